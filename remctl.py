@@ -1,0 +1,1132 @@
+"""Run commands on other hosts with remctl: Kerberos-authenticated, encrypted, authorised by ACLs.
+
+    >>> import remctl
+    >>> result = remctl.remctl("server.example.org", command=("account", "show", "alice"))
+    >>> print(result.check().stdout_text())
+
+`remctl()` connects, runs one command and closes.  `Remctl` keeps the connection for as many
+commands as you like, and shows their output as it arrives.  Both raise:
+
+    RemctlError                         whatever goes wrong with remctl
+     +-- RemctlNotOpenedError           there is no connection: none opened, or closed
+     +-- RemctlBusyError                the connection is running another command
+     +-- RemctlStatusError              result.check(): the command's exit status is not 0
+     +-- RemctlProtocolError            communication failed; all that remctl() raises
+          +-- RemctlConnectError            no connection to the host
+          +-- RemctlAuthenticationError     the connection was there, Kerberos failed
+          +-- RemctlTimeoutError            the network was silent for too long; a TimeoutError
+          +-- RemctlDisconnectedError       the connection ended in the middle
+          +-- RemctlServerError             the server refused the command: see its code
+          +-- RemctlAnswerError             the server's answer makes no sense
+
+and TypeError or ValueError for arguments that cannot be right, before anything is sent.
+
+Wherever times are given, they are seconds.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import select
+import socket
+import sys
+import time
+from _thread import RLock
+from collections import namedtuple
+from enum import IntEnum
+
+import _remctl
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from types import TracebackType
+    from typing import Any, Protocol, Self
+
+    class _Writable(Protocol):
+        """A binary file, as far as it is needed."""
+
+        def write(self, octets: bytes, /) -> int | None: ...
+
+    _Target = tuple[str, int, str | None]
+
+__all__ = [
+    "LEGACY_PORT",
+    "PORT",
+    "VERSION",
+    "Remctl",
+    "RemctlAnswerError",
+    "RemctlAuthenticationError",
+    "RemctlBusyError",
+    "RemctlConnectError",
+    "RemctlDisconnectedError",
+    "RemctlError",
+    "RemctlErrorCode",
+    "RemctlNotOpenedError",
+    "RemctlOutput",
+    "RemctlProtocolError",
+    "RemctlServerError",
+    "RemctlSimpleResult",
+    "RemctlStatusError",
+    "RemctlStream",
+    "RemctlTimeoutError",
+    "remctl",
+]
+
+__version__ = "4.0.0.dev0"
+VERSION = __version__
+
+PORT = 4373
+"""The registered port of remctl."""
+
+LEGACY_PORT = 4444
+"""The port that remctl used before version 2.11; tried where no port is given."""
+
+# What remctld takes (server/internal.h: COMMAND_MAX_ARGS, COMMAND_MAX_DATA).  More than that does
+# not just fail: it leaves the session out of step for good.
+_MAX_ARGUMENTS = 4096
+_MAX_COMMAND_OCTETS = 100 * 1024 * 1024 - 1
+
+_BUSY = "a command is still running: read its output to the end, or close the connection"
+
+# How often a wait that nothing can interrupt looks whether it is still wanted.
+_SLICE = 0.1
+
+
+# -- Exceptions -----------------------------------------------------------------------------------
+
+
+class RemctlError(Exception):
+    """Something went wrong with remctl; the base of all exceptions of this module.
+
+    All of them can be pickled and copied whole.
+
+    Attributes:
+        value: the reason as text, the same as ``str(error)`` and as ``Remctl.error()`` after it.
+        host: the host that was named to connect to, or None.
+        port: the port that was asked for, or None if none was.
+        partial: what a command had produced when it failed, a `RemctlSimpleResult` whose status
+            is None; or None.  Set by `remctl()` and `Remctl.run()`.
+    """
+
+    host: str | None = None
+    port: int | None = None
+    partial: RemctlSimpleResult | None = None
+
+    @property
+    def value(self) -> str:
+        """The reason as text."""
+        return str(self)
+
+
+class RemctlNotOpenedError(RemctlError):
+    """There is no connection: none was opened, it was closed, or it belongs to another process."""
+
+
+class RemctlBusyError(RemctlError):
+    """The connection is running a command whose output has not been read to the end."""
+
+
+class RemctlStatusError(RemctlError):
+    """A command ended with an exit status other than 0; raised by `RemctlSimpleResult.check()`.
+
+    Attributes:
+        result: the command's `RemctlSimpleResult`.
+    """
+
+    result: RemctlSimpleResult
+
+    def __init__(self, value: str, *, result: RemctlSimpleResult | None = None) -> None:
+        super().__init__(value)
+        self.result = RemctlSimpleResult() if result is None else result
+
+
+class RemctlProtocolError(RemctlError):
+    """Communication with the server failed; the base of all that `remctl()` raises.
+
+    Attributes:
+        errno: the system's error number where connecting failed for one, or None.
+    """
+
+    errno: int | None = None
+
+
+class RemctlConnectError(RemctlProtocolError):
+    """No connection: the host is unknown, unreachable, or nothing answers on the port."""
+
+
+class RemctlAuthenticationError(RemctlProtocolError):
+    """The connection was made, but client and server did not authenticate to each other."""
+
+
+class RemctlTimeoutError(RemctlProtocolError, TimeoutError):
+    """Nothing came from the network for the time that was set; also a TimeoutError."""
+
+
+class RemctlDisconnectedError(RemctlProtocolError):
+    """The connection ended in the middle.  A command that was sent may have run."""
+
+
+class RemctlServerError(RemctlProtocolError):
+    """The server refused the command, or could not run it.
+
+    Attributes:
+        code: a `RemctlErrorCode`, or a plain int where the server sent one that is not known.
+    """
+
+    code: int = 0
+
+
+class RemctlAnswerError(RemctlProtocolError):
+    """The server sent what the protocol does not allow; the connection was closed."""
+
+
+# -- Results --------------------------------------------------------------------------------------
+
+
+class RemctlStream(IntEnum):
+    """Where a piece of output came from (remctl protocol, MESSAGE_OUTPUT)."""
+
+    STDOUT = 1
+    STDERR = 2
+
+
+class RemctlErrorCode(IntEnum):
+    """Why a server refuses (remctl protocol, MESSAGE_ERROR)."""
+
+    INTERNAL = 1
+    BAD_TOKEN = 2
+    UNKNOWN_MESSAGE = 3
+    BAD_COMMAND = 4
+    UNKNOWN_COMMAND = 5
+    ACCESS = 6
+    TOOMANY_ARGS = 7
+    TOOMUCH_DATA = 8
+    UNEXPECTED_MESSAGE = 9
+    NO_HELP = 10
+
+
+_STREAMS: dict[int | None, RemctlStream | None] = {None: None, **{s.value: s for s in RemctlStream}}
+_ERROR_CODES: dict[int | None, RemctlErrorCode] = {c.value: c for c in RemctlErrorCode}
+
+
+class RemctlOutput(namedtuple("RemctlOutput", "type output stream status error")):
+    """A token of a command's output, as `Remctl.output()` returns it.
+
+    Attributes:
+        type: "output", "status", "error" or "done".
+        output: the octets of an "output" token; the text of an "error" token, as octets; or None.
+        stream: a `RemctlStream` for an "output" token, or None.
+        status: the exit status, 0 to 255, for a "status" token, or None.
+        error: a `RemctlErrorCode` for an "error" token (a plain int if it is not known), or None.
+    """
+
+    __slots__ = ()
+
+
+def _token(fields: tuple[Any, ...]) -> RemctlOutput:
+    kind, output, stream, status, code = fields
+    return RemctlOutput(kind, output, _STREAMS[stream], status, _ERROR_CODES.get(code, code))
+
+
+class RemctlSimpleResult:
+    """What a command produced.
+
+    Attributes:
+        stdout: its standard output as bytes, or None if there was none.
+        stderr: its standard error as bytes, or None if there was none.
+        status: its exit status, 0 to 255; None if it did not get that far.
+    """
+
+    def __init__(
+        self, stdout: bytes | None = None, stderr: bytes | None = None, status: int | None = None
+    ) -> None:
+        self.stdout = stdout
+        self.stderr = stderr
+        self.status = status
+
+    def check(self) -> RemctlSimpleResult:
+        """Return this result if the exit status is 0.
+
+        Raises:
+            RemctlStatusError: it is not.  The text ends with the last line of standard error.
+        """
+        if self.status == 0:
+            return self
+        text = f"command exited with status {self.status}"
+        lines = self.stderr_text(errors="replace").strip().splitlines()
+        if lines:
+            text += f": {lines[-1].strip()}"
+        raise RemctlStatusError(text, result=self)
+
+    def stdout_text(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        """Return standard output as text; "" if there was none.
+
+        Raises:
+            UnicodeDecodeError: it is not text in that encoding, and `errors` is "strict".
+        """
+        return "" if self.stdout is None else self.stdout.decode(encoding, errors)
+
+    def stderr_text(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        """Return standard error as text; "" if there was none.
+
+        Raises:
+            UnicodeDecodeError: it is not text in that encoding, and `errors` is "strict".
+        """
+        return "" if self.stderr is None else self.stderr.decode(encoding, errors)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, RemctlSimpleResult):
+            return NotImplemented
+        return (self.stdout, self.stderr, self.status) == (
+            other.stdout,
+            other.stderr,
+            other.status,
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # its attributes can be set
+
+    def __repr__(self) -> str:
+        # Output may hold secrets: only how much there is.
+        sizes = ", ".join(
+            f"{name}={'None' if data is None else f'{len(data)} bytes'}"
+            for name, data in (("stdout", self.stdout), ("stderr", self.stderr))
+        )
+        return f"<RemctlSimpleResult status={self.status}, {sizes}>"
+
+
+# -- Checking arguments ---------------------------------------------------------------------------
+
+
+def _check_host(host: str) -> str:
+    if not isinstance(host, str):
+        raise TypeError(f"host must be a str: {host!r}")
+    if not host or "\0" in host:
+        raise ValueError(f"invalid host name: {host!r}")
+    return host
+
+
+def _check_port(port: int | str | None) -> int:
+    if port is None:
+        return 0
+    try:
+        number = int(port)
+    except (TypeError, ValueError):
+        raise TypeError(f"port must be a number: {port!r}") from None
+    if isinstance(port, float) and port != number:
+        raise TypeError(f"port must be a whole number: {port!r}")
+    if not 0 <= number <= 65535:
+        raise ValueError(f"invalid port number: {port!r}")
+    return number
+
+
+def _check_principal(principal: str | None) -> str | None:
+    if principal is not None and not isinstance(principal, str):
+        raise TypeError(f"principal must be a str: {principal!r}")
+    if principal is not None and (not principal or "\0" in principal):
+        raise ValueError(f"invalid principal: {principal!r}")
+    return principal
+
+
+def _check_ccache(ccache: str | os.PathLike[str]) -> str:
+    name = os.fspath(ccache)
+    if not isinstance(name, str):
+        raise TypeError(f"ccache must be a str or a path: {ccache!r}")
+    if not name or "\0" in name:
+        raise ValueError(f"invalid credential cache: {ccache!r}")
+    return name
+
+
+def _check_source_ip(source: str) -> str:
+    if not isinstance(source, str):
+        raise TypeError(f"source address must be a str: {source!r}")
+    for family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            socket.inet_pton(family, source)
+        except (OSError, ValueError):
+            continue
+        return source
+    raise ValueError(f"source address must be an IP address, not a host name: {source!r}")
+
+
+def _check_timeout(timeout: float) -> float:
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
+        raise TypeError(f"timeout must be a number of seconds: {timeout!r}")
+    if not timeout >= 0:
+        raise ValueError(f"invalid timeout {timeout!r}")
+    return float(timeout)
+
+
+def _check_file(file: _Writable | None, name: str) -> None:
+    if file is None:
+        return
+    if isinstance(file, io.TextIOBase):  # type: ignore[unreachable]  # not so for every caller
+        raise TypeError(f"{name} must be a binary file: open it with mode 'wb'")
+    if not hasattr(file, "write"):
+        raise TypeError(f"{name} must be a binary file, not {type(file).__name__}")
+
+
+def _argument(item: Any) -> bytes | bytearray | memoryview:
+    """Turn a part of a command into octets; text becomes UTF-8, file names survive."""
+    if isinstance(item, bytes | bytearray):
+        return item
+    if isinstance(item, memoryview):
+        return item if item.c_contiguous else item.tobytes()
+    if item is None:
+        raise TypeError("command must not contain None: leave the argument out, or use ''")
+    if isinstance(item, os.PathLike):
+        item = os.fspath(item)
+        if isinstance(item, bytes):
+            return item
+    return str(item).encode("utf-8", "surrogateescape")
+
+
+def _arguments(command: Iterable[Any], input: Any = None) -> list[bytes | bytearray | memoryview]:
+    """Check a command against what the protocol and remctld allow, and turn it into octets."""
+    if isinstance(command, bytes | bytearray | memoryview | str | bool | int | float):
+        raise TypeError("command must be a sequence or iterator")
+    try:
+        items = iter(command)
+    except TypeError:
+        raise TypeError("command must be a sequence or iterator") from None
+    arguments = [_argument(item) for item in items]
+    if not arguments:
+        raise ValueError("command must not be empty")
+    if input is not None:
+        arguments.append(_argument(input))
+    if len(arguments) > _MAX_ARGUMENTS:
+        raise ValueError(
+            f"command has {len(arguments)} arguments; a server takes {_MAX_ARGUMENTS} at most"
+        )
+    octets = 4 + sum(4 + memoryview(argument).nbytes for argument in arguments)
+    if octets > _MAX_COMMAND_OCTETS:
+        raise ValueError(
+            f"command has {octets} octets; a server takes less than 100 MiB: send it in pieces"
+        )
+    for argument, name in zip(arguments, ("command", "subcommand"), strict=False):
+        if b"\0" in bytes(argument):
+            raise ValueError(f"the {name} must not contain a NUL octet")
+    return arguments
+
+
+# -- Connecting -----------------------------------------------------------------------------------
+
+
+def _log(message: str, *arguments: object) -> None:
+    # A program that never imported logging has nowhere to log to, and need not pay for it.
+    logging = sys.modules.get("logging")
+    if logging is not None:
+        logging.getLogger("remctl").debug(message, *arguments)
+
+
+class _Patience:
+    """How long to wait, and whether anybody still wants it: the limits of one wait."""
+
+    def __init__(self, timeout: float, wanted: Callable[[], bool]) -> None:
+        self._end = time.monotonic() + timeout if timeout else None
+        self._wanted = wanted
+
+    def slice(self) -> float:
+        """Return how many seconds to wait before asking again.
+
+        Raises:
+            RemctlNotOpenedError: another thread has called close().
+            TimeoutError: the time is over.
+        """
+        if not self._wanted():
+            raise RemctlNotOpenedError("connection closed by another thread")
+        if self._end is None:
+            return _SLICE
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        return min(left, _SLICE)
+
+
+def _look_up(host: str, port: int, patience: _Patience) -> list[Any]:
+    """Return the addresses of a host, as getaddrinfo() does, but interruptibly."""
+    try:
+        return socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+        )
+    except socket.gaierror:
+        pass  # A name.  A resolver that does not answer can be left alone, but not interrupted.
+
+    import threading
+
+    answer: list[list[Any] | Exception] = []
+
+    def ask() -> None:
+        try:
+            answer.append(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except Exception as error:
+            answer.append(error)
+        done.set()
+
+    done = threading.Event()
+    threading.Thread(target=ask, name=f"look up {host}", daemon=True).start()
+    while not done.wait(patience.slice()):
+        pass
+    if isinstance(answer[0], Exception):
+        raise answer[0]
+    return answer[0]
+
+
+def _connect_address(
+    family: int, address: Any, source_ip: str | None, patience: _Patience
+) -> socket.socket:
+    """Connect to one address."""
+    connection = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if source_ip is not None:
+            connection.bind((source_ip, 0))
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        connection.setblocking(False)
+        code = connection.connect_ex(address)
+        if code == errno.EINPROGRESS:
+            poller = select.poll()
+            poller.register(connection, select.POLLOUT)
+            while not poller.poll(patience.slice() * 1000):
+                pass
+            code = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            raise OSError(code, os.strerror(code))
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _connect(
+    host: str, port: int, source_ip: str | None, timeout: float, wanted: Callable[[], bool]
+) -> socket.socket:
+    """Connect to the first address of a host that answers; `timeout` holds for each step.
+
+    Raises:
+        RemctlConnectError, RemctlTimeoutError, RemctlNotOpenedError: see the classes.
+    """
+    try:
+        addresses = _look_up(host, port, _Patience(timeout, wanted))
+    except TimeoutError:
+        raise RemctlTimeoutError(f"unknown host {host}: timed out looking it up") from None
+    except (socket.gaierror, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, socket.gaierror) else error
+        raise RemctlConnectError(f"unknown host {host}: {reason}") from None
+    failure: OSError = OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
+    for family, _, _, _, address in addresses:
+        if source_ip is not None and (":" in source_ip) != (family == socket.AF_INET6):
+            continue
+        _log("connecting to %s, address %s port %d", host, address[0], port)
+        try:
+            return _connect_address(family, address, source_ip, _Patience(timeout, wanted))
+        except OSError as error:
+            failure = error
+    timed_out = isinstance(failure, TimeoutError)
+    reason = os.strerror(errno.ETIMEDOUT) if timed_out else failure.strerror
+    kind = RemctlTimeoutError if timed_out else RemctlConnectError
+    refusal = kind(f"cannot connect to {host} (port {port}): {reason}")
+    refusal.errno = errno.ETIMEDOUT if timed_out else failure.errno
+    raise refusal
+
+
+def _connect_any_port(
+    host: str, port: int, source_ip: str | None, timeout: float, wanted: Callable[[], bool]
+) -> socket.socket:
+    """Connect; without a port, to the registered one and then the one before remctl 2.11."""
+    if port:
+        return _connect(host, port, source_ip, timeout, wanted)
+    try:
+        return _connect(host, PORT, source_ip, timeout, wanted)
+    except RemctlProtocolError as error:
+        if error.errno is None:  # The host is not known: another port will not change that.
+            raise
+        try:
+            return _connect(host, LEGACY_PORT, source_ip, timeout, wanted)
+        except RemctlProtocolError:
+            raise error from None
+
+
+def _failure(text: str, number: int, *, opening: bool = False) -> RemctlError:
+    """Turn the reason that libremctl gives for a failure into an exception."""
+    if number == errno.ECANCELED:
+        return RemctlNotOpenedError(text)
+    if number == errno.ETIMEDOUT:
+        return RemctlTimeoutError(text)
+    if number == errno.EBUSY:
+        return RemctlBusyError(text)
+    if number == errno.ENOTCONN:
+        return RemctlDisconnectedError(text)
+    if opening:
+        return RemctlAuthenticationError(text)
+    network = text.startswith(("error sending", "error receiving"))
+    if network and not text.endswith((": token too larger", ": invalid token format")):
+        return RemctlDisconnectedError(text)
+    return RemctlAnswerError(text)
+
+
+# -- The full interface ---------------------------------------------------------------------------
+
+
+class Remctl:
+    """A connection to a remctl server, for any number of commands one after the other.
+
+    With a host, the constructor opens the connection.  As a context manager it closes it at the
+    end.  A connection that was lost (the network was silent for too long, the server went away, a
+    wait was interrupted) is opened again by the next command; so it is for every command if the
+    server speaks protocol 1 only.  A command is never sent twice.
+
+    Threads may share a connection: `run()` waits until another thread's has ended.  Commands that
+    are read piecemeal do not mix: starting one while another is unread raises RemctlBusyError.
+    `close()` from another thread ends a call at once.  A forked child must open its own: in the
+    child, using the parent's raises, and closing or dropping it does not disturb the parent.
+
+    Args:
+        host: the host to connect to; its name says which server must answer.
+        port: the port, as a number or its text; None tries 4373, then 4444.
+        principal: the server's Kerberos principal; None is host/HOST, its realm by the Kerberos
+            configuration.
+        timeout: seconds the network may be silent, see `set_timeout()`; None is for ever.
+        ccache: the credential cache, see `set_ccache()`; None is the default one.
+        source_ip: the address to connect from, see `set_source_ip()`; None is any.
+
+    Raises:
+        TypeError, ValueError: an argument cannot be right.
+        RemctlError: see `open()`.
+    """
+
+    def __init__(
+        self,
+        host: str | None = None,
+        port: int | str | None = None,
+        principal: str | None = None,
+        *,
+        timeout: float | None = None,
+        ccache: str | os.PathLike[str] | None = None,
+        source_ip: str | None = None,
+    ) -> None:
+        self._handle: _remctl.Handle | None = None
+        self._target: _Target | None = None
+        self._lock = RLock()
+        self._pid = os.getpid()
+        self._error = "no error"
+        self._timeout = 0.0 if timeout is None else _check_timeout(timeout)
+        self._ccache = None if ccache is None else _check_ccache(ccache)
+        self._source_ip = None if source_ip is None else _check_source_ip(source_ip)
+        if host:
+            self.open(host, port, principal)
+
+    # Settings.
+
+    def set_ccache(self, ccache: str | os.PathLike[str]) -> None:
+        """Use a credential cache in every later `open()`; an open connection stays as it is.
+
+        Args:
+            ccache: a path, or what else the Kerberos library takes ("KCM:", "MEMORY:name").
+
+        Raises:
+            TypeError, ValueError: that cannot be the name of one.
+            RemctlError: the GSS-API library cannot do this (see remctl_set_ccache(3), which also
+                says that with some libraries it holds for the whole process; not with MIT's).
+        """
+        name = _check_ccache(ccache)
+        probe = _remctl.remctl_new()
+        if not _remctl.remctl_set_ccache(probe, name):
+            raise self._failed(RemctlError(_remctl.remctl_error(probe)))
+        self._ccache = name
+
+    def set_source_ip(self, source: str) -> None:
+        """Connect from an address in every later `open()`.
+
+        Args:
+            source: an IPv4 or IPv6 address; the host's addresses of the other kind are not tried.
+
+        Raises:
+            TypeError, ValueError: it is not an IP address.
+        """
+        self._source_ip = _check_source_ip(source)
+
+    def set_timeout(self, timeout: float) -> None:
+        """Limit how long the network may be silent, in all later operations.
+
+        It is not a limit on the whole of an operation: with 10 seconds, a server that sends some
+        output every 9 may take for ever.  It holds for looking up and connecting to each address,
+        for authenticating (and each wait for a KDC), for sending and for every piece of an answer.
+
+        Args:
+            timeout: seconds, fractions included; 0 is no limit.
+
+        Raises:
+            TypeError: it is not a number.
+            RemctlError: it is negative.
+        """
+        try:
+            self._timeout = _check_timeout(timeout)
+        except ValueError as error:
+            raise self._failed(RemctlError(str(error))) from None
+        if self._pid == os.getpid():
+            with self._lock:
+                self._apply_timeout()
+
+    def _apply_timeout(self) -> None:
+        handle = self._handle
+        if handle is None:
+            return
+        try:
+            _remctl.remctl_set_timeout(handle, self._timeout)
+        except ValueError:
+            if not handle.closed:  # Closed meanwhile, it needs no timeout.
+                raise
+
+    # Opening and closing.
+
+    def open(self, host: str, port: int | str | None = None, principal: str | None = None) -> None:
+        """Connect to a server and authenticate.  A connection that was open is closed before.
+
+        Args:
+            host, port, principal: see `Remctl`.
+
+        Raises:
+            TypeError, ValueError: an argument cannot be right.
+            RemctlConnectError: no connection to the host.
+            RemctlAuthenticationError: no ticket, not the server that was asked for, or the server
+                did not accept the client.
+            RemctlTimeoutError: one of these took longer than the timeout.
+            RemctlNotOpenedError: another thread called `close()` meanwhile.
+        """
+        target = (_check_host(host), _check_port(port), _check_principal(principal))
+        if self._pid != os.getpid():
+            self._forget_parent()
+        with self._lock:
+            self.close()
+            self._target = target
+            try:
+                self._open(target)
+            except BaseException:
+                self._target = None
+                raise
+            self._error = "no error"
+
+    def close(self) -> None:
+        """Close the connection; a call in another thread ends with RemctlNotOpenedError.
+
+        Never waits, and closing again does nothing.  The object can be opened again.
+        """
+        self._target = None
+        self._error = "no currently open connection"
+        self._drop()
+
+    def _drop(self) -> None:
+        """Close the connection, but not for good: the next command opens it again."""
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            _remctl.remctl_close(handle)
+
+    def _forget_parent(self) -> None:
+        """Make the object this process's own, after a fork: another thread may hold the lock."""
+        self._drop()
+        self._lock = RLock()
+        self._pid = os.getpid()
+
+    def _open(self, target: _Target) -> _remctl.Handle:
+        host, port, principal = target
+        handle = self._handle = _remctl.remctl_new()
+
+        def wanted() -> bool:  # close() takes away the target first, then the handle.
+            return self._target is target and self._handle is handle
+
+        try:
+            self._call(_remctl.remctl_set_timeout, handle, self._timeout)
+            if self._ccache is not None:
+                self._call(_remctl.remctl_set_ccache, handle, self._ccache)
+            connection = _connect_any_port(host, port, self._source_ip, self._timeout, wanted)
+            start = time.monotonic()
+            with connection:
+                fd = connection.fileno()
+                if not self._call(_remctl.remctl_open_fd, handle, host, fd, principal):
+                    raise self._failure_of(handle, opening=True)
+            milliseconds = (time.monotonic() - start) * 1000
+            _log("authenticated %s in %.1f ms", principal or f"host/{host}", milliseconds)
+            if not wanted():
+                raise RemctlNotOpenedError("connection closed by another thread")
+        except BaseException as error:
+            if self._handle is handle:
+                self._drop()
+            if isinstance(error, RemctlError):
+                raise self._failed(error, target) from None
+            raise
+        return handle
+
+    def _call(self, function: Callable[..., Any], handle: _remctl.Handle, *arguments: Any) -> Any:
+        """Call a function of `_remctl`, which raises ValueError for a handle that is not usable."""
+        try:
+            return function(handle, *arguments)
+        except ValueError as error:
+            if handle.closed:
+                raise self._failed(
+                    RemctlNotOpenedError("connection closed by another thread")
+                ) from None
+            raise self._failed(RemctlBusyError(str(error))) from None
+
+    def _failed(self, error: RemctlError, target: _Target | None = None) -> RemctlError:
+        """Note a failure for error(), and in the exception what it was about."""
+        self._error = str(error)
+        target = target or self._target
+        if target is not None:
+            error.host = target[0]
+            error.port = target[1] or None
+        return error
+
+    def _check_opened(self) -> _Target:
+        if self._pid != os.getpid():
+            raise RemctlNotOpenedError(
+                f"connection belongs to process {self._pid}: open a new one after a fork"
+            )
+        target = self._target
+        if target is None:
+            raise RemctlNotOpenedError("no currently open connection")
+        return target
+
+    def _connected(self) -> _remctl.Handle:
+        """Return the handle for an operation that needs the connection as it is."""
+        target = self._check_opened()
+        handle = self._handle
+        if handle is None:
+            raise self._failed(RemctlDisconnectedError("no connection open"), target)
+        return handle
+
+    # Commands.
+
+    def command(self, command: Iterable[Any], *, input: Any = None) -> None:
+        """Send a command; `output()` or `tokens()` then read what it produces.
+
+        Args:
+            command: the command, its subcommand and its arguments: an iterable of bytes, str
+                (sent as UTF-8), paths, or what str() converts.  NUL octets may stand in what the
+                server passes on standard input only (remctld(8), "stdin=").
+            input: one more argument, for a command whose last one is its standard input.
+
+        Raises:
+            TypeError, ValueError: a server would not take that command; nothing was sent.
+            RemctlNotOpenedError: no connection was opened, or it was closed.
+            RemctlBusyError: a command is running whose output has not been read to the end.
+            RemctlProtocolError: see `open()` if the connection had to be opened again, and
+                RemctlTimeoutError, RemctlDisconnectedError for sending.
+        """
+        self._check_opened()
+        arguments = _arguments(command, input)
+        with self._lock:
+            self._send(arguments)
+
+    def _send(self, arguments: list[bytes | bytearray | memoryview]) -> _remctl.Handle:
+        target = self._check_opened()
+        handle = self._handle
+        if handle is not None and handle.expecting:
+            raise self._failed(RemctlBusyError(_BUSY), target)
+        if handle is None or handle.fd < 0:
+            handle = self._reopen(target)
+        sent = self._call(_remctl.remctl_commandv, handle, arguments)
+        if not sent and handle.errno == errno.ENOTCONN:  # It had ended; nothing was sent.
+            handle = self._reopen(target)
+            sent = self._call(_remctl.remctl_commandv, handle, arguments)
+        if not sent:
+            raise self._failure_of(handle)
+        _log("sent command %s", _name(arguments))
+        return handle
+
+    def _reopen(self, target: _Target) -> _remctl.Handle:
+        _log("opening the connection to %s again", target[0])
+        self._drop()
+        return self._open(target)
+
+    def _failure_of(self, handle: _remctl.Handle, *, opening: bool = False) -> RemctlError:
+        text = self._call(_remctl.remctl_error, handle)
+        return self._failed(_failure(text, handle.errno, opening=opening))
+
+    def output(self) -> RemctlOutput:
+        """Return the next token of the running command.
+
+        A command produces either any number of "output" tokens and one "status" token, or one
+        "error" token instead of whatever would have followed.  After that, and where no command
+        was sent, the answer is a "done" token.
+
+        Raises:
+            RemctlNotOpenedError: no connection was opened, or it was closed.
+            RemctlTimeoutError: nothing came for too long.
+            RemctlDisconnectedError: the connection ended.
+            RemctlAnswerError: the server sent something else.
+        """
+        self._check_opened()
+        with self._lock:
+            return _token(self._receive(self._connected()))
+
+    def _receive(self, handle: _remctl.Handle) -> tuple[Any, ...]:
+        fields: tuple[Any, ...] = self._call(_remctl.remctl_output, handle)
+        if not fields:
+            raise self._failure_of(handle)
+        return fields
+
+    def tokens(self) -> Iterator[RemctlOutput]:
+        """Iterate over the tokens of the running command, the last being its "status" token.
+
+        Leaving before the end (break, or an exception) closes the connection: that is the only
+        way not to wait for the rest.  The next command opens it again.
+
+        Raises:
+            RemctlServerError: instead of an "error" token.
+            RemctlError: see `output()`.
+        """
+        handle = self._connected()
+        ended = False
+        try:
+            while not ended:
+                self._check_opened()
+                with self._lock:
+                    if self._handle is not handle:
+                        raise RemctlNotOpenedError("connection closed meanwhile")
+                    token = _token(self._receive(handle))
+                ended = token.type != "output"
+                if token.type == "error":
+                    raise self._refusal(token.output, token.error)
+                if token.type == "done":
+                    return
+                yield token
+        finally:
+            if not ended and self._handle is handle:
+                self._drop()
+
+    def stream(self, command: Iterable[Any], *, input: Any = None) -> Iterator[RemctlOutput]:
+        """Send a command and iterate over its tokens: `command()` and `tokens()` in one.
+
+        The command is sent at once, not when the first token is asked for.
+        """
+        self.command(command, input=input)
+        return self.tokens()
+
+    def run(
+        self,
+        command: Iterable[Any],
+        *,
+        input: Any = None,
+        stdout: _Writable | None = None,
+        stderr: _Writable | None = None,
+    ) -> RemctlSimpleResult:
+        """Run a command to its end.
+
+        Args:
+            command, input: see `command()`.
+            stdout, stderr: binary files to write that stream to as it arrives, instead of keeping
+                it in memory: the result holds None for it.
+
+        Returns:
+            What it produced.  A status other than 0 is a result, too: see
+            `RemctlSimpleResult.check()`.
+
+        Raises:
+            RemctlServerError: the server refused the command.
+            RemctlError: see `command()` and `output()`.
+            OSError: a file could not be written; the connection was closed.
+        """
+        _check_file(stdout, "stdout")
+        _check_file(stderr, "stderr")
+        self._check_opened()
+        arguments = _arguments(command, input)
+        with self._lock:
+            start = time.monotonic()
+            handle = self._send(arguments)
+            result = self._collect(handle, stdout, stderr)
+            seconds = time.monotonic() - start
+        _log("%s: status %d in %.1f ms", _name(arguments), result.status, seconds * 1000)
+        return result
+
+    def _collect(
+        self, handle: _remctl.Handle, stdout: _Writable | None, stderr: _Writable | None
+    ) -> RemctlSimpleResult:
+        """Read a command's output to the end."""
+        files: list[_Writable | None] = [None, stdout, stderr]
+        status = None
+        try:
+            while True:
+                kind, output, stream, status, code = self._receive(handle)
+                if kind == "output":
+                    if output:
+                        file = files[stream]
+                        if file is None:
+                            file = files[stream] = io.BytesIO()
+                        _write(file, output)
+                elif kind == "error":
+                    raise self._refusal(output, code)
+                else:
+                    break
+        except BaseException as error:
+            if isinstance(error, RemctlError):
+                error.partial = _gathered(files, stdout, stderr, None)
+            if handle.expecting and self._handle is handle:
+                self._drop()
+            raise
+        return _gathered(files, stdout, stderr, status)
+
+    def _refusal(self, text: bytes | None, code: int | None) -> RemctlServerError:
+        error = RemctlServerError((text or b"").decode("utf-8", "replace"))
+        error.code = _ERROR_CODES.get(code, code or 0)
+        self._failed(error)
+        return error
+
+    def noop(self) -> bool:
+        """Ask the server for a sign of life, which also keeps an idle connection alive.
+
+        Returns:
+            True if it answered; False if it is too old to know the question (protocol 1 or 2),
+            which does the connection no harm.
+
+        Raises:
+            RemctlNotOpenedError: no connection was opened, or it was closed.
+            RemctlBusyError: a command is running.
+            RemctlTimeoutError: nothing came for too long.
+            RemctlDisconnectedError: the connection has ended.  Unlike a command, this does not
+                open it again.
+            RemctlAnswerError: the server sent something else.
+        """
+        self._check_opened()
+        with self._lock:
+            handle = self._connected()
+            if self._call(_remctl.remctl_noop, handle):
+                return True
+            if handle.errno == errno.EOPNOTSUPP:
+                return False
+            raise self._failure_of(handle)
+
+    # Looking.
+
+    @property
+    def opened(self) -> bool:
+        """Whether `open()` succeeded and `close()` was not called; the connection may be lost."""
+        return self._target is not None
+
+    def error(self) -> str:
+        """Return the reason of the last failure, as its exception has it."""
+        return self._error
+
+    def fileno(self) -> int:
+        """Return the connection's descriptor, to wait for output in an event loop.
+
+        Raises:
+            RemctlNotOpenedError: there is no connection.
+        """
+        self._check_opened()
+        handle = self._handle
+        if handle is None or handle.fd < 0:
+            raise RemctlNotOpenedError("no connection open")
+        return handle.fd
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        target = self._target
+        if target is None:
+            return "<Remctl, not open>"
+        host, port, principal = target
+        handle = self._handle
+        state = "lost" if handle is None or handle.fd < 0 else "open"
+        if handle is not None and handle.expecting:
+            state = "running a command"
+        return (
+            f"<Remctl {host}"
+            + (f" port {port}" if port else "")
+            + (f" as {principal}" if principal else "")
+            + f", {state}>"
+        )
+
+    def __del__(self) -> None:
+        handle = getattr(self, "_handle", None)
+        if handle is None or handle.fd < 0 or self._pid != os.getpid():
+            return
+        import warnings
+
+        warnings.warn(
+            f"unclosed {self!r}: use it in a with statement, or call close()",
+            ResourceWarning,
+            stacklevel=2,
+            source=self,
+        )
+        self.close()
+
+
+def _write(file: _Writable, octets: bytes) -> None:
+    """Write all of it: an unbuffered file may take less at a time."""
+    written = file.write(octets)
+    while written is not None and written < len(octets):
+        octets = octets[written:]
+        written = file.write(octets)
+
+
+def _name(arguments: list[bytes | bytearray | memoryview]) -> str:
+    """The command and subcommand, which may be logged; what follows may be secret."""
+    return " ".join(bytes(part[:80]).decode("utf-8", "backslashreplace") for part in arguments[:2])
+
+
+def _gathered(
+    files: list[_Writable | None],
+    stdout: _Writable | None,
+    stderr: _Writable | None,
+    status: int | None,
+) -> RemctlSimpleResult:
+    """Make a result of what was collected in memory, not in the caller's files."""
+    kept = [
+        file.getvalue() if isinstance(file, io.BytesIO) and file is not given else None
+        for file, given in zip(files[1:], (stdout, stderr), strict=True)
+    ]
+    return RemctlSimpleResult(kept[0], kept[1], status)
+
+
+# -- The simple interface -------------------------------------------------------------------------
+
+
+def remctl(
+    host: str,
+    port: int | str | None = None,
+    principal: str | None = None,
+    command: Iterable[Any] = (),
+    *,
+    input: Any = None,
+    stdout: _Writable | None = None,
+    stderr: _Writable | None = None,
+    timeout: float | None = None,
+    ccache: str | os.PathLike[str] | None = None,
+    source_ip: str | None = None,
+) -> RemctlSimpleResult:
+    """Connect to a host, run one command and close: a `Remctl`, used once.
+
+    Args:
+        host, port, principal, timeout, ccache, source_ip: see `Remctl`.
+        command, input, stdout, stderr: see `Remctl.run()`.
+
+    Returns:
+        What the command produced.
+
+    Raises:
+        TypeError, ValueError: an argument cannot be right; nothing was sent.
+        RemctlProtocolError: communication failed, or the server refused the command; the
+            subclass says which.
+        OSError: a file could not be written.
+    """
+    port = _check_port(port)
+    arguments = _arguments(command, input)
+    _check_file(stdout, "stdout")
+    _check_file(stderr, "stderr")
+    connection = Remctl(timeout=timeout, ccache=ccache, source_ip=source_ip)
+    try:
+        connection.open(host, port, principal)
+        return connection.run(arguments, stdout=stdout, stderr=stderr)
+    finally:
+        connection.close()

@@ -1,0 +1,120 @@
+"""Build `_remctl`, the C extension over libremctl; everything else stands in pyproject.toml.
+
+Environment variables that change the build:
+
+REMCTL_CFLAGS   compiler flags for libremctl, in place of what pkg-config says
+REMCTL_LIBS     linker flags for libremctl, in place of what pkg-config says
+REMCTL_WERROR   set to 1 to make every compiler warning an error
+PKG_CONFIG      the pkg-config to ask, by default the one on PATH
+
+Flags are separated by spaces and quoted as in a shell. CC, CFLAGS and LDFLAGS work as in every
+build of a Python extension.
+"""
+
+import ast
+import glob
+import os
+import shlex
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import PlatformError
+
+HERE = Path(__file__).resolve().parent
+
+# One binary serves every CPython from 3.11 on. A free-threaded interpreter has no limited API, so
+# it gets a build of its own. The C source can't decide this: whether the GIL is there is known
+# from Python.h only, and the macro must be defined before that is read.
+LIMITED_API = sys.implementation.name == "cpython" and not sysconfig.get_config_var(
+    "Py_GIL_DISABLED"
+)
+
+
+def binding_version() -> str:
+    """Return `__version__` of remctl.py, read without importing: importing needs the extension."""
+    tree = ast.parse((HERE / "remctl.py").read_text(encoding="utf-8"))
+    for node in tree.body:
+        if isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names = [target.id for target in targets if isinstance(target, ast.Name)]
+            if "__version__" in names and node.value is not None:
+                return str(ast.literal_eval(node.value))
+    raise PlatformError("remctl.py does not set __version__")
+
+
+def pkg_config(option: str, default: str) -> str:
+    """Return what pkg-config says about libremctl, or `default` where it can't say."""
+    command = [os.environ.get("PKG_CONFIG", "pkg-config"), option, "libremctl"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return default
+
+
+def flags(variable: str, option: str, default: str) -> list[str]:
+    """Return the flags that the environment variable holds or, without it, pkg-config's."""
+    text = os.environ.get(variable)
+    return shlex.split(pkg_config(option, default) if text is None else text)
+
+
+MISSING_HEADER = """\
+remctl.h was not found: these bindings are built against libremctl.
+    Debian, Ubuntu:  apt-get install libremctl-dev
+    Fedora:          dnf install remctl-devel
+    Homebrew:        brew install remctl
+If it is where the compiler does not look: REMCTL_CFLAGS=-I... and REMCTL_LIBS="-L... -lremctl".\
+"""
+
+
+class BuildRemctl(build_ext):
+    """Looks for the header first, so that a missing library is one clear message."""
+
+    def build_extension(self, ext: Extension) -> None:
+        self.require_header(ext)
+        super().build_extension(ext)
+
+    def require_header(self, ext: Extension) -> None:
+        include_dirs = [f"-I{folder}" for folder in (*ext.include_dirs, *self.include_dirs)]
+        probe = [*self.compiler.compiler_so, *include_dirs, *ext.extra_compile_args]
+        try:
+            found = subprocess.run(
+                [*probe, "-E", "-x", "c", "-"],
+                input="#include <remctl.h>\n",
+                capture_output=True,
+                text=True,
+            )
+        except OSError as error:
+            raise PlatformError(f"the C compiler does not run: {error}") from None
+        if found.returncode != 0 and "remctl.h" in found.stderr:
+            raise PlatformError(MISSING_HEADER)
+
+
+# PyMODINIT_FUNC marks the module's init function, the one thing that is exported.
+compile_args = ["-Wall", "-Wextra", "-pthread", "-fvisibility=hidden"]
+if os.environ.get("REMCTL_WERROR") == "1":
+    compile_args.append("-Werror")
+
+macros: list[tuple[str, str | None]] = [("REMCTL_BINDING_VERSION", f'"{binding_version()}"')]
+if LIMITED_API:
+    macros.append(("Py_LIMITED_API", "0x030B0000"))
+
+setup(
+    ext_modules=[
+        Extension(
+            "_remctl",
+            ["_remctl.c", *sorted(glob.glob("src/*.c"))],
+            depends=sorted(glob.glob("src/*.h")),
+            include_dirs=["src"],
+            define_macros=macros,
+            py_limited_api=LIMITED_API,
+            extra_compile_args=[*compile_args, *flags("REMCTL_CFLAGS", "--cflags", "")],
+            extra_link_args=["-pthread", *flags("REMCTL_LIBS", "--libs", "-lremctl")],
+        )
+    ],
+    cmdclass={"build_ext": BuildRemctl},
+    options={"bdist_wheel": {"py_limited_api": "cp311"}} if LIMITED_API else {},
+)
