@@ -1,0 +1,3 @@
+"""The commands that users type."""
+
+__all__: list[str] = []

@@ -1,0 +1,47 @@
+"""A throwaway Kerberos realm with a real KDC and a real remctld, for anybody's tests.
+
+    from remctl_toolkit.testing import Command, Realm, RemctldServer
+
+    with Realm() as realm, RemctldServer(realm, [Command("test", "echo", "/bin/echo")]) as server:
+        with realm.environ():
+            ...  # server.host, server.port and server.principal are what a client needs
+
+Nothing is imported until a name is asked for: the pytest plugin lives in this package, and must
+cost nothing in a test run that does not use it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .errors import RealmError, ServerError
+    from .programs import MissingPrograms
+    from .realm import Realm
+    from .server import Command, RemctldServer
+
+__all__ = ["Command", "MissingPrograms", "Realm", "RealmError", "RemctldServer", "ServerError"]
+
+_HOMES = {
+    "Command": "server",
+    "MissingPrograms": "programs",
+    "Realm": "realm",
+    "RealmError": "errors",
+    "RemctldServer": "server",
+    "ServerError": "errors",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name from its file the first time it is asked for."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value: object = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,17 @@
+"""What can go wrong with a test realm.
+
+Exception
+├── RealmError           the realm: a Kerberos program failed, or the realm is not running
+│   └── ServerError      a remctld of the realm: it did not start, or is not running
+└── MissingPrograms      programs.py: a system program or k5test is not installed
+"""
+
+__all__ = ["RealmError", "ServerError"]
+
+
+class RealmError(Exception):
+    """A Kerberos program failed, or something was asked of a realm that is not running."""
+
+
+class ServerError(RealmError):
+    """A remctld did not start, or something was asked of a server that is not running."""

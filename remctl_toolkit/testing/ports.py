@@ -1,0 +1,79 @@
+"""Loopback ports that stay ours, also while nothing listens on them."""
+
+from __future__ import annotations
+
+import socket
+import sys
+
+__all__ = ["BACKLOG", "ReservedPort"]
+
+BACKLOG = 1024
+"""Connections that may wait for a server to accept them."""
+
+
+class ReservedPort:
+    """A TCP port of one local address, chosen by the system and kept until close().
+
+    It is kept by a socket that is bound and never listens: a connection is refused, nobody else is
+    given the port, and a socket with SO_REUSEADDR (which servers set) can still listen on it.
+    Only Linux allows that last part; elsewhere the port is merely one that was free just now.
+    """
+
+    def __init__(self, address: str) -> None:
+        """Reserve a port.
+
+        Args:
+            address: a local IPv4 or IPv6 address, as text.
+
+        Raises:
+            OSError: the address is not one of this machine's.
+        """
+        self.address = address
+        self._keeping: socket.socket | None = self._bound(0)
+        self.number: int = self._keeping.getsockname()[1]
+        if sys.platform != "linux":
+            self.close()
+
+    def listen(self) -> socket.socket:
+        """Return a new socket that listens on the port, with a long backlog.
+
+        Raises:
+            OSError: somebody else has the port (never on Linux, before close()).
+        """
+        listener = self._bound(self.number)
+        try:
+            listener.listen(BACKLOG)
+        except BaseException:
+            listener.close()
+            raise
+        return listener
+
+    def free_for_datagrams(self) -> bool:
+        """Whether nobody has the UDP port of the same number."""
+        with socket.socket(self._family, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.bind((self.address, self.number))
+            except OSError:
+                return False
+        return True
+
+    def close(self) -> None:
+        """Give the port up; closing twice is harmless."""
+        if self._keeping is not None:
+            self._keeping.close()
+            self._keeping = None
+
+    @property
+    def _family(self) -> socket.AddressFamily:
+        return socket.AF_INET6 if ":" in self.address else socket.AF_INET
+
+    def _bound(self, port: int) -> socket.socket:
+        """Return a stream socket bound to the address and a port (0: any free one)."""
+        made = socket.socket(self._family, socket.SOCK_STREAM)
+        try:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            made.bind((self.address, port))
+        except BaseException:
+            made.close()
+            raise
+        return made

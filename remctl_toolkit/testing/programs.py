@@ -1,0 +1,155 @@
+"""Find the system programs of a test realm, and say which packages have the missing ones."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sys
+from typing import NamedTuple
+
+__all__ = [
+    "CLIENT_PROGRAMS",
+    "REALM_PROGRAMS",
+    "SERVER_PROGRAMS",
+    "MissingPrograms",
+    "find",
+    "search_path",
+    "tool_environ",
+]
+
+
+class Packages(NamedTuple):
+    """The package that has a program, by packaging system."""
+
+    debian: str
+    fedora: str
+    homebrew: str
+
+
+_PACKAGES = {
+    "krb5kdc": Packages("krb5-kdc", "krb5-server", "krb5"),
+    "kdb5_util": Packages("krb5-kdc", "krb5-server", "krb5"),
+    "kadmin.local": Packages("krb5-admin-server", "krb5-server", "krb5"),
+    "kinit": Packages("krb5-user", "krb5-workstation", "krb5"),
+    "klist": Packages("krb5-user", "krb5-workstation", "krb5"),
+    "remctld": Packages("remctl-server", "remctl-server", "remctl"),
+    "remctl": Packages("remctl-client", "remctl", "remctl"),
+}
+
+REALM_PROGRAMS = ("krb5kdc", "kdb5_util", "kadmin.local", "kinit", "klist")
+"""What ``Realm`` runs."""
+
+SERVER_PROGRAMS = ("remctld",)
+"""What ``RemctldServer`` runs."""
+
+CLIENT_PROGRAMS = ("remctl",)
+"""What a person types in the sandbox."""
+
+_EXTRA_DIRECTORIES = (
+    "/usr/sbin",
+    "/sbin",
+    "/usr/local/sbin",
+    "/usr/bin",
+    "/bin",
+    "/usr/local/bin",
+)
+
+# Homebrew keeps its krb5 off the PATH because macOS has Heimdal tools of the same names, which do
+# not work with an MIT KDC's database; so these come before the PATH, and exist only there.
+_HOMEBREW_DIRECTORIES = (
+    "/opt/homebrew/opt/krb5/sbin",
+    "/opt/homebrew/opt/krb5/bin",
+    "/opt/homebrew/sbin",
+    "/opt/homebrew/bin",
+    "/usr/local/opt/krb5/sbin",
+    "/usr/local/opt/krb5/bin",
+)
+
+# What a daemon or tool of the realm inherits. Everything else stays out: a debugging aid meant for
+# the tests (LD_PRELOAD of a sanitizer, say) would be in every program and every remctl command.
+_INHERITED = (
+    "DYLD_LIBRARY_PATH",
+    "KRB5_TRACE",
+    "LD_LIBRARY_PATH",
+    "TMPDIR",
+    "TZ",
+)
+
+
+class MissingPrograms(Exception):
+    """Something a test realm needs is not installed.
+
+    One message names everything that is missing and what to install. The attribute ``missing`` is
+    the tuple of program names; ``k5test`` in it stands for the Python package of that name.
+    """
+
+    def __init__(self, missing: tuple[str, ...]) -> None:
+        super().__init__(missing)
+        self.missing = missing
+
+    def __str__(self) -> str:
+        lines = ["a test realm needs what is not installed here:"]
+        lines += [f"  {_advice(name)}" for name in self.missing]
+        lines.append("programs are looked for on PATH and in the usual sbin directories")
+        return "\n".join(lines)
+
+
+def _advice(name: str) -> str:
+    """Return the line of the message about one missing name."""
+    packages = _PACKAGES.get(name)
+    if packages is None:
+        return f"{name}: install the Python package {name} (pip install 'python-remctl[testing]')"
+    return (
+        f"{name}: install {packages.debian} (Debian, Ubuntu), {packages.fedora} (Fedora)"
+        f" or {packages.homebrew} (Homebrew)"
+    )
+
+
+def search_path() -> str:
+    """Return the directories searched for programs, as a value for PATH.
+
+    They are those of PATH and the places where systems keep daemons, which an ordinary user's PATH
+    leaves out.
+    """
+    directories = [*os.environ.get("PATH", "").split(os.pathsep), *_EXTRA_DIRECTORIES]
+    if sys.platform == "darwin":
+        directories[:0] = _HOMEBREW_DIRECTORIES
+    return os.pathsep.join(dict.fromkeys(name for name in directories if name))
+
+
+def find(*names: str) -> dict[str, str]:
+    """Find programs, and k5test if that is among the names.
+
+    Args:
+        names: program names, all of them from the ``*_PROGRAMS`` tuples, or ``"k5test"``.
+
+    Returns:
+        The full path of each program, by name. (k5test has none: the value is its own name.)
+
+    Raises:
+        MissingPrograms: at least one is not there; the message names all that are not.
+    """
+    path = search_path()
+    found = {name: _locate(name, path) for name in names}
+    missing = tuple(name for name, place in found.items() if place is None)
+    if missing:
+        raise MissingPrograms(missing)
+    return {name: place for name, place in found.items() if place is not None}
+
+
+def _locate(name: str, path: str) -> str | None:
+    """Return where one program is, or None."""
+    if name == "k5test":
+        return name if importlib.util.find_spec(name) else None
+    return shutil.which(name, path=path)
+
+
+def tool_environ() -> dict[str, str]:
+    """Return the environment of the realm's programs: PATH, the C locale and little else.
+
+    The locale is fixed so that what programs say can be read; the few variables that make a
+    program find its libraries, time zone and temporary directory are passed on.
+    """
+    environ = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+    return {"PATH": search_path(), "LC_ALL": "C", **environ}

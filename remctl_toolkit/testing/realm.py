@@ -1,0 +1,481 @@
+"""A Kerberos realm for tests: a real MIT KDC on a loopback port, in a folder that goes away."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from . import programs
+from .errors import RealmError
+from .keeper import Daemon, Keeper
+from .ports import ReservedPort
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+    from ._k5 import Database
+
+__all__ = ["Realm"]
+
+_KDC_ADDRESS = "127.0.0.1"
+_KDC_TIMEOUT = 20.0  # seconds for a KDC to be ready; it takes some 15 ms
+_KDC_ATTEMPTS = 8  # ports to try, each of which was free a moment before
+_LOG_TAIL = 10  # lines of the KDC's log that an error message shows
+_TOOL_TIMEOUT = 30.0  # seconds for a Kerberos program
+_VARIABLES = (
+    "KRB5_CONFIG",
+    "KRB5_KDC_PROFILE",
+    "KRB5CCNAME",
+    "KRB5_KTNAME",
+    "KRB5_CLIENT_KTNAME",
+    "KRB5RCACHEDIR",
+)
+
+
+class _Closing(Protocol):
+    def close(self) -> None: ...
+
+
+class Realm:
+    """A throwaway Kerberos realm on this machine's loopback interface.
+
+    It has one user, ``user@REALM``, with a password and (unless told otherwise) a ticket in the
+    default credential cache, and one service, ``host/localhost@REALM``, with its key in the
+    default keytab. Use it as a context manager, or call start() and stop(). It needs about 0.1
+    seconds, no privileges, and nothing from the network. Any number of realms can be up at once.
+
+    When the process ends without stop(), even by SIGKILL, the KDC ends and the folder is removed.
+    After a fork, the child can use the realm but not change or stop it.
+
+    Attributes that are there from the beginning: ``name``, ``user`` and ``host_principal`` (full
+    principal names), ``password`` (the user's). The others raise RealmError until it is started.
+    A realm must not be changed by two threads at a time; its servers and tickets may be used by
+    any number.
+    """
+
+    def __init__(
+        self,
+        name: str = "REMCTL.TEST",
+        *,
+        ticket: bool = True,
+        libdefaults: Mapping[str, str] | None = None,
+    ) -> None:
+        """Describe the realm; start() or ``with`` brings it up.
+
+        Args:
+            name: the realm's name, upper case by custom.
+            ticket: whether to get the user a ticket in the default credential cache at the start.
+            libdefaults: further settings for the section of that name in krb5.conf, such as
+                ``{"clockskew": "5"}`` (see krb5.conf(5)).
+        """
+        self.name = name
+        self.user = f"user@{name}"
+        self.password = secrets.token_urlsafe(12)
+        self.host_principal = f"host/localhost@{name}"
+        self._ticket = ticket
+        self._libdefaults = dict(libdefaults or {})
+        self._passwords = {self.user: self.password}
+        self._servers: list[_Closing] = []
+        self._numbers = 0
+        self._keeper: Keeper | None = None
+        self._database: Database | None = None
+        self._kdc: Daemon | None = None
+        self._port: ReservedPort | None = None
+
+    def __repr__(self) -> str:
+        state = f"KDC on port {self._port.number}" if self._port is not None else "stopped"
+        return f"<Realm {self.name}: {state}>"
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    # Up and down
+
+    def start(self) -> None:
+        """Bring the realm up: database, KDC, principals, keytab and ticket.
+
+        A stopped realm can be started again; its folder, keys and tickets are new ones then. When
+        anything fails, nothing is left behind.
+
+        Raises:
+            MissingPrograms: Kerberos programs or k5test are not installed.
+            RealmError: it is up already, or a program failed (the message has its output).
+        """
+        if self._keeper is not None:
+            raise RealmError(f"{self!r} is started already")
+        found = programs.find(*programs.REALM_PROGRAMS, "k5test")
+        try:
+            self._keeper = Keeper()
+            self._create(found)
+            self.start_kdc()
+            if self._ticket:
+                self.kinit()
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """End the servers and the KDC and remove the folder; harmless when that is done.
+
+        In a forked child this does nothing.
+        """
+        if self._keeper is None or not self._keeper.owned:
+            return
+        for server in tuple(self._servers):
+            server.close()
+        self.stop_kdc()
+        self._keeper.close()
+        self._keeper = None
+        self._database = None
+        if self._port is not None:
+            self._port.close()
+            self._port = None
+        self._passwords = {self.user: self.password}
+
+    def _create(self, found: Mapping[str, str]) -> None:
+        """Make the database with its two principals, and the keytab."""
+        from ._k5 import Database
+
+        self._database = Database(
+            self.name,
+            os.fspath(self.tmpdir),
+            programs=found,
+            runner=self._run_tool,
+            libdefaults=self._libdefaults,
+        )
+        self._database.write_configuration(0)  # the port is chosen when the KDC starts
+        self._database.create_kdb()
+        self._database.addprinc(self.user, self.password)
+        self.add_host("localhost")
+
+    # Where things are
+
+    @property
+    def tmpdir(self) -> Path:
+        """The realm's folder (mode 0700). Files put there are removed by stop()."""
+        return self._up().folder
+
+    @property
+    def krb5_conf(self) -> str:
+        """Path of the realm's krb5.conf."""
+        return self.env["KRB5_CONFIG"]
+
+    @property
+    def keytab(self) -> str:
+        """Path of the services' keytab; host/localhost and what add_host() adds are in it."""
+        return self.env["KRB5_KTNAME"]
+
+    @property
+    def ccache(self) -> str:
+        """Name of the default credential cache, with its type: ``FILE:/...``."""
+        return self.env["KRB5CCNAME"]
+
+    @property
+    def kdc_port(self) -> int:
+        """The KDC's port on 127.0.0.1, for TCP and UDP; the same for as long as the realm is up."""
+        if self._port is None:
+            raise RealmError(f"{self!r} has no port: call start()")
+        return self._port.number
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The KRB5_* variables that make Kerberos programs and libraries use this realm (a copy).
+
+        They are KRB5_CONFIG, KRB5_KDC_PROFILE, KRB5CCNAME (the default cache), KRB5_KTNAME,
+        KRB5_CLIENT_KTNAME (names a keytab that does not exist) and KRB5RCACHEDIR.
+        """
+        settings: dict[str, str] = self._files().env
+        named = {name: settings[name] for name in _VARIABLES}
+        return {**named, "KRB5CCNAME": f"FILE:{named['KRB5CCNAME']}"}
+
+    @contextmanager
+    def environ(self) -> Iterator[None]:
+        """Put the KRB5_* variables in os.environ, and restore what was there (or not) before."""
+        before = {name: os.environ.get(name) for name in _VARIABLES}
+        os.environ.update(self.env)
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
+
+    # Principals and tickets
+
+    def principal(self, name: str) -> str:
+        """Return a full principal name: ``@`` and this realm are added when there is no realm."""
+        return name if "@" in name else f"{name}@{self.name}"
+
+    def add_principal(self, name: str, password: str | None = None) -> str:
+        """Create a principal.
+
+        Args:
+            name: with or without the realm.
+            password: its password; None gives it a random key (see extract_keytab).
+
+        Returns:
+            The full principal name.
+
+        Raises:
+            RealmError: it exists, the password is empty, or the realm is not started.
+        """
+        principal = self.principal(name)
+        if password == "":
+            raise RealmError(f"no password for {principal}: give a non-empty one, or None")
+        self._files().addprinc(principal, password)
+        if password is not None:
+            self._passwords[principal] = password
+        return principal
+
+    def add_host(self, hostname: str) -> str:
+        """Create ``host/HOSTNAME`` and add its key to the realm's keytab.
+
+        Returns:
+            The full principal name.
+
+        Raises:
+            RealmError: it exists, or the realm is not started.
+        """
+        principal = self.add_principal(f"host/{hostname}")
+        self.extract_keytab(principal, self.keytab)
+        return principal
+
+    def extract_keytab(self, principal: str, path: str | os.PathLike[str]) -> str:
+        """Add a principal's key to a keytab file, which is made if need be. The key stays valid.
+
+        Returns:
+            The path, as text.
+
+        Raises:
+            RealmError: there is no such principal, or the file cannot be written.
+        """
+        self._files().extract_keytab(self.principal(principal), os.fspath(path))
+        return os.fspath(path)
+
+    def new_ccache(self) -> str:
+        """Return the name (``FILE:/...``) of a credential cache that nobody has used yet."""
+        return f"FILE:{self.tmpdir}/ccache{self.next_number()}"
+
+    def kinit(
+        self,
+        principal: str | None = None,
+        password: str | None = None,
+        *,
+        keytab: str | os.PathLike[str] | None = None,
+        ccache: str | None = None,
+        lifetime: float | None = None,
+        renewable: float | None = None,
+        timeout: float = _TOOL_TIMEOUT,
+    ) -> str:
+        """Get a ticket-granting ticket and put it in a cache, in place of what is there.
+
+        Args:
+            principal: with or without the realm; None means the user.
+            password: None means the one it was created with. Not used with a keytab.
+            keytab: take the key from this file instead.
+            ccache: name of the credential cache; None means the default one.
+            lifetime: seconds the ticket is valid; None means one day.
+            renewable: seconds it can be renewed for; None makes it not renewable.
+            timeout: seconds to wait for kinit, which retries for a minute if the KDC is frozen.
+
+        Returns:
+            The name of the credential cache.
+
+        Raises:
+            RealmError: no password is known, the time was over, or kinit failed.
+        """
+        full = self.principal(principal or self.user)
+        cache = ccache or self.ccache
+        flags = ["-c", cache]
+        if lifetime is not None:
+            flags += ["-l", f"{round(lifetime)}s"]
+        if renewable is not None:
+            flags += ["-r", f"{round(renewable)}s"]
+        typed = None
+        if keytab is not None:
+            flags += ["-k", "-t", os.fspath(keytab)]
+        else:
+            typed = f"{self._password_of(full, password)}\n"
+        self.run(["kinit", *flags, full], input=typed, timeout=timeout)
+        return cache
+
+    def _password_of(self, principal: str, given: str | None) -> str:
+        password = self._passwords.get(principal) if given is None else given
+        if password is None:
+            raise RealmError(f"no password of {principal} is known: give one, or a keytab")
+        return password
+
+    def run(
+        self,
+        args: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        input: str | None = None,
+        timeout: float = _TOOL_TIMEOUT,
+    ) -> str:
+        """Run a program in the realm, such as ``["klist", "-f"]``, and return what it prints.
+
+        Args:
+            args: program and arguments; it is looked for as the realm's own programs are.
+            env: variables to add to the clean environment it gets.
+            input: what it reads from standard input; None means nothing.
+            timeout: seconds it may take.
+
+        Returns:
+            Its standard output and error together, as text.
+
+        Raises:
+            RealmError: it failed or took too long; the message has its output.
+        """
+        try:
+            done = subprocess.run(
+                args,
+                env={**programs.tool_environ(), **self.env, **(env or {})},
+                stdin=subprocess.DEVNULL if input is None else None,
+                input=None if input is None else input.encode(),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                timeout=timeout,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise RealmError(f"{args[0]} took more than {timeout} seconds") from error
+        output = done.stdout.decode(errors="replace")
+        if done.returncode:
+            raise RealmError(f"{args[0]} ended with status {done.returncode}: {output.strip()}")
+        return output
+
+    def _run_tool(
+        self, args: Sequence[str], env: Mapping[str, str] | None, typed: str | None
+    ) -> str:
+        return self.run(args, env=env, input=typed)
+
+    # The KDC
+
+    def start_kdc(self) -> None:
+        """Start the KDC, on the port it had before if it had one; on return it answers.
+
+        Raises:
+            RealmError: it runs already, or it cannot be started (the message has its output).
+        """
+        self._up()
+        if self._kdc is not None and self._kdc.running:
+            raise RealmError(f"{self!r}: the KDC runs already")
+        if self._port is not None:
+            self._kdc = self._launch_kdc()
+            return
+        for attempt in range(1, _KDC_ATTEMPTS + 1):
+            self._port = _reserve_kdc_port()
+            self._files().write_configuration(self._port.number)
+            try:
+                self._kdc = self._launch_kdc()
+                return
+            except RealmError:  # somebody may have been quicker to take the port
+                self._port.close()
+                self._port = None
+                if attempt == _KDC_ATTEMPTS:
+                    raise
+
+    def stop_kdc(self) -> None:
+        """End the KDC (at once, frozen or not); clients are refused. Harmless when it is down."""
+        if self._kdc is not None:
+            self._kdc.end()
+            self._kdc = None
+
+    def freeze_kdc(self) -> None:
+        """Let the KDC answer nobody: its port stays open, and clients wait.
+
+        Raises:
+            RealmError: it is not running.
+        """
+        if self._kdc is None:
+            raise RealmError(f"{self!r}: the KDC is not running")
+        self._kdc.freeze()
+
+    def thaw_kdc(self) -> None:
+        """Let a frozen KDC go on, with the requests that came meanwhile; harmless otherwise."""
+        if self._kdc is not None:
+            self._kdc.thaw()
+
+    def _launch_kdc(self) -> Daemon:
+        """Start krb5kdc(8) with the configuration there is, and wait until it is ready."""
+        log = self.tmpdir / f"kdc{self.next_number()}.out"
+        program = programs.find("krb5kdc")["krb5kdc"]
+        env = {**programs.tool_environ(), **self.env}
+        with log.open("wb") as output:
+            kdc = self._up().launch([program, "-n"], output=output, env=env)
+        try:
+            # It prints this when it listens on all its ports.
+            if kdc.await_ready(lambda: b"starting..." in log.read_bytes(), _KDC_TIMEOUT):
+                return kdc
+            state = "is not ready" if kdc.running else f"ended with status {kdc.returncode}"
+        except BaseException:
+            kdc.end()
+            raise
+        kdc.end()
+        raise RealmError(f"krb5kdc {state}: {self._kdc_said(log)}")
+
+    def _kdc_said(self, output: Path) -> str:
+        """Return what a KDC printed, and the end of its log, in which the reasons are."""
+        log = self.tmpdir / "kdc.log"
+        logged = log.read_text(errors="replace").splitlines() if log.exists() else []
+        return "\n".join([output.read_text(errors="replace").strip(), *logged[-_LOG_TAIL:]])
+
+    # For the servers of the realm
+
+    @property
+    def keeper(self) -> Keeper:
+        """What starts the realm's daemons, and ends them when this process is gone."""
+        return self._up()
+
+    def next_number(self) -> int:
+        """Return a number not used before in this realm, to make names of files with."""
+        self._numbers += 1
+        return self._numbers
+
+    def attach(self, server: _Closing) -> None:
+        """Have stop() close this first."""
+        if server not in self._servers:
+            self._servers.append(server)
+
+    def detach(self, server: _Closing) -> None:
+        """Forget what attach() was told."""
+        with contextlib.suppress(ValueError):
+            self._servers.remove(server)
+
+    def _up(self) -> Keeper:
+        if self._keeper is None:
+            raise RealmError(f"{self!r} is not running: call start(), or use with")
+        return self._keeper
+
+    def _files(self) -> Database:
+        self._up()
+        assert self._database is not None
+        return self._database
+
+
+def _reserve_kdc_port() -> ReservedPort:
+    """Return a port that is free for TCP and for UDP."""
+    while True:
+        port = ReservedPort(_KDC_ADDRESS)
+        if port.free_for_datagrams():
+            return port
+        port.close()

@@ -1,0 +1,352 @@
+"""remctl-sandbox: a command or a shell with a realm, its exit status, and what it leaves behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from support.waiting import eventually
+from testing.processes import TIMEOUT, gone, python_environ
+
+from remctl_toolkit.cli import sandbox
+from remctl_toolkit.testing import programs
+
+ARGUMENTS = [sys.executable, "-m", "remctl_toolkit.cli.sandbox"]
+FOLDER = 'printf %s "${KRB5_CONFIG%/*}"'
+"""For a shell: prints the realm's folder."""
+
+
+def run(*arguments: str, typed: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run the sandbox without a terminal."""
+    return subprocess.run(
+        [*ARGUMENTS, *arguments],
+        env=python_environ(**variables),
+        input=typed,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+
+
+# One command
+
+
+def test_command_runs_with_ticket_and_server() -> None:
+    done = run(
+        "--",
+        *("sh", "-c"),
+        "klist; remctl -p $REMCTL_PORT -s $REMCTL_PRINCIPAL $REMCTL_HOST test echo hello",
+    )
+    assert "Default principal: user@REMCTL.TEST" in done.stdout
+    assert done.stdout.endswith("hello\n")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_command_keeps_the_environment_but_for_the_realm(tmp_path: Path) -> None:
+    done = run("--", "env", KRB5CCNAME="FILE:/elsewhere", SOME_SETTING="1")
+    seen = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
+    assert seen["SOME_SETTING"] == "1"
+    assert seen["KRB5CCNAME"] != "FILE:/elsewhere"
+    assert {"REMCTL_HOST", "REMCTL_PORT", "REMCTL_PRINCIPAL", "KRB5_CONFIG"} <= set(seen)
+
+
+def test_command_has_the_input_and_its_own_arguments() -> None:
+    """Whatever looks like an option of ours after -- is the command's."""
+    assert run("--", "cat", typed="words").stdout == "words"
+    assert run("--", "echo", "--help", "--", "--verbose").stdout == "--help -- --verbose\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [
+        (["true"], 0),
+        (["sh", "-c", "exit 200"], 200),
+        (["sh", "-c", "kill -TERM $$"], 128 + signal.SIGTERM),
+        (["sh", "-c", "kill -KILL $$"], 128 + signal.SIGKILL),
+        (["no-such-command"], 127),
+        (["/etc/passwd"], 126),
+    ],
+)
+def test_exit_status_is_the_commands(command: Sequence[str], status: int) -> None:
+    done = run("--", *command)
+    assert done.returncode == status
+    assert ("cannot run" in done.stderr) == (status in (126, 127))
+
+
+def test_nothing_is_left_behind() -> None:
+    done = run("--", "sh", "-c", f"{FOLDER}; exit 3")
+    assert done.stdout.startswith("/")
+    assert gone(done.stdout)
+
+
+def test_further_commands_and_the_servers_log(tmp_path: Path) -> None:
+    config = tmp_path / "more.conf"
+    config.write_text("more ALL /bin/echo ANYUSER\n")
+    for option in ("--config", "--command-file"):
+        done = run(
+            *("--verbose", option, str(config)),
+            *("--", "sh", "-c", "remctl -p $REMCTL_PORT $REMCTL_HOST more words"),
+        )
+        assert done.stdout == "words\n"
+        assert "remctld: starting" in done.stderr
+        assert "COMMAND from user@REMCTL.TEST: more words" in done.stderr
+
+
+# What goes wrong
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["ls", "-l"], "unrecognized|remctl-sandbox -- ls"),
+        (["ls"], "remctl-sandbox -- ls"),
+        (["--"], "no command after --"),
+        (["--nonsense"], "--nonsense"),
+        (["--config"], "expected one argument"),
+        (["--config", "/nonexistent"], "cannot read /nonexistent"),
+    ],
+)
+def test_wrong_usage(arguments: Sequence[str], message: str) -> None:
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert re.search(message, done.stderr)
+    assert "usage: remctl-sandbox" in done.stderr
+
+
+def test_help_has_an_example_and_the_exit_statuses() -> None:
+    done = run("--help")
+    assert done.returncode == 0
+    for text in ("remctl -p $REMCTL_PORT $REMCTL_HOST test echo hello", "69", "128+N", "--config"):
+        assert text in done.stdout
+    assert [line for line in done.stdout.splitlines() if len(line) > 80] == []
+
+
+@pytest.mark.parametrize("command", [[], ["--", "true"]])
+def test_missing_programs_are_named(
+    command: Sequence[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    monkeypatch.setattr(programs, "_EXTRA_DIRECTORIES", ())
+    assert sandbox.main(command) == 69
+    message = capsys.readouterr().err
+    assert message.startswith("remctl-sandbox: ")
+    for package in ("krb5-kdc", "remctl-server"):
+        assert package in message
+
+
+def test_client_is_needed_in_a_shell_only(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    found = programs.find(*programs.REALM_PROGRAMS, *programs.SERVER_PROGRAMS)
+    for name in found:
+        (tmp_path / name).symlink_to(found[name])
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(programs, "_EXTRA_DIRECTORIES", ())
+    assert sandbox.main([]) == 69
+    assert "remctl-client" in capsys.readouterr().err
+
+
+def test_server_that_does_not_start_is_an_error(tmp_path: Path) -> None:
+    config = tmp_path / "wrong.conf"
+    config.write_text("nonsense\n")
+    done = run("--config", str(config), "--", "true")
+    assert done.returncode == 70
+    assert "parse error" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# Signals
+
+
+@contextlib.contextmanager
+def started(script: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A sandbox with a shell script that runs, and the realm's folder; the script prints it."""
+    with subprocess.Popen(
+        [*ARGUMENTS, "--", "sh", "-c", f"{FOLDER}; echo; {script}"],
+        env=python_environ(),
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            yield process, process.stdout.readline().strip()
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_interrupt_is_for_the_command() -> None:
+    """Ctrl-C goes to the whole foreground group; a command that handles it goes on."""
+    script = "trap 'echo interrupted; exit 5' INT; echo ready; sleep 600 & wait"
+    with started(script) as (process, folder):
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.stdout.readline() == "interrupted\n"
+        assert process.wait(TIMEOUT) == 5
+        assert not Path(folder).exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_request_to_end_is_passed_on(number: signal.Signals) -> None:
+    with started("exec sleep 600") as (process, folder):
+        process.send_signal(number)
+        assert process.wait(TIMEOUT) == 128 + number
+        assert not Path(folder).exists()
+
+
+def test_request_to_end_that_comes_early_is_not_lost() -> None:
+    """It may come when the child runs already, and subprocess is not yet back from starting it."""
+    with (
+        sandbox._Signals(hang_up=False) as signals,
+        subprocess.Popen(["sleep", "600"]) as child,
+    ):
+        os.kill(os.getpid(), signal.SIGTERM)
+        signals.pass_on_to(child)
+        assert child.wait(TIMEOUT) == -signal.SIGTERM
+
+
+def test_killed_sandbox_leaves_nothing() -> None:
+    with started("exec sleep 600") as (process, folder):
+        process.kill()
+        process.wait(TIMEOUT)
+        # The command itself is not the sandbox's to end when it is killed; the realm is.
+        os.killpg(process.pid, signal.SIGKILL)
+        eventually(lambda: gone(folder), TIMEOUT, what=folder)
+
+
+# The shell
+
+
+def test_shell_without_a_terminal() -> None:
+    typed = f"remctl -p $REMCTL_PORT $REMCTL_HOST test echo hello\n{FOLDER}\nexit 6\n"
+    done = run(typed=typed, SHELL="/bin/sh")
+    greeting, _, folder = done.stdout.partition("\n")
+    assert greeting == "hello"
+    assert gone(folder)
+    assert "user@REMCTL.TEST" in done.stderr
+    assert done.returncode == 6
+
+
+def test_shell_is_sh_when_none_is_set() -> None:
+    assert run(typed="echo $0\n", SHELL="").stdout == "/bin/sh\n"
+
+
+class Terminal:
+    """A sandbox on a pseudo-terminal, and what it printed so far."""
+
+    def __init__(self) -> None:
+        self.shown = ""
+        self._master, terminal = pty.openpty()
+        # The first terminal that a session opens is its own; then Ctrl-C on it is a signal.
+        script = 'exec "$@" <"$0" >"$0" 2>&1'
+        self._process = subprocess.Popen(
+            ["/bin/sh", "-c", script, os.ttyname(terminal), *ARGUMENTS],
+            env=python_environ(SHELL="/bin/sh", PS1="prompt> ", TERM="dumb", ENV=""),
+            start_new_session=True,
+        )
+        # Kept open until the sandbox has it: the terminal is gone when nobody has it open.
+        self.banner = self.expect(r"(?s)(.*)prompt> ").group(1)
+        os.close(terminal)
+
+    def type(self, text: str) -> None:
+        os.write(self._master, text.encode())
+
+    def expect(self, pattern: str) -> re.Match[str]:
+        """Read until a pattern was shown, and forget what was shown up to there."""
+        deadline = time.monotonic() + TIMEOUT
+        while not (found := re.search(pattern, self.shown)):
+            ready, _, _ = select.select([self._master], [], [], deadline - time.monotonic())
+            assert ready, f"{pattern!r} was not shown: {self.shown!r}"
+            self.shown += os.read(self._master, 4096).decode()
+        self.shown = self.shown[found.end() :]
+        return found
+
+    def hang_up(self) -> None:
+        """Close the terminal, as when its window is closed."""
+        os.close(self._master)
+        self._master = -1
+
+    def wait(self) -> int:
+        """Return the exit status of the sandbox."""
+        eventually(self._ended, TIMEOUT, what="the sandbox to end")
+        assert self._process.returncode is not None
+        return self._process.returncode
+
+    def _ended(self) -> bool:
+        if self._master >= 0:  # what nobody reads would keep it from ending
+            with contextlib.suppress(OSError):
+                while select.select([self._master], [], [], 0)[0]:
+                    if not os.read(self._master, 4096):
+                        break
+        return self._process.poll() is not None
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        if self._master >= 0:
+            os.close(self._master)
+
+
+@pytest.fixture
+def terminal() -> Iterator[Terminal]:
+    terminal = Terminal()
+    yield terminal
+    terminal.close()
+
+
+def test_shell_on_a_terminal(terminal: Terminal) -> None:
+    banner = terminal.banner
+    port = re.search(r"localhost, port (\d+)", banner)
+    assert port
+    assert "user@REMCTL.TEST" in banner
+    assert "exit" in banner
+
+    suggested = re.search(r"remctl -p \d+ localhost test echo hello", banner)
+    assert suggested
+    terminal.type(f"{suggested.group()}\n")
+    terminal.expect(r"\r\nhello\r\nprompt> ")
+    terminal.type("echo port $REMCTL_PORT\n")
+    assert terminal.expect(r"\r\nport (\d+)\r\n").group(1) == port.group(1)
+    terminal.expect("prompt> ")
+
+    terminal.type(f"echo folder $({FOLDER})\n")
+    folder = terminal.expect(r"\r\nfolder (\S+)\r\n").group(1)
+    terminal.type("exit 4\n")
+    assert terminal.wait() == 4
+    assert gone(folder)
+
+
+def test_ctrl_c_in_the_shell_ends_neither_shell_nor_sandbox(terminal: Terminal) -> None:
+    terminal.type("\x03")
+    terminal.expect("prompt> ")
+    terminal.type("sh -c 'echo started; exec sleep 600'\n")
+    terminal.expect(r"\r\nstarted\r\n")
+    terminal.type("\x03")
+    terminal.expect("prompt> ")
+    terminal.type("remctl -p $REMCTL_PORT $REMCTL_HOST test echo still here\n")
+    terminal.expect(r"\r\nstill here\r\nprompt> ")
+    terminal.type("\x04")
+    assert terminal.wait() == 0
+
+
+def test_closed_terminal_leaves_nothing(terminal: Terminal) -> None:
+    terminal.type(f"echo folder $({FOLDER})\n")
+    folder = terminal.expect(r"\r\nfolder (\S+)\r\n").group(1)
+    terminal.hang_up()
+    terminal.wait()
+    assert gone(folder)

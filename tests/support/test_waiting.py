@@ -1,0 +1,44 @@
+"""The helpers that wait and measure."""
+
+from __future__ import annotations
+
+import socket
+import threading
+
+import pytest
+
+from support.waiting import eventually, open_descriptors, resident_kib, thread_count
+
+
+def test_eventually_returns_what_the_condition_gave() -> None:
+    answers = iter([0, None, "", "yes"])
+    assert eventually(lambda: next(answers), interval=0) == "yes"
+
+
+def test_eventually_gives_up() -> None:
+    with pytest.raises(AssertionError, match=r"not within 0\.02 seconds: pigs to fly"):
+        eventually(lambda: False, 0.02, what="pigs to fly")
+
+
+def test_open_descriptors() -> None:
+    before = open_descriptors()
+    with socket.socket(), socket.socket():
+        assert open_descriptors() == before + 2
+    assert open_descriptors() == before
+
+
+def test_thread_count() -> None:
+    end = threading.Event()
+    thread = threading.Thread(target=end.wait, args=(10,))
+    thread.start()
+    with_thread = thread_count()
+    end.set()
+    thread.join()
+    eventually(lambda: thread_count() < with_thread)
+
+
+def test_resident_kib() -> None:
+    before = resident_kib()
+    block = b"\x01" * (32 * 1024 * 1024)
+    assert resident_kib() > before + 30 * 1024
+    del block

@@ -1,0 +1,47 @@
+"""Waiting for a condition, and what this process holds right now."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def eventually(
+    condition: Callable[[], T], timeout: float = 5.0, *, interval: float = 0.01, what: str = ""
+) -> T:
+    """Ask again every `interval` seconds until the condition is true, and return what it gave.
+
+    Raises AssertionError after `timeout` seconds; `what` says what was waited for.
+    """
+    end = time.monotonic() + timeout
+    while not (value := condition()):
+        if time.monotonic() >= end:
+            raise AssertionError(f"not within {timeout} seconds: {what or condition}")
+        time.sleep(interval)
+    return value
+
+
+def open_descriptors() -> int:
+    """How many file descriptors this process has open."""
+    return len(os.listdir("/proc/self/fd")) - 1  # less the one that lists them
+
+
+def thread_count() -> int:
+    """How many threads the kernel runs for this process, Python's and all others.
+
+    A thread that has been joined may be counted for a moment longer: compare with eventually().
+    """
+    return len(os.listdir("/proc/self/task"))
+
+
+def resident_kib() -> int:
+    """The memory of this process that is in RAM, in KiB."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1])
+    raise RuntimeError("/proc/self/status has no VmRSS")

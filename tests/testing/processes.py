@@ -1,0 +1,89 @@
+"""What tests of realms and servers share: running clients and scripts, seeing what is left."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import remctl_toolkit
+from remctl_toolkit.testing import RemctldServer
+
+PACKAGE_FOLDER = Path(remctl_toolkit.__file__).parent.parent
+"""Where Python found the package: in the checkout, or installed."""
+
+TIMEOUT = 30.0
+"""Seconds that anything may take which takes a fraction of one."""
+
+
+def python_environ(**variables: str) -> dict[str, str]:
+    """This process's environment, with what makes another Python find the package."""
+    return {**os.environ, "PYTHONPATH": str(PACKAGE_FOLDER), **variables}
+
+
+def python(code: str) -> subprocess.Popen[str]:
+    """Start another Python with a piece of code; its stdout and stdin are pipes."""
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=python_environ(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def remctl_arguments(server: RemctldServer, *command: str) -> list[str]:
+    """The stock client's command line for a server."""
+    return ["remctl", "-p", str(server.port), "-s", server.principal, server.host, *command]
+
+
+def remctl(
+    server: RemctldServer, *command: str, ccache: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a command on a server with the stock client."""
+    env = {**os.environ, **server.realm.env}
+    if ccache is not None:
+        env["KRB5CCNAME"] = ccache
+    return subprocess.run(
+        remctl_arguments(server, *command),
+        env=env,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+
+
+def start_remctl(server: RemctldServer, *command: str) -> subprocess.Popen[str]:
+    """Start the stock client, and do not wait for it."""
+    return subprocess.Popen(
+        remctl_arguments(server, *command),
+        env={**os.environ, **server.realm.env},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def processes_of(folder: str | os.PathLike[str]) -> list[int]:
+    """The processes that have a realm's folder in their arguments or environment, not this one."""
+    wanted = os.fsencode(folder)
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            about = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
+        except OSError:  # it ended meanwhile
+            continue
+        if wanted in about:
+            found.append(int(entry.name))
+    return found
+
+
+def gone(folder: str | os.PathLike[str]) -> bool:
+    """Whether nothing of a realm is left: neither its folder nor any process."""
+    return not Path(folder).exists() and not processes_of(folder)

@@ -1,0 +1,467 @@
+"""The realm: a KDC that works, stays on loopback, can be stopped and leaves no trace."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from support.waiting import eventually, open_descriptors
+from testing.processes import TIMEOUT, gone
+
+from remctl_toolkit.testing import MissingPrograms, Realm, RealmError, programs
+from remctl_toolkit.testing import realm as realm_module
+from remctl_toolkit.testing.ports import ReservedPort
+
+VARIABLES = (
+    *("KRB5_CONFIG", "KRB5_KDC_PROFILE", "KRB5CCNAME"),
+    *("KRB5_KTNAME", "KRB5_CLIENT_KTNAME", "KRB5RCACHEDIR"),
+)
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Realm]:
+    """A realm for tests that leave it as it is."""
+    with Realm() as realm:
+        yield realm
+
+
+@pytest.fixture
+def realm() -> Iterator[Realm]:
+    """A realm for one test to change."""
+    with Realm() as realm:
+        yield realm
+
+
+@pytest.fixture
+def temporary(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Where realms are made during the test, so that it can see what is left."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    return folder
+
+
+def fake_program(monkeypatch: pytest.MonkeyPatch, folder: Path, name: str, script: str) -> None:
+    """Put a script of a program's name before the program."""
+    path = folder / name
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+
+# Up and down
+
+
+def test_user_has_a_ticket_and_the_service_a_key(shared: Realm) -> None:
+    assert f"Default principal: {shared.user}" in shared.run(["klist"])
+    assert "F" in shared.run(["klist", "-f"]).partition("Flags: ")[2]  # forwardable
+    assert shared.host_principal in shared.run(["klist", "-k", shared.keytab])
+    assert shared.run(["kvno", shared.host_principal]).startswith(shared.host_principal)
+
+
+def test_names_and_places(shared: Realm) -> None:
+    assert shared.name == "REMCTL.TEST"
+    assert shared.user == "user@REMCTL.TEST"
+    assert shared.host_principal == "host/localhost@REMCTL.TEST"
+    assert shared.ccache == f"FILE:{shared.tmpdir}/ccache"
+    for path in (shared.krb5_conf, shared.keytab):
+        assert Path(path).parent == shared.tmpdir
+        assert Path(path).is_file()
+    assert shared.tmpdir.stat().st_mode & 0o777 == 0o700
+    assert str(shared.kdc_port) in repr(shared)
+    assert shared.password not in repr(shared)
+
+
+def test_name_can_be_chosen() -> None:
+    with Realm("OTHER.EXAMPLE") as realm:
+        assert "user@OTHER.EXAMPLE" in realm.run(["klist"])
+
+
+def test_ticket_can_be_left_out() -> None:
+    with Realm(ticket=False) as realm:
+        with pytest.raises(RealmError, match="No credentials cache"):
+            realm.run(["klist"])
+        realm.kinit()
+        realm.run(["klist"])
+
+
+def test_stopped_realm_is_gone_and_can_be_started_again() -> None:
+    realm = Realm()
+    assert "stopped" in repr(realm)
+    realm.stop()
+    before = open_descriptors()
+    folders = set()
+    for _ in range(2):
+        realm.start()
+        folders.add(realm.tmpdir)
+        realm.stop()
+        realm.stop()
+        assert "stopped" in repr(realm)
+    assert len(folders) == 2
+    assert all(gone(folder) for folder in folders)
+    assert open_descriptors() == before
+
+
+def test_exception_in_the_with_statement_stops_it() -> None:
+    realm = Realm()
+    with pytest.raises(ZeroDivisionError), realm:  # noqa: PT012
+        folder = realm.tmpdir
+        raise ZeroDivisionError
+    assert gone(folder)
+
+
+def test_realm_that_is_down_says_so() -> None:
+    realm = Realm()
+    for attribute in ("tmpdir", "env", "keytab", "ccache", "krb5_conf", "kdc_port", "keeper"):
+        with pytest.raises(RealmError, match=r"start\(\)"):
+            getattr(realm, attribute)
+    for action in (realm.kinit, realm.start_kdc, realm.freeze_kdc, realm.new_ccache):
+        with pytest.raises(RealmError, match=r"start\(\)|not running"):
+            action()
+    realm.stop_kdc()
+    realm.thaw_kdc()
+
+
+def test_started_realm_is_not_started_twice(shared: Realm) -> None:
+    with pytest.raises(RealmError, match="started already"):
+        shared.start()
+    with pytest.raises(RealmError, match="runs already"):
+        shared.start_kdc()
+    shared.kinit()
+
+
+def test_missing_programs_leave_nothing(monkeypatch: pytest.MonkeyPatch, temporary: Path) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    monkeypatch.setattr(programs, "_EXTRA_DIRECTORIES", ())
+    with pytest.raises(MissingPrograms, match="krb5-kdc"):
+        Realm().start()
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize("program", ["kdb5_util", "kadmin.local", "krb5kdc", "kinit"])
+def test_failed_start_tells_why_and_leaves_nothing(
+    program: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, temporary: Path
+) -> None:
+    fake_program(monkeypatch, tmp_path, program, "echo the disk is made of cheese; exit 3")
+    before = open_descriptors()
+    realm = Realm()
+    with pytest.raises(RealmError, match=rf"(?s){program}.*status 3.*cheese"):
+        realm.start()
+    assert list(temporary.iterdir()) == []
+    assert open_descriptors() == before
+    monkeypatch.undo()
+    with realm:
+        realm.run(["klist"])
+
+
+def test_kdc_that_never_gets_ready_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, temporary: Path
+) -> None:
+    fake_program(monkeypatch, tmp_path, "krb5kdc", "exec sleep 600")
+    monkeypatch.setattr(realm_module, "_KDC_TIMEOUT", 0.05)
+    monkeypatch.setattr(realm_module, "_KDC_ATTEMPTS", 2)
+    with pytest.raises(RealmError, match="is not ready"):
+        Realm().start()
+    assert list(temporary.iterdir()) == []
+
+
+def test_no_name_is_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asking for this machine's full name can hang where the resolver is slow."""
+
+    def refuse(*args: object) -> None:
+        raise AssertionError(f"the resolver was asked about {args}")
+
+    for function in ("getfqdn", "gethostbyname", "gethostbyaddr", "getaddrinfo"):
+        monkeypatch.setattr(socket, function, refuse)
+    with Realm() as realm:
+        realm.kinit()
+
+
+def test_preloaded_library_is_not_in_the_kdc(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_SETTING_OF_THE_TESTS", "1")
+    with Realm() as realm:
+        assert realm._kdc is not None
+        environ = Path(f"/proc/{realm._kdc.pid}/environ").read_bytes()
+    assert b"KRB5_KDC_PROFILE=" in environ
+    assert b"SOME_SETTING" not in environ
+
+
+# Ports
+
+
+def listening(port: int) -> set[tuple[str, str]]:
+    """The protocols and local addresses (as /proc/net has them) that a port is open on."""
+    found = set()
+    for protocol in ("tcp", "tcp6", "udp", "udp6"):
+        for line in Path(f"/proc/net/{protocol}").read_text().splitlines()[1:]:
+            _, local, remote, state, *_ = line.split()
+            address, _, number = local.partition(":")
+            if int(number, 16) == port and remote.endswith(":0000") and state in ("0A", "07"):
+                found.add((protocol, address))
+    return found
+
+
+def test_kdc_listens_on_loopback_only(shared: Realm) -> None:
+    loopback = "0100007F"
+    eventually(
+        lambda: listening(shared.kdc_port) == {("tcp", loopback), ("udp", loopback)},
+        what=str(listening(shared.kdc_port)),
+    )
+
+
+def test_two_realms_at_a_time() -> None:
+    with Realm() as one, Realm() as other:
+        assert one.kdc_port != other.kdc_port
+        assert one.tmpdir != other.tmpdir
+        assert one.password != other.password
+        for realm in (one, other):
+            realm.kinit()
+            realm.run(["kvno", realm.host_principal])
+        with pytest.raises(RealmError, match=r"Password incorrect|Preauthentication failed"):
+            one.kinit(password=other.password)
+
+
+def test_kdc_moves_when_somebody_takes_its_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the choice of a free port and its use by the KDC, anybody can take it."""
+    choose = realm_module._reserve_kdc_port
+    takers: list[socket.socket] = []
+
+    def choose_and_lose() -> ReservedPort:
+        port = choose()
+        if len(takers) < 3:
+            takers.append(socket.socket(type=socket.SOCK_DGRAM))
+            takers[-1].bind((port.address, port.number))
+        return port
+
+    monkeypatch.setattr(realm_module, "_reserve_kdc_port", choose_and_lose)
+    with Realm() as realm:
+        assert len(takers) == 3
+        assert realm.kdc_port not in {taker.getsockname()[1] for taker in takers}
+        realm.kinit()
+    for taker in takers:
+        taker.close()
+
+
+def test_ports_are_not_tried_for_ever(monkeypatch: pytest.MonkeyPatch, temporary: Path) -> None:
+    with socket.socket() as taker:
+        taker.bind(("127.0.0.1", 0))
+        taker.listen()
+
+        class Taken(ReservedPort):
+            def __init__(self) -> None:
+                super().__init__("127.0.0.1")
+                self.number = taker.getsockname()[1]
+
+        monkeypatch.setattr(realm_module, "_reserve_kdc_port", Taken)
+        with pytest.raises(RealmError, match=r"(?s)krb5kdc.*in use"):
+            Realm().start()
+    assert list(temporary.iterdir()) == []
+
+
+# The environment
+
+
+def test_env_is_all_that_is_needed_and_a_copy(shared: Realm) -> None:
+    env = shared.env
+    assert tuple(env) == VARIABLES
+    assert env["KRB5_CONFIG"] == shared.krb5_conf
+    assert env["KRB5_KTNAME"] == shared.keytab
+    assert env["KRB5CCNAME"] == shared.ccache
+    env.clear()
+    assert shared.env
+
+
+@pytest.mark.parametrize("error", [None, ZeroDivisionError])
+def test_environ_restores_what_was_there_and_what_was_not(
+    shared: Realm, monkeypatch: pytest.MonkeyPatch, error: type[Exception] | None
+) -> None:
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("KRB5_CONFIG", "/somewhere/krb5.conf")
+    monkeypatch.setenv("KRB5CCNAME", "")
+    before = dict(os.environ)
+    try:
+        with shared.environ():
+            assert {name: os.environ[name] for name in VARIABLES} == shared.env
+            done = subprocess.run(["klist"], capture_output=True, text=True, check=True)
+            assert shared.user in done.stdout
+            if error:
+                raise error
+    except ZeroDivisionError:
+        pass
+    assert dict(os.environ) == before
+
+
+def test_further_settings_are_written() -> None:
+    with Realm(libdefaults={"clockskew": "7", "noaddresses": "$x"}) as realm:
+        text = Path(realm.krb5_conf).read_text()
+    assert "\tclockskew = 7\n" in text
+    assert "\tnoaddresses = $x\n" in text
+    assert "\trdns = false\n" in text
+
+
+def test_run_reports_failure_output_and_time(shared: Realm) -> None:
+    assert shared.run(["cat"], input="päper") == "päper"
+    assert shared.run(["cat"]) == ""
+    assert "A=b\n" in shared.run(["env"], env={"A": "b"})
+    with pytest.raises(RealmError, match="status 4: one\ntwo"):
+        shared.run(["sh", "-c", "echo one; echo two >&2; exit 4"])
+    with pytest.raises(RealmError, match=r"sleep took more than 0\.1 seconds"):
+        shared.run(["sleep", "600"], timeout=0.1)
+
+
+# Principals and tickets
+
+
+@pytest.mark.parametrize("password", ["plain", "two words", "q'u\"o$t\\e", "päss", "-pw"])
+def test_principal_with_a_password(realm: Realm, password: str) -> None:
+    cache = realm.new_ccache()
+    assert realm.add_principal("alice", password) == "alice@REMCTL.TEST"
+    assert realm.kinit("alice", ccache=cache) == cache
+    assert "Default principal: alice@REMCTL.TEST" in realm.run(["klist", cache])
+    assert realm.user in realm.run(["klist"])  # the default cache is as it was
+    with pytest.raises(RealmError, match=r"Password incorrect|Preauthentication failed"):
+        realm.kinit("alice@REMCTL.TEST", "wrong", ccache=cache)
+
+
+def test_principal_with_a_key(realm: Realm) -> None:
+    robot = realm.add_principal("robot/daily")
+    with pytest.raises(RealmError, match=r"robot/daily@REMCTL\.TEST.*keytab"):
+        realm.kinit(robot)
+    keytab = realm.extract_keytab(robot, realm.tmpdir / "robot keytab")
+    assert realm.extract_keytab(robot, keytab) == keytab  # the key is not replaced
+    cache = realm.kinit(robot, keytab=keytab, ccache=realm.new_ccache())
+    assert f"Default principal: {robot}" in realm.run(["klist", cache])
+
+
+def test_users_password_stays_valid_beside_a_keytab(realm: Realm) -> None:
+    keytab = realm.extract_keytab(realm.user, realm.tmpdir / "users")
+    realm.kinit(keytab=keytab)
+    realm.kinit()
+    realm.kinit(password=realm.password)
+
+
+def test_host_is_added_to_the_keytab(realm: Realm) -> None:
+    """Also a name without dots, which no search domain may be added to."""
+    for hostname in ("web.example.org", "box"):
+        principal = realm.add_host(hostname)
+        assert principal == f"host/{hostname}@REMCTL.TEST"
+        assert principal in realm.run(["klist", "-k"])
+        assert "kvno = " in realm.run(["kvno", "-k", realm.keytab, "-S", "host", hostname])
+
+
+def test_mistakes_with_principals_are_errors(realm: Realm) -> None:
+    with pytest.raises(RealmError, match="already exists"):
+        realm.add_principal("user", "again")
+    with pytest.raises(RealmError, match="empty"):
+        realm.add_principal("bob", "")
+    with pytest.raises(RealmError, match=r"nobody@REMCTL\.TEST"):
+        realm.extract_keytab("nobody", realm.tmpdir / "nobodys")
+    with pytest.raises(RealmError, match="not found in Kerberos database"):
+        realm.kinit("nobody", "password")
+
+
+def test_passwords_end_with_the_realm() -> None:
+    realm = Realm()
+    with realm:
+        realm.add_principal("alice", "secret")
+    with realm, pytest.raises(RealmError, match="no password of alice"):
+        realm.kinit("alice")
+
+
+def lifetime(listing: str) -> float:
+    """The seconds between the two times of the first ticket that klist shows."""
+    found = re.search(r"^(\S+ \S+)  (\S+ \S+)  krbtgt", listing, re.MULTILINE)
+    assert found
+    start, end = (datetime.strptime(text, "%m/%d/%y %H:%M:%S") for text in found.groups())
+    return (end - start).total_seconds()
+
+
+def test_lifetimes(realm: Realm) -> None:
+    assert lifetime(realm.run(["klist"])) == 24 * 60 * 60
+    realm.kinit(lifetime=90)
+    assert lifetime(realm.run(["klist"])) == 90
+    assert "renew until" not in realm.run(["klist"])
+    realm.kinit(lifetime=90, renewable=600)
+    assert "renew until" in realm.run(["klist"])
+    realm.run(["kinit", "-R"])
+
+
+def test_caches_are_new(realm: Realm) -> None:
+    caches = [realm.new_ccache() for _ in range(3)]
+    assert len({realm.ccache, *caches}) == 4
+    for cache in caches:
+        assert not Path(cache.removeprefix("FILE:")).exists()
+
+
+# The KDC
+
+
+def test_stopped_kdc_refuses_and_comes_back_on_its_port(realm: Realm) -> None:
+    port = realm.kdc_port
+    for _ in range(2):
+        realm.stop_kdc()
+        realm.stop_kdc()
+        assert listening(port) == set()
+        with pytest.raises(RealmError, match="Cannot contact any KDC"):
+            realm.kinit()
+        realm.start_kdc()
+        assert realm.kdc_port == port
+        realm.kinit()
+
+
+def test_dead_kdc_can_be_started(realm: Realm) -> None:
+    assert realm._kdc is not None
+    realm._kdc.end()
+    with pytest.raises(RealmError):
+        realm.freeze_kdc()
+    realm.start_kdc()
+    realm.kinit()
+
+
+def test_frozen_kdc_lets_clients_wait(realm: Realm) -> None:
+    realm.freeze_kdc()
+    started = time.monotonic()
+    with pytest.raises(RealmError, match=r"more than 0\.5 seconds"):
+        realm.kinit(timeout=0.5)
+    assert time.monotonic() - started >= 0.5
+    with pytest.raises(RealmError, match="runs already"):
+        realm.start_kdc()
+    realm.thaw_kdc()
+    realm.kinit()
+
+
+def test_thawed_kdc_answers_those_who_waited(realm: Realm) -> None:
+    realm.freeze_kdc()
+    command = ["kinit", realm.user]
+    with subprocess.Popen(
+        command, env={**os.environ, **realm.env}, stdin=subprocess.PIPE, text=True
+    ) as client:
+        try:
+            waiting = f"{realm.kdc_port:04X}"
+            eventually(
+                lambda: any(
+                    line.split()[2].endswith(waiting)
+                    for line in Path("/proc/net/udp").read_text().splitlines()[1:]
+                ),
+                TIMEOUT,
+            )
+            realm.thaw_kdc()
+            client.communicate(f"{realm.password}\n", timeout=TIMEOUT)
+        finally:
+            client.kill()
+    assert client.returncode == 0
+
+
+def test_frozen_kdc_does_not_keep_the_realm_from_stopping(realm: Realm) -> None:
+    folder = realm.tmpdir
+    realm.freeze_kdc()
+    realm.stop()
+    assert gone(folder)
