@@ -1,0 +1,244 @@
+"""The project itself: its version, distributions, exported symbols, files and ./run."""
+
+import ast
+import fnmatch
+import importlib.metadata
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import zipfile
+from pathlib import Path
+
+import _remctl
+import pytest
+
+import remctl
+
+ROOT = Path(__file__).resolve().parent.parent
+LIMITED_API = not sysconfig.get_config_var("Py_GIL_DISABLED")
+
+
+def made_not_written(name: str) -> bool:
+    """Tell whether .gitignore lists a file or folder of this name."""
+    lines = (ROOT / ".gitignore").read_text().splitlines()
+    patterns = [line.rstrip("/") for line in lines if line and not line.startswith("#")]
+    return name == ".git" or any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
+
+
+def project_files() -> list[Path]:
+    """Return every file of the project, whether or not this is a git checkout."""
+    files = []
+    for folder, subfolders, names in os.walk(ROOT):
+        subfolders[:] = sorted(name for name in subfolders if not made_not_written(name))
+        files += [Path(folder, name) for name in sorted(names) if not made_not_written(name)]
+    return files
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+# --- The version ---
+
+
+def test_one_version():
+    """remctl.__version__ is what the installed distribution and the extension say."""
+    assert importlib.metadata.version("python-remctl") == remctl.__version__
+    assert remctl.__version__ == _remctl.VERSION
+
+
+def test_version_is_written_once():
+    """No other file repeats it; the changelog, which tells of versions, may."""
+    users = [
+        relative(path)
+        for path in project_files()
+        if path.suffix != ".md" and f'"{remctl.__version__}"' in path.read_text(errors="replace")
+    ]
+    assert users == ["remctl.py"]
+
+
+# --- The extension ---
+
+
+def test_extension_exports_its_init_function_only():
+    """Any other symbol could clash with one of another library in the process."""
+    nm = shutil.which("nm")
+    assert nm, "nm comes with the compiler"
+    symbols = subprocess.run(
+        [nm, "-D", "--defined-only", _remctl.__file__], capture_output=True, text=True, check=True
+    ).stdout
+    assert [line.split()[-1] for line in symbols.splitlines()] == ["PyInit__remctl"]
+
+
+# --- The distributions ---
+
+
+def test_bindings_depend_on_nothing():
+    """Whatever is required is required by an extra."""
+    requirements = importlib.metadata.requires("python-remctl") or []
+    assert [line for line in requirements if "extra ==" not in line] == []
+
+
+def test_entry_points_lead_somewhere():
+    for entry_point in importlib.metadata.distribution("python-remctl").entry_points:
+        assert entry_point.load()
+
+
+def build(kind: str, source: Path, target: Path) -> Path:
+    """Build the sdist or wheel of a source tree, without the network, and return its path."""
+    code = f"import sys, setuptools.build_meta as b; print(b.build_{kind}(sys.argv[1]))"
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, str(target)],
+        cwd=source,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return target / done.stdout.splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sdist, built from a copy: a build leaves folders behind."""
+    source = tmp_path_factory.mktemp("source") / "tree"
+    shutil.copytree(
+        ROOT, source, ignore=lambda _, names: [name for name in names if made_not_written(name)]
+    )
+    return build("sdist", source, tmp_path_factory.mktemp("sdist"))
+
+
+@pytest.fixture(scope="module")
+def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from the sdist and from nothing else."""
+    source = tmp_path_factory.mktemp("unpacked")
+    with tarfile.open(sdist) as archive:
+        if hasattr(tarfile, "data_filter"):  # not so in 3.11.0 to 3.11.3; asked for by 3.12
+            archive.extraction_filter = tarfile.data_filter
+        archive.extractall(source)
+    (tree,) = source.iterdir()
+    return build("wheel", tree, tmp_path_factory.mktemp("wheel"))
+
+
+def test_sdist_holds_the_whole_project(sdist: Path):
+    """Who has the sdist can test it, change it and build the next one."""
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {relative(path) for path in project_files()} - names == set()
+
+
+def test_wheel_serves_every_later_python(wheel: Path):
+    """One binary by the limited API; a free-threaded Python has none, and its own wheel."""
+    assert ("-cp311-abi3-" in wheel.name) == LIMITED_API
+
+
+def test_wheel_holds_modules_types_and_nothing_else(wheel: Path):
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    top_level = {name.partition("/")[0] for name in names}
+    (extension,) = (name for name in top_level if name.startswith("_remctl."))
+    (dist_info,) = (name for name in top_level if name.endswith(".dist-info"))
+    modules = {"remctl.py", extension, "remctl_toolkit"}
+    assert top_level == modules | {"remctl-stubs", "_remctl-stubs", dist_info}
+
+    installed = ("remctl_toolkit", "remctl-stubs", "_remctl-stubs")
+    expected = {relative(p) for p in project_files() if relative(p).startswith(installed)}
+    assert expected <= names
+    assert {
+        "remctl-stubs/__init__.pyi",
+        "_remctl-stubs/__init__.pyi",
+        "remctl_toolkit/py.typed",
+        f"{dist_info}/licenses/LICENSE",
+    } <= names
+
+
+def test_wheel_works_on_its_own(wheel: Path, tmp_path: Path):
+    """Unpacked, away from the checkout, it imports: nothing is missing from it."""
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path)
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import remctl, _remctl, remctl_toolkit;"
+        "print(remctl.__file__, _remctl.__file__, remctl_toolkit.__file__, sep='\\n')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code, str(tmp_path)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert all(line.startswith(f"{tmp_path}/") for line in done.stdout.splitlines())
+
+
+def test_build_without_libremctl_says_what_to_install(tmp_path: Path):
+    """A missing header ends in one message, not in what the compiler thinks of it."""
+    compiler = tmp_path / "cc"
+    compiler.write_text("#!/bin/sh\necho 'fatal error: remctl.h: No such file' >&2\nexit 1\n")
+    compiler.chmod(0o755)
+    done = subprocess.run(
+        [sys.executable, "setup.py", "-q", "build_ext", f"-t{tmp_path}", f"-b{tmp_path}"],
+        cwd=ROOT,
+        env={**os.environ, "CC": str(compiler)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode != 0
+    assert "fatal error" not in done.stderr
+    for package in ("libremctl-dev", "remctl-devel", "brew install remctl"):
+        assert package in done.stderr
+
+
+# --- The files ---
+
+# How a file begins that says what it is for, by suffix. In others, # opens a comment.
+OPENINGS = {
+    ".c": r"/\*[\s*]*\w",
+    ".h": r"/\*[\s*]*\w",
+    ".md": r"# \S",
+    ".rst": r"\S",
+    ".txt": r"\S",
+}
+HASH_COMMENT = r"(#!.*\n)?# \S"
+WITHOUT_OPENING = {"LICENSE", "py.typed"}
+
+
+def says_what_it_is_for(path: Path) -> bool:
+    if path.name in WITHOUT_OPENING:
+        return True
+    text = path.read_text(encoding="utf-8")
+    if path.suffix in (".py", ".pyi"):
+        return bool(ast.get_docstring(ast.parse(text)))
+    return bool(re.match(OPENINGS.get(path.suffix, HASH_COMMENT), text))
+
+
+def test_files_open_with_what_they_are_for():
+    """A module by its docstring, any other file by a comment or heading at the top."""
+    silent = [relative(path) for path in project_files() if not says_what_it_is_for(path)]
+    assert silent == []
+
+
+# --- ./run ---
+
+
+def test_run_help_lists_every_command():
+    """Commands for what this checkout does not have, the docs say, are left out."""
+    script = (ROOT / "run").read_text()
+    commands = set(re.findall(r"^cmd_(\w+)\(\)", script, re.MULTILINE))
+    assert {"help", "demo", "test", "lint"} <= commands
+    page = subprocess.run([ROOT / "run", "help"], capture_output=True, text=True, check=True).stdout
+    listed = set(re.findall(r"^  ([a-z]+)\b", page, re.MULTILINE))
+    absent = set()
+    if not (ROOT / "benchmarks" / "__main__.py").exists():
+        absent.add("bench")
+    if not (ROOT / "docs" / "conf.py").exists():
+        absent.add("docs")
+    assert listed == commands - absent
+
+
+def test_run_refuses_an_unknown_command():
+    done = subprocess.run([ROOT / "run", "tset"], capture_output=True, text=True)
+    assert done.returncode == os.EX_USAGE
+    assert "no command tset" in done.stderr
