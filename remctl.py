@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
         def write(self, octets: bytes, /) -> int | None: ...
 
+    _Octets = bytes | bytearray | memoryview
     _Target = tuple[str, int, str | None]
 
 __all__ = [
@@ -313,12 +314,12 @@ def _check_port(port: int | str | None) -> int:
         return 0
     try:
         number = int(port)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise TypeError(f"port must be a number: {port!r}") from None
     if isinstance(port, float) and port != number:
         raise TypeError(f"port must be a whole number: {port!r}")
     if not 0 <= number <= 65535:
-        raise ValueError(f"invalid port number: {port!r}")
+        raise ValueError(f"invalid port number: {number}")
     return number
 
 
@@ -368,7 +369,7 @@ def _check_file(file: _Writable | None, name: str) -> None:
         raise TypeError(f"{name} must be a binary file, not {type(file).__name__}")
 
 
-def _argument(item: Any) -> bytes | bytearray | memoryview:
+def _octets(item: Any) -> _Octets:
     """Turn a part of a command into octets; text becomes UTF-8, file names survive."""
     if isinstance(item, bytes | bytearray):
         return item
@@ -380,35 +381,55 @@ def _argument(item: Any) -> bytes | bytearray | memoryview:
         item = os.fspath(item)
         if isinstance(item, bytes):
             return item
-    return str(item).encode("utf-8", "surrogateescape")
-
-
-def _arguments(command: Iterable[Any], input: Any = None) -> list[bytes | bytearray | memoryview]:
-    """Check a command against what the protocol and remctld allow, and turn it into octets."""
-    if isinstance(command, bytes | bytearray | memoryview | str | bool | int | float):
-        raise TypeError("command must be a sequence or iterator")
     try:
-        items = iter(command)
-    except TypeError:
-        raise TypeError("command must be a sequence or iterator") from None
-    arguments = [_argument(item) for item in items]
-    if not arguments:
-        raise ValueError("command must not be empty")
-    if input is not None:
-        arguments.append(_argument(input))
-    if len(arguments) > _MAX_ARGUMENTS:
-        raise ValueError(
-            f"command has {len(arguments)} arguments; a server takes {_MAX_ARGUMENTS} at most"
+        # What a str holds, not what a subclass such as an enum shows.
+        text = item if isinstance(item, str) else str(item)
+        return str.encode(text, "utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # It would tell the argument, which may be secret.
+        raise ValueError("command contains a surrogate, which is not a character") from None
+
+
+class _Command:
+    """A command as it is sent, within what the protocol and remctld allow.
+
+    Attributes:
+        arguments: the octets of its parts.
+        name: the command and subcommand, which may be logged; what follows may be secret.
+    """
+
+    def __init__(self, command: Iterable[Any], input: _Octets | str | None = None) -> None:
+        if isinstance(command, bytes | bytearray | memoryview | str | bool | int | float):
+            raise TypeError("command must be a sequence or iterator")
+        try:
+            items = iter(command)
+        except TypeError:
+            raise TypeError("command must be a sequence or iterator") from None
+        self.arguments = [_octets(item) for item in items]
+        if not self.arguments:
+            raise ValueError("command must not be empty")
+        self.name = b" ".join(bytes(part[:80]) for part in self.arguments[:2]).decode(
+            "utf-8", "backslashreplace"
         )
-    octets = 4 + sum(4 + memoryview(argument).nbytes for argument in arguments)
-    if octets > _MAX_COMMAND_OCTETS:
-        raise ValueError(
-            f"command has {octets} octets; a server takes less than 100 MiB: send it in pieces"
-        )
-    for argument, name in zip(arguments, ("command", "subcommand"), strict=False):
-        if b"\0" in bytes(argument):
-            raise ValueError(f"the {name} must not contain a NUL octet")
-    return arguments
+        if input is not None:
+            if not isinstance(input, bytes | bytearray | memoryview | str):
+                raise TypeError(f"input must be bytes or str, not {type(input).__name__}")
+            self.arguments.append(_octets(input))
+        self._check()
+
+    def _check(self) -> None:
+        count = len(self.arguments)
+        if count > _MAX_ARGUMENTS:
+            raise ValueError(
+                f"command has {count} arguments; a server takes {_MAX_ARGUMENTS} at most"
+            )
+        octets = 4 + sum(4 + memoryview(argument).nbytes for argument in self.arguments)
+        if octets > _MAX_COMMAND_OCTETS:
+            raise ValueError(
+                f"command has {octets} octets; a server takes less than 100 MiB: send it in pieces"
+            )
+        for argument, part in zip(self.arguments, ("command", "subcommand"), strict=False):
+            if b"\0" in bytes(argument):
+                raise ValueError(f"the {part} must not contain a NUL octet")
 
 
 # -- Connecting -----------------------------------------------------------------------------------
@@ -612,6 +633,7 @@ class Remctl:
         self._pid = os.getpid()
         self._error = "no error"
         self._timeout = 0.0 if timeout is None else _check_timeout(timeout)
+        self._applied_timeout = 0.0  # What the handle has.
         self._ccache = None if ccache is None else _check_ccache(ccache)
         self._source_ip = None if source_ip is None else _check_source_ip(source_ip)
         if host:
@@ -665,19 +687,6 @@ class Remctl:
             self._timeout = _check_timeout(timeout)
         except ValueError as error:
             raise self._failed(RemctlError(str(error))) from None
-        if self._pid == os.getpid():
-            with self._lock:
-                self._apply_timeout()
-
-    def _apply_timeout(self) -> None:
-        handle = self._handle
-        if handle is None:
-            return
-        try:
-            _remctl.remctl_set_timeout(handle, self._timeout)
-        except ValueError:
-            if not handle.closed:  # Closed meanwhile, it needs no timeout.
-                raise
 
     # Opening and closing.
 
@@ -732,12 +741,12 @@ class Remctl:
     def _open(self, target: _Target) -> _remctl.Handle:
         host, port, principal = target
         handle = self._handle = _remctl.remctl_new()
+        self._applied_timeout = 0.0
 
         def wanted() -> bool:  # close() takes away the target first, then the handle.
             return self._target is target and self._handle is handle
 
         try:
-            self._call(_remctl.remctl_set_timeout, handle, self._timeout)
             if self._ccache is not None:
                 self._call(_remctl.remctl_set_ccache, handle, self._ccache)
             connection = _connect_any_port(host, port, self._source_ip, self._timeout, wanted)
@@ -761,6 +770,9 @@ class Remctl:
     def _call(self, function: Callable[..., Any], handle: _remctl.Handle, *arguments: Any) -> Any:
         """Call a function of `_remctl`, which raises ValueError for a handle that is not usable."""
         try:
+            if self._applied_timeout != self._timeout:
+                _remctl.remctl_set_timeout(handle, self._timeout)
+                self._applied_timeout = self._timeout
             return function(handle, *arguments)
         except ValueError as error:
             if handle.closed:
@@ -780,12 +792,11 @@ class Remctl:
 
     def _check_opened(self) -> _Target:
         if self._pid != os.getpid():
-            raise RemctlNotOpenedError(
-                f"connection belongs to process {self._pid}: open a new one after a fork"
-            )
+            text = f"connection belongs to process {self._pid}: open a new one after a fork"
+            raise self._failed(RemctlNotOpenedError(text))
         target = self._target
         if target is None:
-            raise RemctlNotOpenedError("no currently open connection")
+            raise self._failed(RemctlNotOpenedError("no currently open connection"))
         return target
 
     def _connected(self) -> _remctl.Handle:
@@ -798,7 +809,7 @@ class Remctl:
 
     # Commands.
 
-    def command(self, command: Iterable[Any], *, input: Any = None) -> None:
+    def command(self, command: Iterable[Any], *, input: _Octets | str | None = None) -> None:
         """Send a command; `output()` or `tokens()` then read what it produces.
 
         Args:
@@ -815,24 +826,24 @@ class Remctl:
                 RemctlTimeoutError, RemctlDisconnectedError for sending.
         """
         self._check_opened()
-        arguments = _arguments(command, input)
+        checked = _Command(command, input)
         with self._lock:
-            self._send(arguments)
+            self._send(checked)
 
-    def _send(self, arguments: list[bytes | bytearray | memoryview]) -> _remctl.Handle:
+    def _send(self, command: _Command) -> _remctl.Handle:
         target = self._check_opened()
         handle = self._handle
         if handle is not None and handle.expecting:
             raise self._failed(RemctlBusyError(_BUSY), target)
         if handle is None or handle.fd < 0:
             handle = self._reopen(target)
-        sent = self._call(_remctl.remctl_commandv, handle, arguments)
+        sent = self._call(_remctl.remctl_commandv, handle, command.arguments)
         if not sent and handle.errno == errno.ENOTCONN:  # It had ended; nothing was sent.
             handle = self._reopen(target)
-            sent = self._call(_remctl.remctl_commandv, handle, arguments)
+            sent = self._call(_remctl.remctl_commandv, handle, command.arguments)
         if not sent:
             raise self._failure_of(handle)
-        _log("sent command %s", _name(arguments))
+        _log("sent command %s", command.name)
         return handle
 
     def _reopen(self, target: _Target) -> _remctl.Handle:
@@ -884,7 +895,7 @@ class Remctl:
                 self._check_opened()
                 with self._lock:
                     if self._handle is not handle:
-                        raise RemctlNotOpenedError("connection closed meanwhile")
+                        raise self._failed(RemctlNotOpenedError("connection closed meanwhile"))
                     token = _token(self._receive(handle))
                 ended = token.type != "output"
                 if token.type == "error":
@@ -896,7 +907,9 @@ class Remctl:
             if not ended and self._handle is handle:
                 self._drop()
 
-    def stream(self, command: Iterable[Any], *, input: Any = None) -> Iterator[RemctlOutput]:
+    def stream(
+        self, command: Iterable[Any], *, input: _Octets | str | None = None
+    ) -> Iterator[RemctlOutput]:
         """Send a command and iterate over its tokens: `command()` and `tokens()` in one.
 
         The command is sent at once, not when the first token is asked for.
@@ -908,7 +921,7 @@ class Remctl:
         self,
         command: Iterable[Any],
         *,
-        input: Any = None,
+        input: _Octets | str | None = None,
         stdout: _Writable | None = None,
         stderr: _Writable | None = None,
     ) -> RemctlSimpleResult:
@@ -931,13 +944,17 @@ class Remctl:
         _check_file(stdout, "stdout")
         _check_file(stderr, "stderr")
         self._check_opened()
-        arguments = _arguments(command, input)
+        return self._run(_Command(command, input), stdout, stderr)
+
+    def _run(
+        self, command: _Command, stdout: _Writable | None, stderr: _Writable | None
+    ) -> RemctlSimpleResult:
         with self._lock:
             start = time.monotonic()
-            handle = self._send(arguments)
+            handle = self._send(command)
             result = self._collect(handle, stdout, stderr)
-            seconds = time.monotonic() - start
-        _log("%s: status %d in %.1f ms", _name(arguments), result.status, seconds * 1000)
+            milliseconds = (time.monotonic() - start) * 1000
+        _log("%s: status %d in %.1f ms", command.name, result.status, milliseconds)
         return result
 
     def _collect(
@@ -1017,7 +1034,7 @@ class Remctl:
         self._check_opened()
         handle = self._handle
         if handle is None or handle.fd < 0:
-            raise RemctlNotOpenedError("no connection open")
+            raise self._failed(RemctlNotOpenedError("no connection open"))
         return handle.fd
 
     def __enter__(self) -> Self:
@@ -1051,14 +1068,11 @@ class Remctl:
         handle = getattr(self, "_handle", None)
         if handle is None or handle.fd < 0 or self._pid != os.getpid():
             return
-        import warnings
+        if not sys.is_finalizing():
+            import warnings
 
-        warnings.warn(
-            f"unclosed {self!r}: use it in a with statement, or call close()",
-            ResourceWarning,
-            stacklevel=2,
-            source=self,
-        )
+            text = f"unclosed {self!r}: use it in a with statement, or call close()"
+            warnings.warn(text, ResourceWarning, stacklevel=2, source=self)
         self.close()
 
 
@@ -1068,11 +1082,6 @@ def _write(file: _Writable, octets: bytes) -> None:
     while written is not None and written < len(octets):
         octets = octets[written:]
         written = file.write(octets)
-
-
-def _name(arguments: list[bytes | bytearray | memoryview]) -> str:
-    """The command and subcommand, which may be logged; what follows may be secret."""
-    return " ".join(bytes(part[:80]).decode("utf-8", "backslashreplace") for part in arguments[:2])
 
 
 def _gathered(
@@ -1098,7 +1107,7 @@ def remctl(
     principal: str | None = None,
     command: Iterable[Any] = (),
     *,
-    input: Any = None,
+    input: _Octets | str | None = None,
     stdout: _Writable | None = None,
     stderr: _Writable | None = None,
     timeout: float | None = None,
@@ -1121,12 +1130,12 @@ def remctl(
         OSError: a file could not be written.
     """
     port = _check_port(port)
-    arguments = _arguments(command, input)
+    checked = _Command(command, input)
     _check_file(stdout, "stdout")
     _check_file(stderr, "stderr")
     connection = Remctl(timeout=timeout, ccache=ccache, source_ip=source_ip)
     try:
         connection.open(host, port, principal)
-        return connection.run(arguments, stdout=stdout, stderr=stderr)
+        return connection._run(checked, stdout, stderr)
     finally:
         connection.close()
