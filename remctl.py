@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import errno
 import io
+import itertools
 import os
 import select
 import socket
@@ -159,7 +160,11 @@ class RemctlConnectError(RemctlProtocolError):
 
 
 class RemctlAuthenticationError(RemctlProtocolError):
-    """The connection was made, but client and server did not authenticate to each other."""
+    """The connection was made, but client and server did not authenticate to each other.
+
+    A server that hangs up meanwhile ("unexpected end of file") does not say why: it may not accept
+    the client, have a wrong keytab, or be on its way down.
+    """
 
 
 class RemctlTimeoutError(RemctlProtocolError, TimeoutError):
@@ -281,11 +286,7 @@ class RemctlSimpleResult:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, RemctlSimpleResult):
             return NotImplemented
-        return (self.stdout, self.stderr, self.status) == (
-            other.stdout,
-            other.stderr,
-            other.status,
-        )
+        return vars(self) == vars(other)
 
     __hash__ = None  # type: ignore[assignment]  # its attributes can be set
 
@@ -404,7 +405,8 @@ class _Command:
             items = iter(command)
         except TypeError:
             raise TypeError("command must be a sequence or iterator") from None
-        self.arguments = [_octets(item) for item in items]
+        # One more than allowed tells enough: it may never end.
+        self.arguments = [_octets(item) for item in itertools.islice(items, _MAX_ARGUMENTS + 1)]
         if not self.arguments:
             raise ValueError("command must not be empty")
         self.name = b" ".join(bytes(part[:80]) for part in self.arguments[:2]).decode(
@@ -417,10 +419,9 @@ class _Command:
         self._check()
 
     def _check(self) -> None:
-        count = len(self.arguments)
-        if count > _MAX_ARGUMENTS:
+        if len(self.arguments) > _MAX_ARGUMENTS:
             raise ValueError(
-                f"command has {count} arguments; a server takes {_MAX_ARGUMENTS} at most"
+                f"command has more than {_MAX_ARGUMENTS} arguments: a server takes no more"
             )
         octets = 4 + sum(4 + memoryview(argument).nbytes for argument in self.arguments)
         if octets > _MAX_COMMAND_OCTETS:
@@ -1078,10 +1079,13 @@ class Remctl:
 
 def _write(file: _Writable, octets: bytes) -> None:
     """Write all of it: an unbuffered file may take less at a time."""
-    written = file.write(octets)
-    while written is not None and written < len(octets):
-        octets = octets[written:]
+    while octets:
         written = file.write(octets)
+        if written is None and not isinstance(file, io.RawIOBase):
+            return  # It is not one that says how much.
+        if not written:
+            raise BlockingIOError(errno.EAGAIN, "file does not take the output")
+        octets = octets[written:]
 
 
 def _gathered(

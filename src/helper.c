@@ -295,8 +295,8 @@ job_run(struct job *job, Handle *h)
 
     if (signals)
         watch.slice = SIGNAL_SLICE;
-    else if (h->timeout > 0)
-        watch.slice = h->timeout < 4 * ACTIVITY_SLICE ? h->timeout / 4
+    if (h->timeout > 0 && (!signals || h->timeout / 4 < SIGNAL_SLICE))
+        watch.slice = h->timeout / 4 < ACTIVITY_SLICE ? h->timeout / 4
                                                       : ACTIVITY_SLICE;
     watch.activity = h->timeout > 0 ? socket_activity(job->watch) : 0;
     if (!job_register(job, h))

@@ -167,6 +167,17 @@ def test_none_is_a_slip_not_an_argument(session: remctl.Remctl, server: FakeServ
     assert server.commands == []
 
 
+def test_input_is_data_not_what_names_it(session: remctl.Remctl, server: FakeServer) -> None:
+    """A file or a path would be sent as its repr or its name, which nobody means."""
+    with open("/dev/null", "rb") as file:
+        slips: list[Any] = [file, Path("/dev/null"), 3, ["x"]]
+        for slip in slips:
+            with pytest.raises(TypeError, match=r"^input must be bytes or str, not "):
+                session.run(["test", "x"], input=slip)
+    assert session.noop()
+    assert server.commands == []
+
+
 def test_text_that_is_no_text_is_refused(session: remctl.Remctl, server: FakeServer) -> None:
     with pytest.raises(ValueError, match="surrogate"):
         session.run(["test", "x", "half a character: \ud83d"])
@@ -204,9 +215,9 @@ def test_as_many_arguments_as_a_server_takes(
     session: remctl.Remctl, server: FakeServer, remctl_server: RemctldServer
 ) -> None:
     words = ["test", "echo", *["x"] * (MOST_ARGUMENTS - 2)]
-    with pytest.raises(ValueError, match=r"^command has 4097 arguments; .* 4096 at most$"):
+    with pytest.raises(ValueError, match=r"^command has more than 4096 arguments: "):
         session.run([*words, "x"])
-    with pytest.raises(ValueError, match=r"^command has 4097 arguments; .* 4096 at most$"):
+    with pytest.raises(ValueError, match=r"^command has more than 4096 arguments: "):
         session.run(words, input=b"")
     assert session.noop()
     assert server.commands == []

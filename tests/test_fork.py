@@ -275,7 +275,7 @@ def fork_beside_a_call(port: int, silent_port: int | None) -> None:
         connection.close()
 
     def is_inside() -> bool:
-        handle = connection._handle
+        handle = vars(connection)["_handle"]
         if handle is None:
             return False
         with contextlib.suppress(ValueError):

@@ -352,9 +352,7 @@ def close(connection: remctl.Remctl) -> None:
 
 
 def drop_without_close(connection: remctl.Remctl) -> None:
-    handle = connection._handle
-    connection._handle = None
-    del handle
+    vars(connection)["_handle"] = None
 
 
 def lose(script: Script, step: Callable[[remctl.Remctl], None], after_the_end: bool) -> bool:

@@ -225,7 +225,7 @@ def go_away(peer: Peer) -> None:
 def check_closed_then_open(connection: remctl.Remctl, port: int) -> None:
     """Check that a connection is closed for good, and can be opened."""
     assert repr(connection) == "<Remctl, not open>"
-    assert connection._handle is None
+    assert vars(connection)["_handle"] is None
     with pytest.raises(remctl.RemctlNotOpenedError):
         connection.run(ECHO)
     connection.open("localhost", port)
@@ -314,7 +314,7 @@ def fight_over_a_handle(port: int) -> None:
     """Call everything on the same handle from several threads, and close it in the middle."""
     sys.setswitchinterval(1e-5)
     ends = time.monotonic() + 1.5
-    calls = [
+    calls: list[Callable[[Any], object]] = [
         *USES.values(),
         repr,
         lambda handle: _remctl.remctl_open(handle, "localhost", port),
