@@ -32,7 +32,7 @@ handle_new(PyObject *module)
     h = (Handle *) alloc(state->handle_type, 0);
     if (h == NULL)
         return NULL;
-    h->pid = getpid();
+    h->forks = fork_count();
     h->fd = -1;
     pthread_mutex_init(&h->guard, NULL);
     return h;
@@ -61,7 +61,7 @@ handle_dealloc(PyObject *self)
     freefunc release = (freefunc) PyType_GetSlot(type, Py_tp_free);
 
     PyObject_GC_UnTrack(self);
-    if (h->pid == getpid()) {
+    if (h->forks == fork_count()) {
         handle_disconnect(h, !h->expecting);
         pthread_mutex_destroy(&h->guard);
     } else
@@ -404,7 +404,7 @@ py_remctl_close(PyObject *module, PyObject *object)
 
     if (h == NULL)
         return NULL;
-    if (h->pid == getpid())
+    if (h->forks == fork_count())
         handle_close(h);
     else
         close_inherited(h);
@@ -736,6 +736,7 @@ module_exec(PyObject *module)
 {
     State *state = PyModule_GetState(module);
 
+    watch_forks();
     state->handle_type = (PyTypeObject *)
         PyType_FromModuleAndSpec(module, &handle_spec, NULL);
     if (state->handle_type == NULL)

@@ -31,10 +31,9 @@ import io
 import itertools
 import os
 import select
-import socket
 import sys
 import time
-from _thread import RLock
+from _thread import RLock, allocate_lock, start_new_thread
 from collections import namedtuple
 from enum import IntEnum
 
@@ -42,7 +41,8 @@ import _remctl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    import socket
+    from collections.abc import Callable, Generator, Iterable
     from types import TracebackType
     from typing import Any, Protocol, Self
 
@@ -91,7 +91,22 @@ LEGACY_PORT = 4444
 _MAX_ARGUMENTS = 4096
 _MAX_COMMAND_OCTETS = 100 * 1024 * 1024 - 1
 
+# As isinstance() takes them: a union would be made anew in each call.
+_OCTETS = (bytes, bytearray, memoryview)
+_NO_COMMANDS = (*_OCTETS, str, bool, int, float)
+
 _BUSY = "a command is still running: read its output to the end, or close the connection"
+
+# The process that this is, as far as forks are concerned: cheaper to ask than getpid().
+_process = object()
+
+
+def _forked() -> None:
+    global _process
+    _process = object()
+
+
+os.register_at_fork(after_in_child=_forked)
 
 # How often a wait that nothing can interrupt looks whether it is still wanted.
 _SLICE = 0.1
@@ -237,6 +252,9 @@ def _token(fields: tuple[Any, ...]) -> RemctlOutput:
     return RemctlOutput(kind, output, _STREAMS[stream], status, _ERROR_CODES.get(code, code))
 
 
+_DONE = RemctlOutput("done", None, None, None, None)
+
+
 class RemctlSimpleResult:
     """What a command produced.
 
@@ -257,11 +275,14 @@ class RemctlSimpleResult:
         """Return this result if the exit status is 0.
 
         Raises:
-            RemctlStatusError: it is not.  The text ends with the last line of standard error.
+            RemctlStatusError: it is not, or there is none.  The text ends with the last line of
+                standard error.
         """
         if self.status == 0:
             return self
         text = f"command exited with status {self.status}"
+        if self.status is None:
+            text = "command did not get to its end"
         lines = self.stderr_text(errors="replace").strip().splitlines()
         if lines:
             text += f": {lines[-1].strip()}"
@@ -342,6 +363,8 @@ def _check_ccache(ccache: str | os.PathLike[str]) -> str:
 
 
 def _check_source_ip(source: str) -> str:
+    import socket
+
     if not isinstance(source, str):
         raise TypeError(f"source address must be a str: {source!r}")
     for family in (socket.AF_INET, socket.AF_INET6):
@@ -372,19 +395,24 @@ def _check_file(file: _Writable | None, name: str) -> None:
 
 def _octets(item: Any) -> _Octets:
     """Turn a part of a command into octets; text becomes UTF-8, file names survive."""
-    if isinstance(item, bytes | bytearray):
+    if type(item) is str:
+        return _text_octets(item)
+    if isinstance(item, memoryview) and not item.c_contiguous:
+        return item.tobytes()
+    if isinstance(item, _OCTETS):
         return item
-    if isinstance(item, memoryview):
-        return item if item.c_contiguous else item.tobytes()
     if item is None:
         raise TypeError("command must not contain None: leave the argument out, or use ''")
     if isinstance(item, os.PathLike):
         item = os.fspath(item)
         if isinstance(item, bytes):
             return item
+    # What a str holds, not what a subclass such as an enum shows.
+    return _text_octets(item if isinstance(item, str) else str(item))
+
+
+def _text_octets(text: str) -> bytes:
     try:
-        # What a str holds, not what a subclass such as an enum shows.
-        text = item if isinstance(item, str) else str(item)
         return str.encode(text, "utf-8", "surrogateescape")
     except UnicodeEncodeError:  # It would tell the argument, which may be secret.
         raise ValueError("command contains a surrogate, which is not a character") from None
@@ -395,11 +423,10 @@ class _Command:
 
     Attributes:
         arguments: the octets of its parts.
-        name: the command and subcommand, which may be logged; what follows may be secret.
     """
 
     def __init__(self, command: Iterable[Any], input: _Octets | str | None = None) -> None:
-        if isinstance(command, bytes | bytearray | memoryview | str | bool | int | float):
+        if isinstance(command, _NO_COMMANDS):
             raise TypeError("command must be a sequence or iterator")
         try:
             items = iter(command)
@@ -409,14 +436,17 @@ class _Command:
         self.arguments = [_octets(item) for item in itertools.islice(items, _MAX_ARGUMENTS + 1)]
         if not self.arguments:
             raise ValueError("command must not be empty")
-        self.name = b" ".join(bytes(part[:80]) for part in self.arguments[:2]).decode(
-            "utf-8", "backslashreplace"
-        )
+        self._told = self.arguments[:2]
         if input is not None:
-            if not isinstance(input, bytes | bytearray | memoryview | str):
+            if not isinstance(input, (*_OCTETS, str)):
                 raise TypeError(f"input must be bytes or str, not {type(input).__name__}")
             self.arguments.append(_octets(input))
         self._check()
+
+    def __str__(self) -> str:
+        """The command and subcommand, which may be logged; what follows may be secret."""
+        parts = [bytes(part[:80]).decode("utf-8", "backslashreplace") for part in self._told]
+        return " ".join(parts)
 
     def _check(self) -> None:
         if len(self.arguments) > _MAX_ARGUMENTS:
@@ -434,6 +464,8 @@ class _Command:
 
 
 # -- Connecting -----------------------------------------------------------------------------------
+
+# socket is imported by the functions that use it: it takes as long as all the rest of this module.
 
 
 def _log(message: str, *arguments: object) -> None:
@@ -469,6 +501,8 @@ class _Patience:
 
 def _look_up(host: str, port: int, patience: _Patience) -> list[Any]:
     """Return the addresses of a host, as getaddrinfo() does, but interruptibly."""
+    import socket
+
     try:
         return socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
@@ -476,20 +510,19 @@ def _look_up(host: str, port: int, patience: _Patience) -> list[Any]:
     except socket.gaierror:
         pass  # A name.  A resolver that does not answer can be left alone, but not interrupted.
 
-    import threading
-
     answer: list[list[Any] | Exception] = []
+    asked = allocate_lock()
+    asked.acquire()
 
     def ask() -> None:
         try:
             answer.append(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
         except Exception as error:
             answer.append(error)
-        done.set()
+        asked.release()
 
-    done = threading.Event()
-    threading.Thread(target=ask, name=f"look up {host}", daemon=True).start()
-    while not done.wait(patience.slice()):
+    start_new_thread(ask, ())
+    while not asked.acquire(timeout=patience.slice()):
         pass
     if isinstance(answer[0], Exception):
         raise answer[0]
@@ -500,6 +533,8 @@ def _connect_address(
     family: int, address: Any, source_ip: str | None, patience: _Patience
 ) -> socket.socket:
     """Connect to one address."""
+    import socket
+
     connection = socket.socket(family, socket.SOCK_STREAM)
     try:
         if source_ip is not None:
@@ -529,6 +564,8 @@ def _connect(
     Raises:
         RemctlConnectError, RemctlTimeoutError, RemctlNotOpenedError: see the classes.
     """
+    import socket
+
     try:
         addresses = _look_up(host, port, _Patience(timeout, wanted))
     except TimeoutError:
@@ -631,6 +668,7 @@ class Remctl:
         self._handle: _remctl.Handle | None = None
         self._target: _Target | None = None
         self._lock = RLock()
+        self._process = _process
         self._pid = os.getpid()
         self._error = "no error"
         self._timeout = 0.0 if timeout is None else _check_timeout(timeout)
@@ -706,7 +744,7 @@ class Remctl:
             RemctlNotOpenedError: another thread called `close()` meanwhile.
         """
         target = (_check_host(host), _check_port(port), _check_principal(principal))
-        if self._pid != os.getpid():
+        if self._process is not _process:
             self._forget_parent()
         with self._lock:
             self.close()
@@ -737,6 +775,7 @@ class Remctl:
         """Make the object this process's own, after a fork: another thread may hold the lock."""
         self._drop()
         self._lock = RLock()
+        self._process = _process
         self._pid = os.getpid()
 
     def _open(self, target: _Target) -> _remctl.Handle:
@@ -792,7 +831,7 @@ class Remctl:
         return error
 
     def _check_opened(self) -> _Target:
-        if self._pid != os.getpid():
+        if self._process is not _process:
             text = f"connection belongs to process {self._pid}: open a new one after a fork"
             raise self._failed(RemctlNotOpenedError(text))
         target = self._target
@@ -844,7 +883,7 @@ class Remctl:
             sent = self._call(_remctl.remctl_commandv, handle, command.arguments)
         if not sent:
             raise self._failure_of(handle)
-        _log("sent command %s", command.name)
+        _log("sent command %s", command)
         return handle
 
     def _reopen(self, target: _Target) -> _remctl.Handle:
@@ -879,24 +918,30 @@ class Remctl:
             raise self._failure_of(handle)
         return fields
 
-    def tokens(self) -> Iterator[RemctlOutput]:
+    def tokens(self) -> Generator[RemctlOutput, None, None]:
         """Iterate over the tokens of the running command, the last being its "status" token.
 
-        Leaving before the end (break, or an exception) closes the connection: that is the only
-        way not to wait for the rest.  The next command opens it again.
+        Leaving before the end (dropping the iterator, its close(), or an exception) closes the
+        connection: that is the only way not to wait for the rest.  The next command opens it again.
 
         Raises:
             RemctlServerError: instead of an "error" token.
             RemctlError: see `output()`.
         """
-        handle = self._connected()
+        tokens = self._tokens(self._connected())
+        next(tokens)  # Only a generator that has begun notices that it is dropped.
+        return tokens
+
+    def _tokens(self, handle: _remctl.Handle) -> Generator[RemctlOutput, None, None]:
         ended = False
         try:
+            yield _DONE  # To tokens(), which begins it.
             while not ended:
                 self._check_opened()
                 with self._lock:
                     if self._handle is not handle:
-                        raise self._failed(RemctlNotOpenedError("connection closed meanwhile"))
+                        text = "connection closed meanwhile"
+                        raise self._failed(RemctlNotOpenedError(text))
                     token = _token(self._receive(handle))
                 ended = token.type != "output"
                 if token.type == "error":
@@ -905,12 +950,12 @@ class Remctl:
                     return
                 yield token
         finally:
-            if not ended and self._handle is handle:
+            if not ended and handle.expecting and self._handle is handle:
                 self._drop()
 
     def stream(
         self, command: Iterable[Any], *, input: _Octets | str | None = None
-    ) -> Iterator[RemctlOutput]:
+    ) -> Generator[RemctlOutput, None, None]:
         """Send a command and iterate over its tokens: `command()` and `tokens()` in one.
 
         The command is sent at once, not when the first token is asked for.
@@ -955,7 +1000,7 @@ class Remctl:
             handle = self._send(command)
             result = self._collect(handle, stdout, stderr)
             milliseconds = (time.monotonic() - start) * 1000
-        _log("%s: status %d in %.1f ms", command.name, result.status, milliseconds)
+        _log("%s: status %d in %.1f ms", command, result.status, milliseconds)
         return result
 
     def _collect(
@@ -1030,12 +1075,13 @@ class Remctl:
         """Return the connection's descriptor, to wait for output in an event loop.
 
         Raises:
-            RemctlNotOpenedError: there is no connection.
+            RemctlNotOpenedError: no connection was opened, or it was closed.
+            RemctlDisconnectedError: it was lost; the next command opens it again.
         """
         self._check_opened()
         handle = self._handle
         if handle is None or handle.fd < 0:
-            raise self._failed(RemctlNotOpenedError("no connection open"))
+            raise self._failed(RemctlDisconnectedError("no connection open"))
         return handle.fd
 
     def __enter__(self) -> Self:
@@ -1067,7 +1113,7 @@ class Remctl:
 
     def __del__(self) -> None:
         handle = getattr(self, "_handle", None)
-        if handle is None or handle.fd < 0 or self._pid != os.getpid():
+        if handle is None or handle.fd < 0 or self._process is not _process:
             return
         if not sys.is_finalizing():
             import warnings

@@ -36,6 +36,9 @@ _Argument: TypeAlias = (
     str | bytes | bytearray | memoryview | os.PathLike[str] | os.PathLike[bytes] | int | float
 )
 
+# What a command gets on its standard input.
+_Input: TypeAlias = str | bytes | bytearray | memoryview
+
 @type_check_only
 class _BinaryFile(Protocol):
     def write(self, octets: bytes, /) -> int | None: ...
@@ -126,17 +129,17 @@ class Remctl:
         self, host: str, port: int | str | None = None, principal: str | None = None
     ) -> None: ...
     def close(self) -> None: ...
-    def command(self, command: Iterable[_Argument], *, input: _Argument | None = None) -> None: ...
+    def command(self, command: Iterable[_Argument], *, input: _Input | None = None) -> None: ...
     def output(self) -> RemctlOutput: ...
     def tokens(self) -> Generator[RemctlOutput]: ...
     def stream(
-        self, command: Iterable[_Argument], *, input: _Argument | None = None
+        self, command: Iterable[_Argument], *, input: _Input | None = None
     ) -> Generator[RemctlOutput]: ...
     def run(
         self,
         command: Iterable[_Argument],
         *,
-        input: _Argument | None = None,
+        input: _Input | None = None,
         stdout: _BinaryFile | None = None,
         stderr: _BinaryFile | None = None,
     ) -> RemctlSimpleResult: ...
@@ -160,7 +163,7 @@ def remctl(
     principal: str | None = None,
     command: Iterable[_Argument] = (),
     *,
-    input: _Argument | None = None,
+    input: _Input | None = None,
     stdout: _BinaryFile | None = None,
     stderr: _BinaryFile | None = None,
     timeout: float | None = None,

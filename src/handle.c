@@ -27,6 +27,10 @@
 #    include <netinet/tcp.h>
 #endif
 
+/* What the smallest send buffer takes while the server owes us nothing, as it
+   has read all that went before. */
+#define SMALL_COMMAND 1024
+
 /*
  * How struct remctl begins, in libremctl 2.0 to 3.18.  Needed for protocol 1
  * alone: see adopt_protocol.
@@ -48,17 +52,55 @@ monotonic(void)
     return (double) ts.tv_sec + (double) ts.tv_nsec / 1e9;
 }
 
-/* Python runs signal handlers in the main thread only. */
+/* Counts the forks that led to this process: cheaper to ask than getpid(). */
+static unsigned int forks;
+
+static void
+count_fork(void)
+{
+    forks++;
+}
+
+static void
+register_count(void)
+{
+    pthread_atfork(NULL, NULL, count_fork);
+}
+
+/* Called whenever the extension is loaded. */
+void
+watch_forks(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+    pthread_once(&once, register_count);
+}
+
+unsigned int
+fork_count(void)
+{
+    return forks;
+}
+
+/* Whether the calling thread is the main one, the only one in which Python
+   runs signal handlers.  After a fork it may have become that. */
 bool
 handles_signals(void)
 {
+    static __thread unsigned int asked; /* forks + 1 when it was found out. */
+    static __thread bool answer;
+
+    if (asked != forks + 1) {
 #if defined(__linux__)
-    return syscall(SYS_gettid) == getpid();
+        answer = syscall(SYS_gettid) == getpid();
 #elif defined(__APPLE__) || defined(__FreeBSD__)
-    return pthread_main_np() != 0;
+        answer = pthread_main_np() != 0;
 #else
-    return true;
+        answer = true;
 #endif
+        asked = forks + 1;
+    }
+    return answer;
 }
 
 /* Replaces a string that we own; a NULL text only frees it. */
@@ -165,11 +207,10 @@ handle_enter(Handle *h)
 {
     bool closed, busy;
 
-    if (h->pid != getpid()) {
-        PyErr_Format(PyExc_ValueError,
-                     "remctl handle belongs to process %ld; after fork(), "
-                     "make a new one",
-                     (long) h->pid);
+    if (h->forks != forks) {
+        PyErr_SetString(PyExc_ValueError,
+                        "remctl handle belongs to another process; after "
+                        "fork(), make a new one");
         return false;
     }
     pthread_mutex_lock(&h->guard);
@@ -191,6 +232,7 @@ set_socket(Handle *h, int fd)
 {
     h->fd = fd;
     h->low_water = 1;
+    h->arrived = 0;
     fstat(fd, &h->socket);
 }
 
@@ -344,7 +386,8 @@ call_in_helper(Handle *h, struct call *call)
     return false;
 }
 
-/* For what does not block. */
+/* For what does not block but writes: a command, or the answer that protocol
+   1 asks for. */
 static void
 call_here(Handle *h, struct call *call)
 {
@@ -378,8 +421,10 @@ read_token(Handle *h)
     do {
         Py_BEGIN_ALLOW_THREADS
         end = token_await(&wait, h);
-        if (end == READY)
+        if (end == READY && h->protocol == 1)
             call_here(h, &call);
+        else if (end == READY)
+            call.output = remctl_output(h->client);
         Py_END_ALLOW_THREADS
     } while (end == INTERRUPTED && PyErr_CheckSignals() == 0);
     if (end == PARTIAL) {
@@ -455,6 +500,8 @@ fits_socket(int fd, size_t octets)
     int buffer = 0, queued = 0;
     socklen_t size = sizeof(buffer);
 
+    if (octets <= SMALL_COMMAND)
+        return true;
     if (getsockopt(fd, SOL_SOCKET, SO_SNDBUF, &buffer, &size) < 0)
         return false;
 #ifdef TIOCOUTQ

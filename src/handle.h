@@ -38,7 +38,7 @@ struct job;
 
 typedef struct {
     PyObject_HEAD
-    pid_t pid;             /* The process it belongs to. */
+    unsigned int forks;    /* fork_count() in the process it belongs to. */
     pthread_mutex_t guard; /* For the next four; held for moments only. */
     bool busy;             /* A thread is inside a call. */
     bool closed;           /* remctl_close() was called. */
@@ -52,6 +52,7 @@ typedef struct {
     int protocol;       /* 1, or 2 for all later ones; 0 before. */
     bool expecting;     /* The running command's last token is unread. */
     int low_water;      /* SO_RCVLOWAT. */
+    int arrived;        /* Octets known to be in the socket's buffer. */
     double timeout;     /* Seconds of silence; 0: for ever. */
     char *ccache;
     char *source;
@@ -90,6 +91,8 @@ struct token_wait {
 
 /* handle.c */
 double monotonic(void);
+void watch_forks(void);
+unsigned int fork_count(void);
 bool handles_signals(void);
 bool set_string(char **target, const char *text);
 void set_socket(Handle *h, int fd);

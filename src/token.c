@@ -100,7 +100,7 @@ octets_missing(struct token_wait *wait, Handle *h)
     unsigned char header[TOKEN_HEADER];
     uint32_t length = 0;
     size_t need = TOKEN_HEADER;
-    int arrived = 0;
+    int arrived;
     ssize_t seen;
 
     seen = recv(h->fd, header, sizeof(header), MSG_PEEK | MSG_DONTWAIT);
@@ -114,8 +114,13 @@ octets_missing(struct token_wait *wait, Handle *h)
         if (length <= TOKEN_MAX)
             need += length;
     }
-    if (ioctl(h->fd, FIONREAD, &arrived) < 0 || (size_t) arrived >= need)
+    if ((size_t) h->arrived < need && ioctl(h->fd, FIONREAD, &h->arrived) < 0)
         return 0;
+    arrived = h->arrived;
+    if ((size_t) arrived >= need) {
+        h->arrived -= (int) need; /* libremctl reads it now. */
+        return 0;
+    }
     if (arrived > wait->arrived && wait->deadline > 0)
         wait->deadline = monotonic() + h->timeout;
     wait->arrived = arrived;
@@ -134,8 +139,10 @@ token_await(struct token_wait *wait, Handle *h)
     size_t need;
 
     while ((need = octets_missing(wait, h)) > 0) {
-        if (need == wait->polled && need > 1)
+        if (need == wait->polled && need > 1) {
+            h->arrived = 0;
             return PARTIAL;
+        }
         if (wait->deadline > 0 && monotonic() >= wait->deadline)
             return TIMED_OUT;
         end = poll_octets(wait, h, need);

@@ -44,7 +44,6 @@ RUNNER = """
 import json, signal, socket, sys
 
 ports, blocks = json.load(sys.stdin)
-sys.stdin = open("/dev/null")
 really = socket.getaddrinfo
 
 def getaddrinfo(host, port, family=0, type=0, proto=0, flags=0):
@@ -103,6 +102,7 @@ def place(remctl_realm: Realm) -> Iterator[Place]:
     with ExitStack() as stack:
         realm = stack.enter_context(testing.Realm())
         principal = realm.add_host("server.example.org")
+        realm.add_host("silent.example.org")
         server = testing.RemctldServer(realm, commands, principal=principal)
         stack.enter_context(server)
         down, silent = (stack.enter_context(socket.socket()) for _ in range(2))
@@ -113,7 +113,13 @@ def place(remctl_realm: Realm) -> Iterator[Place]:
         ports = (server.port, down.getsockname()[1], silent.getsockname()[1])
         paths = {str(Path(str(module.__file__)).parent) for module in (remctl, _remctl)}
         yield Place(
-            {**os.environ, **realm.env, "PYTHONPATH": os.pathsep.join(sorted(paths))},
+            {
+                **os.environ,
+                **realm.env,
+                "PYTHONPATH": os.pathsep.join(sorted(paths)),
+                "REMCTL_HOST": "server.example.org",
+                "REMCTL_PORT": str(server.port),
+            },
             {f"{name}.example.org": port for name, port in zip(names, ports, strict=True)},
         )
 

@@ -164,9 +164,9 @@ def use_inherited_handle(port: int) -> None:
 
     def work() -> None:
         for call in (_remctl.remctl_output, _remctl.remctl_noop, _remctl.remctl_error):
-            with pytest.raises(ValueError, match="belongs to process"):
+            with pytest.raises(ValueError, match="belongs to another process"):
                 call(handle)
-        with pytest.raises(ValueError, match="belongs to process"):
+        with pytest.raises(ValueError, match="belongs to another process"):
             _remctl.remctl_commandv(handle, [b"a"])
         _remctl.remctl_close(handle)
         _remctl.remctl_close(handle)

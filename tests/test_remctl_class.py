@@ -489,3 +489,20 @@ def test_an_event_loop_sees_a_small_token_after_one_that_came_in_pieces(
         await_data(session)
         assert session.output().status == 0
     assert server.errors == []
+
+
+@pytest.mark.parametrize("leave", ["close", "drop"])
+def test_leaving_a_stream_that_was_never_read_leaves_the_session_usable(
+    remctl_server: RemctldServer, leave: str
+) -> None:
+    with remctl.Remctl("localhost", remctl_server.port) as session:
+        tokens = session.stream(["test", "echo", "unread"])
+        if leave == "close":
+            tokens.close()
+        del tokens
+        assert session.run(["test", "echo", "hi"]).stdout == b"hi\n"
+
+
+def test_a_result_without_a_status_does_not_pass_for_success() -> None:
+    with pytest.raises(remctl.RemctlStatusError, match=r"^command did not get to its end$"):
+        remctl.RemctlSimpleResult(b"some output").check()

@@ -65,7 +65,7 @@ Try:
 
   remctl -p {port} {host} help
   remctl -p {port} {host} test echo hello
-  python3 -c 'import remctl; print(remctl.remctl("{host}", {port}, command=["test", "echo", "hi"]))'
+  python3 -c 'import remctl; print(remctl.remctl("{host}", {port}, command=["help"]).stdout_text())'
 
 Leave with "exit" or Ctrl-D. The realm and the server go away then.
 """

@@ -21,6 +21,7 @@ def arguments_that_cannot_be_right(connection: remctl.Remctl, name: str | None) 
     remctl.remctl("server.example.org", command=["test"], retries=5)  # type: ignore[call-arg]
     connection.run(["account", name])  # type: ignore[list-item]
     connection.run(["account", uuid.uuid4()])  # type: ignore[list-item]
+    connection.run(["account"], input=7)  # type: ignore[arg-type]
     connection.run(["account"], b"input")  # type: ignore[call-arg]
     connection.run(["account"], stdout=io.StringIO())  # type: ignore[arg-type]
     connection.set_source_ip(None)  # type: ignore[arg-type]

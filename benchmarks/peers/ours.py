@@ -1,0 +1,196 @@
+"""The contestant that all of this is about: the bindings of this checkout."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+from collections.abc import Callable
+
+import remctl
+
+from .worker import Action, serve
+
+_HOST = os.environ["REMCTL_HOST"]
+_PORT = int(os.environ["REMCTL_PORT"])
+_PRINCIPAL = os.environ["REMCTL_PRINCIPAL"]
+_ECHO = ("echo", "hello")
+
+
+def _open() -> remctl.Remctl:
+    return remctl.Remctl(_HOST, _PORT, _PRINCIPAL)
+
+
+def _zeros(count: int) -> tuple[str, str, str]:
+    return ("zeros", "-c", str(count))
+
+
+def _check(right: bool) -> None:
+    if not right:
+        raise RuntimeError("wrong output")
+
+
+def _repeat(session: remctl.Remctl, count: int) -> None:
+    for _ in range(count):
+        _check(session.run(_ECHO).stdout == b"hello\n")
+
+
+class _Session(Action):
+    """Has a session open and warm."""
+
+    def prepare(self) -> None:
+        self.session = _open()
+        self.session.run(_ECHO).check()
+
+    def quit(self) -> None:
+        self.session.close()
+
+
+class _Commands(_Session):
+    def go(self, count: int) -> None:
+        _repeat(self.session, count)
+
+
+class _Connects(Action):
+    def go(self, count: int) -> None:
+        for _ in range(count):
+            _check(remctl.remctl(_HOST, _PORT, _PRINCIPAL, _ECHO).stdout == b"hello\n")
+
+
+class _Noops(_Session):
+    def go(self, count: int) -> None:
+        noop = self.session.noop
+        for _ in range(count):
+            noop()
+
+
+class _Stream(_Session):
+    """Output of that many octets, looked at token by token and forgotten."""
+
+    def go(self, count: int) -> None:
+        octets = 0
+        for token in self.session.stream(_zeros(count)):
+            if token.output is not None:
+                octets += len(token.output)
+        _check(octets == count)
+
+
+class _Keep(_Session):
+    """Output of that many octets, as a result holds it."""
+
+    def go(self, count: int) -> None:
+        stdout = self.session.run(_zeros(count)).stdout
+        _check(stdout is not None and len(stdout) == count)
+
+
+class _Save(_Session):
+    """Output of that many octets, written to a file."""
+
+    def go(self, count: int) -> None:
+        with tempfile.TemporaryFile() as file:
+            self.session.run(_zeros(count), stdout=file).check()
+            _check(file.tell() == count)
+
+
+class _SimpleKeep(Action):
+    """Output of that many octets, by the simple interface."""
+
+    def prepare(self) -> None:
+        remctl.remctl(_HOST, _PORT, _PRINCIPAL, _ECHO)
+
+    def go(self, count: int) -> None:
+        stdout = remctl.remctl(_HOST, _PORT, _PRINCIPAL, _zeros(count)).stdout
+        _check(stdout is not None and len(stdout) == count)
+
+
+class _SimpleSave(_SimpleKeep):
+    """Output of that many octets, by the simple interface, written to a file."""
+
+    def go(self, count: int) -> None:
+        with tempfile.TemporaryFile() as file:
+            remctl.remctl(_HOST, _PORT, _PRINCIPAL, _zeros(count), stdout=file).check()
+            _check(file.tell() == count)
+
+
+class _Upload(_Session):
+    """That many octets on a command's standard input; made on the first call."""
+
+    payload = b""
+
+    def go(self, count: int) -> None:
+        if len(self.payload) != count:
+            self.payload = b"x" * count
+        result = self.session.run(("count", "-c"), input=self.payload).check()
+        _check(result.stdout_text().strip() == str(count))
+
+
+class _Sessions(Action):
+    """That many sessions, all open at the same time; they stay open."""
+
+    def __init__(self) -> None:
+        self.sessions: list[remctl.Remctl] = []
+
+    def prepare(self) -> None:
+        remctl.remctl(_HOST, _PORT, _PRINCIPAL, _ECHO)
+
+    def go(self, count: int) -> None:
+        self.sessions += [_open() for _ in range(count)]
+        for session in self.sessions:
+            _check(session.run(_ECHO).stdout == b"hello\n")
+
+    def quit(self) -> None:
+        for session in self.sessions:
+            session.close()
+
+
+class _Threads(Action):
+    """640 commands, shared out to that many threads with a session each."""
+
+    def prepare(self) -> None:
+        self.sessions = [_open() for _ in range(64)]
+
+    def go(self, count: int) -> None:
+        self.side_by_side(count, lambda session: _repeat(session, 640 // count))
+
+    def side_by_side(self, count: int, function: Callable[[remctl.Remctl], None]) -> None:
+        threads = [
+            threading.Thread(target=function, args=(session,)) for session in self.sessions[:count]
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def quit(self) -> None:
+        for session in self.sessions:
+            session.close()
+
+
+class _Waits(_Threads):
+    """All threads at once, each with one command that sleeps so many milliseconds."""
+
+    def go(self, count: int) -> None:
+        self.side_by_side(64, lambda session: _sleep(session, count / 1000))
+
+
+def _sleep(session: remctl.Remctl, seconds: float) -> None:
+    session.run(("sleep", str(seconds))).check()
+
+
+if __name__ == "__main__":
+    serve(
+        {
+            "commands": _Commands,
+            "connects": _Connects,
+            "noops": _Noops,
+            "stream": _Stream,
+            "keep": _Keep,
+            "save": _Save,
+            "simple-keep": _SimpleKeep,
+            "simple-save": _SimpleSave,
+            "upload": _Upload,
+            "sessions": _Sessions,
+            "threads": _Threads,
+            "waits": _Waits,
+        }
+    )

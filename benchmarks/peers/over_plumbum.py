@@ -1,0 +1,68 @@
+"""The contestant plumbum: its SshMachine, which runs ssh(1).
+
+With a connection that ssh shares (ControlMaster), every command is a process of ssh. Its other way,
+a shell that is kept and fed with commands, is measured as well.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from typing import Any
+
+from plumbum import SshMachine
+
+from .worker import Action, serve
+
+_OPTIONS = ["-F", os.environ["BENCH_SSH_CONFIG"]]
+
+
+def _connect(host: str) -> Any:
+    return SshMachine(host, ssh_opts=_OPTIONS, scp_opts=_OPTIONS)
+
+
+def _check(right: bool) -> None:
+    if not right:
+        raise RuntimeError("wrong output")
+
+
+class _Commands(Action):
+    def prepare(self) -> None:
+        self.machine = _connect("bench-master")
+        self.echo = self.machine["/bin/echo"]
+
+    def go(self, count: int) -> None:
+        for _ in range(count):
+            _check(self.echo("hello") == "hello\n")
+
+    def quit(self) -> None:
+        self.machine.close()
+        end = ["ssh", *_OPTIONS, "-q", "-O", "exit", "bench-master"]
+        subprocess.run(end, stderr=subprocess.DEVNULL, check=False)
+
+
+class _Shell(Action):
+    """Commands by one shell."""
+
+    def prepare(self) -> None:
+        self.machine = _connect("bench")
+        self.session = self.machine.session()
+
+    def go(self, count: int) -> None:
+        for _ in range(count):
+            _check(self.session.run("/bin/echo hello")[1] == "hello\n")
+
+    def quit(self) -> None:
+        self.session.close()
+        self.machine.close()
+
+
+class _Connects(Action):
+    def go(self, count: int) -> None:
+        for _ in range(count):
+            with _connect("bench") as machine:
+                _check(machine["/bin/echo"]("hello") == "hello\n")
+
+
+if __name__ == "__main__":
+    serve({"commands": _Commands, "shell": _Shell, "connects": _Connects})

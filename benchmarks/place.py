@@ -1,0 +1,208 @@
+"""Where the benchmark takes place: realm, servers and contestants, each made when first needed."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import remctl
+from remctl_toolkit.testing import Command, Realm, RemctldServer
+
+from .peers.sshd import Sshd, find_sshd
+from .workers import Worker, WorkerError
+
+__all__ = ["SSH_PEERS", "Effort", "Missing", "Place"]
+
+ROOT = Path(__file__).resolve().parent.parent
+_SYSTEM_PYTHON = "/usr/bin/python3"
+
+_OWN = ("ours", "c-own", "c-plain")
+SSH_PEERS = ("asyncssh", "paramiko", "plumbum", "fabric", "remoto")
+
+COMMANDS = (
+    Command("echo", program="/bin/echo"),
+    # head [-c COUNT] of nothing but zeros, and wc [-c] of its standard input.
+    Command("zeros", script='exec head "$1" "$2" /dev/zero'),
+    Command("count", program="/usr/bin/wc", stdin="last"),
+    Command("sleep", program="/bin/sleep"),
+)
+
+
+class Missing(Exception):
+    """A contestant is not installed."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long to measure."""
+
+    quick: bool
+    rounds: int
+    """Turns of each contestant."""
+    seconds: float
+    """What a turn should take, of what is fast."""
+    bulk: int
+    """Octets of output."""
+    bulk_rounds: int
+    sessions: int
+
+    @classmethod
+    def of(cls, quick: bool) -> Effort:
+        """Return the effort for a first look, or for figures to show."""
+        if quick:
+            return cls(True, 3, 0.15, 40_000_000, 3, 200)
+        return cls(False, 11, 0.4, 400_000_000, 5, 1000)
+
+
+class Place:
+    """Servers and contestants; a context manager that leaves nothing behind."""
+
+    def __init__(self, effort: Effort, progress: Callable[[str], None]) -> None:
+        """Promise to make what is needed; nothing is started yet.
+
+        Args:
+            effort: how long the questions may measure.
+            progress: told what is going on.
+        """
+        self.effort = effort
+        self.progress = progress
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Place:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    @cached_property
+    def realm(self) -> Realm:
+        """The Kerberos realm."""
+        return self._stack.enter_context(Realm())
+
+    @cached_property
+    def server(self) -> RemctldServer:
+        """The stock remctld."""
+        return self._stack.enter_context(RemctldServer(self.realm, COMMANDS))
+
+    @cached_property
+    def sshd(self) -> Sshd:
+        """The stock sshd."""
+        program = find_sshd()
+        if program is None:
+            raise Missing("sshd is not installed")
+        self.progress("starting sshd")
+        sshd = Sshd(program)
+        self._stack.callback(sshd.close)
+        return sshd
+
+    @cached_property
+    def loop(self) -> Path:
+        """The C loop, compiled from peers/c."""
+        self.progress("compiling the C loop")
+        program = self.realm.tmpdir / "remctl-loop"
+        sources = sorted((ROOT / "benchmarks/peers/c").glob("*.c"))
+        flags = ["--cflags", "--libs", "libremctl"]
+        found = subprocess.run(["pkg-config", *flags], capture_output=True, text=True, check=True)
+        compiler = [os.environ.get("CC", "gcc"), "-O2", "-pthread", "-o", str(program)]
+        files = [str(source) for source in sources]
+        subprocess.run([*compiler, *files, *found.stdout.split()], check=True)
+        return program
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The environment of clients: this one, the realm and the server."""
+        return {**os.environ, **self.realm.env, **self.server.env}
+
+    def command(self, who: str, action: str) -> list[str]:
+        """Return the command line of a contestant.
+
+        Raises:
+            Missing: it is not installed.
+        """
+        if who in ("c-own", "c-plain"):
+            return [str(self.loop), action, who.removeprefix("c-")]
+        if who == "ours":
+            return [sys.executable, "-m", "benchmarks.peers.ours", action]
+        if who == "existing":
+            _require_existing()
+            return [_SYSTEM_PYTHON, "-m", "benchmarks.peers.existing", action]
+        if importlib.util.find_spec(who) is None:
+            raise Missing(f"{who} is not installed")
+        return [sys.executable, "-m", f"benchmarks.peers.over_{who}", action]
+
+    def start(
+        self,
+        who: str,
+        action: str,
+        env: Mapping[str, str] | None = None,
+        under: Sequence[str] = (),
+    ) -> Worker:
+        """Start a contestant; the caller ends it.
+
+        Args:
+            who, action: see command().
+            env: its environment, if it is not that of all clients.
+            under: a program, with its arguments, that runs it.
+
+        Raises:
+            Missing: it is not installed.
+        """
+        full = {**(env or self.env), "PYTHONPATH": self.python_path(who)}
+        if who in SSH_PEERS:
+            full |= self.sshd.env
+        return Worker([*under, *self.command(who, action)], full, ROOT)
+
+    @staticmethod
+    def python_path(who: str) -> str:
+        """Return where a contestant's own modules are, if not among the installed ones."""
+        return "" if who == "existing" else str(Path(remctl.__file__).parent)
+
+    @contextmanager
+    def workers(
+        self, wanted: Mapping[str, tuple[str, str]]
+    ) -> Iterator[tuple[dict[str, Worker], dict[str, str]]]:
+        """Have contestants ready.
+
+        Args:
+            wanted: by the key they shall have, who it is and what the action is.
+
+        Returns:
+            Those that are ready, by key; and why the others are not.
+        """
+        ready: dict[str, Worker] = {}
+        missing: dict[str, str] = {}
+        with ExitStack() as stack:
+            for key, (who, action) in wanted.items():
+                self.progress(f"preparing {key}")
+                try:
+                    worker = self.start(who, action)
+                    stack.callback(worker.end)
+                    worker.prepare()
+                except Missing as reason:
+                    missing[key] = str(reason)
+                except WorkerError as reason:
+                    if who in _OWN:  # without it there is nothing to compare
+                        raise
+                    missing[key] = str(reason)
+                else:
+                    ready[key] = worker
+            yield ready, missing
+
+
+def _require_existing() -> None:
+    # -I: neither this checkout nor PYTHONPATH counts.
+    try:
+        found = subprocess.run(
+            [_SYSTEM_PYTHON, "-I", "-c", "import remctl"], capture_output=True, check=False
+        )
+    except OSError:
+        raise Missing(f"there is no {_SYSTEM_PYTHON}") from None
+    if found.returncode:
+        raise Missing("python3-pyremctl is not installed")

@@ -1,0 +1,41 @@
+"""The questions: one file for each row of the table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+
+from ..place import Place
+from ..report import Answer
+
+__all__ = ["QUESTIONS", "Question"]
+
+
+@dataclass(frozen=True)
+class Question:
+    """A file of this folder: it has ask(), which measures."""
+
+    name: str
+    title: str
+    """What is asked, in a few words."""
+
+    def ask(self, place: Place) -> Answer:
+        """Measure."""
+        ask: Callable[[Place], Answer] = import_module(f"{__name__}.{self.name}").ask
+        return ask(place)
+
+
+QUESTIONS = (
+    Question("commands", "commands a second in one open session"),
+    Question("connects", "connect, one command, close: how often a second"),
+    Question("noops", "noop round trips a second"),
+    Question("bulk", "a command with much output: speed and client CPU"),
+    Question("memory", "the memory that much output takes"),
+    Question("upload", "a command with much input: speed and memory"),
+    Question("instructions", "instructions of the processor per noop and per token"),
+    Question("threads", "64 threads with a session each"),
+    Question("sessions", "1,000 sessions in one process"),
+    Question("importing", "import remctl"),
+    Question("delay", "20 ms of network delay: round trips"),
+)

@@ -1,0 +1,73 @@
+"""What several questions share: who competes, under which name, and the table that follows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ..figures import Target
+from ..place import SSH_PEERS, Place
+from ..race import Race, count_for, run
+from ..report import Bar, Row
+
+__all__ = [
+    "C_OWN",
+    "C_PLAIN",
+    "EXISTING",
+    "OURS",
+    "race",
+    "race_bars",
+    "race_rows",
+    "ssh_contestants",
+]
+
+# Keys of contestants, which are their names in tables and pictures.
+OURS = "this binding"
+C_OWN = "C loop, own socket"
+C_PLAIN = "C loop, remctl_open"
+EXISTING = "existing binding"
+
+
+def ssh_contestants(action: str) -> dict[str, tuple[str, str]]:
+    """Return all SSH libraries with the same action."""
+    return {peer: (peer, action) for peer in SSH_PEERS}
+
+
+def race(
+    place: Place, contestants: Mapping[str, tuple[str, str]], least: int = 1
+) -> tuple[Race, dict[str, str]]:
+    """Have contestants take turns.
+
+    Args:
+        place: where.
+        contestants: by key, who they are and the action.
+        least: how often everyone does it in a turn, even if it takes long.
+
+    Returns:
+        What came out, and why others could not take part.
+    """
+    with place.workers(contestants) as (workers, missing):
+        counts = {}
+        for key, worker in workers.items():
+            place.progress(f"warming up {key}")
+            counts[key] = count_for(worker, place.effort.seconds, least)
+        return run(workers, counts, place.effort.rounds, place.progress), missing
+
+
+def race_rows(
+    what: str, found: Race, missing: Mapping[str, str], targets: Mapping[str, Target | None]
+) -> list[Row]:
+    """Compare our rate with that of others, in the order of their targets."""
+    rows = []
+    for key, target in targets.items():
+        if key in missing:
+            rows.append(Row(what, key, found.rate(OURS), target=target, note=missing[key]))
+            continue
+        ratio = found.ratio(OURS, key)
+        rows.append(Row(what, key, found.rate(OURS), found.rate(key), ratio, target=target))
+    return rows
+
+
+def race_bars(found: Race, keys: Sequence[str] = ()) -> list[Bar]:
+    """Show the rates, the highest first."""
+    bars = [Bar(key, found.rate(key), key == OURS) for key in keys or found.samples]
+    return sorted(bars, key=lambda bar: -bar.value.median)

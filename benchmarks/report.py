@@ -1,0 +1,131 @@
+"""What the questions answer, as a table for people and as JSON for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .figures import Spread, Target
+
+__all__ = ["Answer", "Bar", "Row", "as_json", "as_markdown", "put_between_markers"]
+
+BEGIN = "<!-- figures -->"
+END = "<!-- end of figures -->"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table."""
+
+    what: str
+    """What was measured, with its unit."""
+    against: str
+    """Whom it is compared with."""
+    ours: Spread | None = None
+    theirs: Spread | None = None
+    compared: Spread | None = None
+    """What the target is about; None where it could not be measured."""
+    unit: str = "x"
+    """The unit of that; x is for a ratio."""
+    target: Target | None = None
+    note: str = ""
+    """Why it could not be measured."""
+
+    @property
+    def reached(self) -> bool | None:
+        """Whether the target was reached; None without a target, or without a measurement."""
+        if self.target is None or self.compared is None:
+            return None
+        return self.target.reached(self.compared.median)
+
+    def verdict(self) -> str:
+        """Return the last cell of the line."""
+        if self.compared is None:
+            return self.note or "not measured"
+        return {True: "reached", False: "**not reached**", None: "reported"}[self.reached]
+
+    def cells(self) -> list[str]:
+        """Return the line, cell by cell."""
+        target = "" if self.target is None else f"{self.target} {self.unit}"
+        compared = "" if self.compared is None else f"{self.compared} {self.unit}"
+        both = ["" if value is None else str(value) for value in (self.ours, self.theirs)]
+        return [self.what, both[0], self.against, both[1], compared, target, self.verdict()]
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One bar of a picture."""
+
+    label: str
+    value: Spread
+    ours: bool = False
+
+
+@dataclass
+class Answer:
+    """What one question found."""
+
+    rows: list[Row]
+    bars: list[Bar] = field(default_factory=list)
+    axis: str = ""
+    """What the bars are, with the unit and which way is better."""
+    facts: list[str] = field(default_factory=list)
+    """Sentences to print below the table."""
+    details: dict[str, Any] = field(default_factory=dict)
+    """More numbers, for the JSON only."""
+
+
+_HEADINGS = ["question", "ours", "against", "theirs", "compared", "to reach", ""]
+
+
+def as_markdown(
+    answers: Mapping[str, Answer], failures: Mapping[str, str], environment: Mapping[str, str]
+) -> str:
+    """Write the table, what is to know besides, and the environment it was measured in."""
+    lines = [_line(_HEADINGS), _line(["---"] * len(_HEADINGS))]
+    lines += [_line(row.cells()) for answer in answers.values() for row in answer.rows]
+    facts = [fact for answer in answers.values() for fact in answer.facts]
+    facts += [f"{name} failed: {reason}" for name, reason in failures.items()]
+    lines += ["", *(f"- {fact}" for fact in facts)]
+    lines += [
+        "",
+        "Measured with:",
+        "",
+        *(f"- {key}: {value}" for key, value in environment.items()),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def as_json(
+    answers: Mapping[str, Answer], failures: Mapping[str, str], environment: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return all that was found, in types that JSON has."""
+    return {
+        "environment": dict(environment),
+        "failures": dict(failures),
+        "answers": {
+            name: asdict(answer)
+            | {"rows": [asdict(row) | {"reached": row.reached} for row in answer.rows]}
+            for name, answer in answers.items()
+        },
+    }
+
+
+def put_between_markers(path: Path, text: str) -> None:
+    """Replace what stands between the markers in a page.
+
+    Raises:
+        ValueError: it does not have both, in order.
+    """
+    page = path.read_text()
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{path} lacks {BEGIN} or {END}")
+    path.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{after}")
