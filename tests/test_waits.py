@@ -328,7 +328,8 @@ def best_of_three(attempt: Callable[[], float]) -> float:
 
 def check_works_again(connection: remctl.Remctl, wait: Wait, *, opened: bool) -> None:
     """Check that a connection whose wait was called off is closed, and of use nevertheless."""
-    with pytest.raises(remctl.RemctlNotOpenedError):
+    lost = remctl.RemctlDisconnectedError if opened else remctl.RemctlNotOpenedError
+    with pytest.raises(lost):
         connection.fileno()
     wait.let_go()
     connection.set_timeout(LIMIT)
