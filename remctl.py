@@ -815,11 +815,12 @@ class Remctl:
                 self._applied_timeout = self._timeout
             return function(handle, *arguments)
         except ValueError as error:
-            if handle.closed:
-                raise self._failed(
-                    RemctlNotOpenedError("connection closed by another thread")
-                ) from None
-            raise self._failed(RemctlBusyError(str(error))) from None
+            raise self._unusable(handle, error) from None
+
+    def _unusable(self, handle: _remctl.Handle, error: ValueError) -> RemctlError:
+        if handle.closed:
+            return self._failed(RemctlNotOpenedError("connection closed by another thread"))
+        return self._failed(RemctlBusyError(str(error)))
 
     def _failed(self, error: RemctlError, target: _Target | None = None) -> RemctlError:
         """Note a failure for error(), and in the exception what it was about."""
@@ -1007,28 +1008,30 @@ class Remctl:
         self, handle: _remctl.Handle, stdout: _Writable | None, stderr: _Writable | None
     ) -> RemctlSimpleResult:
         """Read a command's output to the end."""
-        files: list[_Writable | None] = [None, stdout, stderr]
-        status = None
+        out, err = _Sink(stdout), _Sink(stderr)
+        write = {RemctlStream.STDOUT: out.write, RemctlStream.STDERR: err.write}
+        receive = _remctl.remctl_output
         try:
             while True:
-                kind, output, stream, status, code = self._receive(handle)
-                if kind == "output":
-                    if output:
-                        file = files[stream]
-                        if file is None:
-                            file = files[stream] = io.BytesIO()
-                        _write(file, output)
-                elif kind == "error":
-                    raise self._refusal(output, code)
-                else:
+                try:
+                    fields: tuple[Any, ...] = receive(handle)
+                except ValueError as error:
+                    raise self._unusable(handle, error) from None
+                if not fields:
+                    raise self._failure_of(handle)
+                kind, output, stream, status, code = fields
+                if kind != "output":
                     break
+                write[stream](output)
+            if kind == "error":
+                raise self._refusal(output, code)
         except BaseException as error:
             if isinstance(error, RemctlError):
-                error.partial = _gathered(files, stdout, stderr, None)
+                error.partial = RemctlSimpleResult(out.octets(), err.octets())
             if handle.expecting and self._handle is handle:
                 self._drop()
             raise
-        return _gathered(files, stdout, stderr, status)
+        return RemctlSimpleResult(out.octets(), err.octets(), status)
 
     def _refusal(self, text: bytes | None, code: int | None) -> RemctlServerError:
         error = RemctlServerError((text or b"").decode("utf-8", "replace"))
@@ -1123,29 +1126,33 @@ class Remctl:
         self.close()
 
 
-def _write(file: _Writable, octets: bytes) -> None:
-    """Write all of it: an unbuffered file may take less at a time."""
-    while octets:
-        written = file.write(octets)
-        if written is None and not isinstance(file, io.RawIOBase):
-            return  # It is not one that says how much.
-        if not written:
-            raise BlockingIOError(errno.EAGAIN, "file does not take the output")
-        octets = octets[written:]
+class _Sink:
+    """Where one stream of a command's output goes: to a file, or to memory.
 
+    Attributes:
+        write: a function that takes the next octets.
+    """
 
-def _gathered(
-    files: list[_Writable | None],
-    stdout: _Writable | None,
-    stderr: _Writable | None,
-    status: int | None,
-) -> RemctlSimpleResult:
-    """Make a result of what was collected in memory, not in the caller's files."""
-    kept = [
-        file.getvalue() if isinstance(file, io.BytesIO) and file is not given else None
-        for file, given in zip(files[1:], (stdout, stderr), strict=True)
-    ]
-    return RemctlSimpleResult(kept[0], kept[1], status)
+    def __init__(self, file: _Writable | None) -> None:
+        self._file = file
+        self._memory = io.BytesIO()
+        self.write: Callable[[bytes], object]
+        self.write = self._memory.write if file is None else self._write_file
+
+    def _write_file(self, octets: bytes) -> None:
+        """Write all of it: an unbuffered file may take less at a time."""
+        file = self._file
+        while octets and file is not None:
+            written = file.write(octets)
+            if written is None and not isinstance(file, io.RawIOBase):
+                return  # It is not one that says how much.
+            if not written:
+                raise BlockingIOError(errno.EAGAIN, "file does not take the output")
+            octets = octets[written:]
+
+    def octets(self) -> bytes | None:
+        """Return what was kept in memory; None if there was nothing."""
+        return self._memory.getvalue() or None
 
 
 # -- The simple interface -------------------------------------------------------------------------
