@@ -5,7 +5,7 @@
     >>> print(result.check().stdout_text())
 
 `remctl()` connects, runs one command and closes.  `Remctl` keeps the connection for as many
-commands as you like, and shows their output as it arrives.  Both raise:
+commands as you like, and shows their output as it arrives.  Both raise::
 
     RemctlError                         whatever goes wrong with remctl
      +-- RemctlNotOpenedError           there is no connection: none opened, or closed

@@ -5,6 +5,7 @@ Environment variables that change the build:
 REMCTL_CFLAGS   compiler flags for libremctl, in place of what pkg-config says
 REMCTL_LIBS     linker flags for libremctl, in place of what pkg-config says
 REMCTL_WERROR   set to 1 to make every compiler warning an error
+REMCTL_FULL_API set to 1 to build for this one Python version, without the limited API
 PKG_CONFIG      the pkg-config to ask, by default the one on PATH
 
 Flags are separated by spaces and quoted as in a shell. CC, CFLAGS and LDFLAGS work as in every
@@ -29,8 +30,10 @@ HERE = Path(__file__).resolve().parent
 # One binary serves every CPython from 3.11 on. A free-threaded interpreter has no limited API, so
 # it gets a build of its own. The C source can't decide this: whether the GIL is there is known
 # from Python.h only, and the macro must be defined before that is read.
-LIMITED_API = sys.implementation.name == "cpython" and not sysconfig.get_config_var(
-    "Py_GIL_DISABLED"
+LIMITED_API = (
+    sys.implementation.name == "cpython"
+    and not sysconfig.get_config_var("Py_GIL_DISABLED")
+    and os.environ.get("REMCTL_FULL_API") != "1"
 )
 
 

@@ -173,6 +173,41 @@ def test_wheel_works_on_its_own(wheel: Path, tmp_path: Path):
     assert all(line.startswith(f"{tmp_path}/") for line in done.stdout.splitlines())
 
 
+def test_build_without_the_limited_api_works_and_needs_no_shared_gil(tmp_path: Path):
+    """The second build, which free-threaded Pythons get, is one for any Python.
+
+    An interpreter with a GIL of its own takes only extensions that declare they can do with that.
+    """
+    done = subprocess.run(
+        [sys.executable, "setup.py", "-q", "build_ext", f"-t{tmp_path}", f"-b{tmp_path}"],
+        cwd=ROOT,
+        env={**os.environ, "REMCTL_FULL_API": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in tmp_path.glob("*.so")] == [
+        "_remctl" + sysconfig.get_config_var("EXT_SUFFIX")
+    ]
+    load = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import _remctl;"
+        "assert _remctl.__file__.startswith(sys.argv[1]); _remctl.remctl_new()"
+    )
+    apart = (
+        "import sys, _interpreters as each; one = each.create('isolated');"
+        f"error = each.exec(one, f'import sys; sys.argv = {{sys.argv!r}}; ' + {load!r});"
+        "assert error is None, error; each.destroy(one)"
+    )
+    for code in (load, apart) if sys.version_info >= (3, 13) else (load,):
+        subprocess.run([sys.executable, "-I", "-c", code, str(tmp_path)], check=True)
+
+
+@pytest.mark.skipif(LIMITED_API, reason="only a free-threaded Python runs without the GIL")
+def test_free_threaded_python_keeps_the_gil_off():
+    code = "import sys, _remctl, remctl; sys.exit(sys._is_gil_enabled())"
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+
+
 def test_build_without_libremctl_says_what_to_install(tmp_path: Path):
     """A missing header ends in one message, not in what the compiler thinks of it."""
     compiler = tmp_path / "cc"
@@ -199,6 +234,7 @@ OPENINGS = {
     ".h": r"/\*[\s*]*\w",
     ".md": r"# \S",
     ".rst": r"\S",
+    ".svg": r"<",
     ".txt": r"\S",
 }
 HASH_COMMENT = r"(#!.*\n)?# \S"
