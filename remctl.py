@@ -41,6 +41,7 @@ import _remctl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import logging
     import socket
     from collections.abc import Callable, Generator, Iterable
     from types import TracebackType
@@ -397,8 +398,8 @@ def _octets(item: Any) -> _Octets:
     """Turn a part of a command into octets; text becomes UTF-8, file names survive."""
     if type(item) is str:
         return _text_octets(item)
-    if isinstance(item, memoryview) and not item.c_contiguous:
-        return item.tobytes()
+    if isinstance(item, memoryview):
+        return item.cast("B") if item.c_contiguous and item.nbytes else item.tobytes()
     if isinstance(item, _OCTETS):
         return item
     if item is None:
@@ -453,13 +454,13 @@ class _Command:
             raise ValueError(
                 f"command has more than {_MAX_ARGUMENTS} arguments: a server takes no more"
             )
-        octets = 4 + sum(4 + memoryview(argument).nbytes for argument in self.arguments)
+        octets = 4 + 4 * len(self.arguments) + sum(map(len, self.arguments))
         if octets > _MAX_COMMAND_OCTETS:
             raise ValueError(
                 f"command has {octets} octets; a server takes less than 100 MiB: send it in pieces"
             )
         for argument, part in zip(self.arguments, ("command", "subcommand"), strict=False):
-            if b"\0" in bytes(argument):
+            if b"\0" in (bytes(argument) if isinstance(argument, memoryview) else argument):
                 raise ValueError(f"the {part} must not contain a NUL octet")
 
 
@@ -468,11 +469,19 @@ class _Command:
 # socket is imported by the functions that use it: it takes as long as all the rest of this module.
 
 
+_logger: logging.Logger | None = None
+
+
 def _log(message: str, *arguments: object) -> None:
     # A program that never imported logging has nowhere to log to, and need not pay for it.
-    logging = sys.modules.get("logging")
-    if logging is not None:
-        logging.getLogger("remctl").debug(message, *arguments)
+    global _logger
+    if _logger is None:
+        if "logging" not in sys.modules:
+            return
+        import logging
+
+        _logger = logging.getLogger("remctl")
+    _logger.debug(message, *arguments)
 
 
 class _Patience:
@@ -1009,7 +1018,7 @@ class Remctl:
     ) -> RemctlSimpleResult:
         """Read a command's output to the end."""
         out, err = _Sink(stdout), _Sink(stderr)
-        write = {RemctlStream.STDOUT: out.write, RemctlStream.STDERR: err.write}
+        write: tuple[Any, ...] = (None, out.write, err.write)
         receive = _remctl.remctl_output
         try:
             while True:

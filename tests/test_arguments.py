@@ -76,6 +76,7 @@ class Account:
         (b"\x00\xff", b"\x00\xff"),
         (bytearray(b"\x00\xff"), b"\x00\xff"),
         (memoryview(b"abcdef")[1:5], b"bcde"),
+        (memoryview(b""), b""),
         (memoryview(b"abcdef")[::2], b"ace"),
         (memoryview(b"abcdef").cast("B", (2, 3)), b"abcdef"),
         (memoryview(array.array("H", [1, 2])), array.array("H", [1, 2]).tobytes()),
