@@ -4,7 +4,7 @@
  * One function for each function of libremctl, and no policy: validation,
  * reopening, exceptions and results live in remctl.py.  Each function here
  * parses, enters the handle, calls, copies what libremctl owns, leaves and
- * raises; src/handle.c and src/helper.c see to it that every call comes back.
+ * raises; the files in src see to it that every call comes back.
  */
 
 #include "src/handle.h"
@@ -123,7 +123,7 @@ static PyType_Spec handle_spec = {
     .slots = handle_slots,
 };
 
-/* "O&" would not give a converter the module, so each function does this. */
+/* The handle that an argument is; NULL, with TypeError set, if it is none. */
 static Handle *
 to_handle(PyObject *module, PyObject *object)
 {
