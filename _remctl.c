@@ -21,6 +21,14 @@ typedef struct {
     PyTypeObject *handle_type;
 } State;
 
+/* Not Py_RETURN_NONE: with the headers of Python 3.12 that takes no reference,
+   as None is immortal there, but 3.11 runs what was built with them, too. */
+static PyObject *
+none(void)
+{
+    return Py_NewRef(Py_None);
+}
+
 static Handle *
 handle_new(PyObject *module)
 {
@@ -408,7 +416,7 @@ py_remctl_close(PyObject *module, PyObject *object)
         handle_close(h);
     else
         close_inherited(h);
-    Py_RETURN_NONE;
+    return none();
 }
 
 PyDoc_STRVAR(commandv_doc,
@@ -640,7 +648,7 @@ static PyObject *
 collected(PyObject *stream)
 {
     if (stream == NULL)
-        Py_RETURN_NONE;
+        return none();
     return PyObject_CallMethod(stream, "getvalue", NULL);
 }
 

@@ -208,6 +208,17 @@ def test_free_threaded_python_keeps_the_gil_off():
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
 
 
+def test_extension_built_with_later_headers_keeps_its_references_to_none():
+    """Py_RETURN_NONE of Python 3.12 takes none; under 3.11, None would be freed in the end."""
+    sources = [ROOT / "_remctl.c", *(ROOT / "src").glob("*.c")]
+    code = [re.sub(r"/\*.*?\*/", "", source.read_text(), flags=re.DOTALL) for source in sources]
+    assert [text for text in code if re.search(r"\bPy_RETURN_NONE\b", text)] == []
+    before = sys.getrefcount(None)
+    for _ in range(1000):
+        _remctl.remctl_close(_remctl.remctl_new())
+    assert sys.getrefcount(None) > before - 500
+
+
 def test_build_without_libremctl_says_what_to_install(tmp_path: Path):
     """A missing header ends in one message, not in what the compiler thinks of it."""
     compiler = tmp_path / "cc"
