@@ -464,23 +464,28 @@ PyDoc_STRVAR(output_doc,
              "type is 'output', 'status', 'error' or 'done'; what a token of\n"
              "that type has not is None.");
 
+/* What a token holds, as bytes.  Formats with "#" would do it, but what they
+   call differs between the headers of Python 3.11 and of 3.13. */
+static PyObject *
+token_octets(const struct remctl_output *output)
+{
+    return PyBytes_FromStringAndSize(output->data,
+                                     (Py_ssize_t) output->length);
+}
+
 static PyObject *
 token_tuple(const struct remctl_output *output)
 {
     switch (output->type) {
     case REMCTL_OUT_OUTPUT:
-        return Py_BuildValue("(sy#iOO)", "output",
-                             output->data != NULL ? output->data : "",
-                             (Py_ssize_t) output->length, output->stream,
-                             Py_None, Py_None);
+        return Py_BuildValue("(sNiOO)", "output", token_octets(output),
+                             output->stream, Py_None, Py_None);
     case REMCTL_OUT_STATUS: /* libremctl has it as a signed char. */
         return Py_BuildValue("(sOOiO)", "status", Py_None, Py_None,
                              output->status & 0xff, Py_None);
     case REMCTL_OUT_ERROR:
-        return Py_BuildValue("(sy#OOI)", "error",
-                             output->data != NULL ? output->data : "",
-                             (Py_ssize_t) output->length, Py_None, Py_None,
-                             (unsigned int) output->error);
+        return Py_BuildValue("(sNOOI)", "error", token_octets(output), Py_None,
+                             Py_None, (unsigned int) output->error);
     case REMCTL_OUT_DONE:
         break;
     }
@@ -638,8 +643,7 @@ collect(PyObject **stream, const struct remctl_output *output)
         if (*stream == NULL)
             return false;
     }
-    written = PyObject_CallMethod(*stream, "write", "y#", output->data,
-                                  (Py_ssize_t) output->length);
+    written = PyObject_CallMethod(*stream, "write", "N", token_octets(output));
     Py_XDECREF(written);
     return written != NULL;
 }
