@@ -96,8 +96,6 @@ _MAX_COMMAND_OCTETS = 100 * 1024 * 1024 - 1
 _OCTETS = (bytes, bytearray, memoryview)
 _NO_COMMANDS = (*_OCTETS, str, bool, int, float)
 
-_BUSY = "a command is still running: read its output to the end, or close the connection"
-
 # The process that this is, as far as forks are concerned: cheaper to ask than getpid().
 _process = object()
 
@@ -883,9 +881,8 @@ class Remctl:
     def _send(self, command: _Command) -> _remctl.Handle:
         target = self._check_opened()
         handle = self._handle
-        if handle is not None and handle.expecting:
-            raise self._failed(RemctlBusyError(_BUSY), target)
-        if handle is None or handle.fd < 0:
+        # With protocol 1, the status may be unread though the connection has ended.
+        if handle is None or (handle.fd < 0 and not handle.expecting):
             handle = self._reopen(target)
         sent = self._call(_remctl.remctl_commandv, handle, command.arguments)
         if not sent and handle.errno == errno.ENOTCONN:  # It had ended; nothing was sent.

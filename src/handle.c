@@ -478,12 +478,12 @@ can_send(Handle *h)
     char octet;
     ssize_t seen;
 
-    if (h->client == NULL || h->fd < 0)
-        return handle_fail(h, ENOTCONN, "no connection open");
     if (h->expecting)
         return handle_fail(h, EBUSY,
                            "a command is still running: read its output to"
                            " the end, or close the connection");
+    if (h->client == NULL || h->fd < 0)
+        return handle_fail(h, ENOTCONN, "no connection open");
     seen = recv(h->fd, &octet, 1, MSG_PEEK | MSG_DONTWAIT);
     if (seen < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
         return true;
