@@ -394,25 +394,22 @@ def _check_file(file: _Writable | None, name: str) -> None:
 
 def _octets(item: Any) -> _Octets:
     """Turn a part of a command into octets; text becomes UTF-8, file names survive."""
-    if type(item) is str:
-        return _text_octets(item)
-    if isinstance(item, memoryview):
-        return item.cast("B") if item.c_contiguous and item.nbytes else item.tobytes()
-    if isinstance(item, _OCTETS):
-        return item
-    if item is None:
-        raise TypeError("command must not contain None: leave the argument out, or use ''")
-    if isinstance(item, os.PathLike):
-        item = os.fspath(item)
-        if isinstance(item, bytes):
+    if type(item) is not str:
+        if isinstance(item, memoryview):
+            return item.cast("B") if item.c_contiguous and item.nbytes else item.tobytes()
+        if isinstance(item, _OCTETS):
             return item
-    # What a str holds, not what a subclass such as an enum shows.
-    return _text_octets(item if isinstance(item, str) else str(item))
-
-
-def _text_octets(text: str) -> bytes:
+        if item is None:
+            raise TypeError("command must not contain None: leave the argument out, or use ''")
+        if isinstance(item, os.PathLike):
+            item = os.fspath(item)
+            if isinstance(item, bytes):
+                return item
+        if not isinstance(item, str):
+            item = str(item)
     try:
-        return str.encode(text, "utf-8", "surrogateescape")
+        # What a str holds, not what a subclass such as an enum shows.
+        return str.encode(item, "utf-8", "surrogateescape")
     except UnicodeEncodeError:  # It would tell the argument, which may be secret.
         raise ValueError("command contains a surrogate, which is not a character") from None
 
@@ -424,42 +421,46 @@ class _Command:
         arguments: the octets of its parts.
     """
 
+    # Little is done here: after a wait for the last command the processor's caches are cold, and
+    # every line costs ten times what it costs in a loop.
+
+    __slots__ = ("_told", "arguments")
+
     def __init__(self, command: Iterable[Any], input: _Octets | str | None = None) -> None:
         if isinstance(command, _NO_COMMANDS):
             raise TypeError("command must be a sequence or iterator")
         try:
-            items = iter(command)
+            # One more than allowed tells enough: it may never end.
+            items = itertools.islice(command, _MAX_ARGUMENTS + 1)
         except TypeError:
             raise TypeError("command must be a sequence or iterator") from None
-        # One more than allowed tells enough: it may never end.
-        self.arguments = [_octets(item) for item in itertools.islice(items, _MAX_ARGUMENTS + 1)]
-        if not self.arguments:
+        self.arguments = arguments = [_octets(item) for item in items]
+        count = self._told = len(arguments)
+        if not count:
             raise ValueError("command must not be empty")
-        self._told = self.arguments[:2]
         if input is not None:
             if not isinstance(input, (*_OCTETS, str)):
                 raise TypeError(f"input must be bytes or str, not {type(input).__name__}")
-            self.arguments.append(_octets(input))
-        self._check()
-
-    def __str__(self) -> str:
-        """The command and subcommand, which may be logged; what follows may be secret."""
-        parts = [bytes(part[:80]).decode("utf-8", "backslashreplace") for part in self._told]
-        return " ".join(parts)
-
-    def _check(self) -> None:
-        if len(self.arguments) > _MAX_ARGUMENTS:
+            arguments.append(_octets(input))
+            count += 1
+        if count > _MAX_ARGUMENTS:
             raise ValueError(
                 f"command has more than {_MAX_ARGUMENTS} arguments: a server takes no more"
             )
-        octets = 4 + 4 * len(self.arguments) + sum(map(len, self.arguments))
+        octets = 4 + 4 * count + sum(map(len, arguments))
         if octets > _MAX_COMMAND_OCTETS:
             raise ValueError(
                 f"command has {octets} octets; a server takes less than 100 MiB: send it in pieces"
             )
-        for argument, part in zip(self.arguments, ("command", "subcommand"), strict=False):
-            if b"\0" in (bytes(argument) if isinstance(argument, memoryview) else argument):
-                raise ValueError(f"the {part} must not contain a NUL octet")
+        if 0 in arguments[0]:
+            raise ValueError("the command must not contain a NUL octet")
+        if count > 1 and 0 in arguments[1]:
+            raise ValueError("the subcommand must not contain a NUL octet")
+
+    def __str__(self) -> str:
+        """The command and subcommand, which may be logged; what follows may be secret."""
+        told = self.arguments[: min(self._told, 2)]
+        return " ".join(bytes(part[:80]).decode("utf-8", "backslashreplace") for part in told)
 
 
 # -- Connecting -----------------------------------------------------------------------------------
@@ -510,13 +511,14 @@ def _look_up(host: str, port: int, patience: _Patience) -> list[Any]:
     """Return the addresses of a host, as getaddrinfo() does, but interruptibly."""
     import socket
 
-    try:
-        return socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
-        )
-    except socket.gaierror:
-        pass  # A name.  A resolver that does not answer can be left alone, but not interrupted.
+    if ":" in host or host[-1:].isdigit():  # No name ends like that.
+        try:
+            flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+            return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
+        except socket.gaierror:
+            pass  # A name all the same.
 
+    # A resolver that does not answer can be left alone, but not interrupted.
     answer: list[list[Any] | Exception] = []
     asked = allocate_lock()
     asked.acquire()

@@ -59,6 +59,7 @@ static void
 count_fork(void)
 {
     forks++;
+    forget_thread();
 }
 
 static void

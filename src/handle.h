@@ -1,5 +1,5 @@
 /*
- * The handle: one connection to a remctl server, and what the three parts of
+ * The handle: one connection to a remctl server, and what the parts of
  * the extension call of each other.
  *
  *   _remctl.c       what Python calls
@@ -7,6 +7,7 @@
  *   src/token.c     waiting until a token can be read without blocking
  *   src/helper.c    calls that may block, run in a thread one can walk away
  *                   from
+ *   src/worker.c    these threads
  *
  * A bool result of false means that the reason is recorded in the handle, or
  * set as a Python exception.  The GIL is held unless a comment says otherwise.
@@ -118,5 +119,12 @@ void token_done(Handle *h);
 bool helper_open(Handle *h, const char *host, int fd, const char *principal);
 bool helper_call(Handle *h, struct call *call);
 void helper_cancel(struct job *job);
+
+/* worker.c */
+int condition_init(pthread_cond_t *condition);
+void condition_wait(pthread_cond_t *condition, pthread_mutex_t *lock,
+                    double seconds);
+int run_in_thread(void (*run)(void *), void *argument);
+void forget_thread(void);
 
 #endif

@@ -27,9 +27,6 @@
 /* How often, in seconds, a connection is asked whether octets moved. */
 #define ACTIVITY_SLICE 0.1
 
-/* Kerberos plugins run on the thread's stack. */
-#define STACK_SIZE (1024 * 1024)
-
 struct job {
     pthread_mutex_t lock;
     pthread_cond_t changed;
@@ -75,7 +72,6 @@ static struct job *
 job_new(Handle *h, int fd)
 {
     struct job *job = calloc(1, sizeof(*job));
-    pthread_condattr_t attributes;
 
     if (job == NULL) {
         PyErr_NoMemory();
@@ -84,12 +80,7 @@ job_new(Handle *h, int fd)
     job->client = h->client;
     job->fd = fd;
     pthread_mutex_init(&job->lock, NULL);
-    pthread_condattr_init(&attributes);
-#ifndef __APPLE__
-    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-#endif
-    pthread_cond_init(&job->changed, &attributes);
-    pthread_condattr_destroy(&attributes);
+    condition_init(&job->changed);
     job->watch = fcntl(fd, F_DUPFD_CLOEXEC, 0);
     if (job->watch < 0) {
         handle_fail(h, errno, "cannot watch the connection: %s",
@@ -100,8 +91,9 @@ job_new(Handle *h, int fd)
     return job;
 }
 
-static void *
-job_main(void *argument)
+/* What the other thread does. */
+static void
+job_do(void *argument)
 {
     struct job *job = argument;
     bool abandoned;
@@ -120,49 +112,6 @@ job_main(void *argument)
         close_client(job->client, job->opened ? job->fd : -1, false);
         job_free(job);
     }
-    return NULL;
-}
-
-/* Starts the thread, with all signals left to the others. */
-static int
-job_start(struct job *job)
-{
-    pthread_attr_t attributes;
-    pthread_t thread;
-    sigset_t all, before;
-    int code;
-
-    sigfillset(&all);
-    pthread_attr_init(&attributes);
-    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-    pthread_attr_setstacksize(&attributes, STACK_SIZE);
-    pthread_sigmask(SIG_BLOCK, &all, &before);
-    code = pthread_create(&thread, &attributes, job_main, job);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    pthread_attr_destroy(&attributes);
-    return code;
-}
-
-/* Waits for a change, at most SECONDS; for ever if negative. */
-static void
-job_wait(struct job *job, double seconds)
-{
-    struct timespec ts;
-
-    if (seconds < 0) {
-        pthread_cond_wait(&job->changed, &job->lock);
-        return;
-    }
-#ifndef __APPLE__
-    seconds += monotonic();
-#endif
-    ts.tv_sec = (time_t) seconds;
-    ts.tv_nsec = (long) ((seconds - (double) ts.tv_sec) * 1e9);
-#ifdef __APPLE__
-    pthread_cond_timedwait_relative_np(&job->changed, &job->lock, &ts);
-#else
-    pthread_cond_timedwait(&job->changed, &job->lock, &ts);
-#endif
 }
 
 /* Octets that the peer has acknowledged or sent; without TCP_INFO, a number
@@ -225,7 +174,7 @@ job_turn(struct job *job, Handle *h, struct watch *watch)
 
     pthread_mutex_lock(&job->lock);
     if (!job->done && !job->cancelled)
-        job_wait(job, watch->slice);
+        condition_wait(&job->changed, &job->lock, watch->slice);
     activity = h->timeout > 0 ? socket_activity(job->watch) : 0;
     if (activity != watch->activity)
         watch->quiet_since = monotonic();
@@ -250,7 +199,7 @@ job_give_up(struct job *job)
     shutdown(job->watch, SHUT_RDWR);
     job->abandoned = job->call == NULL && !job->done;
     while (job->call != NULL && !job->done)
-        job_wait(job, -1);
+        condition_wait(&job->changed, &job->lock, -1);
     if (job->abandoned) {
         pthread_mutex_unlock(&job->lock);
         return LEFT_BEHIND;
@@ -301,7 +250,7 @@ job_run(struct job *job, Handle *h)
     watch.activity = h->timeout > 0 ? socket_activity(job->watch) : 0;
     if (!job_register(job, h))
         return NOT_STARTED;
-    if ((code = job_start(job)) != 0) {
+    if ((code = run_in_thread(job_do, job)) != 0) {
         job_unregister(h);
         handle_fail(h, code, "cannot start a thread: %s", strerror(code));
         return NOT_STARTED;

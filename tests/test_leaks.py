@@ -94,6 +94,7 @@ def repeat(step: Step, port: int, times: int) -> int:
         step(connection, port)
     gc.collect()
     connection.close()
+    eventually(lambda: thread_count() == 1)  # The one that is kept for the next call has ended.
     before = open_descriptors(), thread_count()
     memory = resident_kib()
     for _ in range(times):
@@ -159,6 +160,26 @@ def test_opens_left_behind_end_with_their_kdc() -> None:
         assert thread_count() > before[1]
         realm.thaw_kdc()
         eventually(lambda: (open_descriptors(), thread_count()) <= before, LIMIT)
+
+
+def noop_in_one_thread(port: int, sessions: int) -> int:
+    """Send noops to all sessions in turn; how many threads that took, at most."""
+    with contextlib.ExitStack() as stack:
+        connections = [
+            stack.enter_context(remctl.Remctl("localhost", port)) for _ in range(sessions)
+        ]
+        threads: set[str] = set()
+        for _ in range(20):
+            for connection in connections:
+                assert connection.noop()
+                threads |= set(os.listdir("/proc/self/task"))
+    eventually(lambda: thread_count() == 1)
+    return len(threads) - 1
+
+
+def test_one_thread_serves_all_calls_that_may_block_and_ends(remctl_server: RemctldServer) -> None:
+    # A second one may be started while the first has answered, but not come to rest.
+    assert in_child(noop_in_one_thread, remctl_server.port, 3) < 20
 
 
 # -- Who keeps a connection -----------------------------------------------------------------------
