@@ -27,8 +27,8 @@
 #    include <netinet/tcp.h>
 #endif
 
-/* What the smallest send buffer takes while the server owes us nothing, as it
-   has read all that went before. */
+/* What the smallest send buffer takes where poll() says that it takes
+   something, which it does while a third of it is free. */
 #define SMALL_COMMAND 1024
 
 /*
@@ -387,8 +387,7 @@ call_in_helper(Handle *h, struct call *call)
     return false;
 }
 
-/* For what does not block but writes: a command, or the answer that protocol
-   1 asks for. */
+/* For what writes but does not block. */
 static void
 call_here(Handle *h, struct call *call)
 {
@@ -422,13 +421,11 @@ read_token(Handle *h)
     do {
         Py_BEGIN_ALLOW_THREADS
         end = token_await(&wait, h);
-        if (end == READY && h->protocol == 1)
-            call_here(h, &call);
-        else if (end == READY)
+        if (end == READY)
             call.output = remctl_output(h->client);
         Py_END_ALLOW_THREADS
     } while (end == INTERRUPTED && PyErr_CheckSignals() == 0);
-    if (end == PARTIAL) {
+    if (end == MAY_BLOCK) {
         if (!call_in_helper(h, &call))
             return NULL;
     } else if (end != READY) {
@@ -471,11 +468,13 @@ handle_output(Handle *h)
 /*
  * Whether a command may be sent.  A connection that has ended, or holds what
  * nobody asked for, is found out here, before anything is sent: error_number
- * is ENOTCONN then, and to open it again is safe.
+ * is ENOTCONN then, and to open it again is safe.  ROOM tells whether the
+ * socket takes a small command at once.
  */
 static bool
-can_send(Handle *h)
+can_send(Handle *h, bool *room)
 {
+    struct pollfd poller = {.events = POLLIN | POLLOUT};
     char octet;
     ssize_t seen;
 
@@ -485,6 +484,10 @@ can_send(Handle *h)
                            " the end, or close the connection");
     if (h->client == NULL || h->fd < 0)
         return handle_fail(h, ENOTCONN, "no connection open");
+    poller.fd = h->fd;
+    *room = poll(&poller, 1, 0) == 1 && poller.revents == POLLOUT;
+    if (*room)
+        return true;
     seen = recv(h->fd, &octet, 1, MSG_PEEK | MSG_DONTWAIT);
     if (seen < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
         return true;
@@ -494,15 +497,16 @@ can_send(Handle *h)
                                 : "unexpected end of file");
 }
 
-/* Whether the socket takes so many octets at once, with room to spare. */
+/* Whether the socket, which has ROOM for a small command, takes so many octets
+   at once. */
 static bool
-fits_socket(int fd, size_t octets)
+fits_socket(int fd, size_t octets, bool room)
 {
     int buffer = 0, queued = 0;
     socklen_t size = sizeof(buffer);
 
-    if (octets <= SMALL_COMMAND)
-        return true;
+    if (octets <= SMALL_COMMAND || !room)
+        return room;
     if (getsockopt(fd, SOL_SOCKET, SO_SNDBUF, &buffer, &size) < 0)
         return false;
 #ifdef TIOCOUTQ
@@ -519,14 +523,15 @@ handle_send(Handle *h, const struct iovec *command, size_t count)
                         .command = command,
                         .count = count};
     size_t i, octets = 0;
+    bool room = false;
 
     if (count == 0)
         return handle_fail(h, EINVAL, "cannot send empty command");
-    if (!can_send(h))
+    if (!can_send(h, &room))
         return false;
     for (i = 0; i < count; i++)
         octets += command[i].iov_len + sizeof(uint32_t);
-    if (h->protocol == 1 || !fits_socket(h->fd, octets)) {
+    if (h->protocol == 1 || !fits_socket(h->fd, octets, room)) {
         if (!call_in_helper(h, &call))
             return false;
     } else {
@@ -550,10 +555,11 @@ handle_noop(Handle *h)
 {
     struct call call = {.run = run_noop};
     const char *reason;
+    bool room;
 
     if (h->protocol == 1)
         return handle_fail(h, EOPNOTSUPP, "NOOP message not supported");
-    if (!can_send(h) || !call_in_helper(h, &call))
+    if (!can_send(h, &room) || !call_in_helper(h, &call))
         return false;
     if (call.success)
         return true;

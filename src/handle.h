@@ -76,7 +76,7 @@ struct call {
 enum wait_end {
     READY,       /* libremctl can read without blocking. */
     LOOK,        /* Octets may have arrived. */
-    PARTIAL,     /* The token is larger than the socket's buffer. */
+    MAY_BLOCK,   /* It has to be read in a helper thread: see token_await. */
     TIMED_OUT,   /* Nothing has arrived for too long. */
     CLOSED,      /* Another thread has called remctl_close(). */
     INTERRUPTED, /* Python may have signal handlers to run. */
@@ -88,6 +88,7 @@ struct token_wait {
     double deadline; /* 0: none. */
     int arrived;     /* Octets of the token that are there. */
     size_t polled;   /* Octets that poll() said were there. */
+    bool asks;       /* The token asks for an answer. */
 };
 
 /* handle.c */

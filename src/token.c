@@ -29,6 +29,10 @@
 /* The longest token libremctl accepts (TOKEN_MAX_LENGTH). */
 #define TOKEN_MAX (1024 * 1024)
 
+/* Flags of a token (remctl protocol, section 2). */
+#define TOKEN_SEND_MIC 0x20
+#define TOKEN_PROTOCOL 0x40
+
 void
 token_start(struct token_wait *wait, const Handle *h)
 {
@@ -92,6 +96,14 @@ poll_octets(struct token_wait *wait, Handle *h, size_t need)
     return LOOK;
 }
 
+/* Whether libremctl answers a token with these flags, before it looks whether
+   they belong there: protocol 1 has that. */
+static bool
+asks_answer(unsigned char flags)
+{
+    return (flags & TOKEN_SEND_MIC) && !(flags & TOKEN_PROTOCOL);
+}
+
 /* How many octets must be there before libremctl can read without blocking,
    judged by what is there; 0 if reading now will do. */
 static size_t
@@ -108,6 +120,7 @@ octets_missing(struct token_wait *wait, Handle *h)
         return 1;
     if (seen <= 0)
         return 0; /* The end, or an error that libremctl will name. */
+    wait->asks = asks_answer(header[0]);
     if (seen == TOKEN_HEADER) {
         memcpy(&length, header + 1, sizeof(length));
         length = ntohl(length);
@@ -127,10 +140,21 @@ octets_missing(struct token_wait *wait, Handle *h)
     return need;
 }
 
+/* The same, looked up, for a token that came with the end of the stream. */
+static bool
+last_asks_answer(const Handle *h)
+{
+    unsigned char flags;
+
+    return recv(h->fd, &flags, 1, MSG_PEEK | MSG_DONTWAIT) == 1
+           && asks_answer(flags);
+}
+
 /*
  * Waits until a whole token, or the end of the stream, is there.  Returns
- * PARTIAL if it does not fit into the socket's buffer: then libremctl has to
- * read it piecemeal, in a helper thread.  Needs no GIL.
+ * MAY_BLOCK if the token does not fit into the socket's buffer, so that
+ * libremctl has to read it piecemeal, or if libremctl will write an answer: a
+ * server that does not read may keep that waiting.  Needs no GIL.
  */
 enum wait_end
 token_await(struct token_wait *wait, Handle *h)
@@ -141,15 +165,19 @@ token_await(struct token_wait *wait, Handle *h)
     while ((need = octets_missing(wait, h)) > 0) {
         if (need == wait->polled && need > 1) {
             h->arrived = 0;
-            return PARTIAL;
+            return MAY_BLOCK;
         }
         if (wait->deadline > 0 && monotonic() >= wait->deadline)
             return TIMED_OUT;
         end = poll_octets(wait, h, need);
+        if (end == READY) {
+            wait->asks = last_asks_answer(h);
+            break;
+        }
         if (end != LOOK)
             return end;
     }
-    return READY;
+    return wait->asks ? MAY_BLOCK : READY;
 }
 
 /* Lets poll() in an event loop report the first octet of a token again. */

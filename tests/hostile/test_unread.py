@@ -1,0 +1,130 @@
+"""A server that does not read: nothing that the client writes to it may wait for ever, or kill.
+
+The client's socket is filled up from outside, by its descriptor, so that the next octet that is
+written waits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+from support import wire
+from support.fakeserver import FakeServer, Peer, in_turn, serve
+from support.subprocesses import in_child
+from support.wire import Flag
+
+import remctl
+
+if TYPE_CHECKING:
+    from remctl_toolkit.testing import Realm
+
+LIMIT = 20.0  # seconds after which the server gives up, and a client that waits is found out
+COMMAND = ["some", "command"]
+ASKING = Flag.DATA | Flag.SEND_MIC  # has libremctl write a MIC
+
+
+def fill(session: remctl.Remctl) -> None:
+    """Write until the socket takes nothing more, not even a moment later."""
+    taken = 1
+    with socket.socket(fileno=os.dup(session.fileno())) as ours:
+        poller = select.poll()
+        poller.register(ours, select.POLLOUT)
+        while taken:
+            taken = 0
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    taken += ours.send(bytes(65536), socket.MSG_DONTWAIT)
+            poller.poll(50)
+
+
+def ask_for_a_mic(peer: Peer) -> None:
+    peer.send_message(wire.pack_output(b"x"), flags=ASKING)
+
+
+def answer(peer: Peer) -> None:
+    peer.send_status(0)
+
+
+def deaf(step: Callable[[Peer], None], go: threading.Event) -> Callable[[Peer], None]:
+    """A server that reads nothing after the opening, and takes a step when it is told to."""
+
+    def script(peer: Peer) -> None:
+        peer.accept()
+        go.wait(LIMIT)
+        step(peer)
+        peer.stall(reading=False, limit=LIMIT)
+
+    return script
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_answer_that_the_server_asks_for_and_does_not_read(
+    remctl_realm: Realm, version: int
+) -> None:
+    """libremctl writes it before it sees that only protocol 1 has it."""
+    go = threading.Event()
+    script = in_turn(deaf(ask_for_a_mic, go), serve())
+    with (
+        FakeServer(remctl_realm.keytab, script, protocol=version) as server,
+        remctl.Remctl("localhost", server.port, timeout=0.3) as session,
+    ):
+        session.command(COMMAND)
+        fill(session)
+        go.set()
+        with pytest.raises(remctl.RemctlTimeoutError):
+            session.output()
+        session.set_timeout(LIMIT)
+        assert session.run(COMMAND).stdout == b"some command\n"
+
+
+def test_small_command_that_the_server_does_not_read(remctl_realm: Realm) -> None:
+    """It answered the one before without having read it: there may be no room."""
+    go = threading.Event()
+    script = in_turn(deaf(answer, go), serve())
+    with (
+        FakeServer(remctl_realm.keytab, script) as server,
+        remctl.Remctl("localhost", server.port, timeout=0.3) as session,
+    ):
+        go.set()
+        assert session.run(COMMAND).status == 0
+        fill(session)
+        with pytest.raises(remctl.RemctlTimeoutError, match=r"^error sending token: timed out$"):
+            session.run(COMMAND)
+        session.set_timeout(LIMIT)
+        assert session.run(COMMAND).stdout == b"some command\n"
+
+
+def ask_and_go_away(peer: Peer) -> None:
+    peer.accept()
+    peer.read_message()
+    ask_for_a_mic(peer)
+    peer.connection.shutdown(socket.SHUT_WR)  # Only a reset after the end is a broken pipe.
+    peer.reset()
+
+
+def answer_who_is_gone() -> None:
+    """Read a token that asks for an answer, from a server that is gone, while SIGPIPE kills."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    with (
+        FakeServer(os.environ["KRB5_KTNAME"], ask_and_go_away) as server,
+        remctl.Remctl("localhost", server.port, timeout=LIMIT) as session,
+    ):
+        session.command(COMMAND)
+        poller = select.poll()
+        poller.register(session.fileno(), 0)  # The reset alone.
+        assert poller.poll(LIMIT * 1000)
+        with pytest.raises(remctl.RemctlProtocolError):
+            session.output()
+    assert not signal.sigpending()
+
+
+def test_answer_to_a_server_that_is_gone_does_not_kill_the_process(remctl_realm: Realm) -> None:
+    in_child(answer_who_is_gone)
