@@ -110,7 +110,7 @@ def closes(run: Run) -> None:
     def part(count: int) -> None:
         sessions = [run.session() for _ in range(4)]
         todo = iter(sessions)
-        with closing(sessions, 0.004):
+        with closing(sessions, 0.03):
             in_threads(run, lambda: use(next(todo), count // 4), 4)
         for session in sessions:
             session.close()
