@@ -875,10 +875,27 @@ class Remctl:
             RemctlProtocolError: see `open()` if the connection had to be opened again, and
                 RemctlTimeoutError, RemctlDisconnectedError for sending.
         """
+        self._command(command, input)
+
+    def _command(self, command: Iterable[Any], input: _Octets | str | None) -> _remctl.Handle:
         self._check_opened()
         checked = _Command(command, input)
-        with self._lock:
-            self._send(checked)
+        handle = None
+        try:
+            with self._lock:
+                handle = self._send(checked)
+                return handle
+        except BaseException:
+            self._abandon(handle)
+            raise
+
+    # A signal handler may raise wherever it is called, not only in a wait: between two steps, too,
+    # a command that was sent must not be left running with nobody to read what it produces.
+
+    def _abandon(self, handle: _remctl.Handle | None) -> None:
+        """Close the connection if it runs a command that nobody will read."""
+        if handle is not None and handle.expecting and self._handle is handle:
+            self._drop()
 
     def _send(self, command: _Command) -> _remctl.Handle:
         target = self._check_opened()
@@ -886,14 +903,20 @@ class Remctl:
         # With protocol 1, the status may be unread though the connection has ended.
         if handle is None or (handle.fd < 0 and not handle.expecting):
             handle = self._reopen(target)
-        sent = self._call(_remctl.remctl_commandv, handle, command.arguments)
-        if not sent and handle.errno == errno.ENOTCONN:  # It had ended; nothing was sent.
-            handle = self._reopen(target)
+        unread = handle.expecting  # Another command, which somebody else will read.
+        try:
             sent = self._call(_remctl.remctl_commandv, handle, command.arguments)
-        if not sent:
-            raise self._failure_of(handle)
-        _log("sent command %s", command)
-        return handle
+            if not sent and handle.errno == errno.ENOTCONN:  # It had ended; nothing was sent.
+                handle = self._reopen(target)
+                sent = self._call(_remctl.remctl_commandv, handle, command.arguments)
+            if not sent:
+                raise self._failure_of(handle)
+            _log("sent command %s", command)
+            return handle
+        except BaseException:
+            if not unread:
+                self._abandon(handle)
+            raise
 
     def _reopen(self, target: _Target) -> _remctl.Handle:
         _log("opening the connection to %s again", target[0])
@@ -918,8 +941,17 @@ class Remctl:
             RemctlAnswerError: the server sent something else.
         """
         self._check_opened()
-        with self._lock:
-            return _token(self._receive(self._connected()))
+        handle = None
+        try:
+            with self._lock:
+                handle = self._connected()
+                return _token(self._receive(handle))
+        except RemctlError:
+            raise
+        except BaseException:  # A token may have been read that nobody gets to see.
+            if handle is not None and self._handle is handle:
+                self._drop()
+            raise
 
     def _receive(self, handle: _remctl.Handle) -> tuple[Any, ...]:
         fields: tuple[Any, ...] = self._call(_remctl.remctl_output, handle)
@@ -959,8 +991,8 @@ class Remctl:
                     return
                 yield token
         finally:
-            if not ended and handle.expecting and self._handle is handle:
-                self._drop()
+            if not ended:
+                self._abandon(handle)
 
     def stream(
         self, command: Iterable[Any], *, input: _Octets | str | None = None
@@ -969,8 +1001,13 @@ class Remctl:
 
         The command is sent at once, not when the first token is asked for.
         """
-        self.command(command, input=input)
-        return self.tokens()
+        handle = None
+        try:
+            handle = self._command(command, input)
+            return self.tokens()
+        except BaseException:
+            self._abandon(handle)
+            raise
 
     def run(
         self,
@@ -1006,8 +1043,13 @@ class Remctl:
     ) -> RemctlSimpleResult:
         with self._lock:
             start = time.monotonic()
-            handle = self._send(command)
-            result = self._collect(handle, stdout, stderr)
+            handle = None
+            try:
+                handle = self._send(command)
+                result = self._collect(handle, stdout, stderr)
+            except BaseException:
+                self._abandon(handle)
+                raise
             milliseconds = (time.monotonic() - start) * 1000
         _log("%s: status %d in %.1f ms", command, result.status, milliseconds)
         return result
@@ -1036,8 +1078,6 @@ class Remctl:
         except BaseException as error:
             if isinstance(error, RemctlError):
                 error.partial = RemctlSimpleResult(out.octets(), err.octets())
-            if handle.expecting and self._handle is handle:
-                self._drop()
             raise
         return RemctlSimpleResult(out.octets(), err.octets(), status)
 
