@@ -488,6 +488,10 @@ _CHANGED_KEY_CURE = (
     "Run kinit to get new tickets; if that does not help, the server's keytab is out of date"
 )
 
+_OLD_CLIENT_KEYTAB_CURE = (
+    "the client's keytab does not have the present key of its principal: extract it anew"
+)
+
 _HUNG_UP_CURE = (
     "the server ended the connection and did not tell why: see its log.\nIt may be stopping, unable"
     " to accept anybody (its keytab), or no remctl server"
@@ -549,7 +553,11 @@ _AUTHENTICATION_CURES = (
     ),
     (
         "unavailable or inaccessible, Decrypt integrity check failed",
-        "the client's keytab does not have the present key of its principal: extract it anew",
+        _OLD_CLIENT_KEYTAB_CURE,
+    ),
+    (
+        "unavailable or inaccessible, Preauthentication failed",
+        _OLD_CLIENT_KEYTAB_CURE,
     ),
     ("Key version is not available", _CHANGED_KEY_CURE),
     ("Decrypt integrity check failed", _CHANGED_KEY_CURE),
@@ -581,8 +589,9 @@ _AUTHENTICATION_CURES = (
     ),
     (
         "not found in Kerberos database",
-        "the KDC does not know the principal in this text: use the host's full name, or name the"
-        " server's principal (principal=)",
+        "the KDC does not know the server's principal ({principal}, unless DNS names the host"
+        " otherwise):\nuse the host's full name, or name its principal (principal=), and the realm"
+        " if that is another",
     ),
     (
         "Cannot find KDC for realm",
