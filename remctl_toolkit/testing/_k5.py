@@ -99,7 +99,26 @@ class Database(MITRealm):  # type: ignore[misc]
     def _init_paths(self, **paths: str) -> None:
         self.kdb5_util = paths["kdb5_util"]
         self.kadmin_local = paths["kadmin.local"]
+        self._krb5kdc = paths["krb5kdc"]
         self._kinit = paths["kinit"]
+
+    @property
+    def kdc_command(self) -> list[str]:
+        """What runs the KDC in the foreground."""
+        return [self._krb5kdc, "-n"]
+
+    @property
+    def kdc_env(self) -> dict[str, str]:
+        """Variables that the KDC needs besides the realm's."""
+        return {}
+
+    def kdc_is_ready(self, printed: bytes) -> bool:
+        """Whether the KDC, which has printed that, is ready.
+
+        Raises:
+            RealmError: it never will be.
+        """
+        return b"starting..." in printed
 
     def write_configuration(self, kdc_port: int) -> None:
         """Write krb5.conf and kdc.conf for a KDC on that port of 127.0.0.1."""
