@@ -101,8 +101,9 @@ def test_a_refusal(server: FakeServer) -> None:
         if server.protocol == 1:  # It has no errors: the server says it as output.
             assert session.run(["refuse", "x"]).stdout == b"Access denied\n"
         else:
-            with pytest.raises(remctl.RemctlServerError, match=r"^Access denied$"):
+            with pytest.raises(remctl.RemctlServerError) as caught:
                 session.run(["refuse", "x"])
+            assert str(caught.value) == "Access denied"
         assert session.run(["echo", "x"]).stdout == b"echo x"
 
 

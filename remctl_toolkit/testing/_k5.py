@@ -99,7 +99,26 @@ class Database(MITRealm):  # type: ignore[misc]
     def _init_paths(self, **paths: str) -> None:
         self.kdb5_util = paths["kdb5_util"]
         self.kadmin_local = paths["kadmin.local"]
+        self._krb5kdc = paths["krb5kdc"]
         self._kinit = paths["kinit"]
+
+    @property
+    def kdc_command(self) -> list[str]:
+        """What runs the KDC in the foreground."""
+        return [self._krb5kdc, "-n"]
+
+    @property
+    def kdc_env(self) -> dict[str, str]:
+        """Variables that the KDC needs besides the realm's."""
+        return {}
+
+    def kdc_is_ready(self, printed: bytes) -> bool:
+        """Whether the KDC, which has printed that, is ready.
+
+        Raises:
+            RealmError: it never will be.
+        """
+        return b"starting..." in printed
 
     def write_configuration(self, kdc_port: int) -> None:
         """Write krb5.conf and kdc.conf for a KDC on that port of 127.0.0.1."""
@@ -121,6 +140,14 @@ class Database(MITRealm):  # type: ignore[misc]
     def run_kadminl(self, query: Sequence[str], **keywords: Any) -> str:
         """Run one kadmin.local query, given as words: as arguments they need no quoting."""
         return self.run([self.kadmin_local, *query], **keywords)
+
+    def rotate_key(self, princname: str) -> None:
+        """Give a principal a new random key, and forget the one before."""
+        self.run_kadminl(["cpw", "-randkey", princname])
+
+    def delete_principal(self, princname: str) -> None:
+        """Remove a principal."""
+        self.run_kadminl(["delprinc", "-force", princname])
 
     def extract_keytab(self, princname: str, keytab: str) -> None:
         """Add a principal's present keys to a keytab."""

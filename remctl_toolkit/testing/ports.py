@@ -48,8 +48,12 @@ class ReservedPort:
             raise
         return listener
 
-    def free_for_datagrams(self) -> bool:
-        """Whether nobody has the UDP port of the same number."""
+    def free(self) -> bool:
+        """Whether nobody listens on the port, nor has the UDP port of the same number."""
+        try:
+            self._bound(self.number).close()
+        except OSError:
+            return False
         with socket.socket(self._family, socket.SOCK_DGRAM) as probe:
             try:
                 probe.bind((self.address, self.number))

@@ -1,4 +1,4 @@
-"""A Kerberos realm for tests: a real MIT KDC on a loopback port, in a folder that goes away."""
+"""A Kerberos realm for tests: a real KDC on a loopback port, in a folder that goes away."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ import contextlib
 import os
 import secrets
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from . import programs
+from .ccache import change_file, move_times, set_clock_offset
 from .errors import RealmError
-from .keeper import Daemon, Keeper
-from .ports import ReservedPort
+from .heimdal import find_heimdal
+from .kdc import Kdc
+from .keeper import Keeper
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -24,10 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Realm"]
 
-_KDC_ADDRESS = "127.0.0.1"
-_KDC_TIMEOUT = 20.0  # seconds for a KDC to be ready; it takes some 15 ms
-_KDC_ATTEMPTS = 8  # ports to try, each of which was free a moment before
-_LOG_TAIL = 10  # lines of the KDC's log that an error message shows
+_LONG_AGO = 3 * 24 * 60 * 60  # seconds; a ticket lives for a day
 _TOOL_TIMEOUT = 30.0  # seconds for a Kerberos program
 _VARIABLES = (
     "KRB5_CONFIG",
@@ -55,9 +55,9 @@ class Realm:
     After a fork, the child can use the realm but not change or stop it.
 
     Attributes that are there from the beginning: ``name``, ``user`` and ``host_principal`` (full
-    principal names), ``password`` (the user's). The others raise RealmError until it is started.
-    A realm must not be changed by two threads at a time; its servers and tickets may be used by
-    any number.
+    principal names), ``password`` (the user's), ``kind`` ("mit" or "heimdal"). The others raise
+    RealmError until it is started. A realm must not be changed by two threads at a time; its
+    servers and tickets may be used by any number.
     """
 
     def __init__(
@@ -66,6 +66,7 @@ class Realm:
         *,
         ticket: bool = True,
         libdefaults: Mapping[str, str] | None = None,
+        kdc: str | None = None,
     ) -> None:
         """Describe the realm; start() or ``with`` brings it up.
 
@@ -74,7 +75,13 @@ class Realm:
             ticket: whether to get the user a ticket in the default credential cache at the start.
             libdefaults: further settings for the section of that name in krb5.conf, such as
                 ``{"clockskew": "5"}`` (see krb5.conf(5)).
+            kdc: whose KDC it is, "mit" or "heimdal"; None means what the environment variable
+                REMCTL_KDC says, or else MIT's. The clients are MIT's in either case.
+
+        Raises:
+            ValueError: there is no such KDC.
         """
+        self.kind = programs.chosen_kdc(kdc)
         self.name = name
         self.user = f"user@{name}"
         self.password = secrets.token_urlsafe(12)
@@ -86,11 +93,12 @@ class Realm:
         self._numbers = 0
         self._keeper: Keeper | None = None
         self._database: Database | None = None
-        self._kdc: Daemon | None = None
-        self._port: ReservedPort | None = None
+        self._kdc: Kdc | None = None
 
     def __repr__(self) -> str:
-        state = f"KDC on port {self._port.number}" if self._port is not None else "stopped"
+        state = "stopped"
+        if self._kdc is not None and self._kdc.port is not None:
+            state = f"{self.kind} KDC on port {self._kdc.port}"
         return f"<Realm {self.name}: {state}>"
 
     def __enter__(self) -> Self:
@@ -119,10 +127,10 @@ class Realm:
         """
         if self._keeper is not None:
             raise RealmError(f"{self!r} is started already")
-        found = programs.find(*programs.REALM_PROGRAMS, "k5test")
+        make_database = _database_maker(self.kind)
         try:
             self._keeper = Keeper()
-            self._create(found)
+            self._create(make_database)
             self.start_kdc()
             if self._ticket:
                 self.kinit()
@@ -139,23 +147,19 @@ class Realm:
             return
         for server in tuple(self._servers):
             server.close()
-        self.stop_kdc()
+        if self._kdc is not None:
+            self._kdc.close()
+            self._kdc = None
         self._keeper.close()
         self._keeper = None
         self._database = None
-        if self._port is not None:
-            self._port.close()
-            self._port = None
         self._passwords = {self.user: self.password}
 
-    def _create(self, found: Mapping[str, str]) -> None:
+    def _create(self, make_database: Callable[..., Database]) -> None:
         """Make the database with its two principals, and the keytab."""
-        from ._k5 import Database
-
-        self._database = Database(
+        self._database = make_database(
             self.name,
             os.fspath(self.tmpdir),
-            programs=found,
             runner=self._run_tool,
             libdefaults=self._libdefaults,
         )
@@ -163,6 +167,8 @@ class Realm:
         self._database.create_kdb()
         self._database.addprinc(self.user, self.password)
         self.add_host("localhost")
+        env = {**programs.tool_environ(), **self.env, **self._database.kdc_env}
+        self._kdc = Kdc(self._up(), self._database, env)
 
     # Where things are
 
@@ -189,9 +195,10 @@ class Realm:
     @property
     def kdc_port(self) -> int:
         """The KDC's port on 127.0.0.1, for TCP and UDP; the same for as long as the realm is up."""
-        if self._port is None:
+        port = None if self._kdc is None else self._kdc.port
+        if port is None:
             raise RealmError(f"{self!r} has no port: call start()")
-        return self._port.number
+        return port
 
     @property
     def env(self) -> dict[str, str]:
@@ -269,6 +276,55 @@ class Realm:
         """
         self._files().extract_keytab(self.principal(principal), os.fspath(path))
         return os.fspath(path)
+
+    def rotate_key(self, principal: str) -> None:
+        """Give a principal a new key; its keytabs keep the old one until extract_keytab().
+
+        Tickets that were made with the old key stay in their caches. A password is void.
+
+        Raises:
+            RealmError: there is no such principal, or the realm is not started.
+        """
+        full = self.principal(principal)
+        self._files().rotate_key(full)
+        self._passwords.pop(full, None)
+
+    def delete_principal(self, principal: str) -> None:
+        """Remove a principal. Its keytabs and tickets stay where they are.
+
+        Raises:
+            RealmError: there is no such principal, or the realm is not started.
+        """
+        full = self.principal(principal)
+        self._files().delete_principal(full)
+        self._passwords.pop(full, None)
+
+    def expire(self, ccache: str) -> None:
+        """Make all tickets in a credential cache look as if they had expired days ago.
+
+        Args:
+            ccache: name of a cache in a file, as kinit() and new_ccache() return it.
+
+        Raises:
+            RealmError: it is not a file with a credential cache in it.
+        """
+        change_file(ccache, lambda octets: move_times(octets, -_LONG_AGO))
+
+    def skew(self, ccache: str, seconds: float) -> None:
+        """Set the clock of the clients that use a credential cache wrong.
+
+        It is the difference to the KDC's clock that the Kerberos library keeps in the cache, and
+        adds to the time of day. A ticket for a server that is in the cache already is used as it
+        is: then it is the server that finds the clock wrong, otherwise it is the KDC.
+
+        Args:
+            ccache: name of a cache in a file, as kinit() and new_ccache() return it.
+            seconds: how far the clock is ahead; negative means behind.
+
+        Raises:
+            RealmError: it is not a file with a credential cache in it.
+        """
+        change_file(ccache, lambda octets: set_clock_offset(octets, round(seconds)))
 
     def new_ccache(self) -> str:
         """Return the name (``FILE:/...``) of a credential cache that nobody has used yet."""
@@ -376,29 +432,12 @@ class Realm:
         Raises:
             RealmError: it runs already, or it cannot be started (the message has its output).
         """
-        self._up()
-        if self._kdc is not None and self._kdc.running:
-            raise RealmError(f"{self!r}: the KDC runs already")
-        if self._port is not None:
-            self._kdc = self._launch_kdc()
-            return
-        for attempt in range(1, _KDC_ATTEMPTS + 1):
-            self._port = _reserve_kdc_port()
-            self._files().write_configuration(self._port.number)
-            try:
-                self._kdc = self._launch_kdc()
-                return
-            except RealmError:  # somebody may have been quicker to take the port
-                self._port.close()
-                self._port = None
-                if attempt == _KDC_ATTEMPTS:
-                    raise
+        self._existing_kdc().start()
 
     def stop_kdc(self) -> None:
         """End the KDC (at once, frozen or not); clients are refused. Harmless when it is down."""
         if self._kdc is not None:
-            self._kdc.end()
-            self._kdc = None
+            self._kdc.stop()
 
     def freeze_kdc(self) -> None:
         """Let the KDC answer nobody: its port stays open, and clients wait.
@@ -406,38 +445,17 @@ class Realm:
         Raises:
             RealmError: it is not running.
         """
-        if self._kdc is None:
-            raise RealmError(f"{self!r}: the KDC is not running")
-        self._kdc.freeze()
+        self._existing_kdc().freeze()
 
     def thaw_kdc(self) -> None:
         """Let a frozen KDC go on, with the requests that came meanwhile; harmless otherwise."""
         if self._kdc is not None:
             self._kdc.thaw()
 
-    def _launch_kdc(self) -> Daemon:
-        """Start krb5kdc(8) with the configuration there is, and wait until it is ready."""
-        log = self.tmpdir / f"kdc{self.next_number()}.out"
-        program = programs.find("krb5kdc")["krb5kdc"]
-        env = {**programs.tool_environ(), **self.env}
-        with log.open("wb") as output:
-            kdc = self._up().launch([program, "-n"], output=output, env=env)
-        try:
-            # It prints this when it listens on all its ports.
-            if kdc.await_ready(lambda: b"starting..." in log.read_bytes(), _KDC_TIMEOUT):
-                return kdc
-            state = "is not ready" if kdc.running else f"ended with status {kdc.returncode}"
-        except BaseException:
-            kdc.end()
-            raise
-        kdc.end()
-        raise RealmError(f"krb5kdc {state}: {self._kdc_said(log)}")
-
-    def _kdc_said(self, output: Path) -> str:
-        """Return what a KDC printed, and the end of its log, in which the reasons are."""
-        log = self.tmpdir / "kdc.log"
-        logged = log.read_text(errors="replace").splitlines() if log.exists() else []
-        return "\n".join([output.read_text(errors="replace").strip(), *logged[-_LOG_TAIL:]])
+    def _existing_kdc(self) -> Kdc:
+        self._up()
+        assert self._kdc is not None
+        return self._kdc
 
     # For the servers of the realm
 
@@ -472,10 +490,18 @@ class Realm:
         return self._database
 
 
-def _reserve_kdc_port() -> ReservedPort:
-    """Return a port that is free for TCP and for UDP."""
-    while True:
-        port = ReservedPort(_KDC_ADDRESS)
-        if port.free_for_datagrams():
-            return port
-        port.close()
+def _database_maker(kind: str) -> Callable[..., Database]:
+    """Return what makes the database of a realm with that KDC.
+
+    Raises:
+        MissingPrograms: something that it needs is not installed.
+    """
+    found = programs.find(*programs.REALM_PROGRAMS[kind], "k5test")
+    heimdal = find_heimdal() if kind == "heimdal" else None
+    if heimdal is not None:
+        from ._heimdal import HeimdalDatabase
+
+        return partial(HeimdalDatabase, programs=found, heimdal=heimdal)
+    from ._k5 import Database
+
+    return partial(Database, programs=found)

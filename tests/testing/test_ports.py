@@ -41,10 +41,10 @@ def test_two_cannot_listen(port: ReservedPort) -> None:
 
 
 def test_sees_that_the_datagram_port_is_taken(port: ReservedPort) -> None:
-    assert port.free_for_datagrams()
+    assert port.free()
     with socket.socket(type=socket.SOCK_DGRAM) as taker:
         taker.bind((port.address, port.number))
-        assert not port.free_for_datagrams()
+        assert not port.free()
     port.close()
 
 

@@ -14,7 +14,7 @@ import remctl_toolkit.testing
 from remctl_toolkit.testing import MissingPrograms, programs
 
 ALL_PROGRAMS = (
-    *programs.REALM_PROGRAMS,
+    *programs.REALM_PROGRAMS["mit"],
     *programs.SERVER_PROGRAMS,
     *programs.CLIENT_PROGRAMS,
 )

@@ -16,7 +16,7 @@ from support.waiting import eventually, open_descriptors
 from testing.processes import TIMEOUT, gone
 
 from remctl_toolkit.testing import MissingPrograms, Realm, RealmError, programs
-from remctl_toolkit.testing import realm as realm_module
+from remctl_toolkit.testing import kdc as kdc_module
 from remctl_toolkit.testing.ports import ReservedPort
 
 VARIABLES = (
@@ -165,8 +165,8 @@ def test_kdc_that_never_gets_ready_is_given_up(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, temporary: Path
 ) -> None:
     fake_program(monkeypatch, tmp_path, "krb5kdc", "exec sleep 600")
-    monkeypatch.setattr(realm_module, "_KDC_TIMEOUT", 0.05)
-    monkeypatch.setattr(realm_module, "_KDC_ATTEMPTS", 2)
+    monkeypatch.setattr(kdc_module, "_TIMEOUT", 0.05)
+    monkeypatch.setattr(kdc_module, "_ATTEMPTS", 2)
     with pytest.raises(RealmError, match="is not ready"):
         Realm().start()
     assert list(temporary.iterdir()) == []
@@ -230,7 +230,7 @@ def test_two_realms_at_a_time() -> None:
 
 def test_kdc_moves_when_somebody_takes_its_port(monkeypatch: pytest.MonkeyPatch) -> None:
     """Between the choice of a free port and its use by the KDC, anybody can take it."""
-    choose = realm_module._reserve_kdc_port
+    choose = kdc_module._reserve_port
     takers: list[socket.socket] = []
 
     def choose_and_lose() -> ReservedPort:
@@ -240,7 +240,7 @@ def test_kdc_moves_when_somebody_takes_its_port(monkeypatch: pytest.MonkeyPatch)
             takers[-1].bind((port.address, port.number))
         return port
 
-    monkeypatch.setattr(realm_module, "_reserve_kdc_port", choose_and_lose)
+    monkeypatch.setattr(kdc_module, "_reserve_port", choose_and_lose)
     with Realm() as realm:
         assert len(takers) == 3
         assert realm.kdc_port not in {taker.getsockname()[1] for taker in takers}
@@ -259,7 +259,7 @@ def test_ports_are_not_tried_for_ever(monkeypatch: pytest.MonkeyPatch, temporary
                 super().__init__("127.0.0.1")
                 self.number = taker.getsockname()[1]
 
-        monkeypatch.setattr(realm_module, "_reserve_kdc_port", Taken)
+        monkeypatch.setattr(kdc_module, "_reserve_port", Taken)
         with pytest.raises(RealmError, match=r"(?s)krb5kdc.*in use"):
             Realm().start()
     assert list(temporary.iterdir()) == []
@@ -401,6 +401,67 @@ def test_caches_are_new(realm: Realm) -> None:
         assert not Path(cache.removeprefix("FILE:")).exists()
 
 
+def test_expired_tickets(realm: Realm) -> None:
+    for _ in range(2):
+        realm.run(["kvno", realm.host_principal])
+        assert lifetime(realm.run(["klist"])) == 24 * 60 * 60
+        realm.run(["klist", "-s"])
+        realm.expire(realm.ccache)
+        assert lifetime(realm.run(["klist"])) == 24 * 60 * 60
+        with pytest.raises(RealmError, match="status 1"):
+            realm.run(["klist", "-s"])
+        with pytest.raises(RealmError, match="Ticket expired"):
+            realm.run(["kvno", realm.host_principal])
+        realm.kinit()
+
+
+def test_clock_that_is_wrong(realm: Realm) -> None:
+    for seconds in (3600, -3600):
+        realm.skew(realm.ccache, seconds)
+        with pytest.raises(RealmError, match="Clock skew too great"):
+            realm.run(["kvno", realm.host_principal])
+    realm.skew(realm.ccache, 0)
+    realm.run(["kvno", realm.host_principal])
+
+
+def test_only_credential_caches_are_changed(realm: Realm) -> None:
+    file = realm.tmpdir / "file"
+    whole = Path(realm.ccache.removeprefix("FILE:")).read_bytes()
+    for octets in (b"", b"root:x:0:0::", whole[:300]):
+        file.write_bytes(octets)
+        with pytest.raises(RealmError, match=r"credential cache FILE:.*/file"):
+            realm.expire(f"FILE:{file}")
+        assert file.read_bytes() == octets
+    file.unlink()
+    with pytest.raises(RealmError, match="No such file"):
+        realm.skew(str(file), 1)
+
+
+def test_new_key(realm: Realm) -> None:
+    robot = realm.add_principal("robot", "secret")
+    keytab = realm.extract_keytab(robot, realm.tmpdir / "keytab")
+    realm.rotate_key("robot")
+    with pytest.raises(RealmError, match="no password of robot"):
+        realm.kinit(robot)
+    with pytest.raises(RealmError, match=r"Password incorrect|Preauthentication failed"):
+        realm.kinit(robot, keytab=keytab)
+    realm.extract_keytab(robot, keytab)
+    realm.kinit(robot, keytab=keytab)
+    with pytest.raises(RealmError, match="nobody"):
+        realm.rotate_key("nobody")
+
+
+def test_deleted_principal(realm: Realm) -> None:
+    realm.add_principal("robot", "secret")
+    realm.delete_principal("robot")
+    with pytest.raises(RealmError, match="not found in Kerberos database"):
+        realm.kinit("robot", "secret")
+    with pytest.raises(RealmError, match="nobody"):
+        realm.delete_principal("nobody")
+    realm.add_principal("robot", "again")
+    realm.kinit("robot")
+
+
 # The KDC
 
 
@@ -419,7 +480,8 @@ def test_stopped_kdc_refuses_and_comes_back_on_its_port(realm: Realm) -> None:
 
 def test_dead_kdc_can_be_started(realm: Realm) -> None:
     assert realm._kdc is not None
-    realm._kdc.end()
+    assert realm._kdc._daemon is not None
+    realm._kdc._daemon.end()
     with pytest.raises(RealmError):
         realm.freeze_kdc()
     realm.start_kdc()

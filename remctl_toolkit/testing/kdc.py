@@ -1,0 +1,137 @@
+"""The KDC of a realm: a port that stays the same, and a process that comes and goes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .errors import RealmError
+from .keeper import Daemon, Keeper
+from .ports import ReservedPort
+from .waiting import wait_until
+
+if TYPE_CHECKING:
+    from ._k5 import Database
+
+__all__ = ["Kdc"]
+
+_ADDRESS = "127.0.0.1"
+_TIMEOUT = 20.0  # seconds for a KDC to be ready; it takes some 15 ms
+_END_TIMEOUT = 2.0  # seconds for its port to be free again
+_ATTEMPTS = 8  # ports to try, each of which was free a moment before
+_LOG_TAIL = 10  # lines of the KDC's log that an error message shows
+
+
+class Kdc:
+    """A KDC on a loopback port, for TCP and UDP."""
+
+    def __init__(self, keeper: Keeper, database: Database, env: Mapping[str, str]) -> None:
+        """Describe it; start() runs it.
+
+        Args:
+            keeper: what starts the process, and has the folder of the realm.
+            database: what the KDC reads.
+            env: its whole environment.
+        """
+        self._keeper = keeper
+        self._database = database
+        self._env = dict(env)
+        self._daemon: Daemon | None = None
+        self._port: ReservedPort | None = None
+        self._starts = 0
+
+    @property
+    def port(self) -> int | None:
+        """The port; None before the first start."""
+        return None if self._port is None else self._port.number
+
+    @property
+    def pid(self) -> int | None:
+        """The process id; None when it is stopped."""
+        return None if self._daemon is None else self._daemon.pid
+
+    def start(self) -> None:
+        """Run it, on the port it had before if it had one; on return it answers.
+
+        Raises:
+            RealmError: it runs already, or it cannot be started (the message has its output).
+        """
+        if self._daemon is not None and self._daemon.running:
+            raise RealmError("the KDC runs already")
+        if self._port is not None:
+            self._daemon = self._launch()
+            return
+        for attempt in range(1, _ATTEMPTS + 1):
+            self._port = _reserve_port()
+            self._database.write_configuration(self._port.number)
+            try:
+                self._daemon = self._launch()
+                return
+            except RealmError:  # somebody may have been quicker to take the port
+                self._port.close()
+                self._port = None
+                if attempt == _ATTEMPTS:
+                    raise
+
+    def stop(self) -> None:
+        """End it at once, frozen or not; harmless when it is down."""
+        if self._daemon is not None:
+            self._daemon.end()
+            self._daemon = None
+            # Heimdal's has processes that die with it, but a moment later.
+            if self._port is not None:
+                wait_until(self._port.free, _END_TIMEOUT)
+
+    def freeze(self) -> None:
+        """Let it answer nobody.
+
+        Raises:
+            RealmError: it is not running.
+        """
+        if self._daemon is None:
+            raise RealmError("the KDC is not running")
+        self._daemon.freeze()
+
+    def thaw(self) -> None:
+        """Let it go on; harmless when it is not frozen."""
+        if self._daemon is not None:
+            self._daemon.thaw()
+
+    def close(self) -> None:
+        """Stop, and give up the port; harmless when that is done."""
+        self.stop()
+        if self._port is not None:
+            self._port.close()
+            self._port = None
+
+    def _launch(self) -> Daemon:
+        """Start the process with the configuration there is, and wait until it is ready."""
+        self._starts += 1
+        log = self._keeper.folder / f"kdc{self._starts}.out"
+        with log.open("wb") as output:
+            daemon = self._keeper.launch(self._database.kdc_command, output=output, env=self._env)
+        try:
+            if daemon.await_ready(lambda: self._database.kdc_is_ready(log.read_bytes()), _TIMEOUT):
+                return daemon
+            state = "is not ready" if daemon.running else f"ended with status {daemon.returncode}"
+        except BaseException:
+            daemon.end()
+            raise
+        daemon.end()
+        raise RealmError(f"{self._database.kdc_command[0]} {state}: {self._said(log)}")
+
+    def _said(self, output: Path) -> str:
+        """Return what a KDC printed, and the end of its log, in which the reasons are."""
+        log = self._keeper.folder / "kdc.log"
+        logged = log.read_text(errors="replace").splitlines() if log.exists() else []
+        return "\n".join([output.read_text(errors="replace").strip(), *logged[-_LOG_TAIL:]])
+
+
+def _reserve_port() -> ReservedPort:
+    """Return a port that is free for TCP and for UDP."""
+    while True:
+        port = ReservedPort(_ADDRESS)
+        if port.free():
+            return port
+        port.close()

@@ -1,0 +1,188 @@
+"""A realm with Heimdal's KDC: it is one like MIT's, and the main tests pass in it as well.
+
+Its programs come from `python -m remctl_toolkit.testing.heimdal FOLDER`, with the folder in the
+environment variable REMCTL_HEIMDAL.  Clients and servers use MIT's libraries here, too.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.waiting import open_descriptors
+from testing.processes import gone
+
+import remctl
+from remctl_toolkit.testing import Realm, RealmError, RemctldServer, heimdal, kdc, programs
+from remctl_toolkit.testing.plugin import _is_required
+from remctl_toolkit.testing.ports import ReservedPort
+from remctl_toolkit.testing.server import SAMPLE_COMMANDS
+
+TESTS = Path(__file__).resolve().parent
+LIMIT = 200  # seconds for one file of tests
+PYTEST = (
+    *(sys.executable, "-m", "pytest", "-q", "--remctl-required"),
+    *("-p", "no:cacheprovider", "-p", "no:xdist"),
+)
+
+# What the main tests are, and which of them: of the surroundings what a KDC has a part in, of the
+# realm's own what is not about MIT's programs.
+MAIN = {
+    "test_threads.py": "",
+    "test_simple.py": "",
+    "test_surroundings.py": "ticket or deleted or keytab or clock or kdc or anew or is_another",
+    "test_protocols.py": "",
+    "test_remctl_class.py": "",
+    "testing/test_realm.py": "new_key or deleted or expired or lifetimes or mistakes or _kdc_ and not never",
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _heimdal(request: pytest.FixtureRequest) -> None:
+    """Skip without Heimdal's programs; fail where they could have been had."""
+    if heimdal.find_heimdal() is not None:
+        return
+    text = str(programs.MissingPrograms(("heimdal",)))
+    if _is_required(request.config) and shutil.which("apt-get"):
+        pytest.fail(text, pytrace=False)
+    pytest.skip(text)
+
+
+@pytest.fixture
+def realm() -> Iterator[Realm]:
+    with Realm(kdc="heimdal") as realm:
+        yield realm
+
+
+@pytest.mark.timeout(LIMIT + 10)
+@pytest.mark.parametrize("file", MAIN)
+def test_the_main_tests_pass(file: str, tmp_path: Path) -> None:
+    """In a pytest of their own: all realms of a process have the KDC that the variable names."""
+    own = {
+        name: text for name, text in os.environ.items() if not name.startswith(("PYTEST", "KRB5"))
+    }
+    done = subprocess.run(
+        [*PYTEST, f"--basetemp={tmp_path}/temporary", "-k", MAIN[file], file],
+        env={**own, programs.KDC_VARIABLE: "heimdal"},
+        cwd=TESTS,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " passed" in done.stdout.splitlines()[-1]
+
+
+def test_it_is_heimdals(realm: Realm) -> None:
+    assert realm.kind == "heimdal"
+    assert "heimdal KDC on port" in repr(realm)
+    with RemctldServer(realm, SAMPLE_COMMANDS) as server, realm.environ():
+        result = remctl.remctl(server.host, server.port, command=["test", "echo", "hello"])
+    assert result.stdout == b"hello\n"
+    log = (realm.tmpdir / "kdc1.out").read_text()
+    assert f"TGS-REQ {realm.user}" in log
+    assert realm.host_principal in log
+
+
+def test_the_variable_says_whose_kdc_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(programs.KDC_VARIABLE, "heimdal")
+    assert Realm().kind == "heimdal"
+    assert Realm(kdc="mit").kind == "mit"
+    monkeypatch.delenv(programs.KDC_VARIABLE)
+    assert Realm().kind == "mit"
+    with pytest.raises(ValueError, match="no KDC 'Heimdal': it is one of mit, heimdal"):
+        Realm(kdc="Heimdal")
+
+
+def test_it_leaves_nothing() -> None:
+    before = open_descriptors()
+    with Realm(kdc="heimdal") as realm:
+        folder, port = realm.tmpdir, realm.kdc_port
+        realm.freeze_kdc()
+    assert gone(folder)
+    assert open_descriptors() == before
+    left = [path for path in Path("/proc").glob("[0-9]*/cmdline") if runs_in(folder, path)]
+    assert left == []
+    with pytest.raises(RealmError, match=r"start\(\)"):
+        _ = realm.kdc_port
+    assert port
+
+
+def runs_in(folder: Path, cmdline: Path) -> bool:
+    try:
+        return str(folder).encode() in cmdline.read_bytes()
+    except OSError:  # it has ended
+        return False
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+def test_a_port_that_somebody_has_is_not_used(
+    monkeypatch: pytest.MonkeyPatch, protocol: str
+) -> None:
+    """Heimdal's KDC goes on without it."""
+    choose = kdc._reserve_port
+    takers: list[socket.socket] = []
+
+    def choose_and_lose() -> ReservedPort:
+        port = choose()
+        if len(takers) < 2:
+            takers.append(
+                port.listen() if protocol == "tcp" else socket.socket(type=socket.SOCK_DGRAM)
+            )
+            if protocol == "udp":
+                takers[-1].bind((port.address, port.number))
+        return port
+
+    monkeypatch.setattr(kdc, "_reserve_port", choose_and_lose)
+    try:
+        with Realm(kdc="heimdal") as realm:
+            assert len(takers) == 2
+            realm.kinit()
+    finally:
+        for taker in takers:
+            taker.close()
+
+
+def test_the_folder_is_named_by_the_variable(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv(heimdal.FOLDER_VARIABLE, str(tmp_path))
+    with pytest.raises(programs.MissingPrograms, match=r"remctl_toolkit\.testing\.heimdal FOLDER"):
+        Realm(kdc="heimdal").start()
+
+
+def test_what_is_unpacked_is_left_alone(tmp_path: Path) -> None:
+    found = heimdal.find_heimdal()
+    assert found is not None
+    for name in ("usr/lib/heimdal-servers/kdc", "usr/bin/kadmin.heimdal", "usr/lib/x/libkdc.so.2"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True)
+        path.touch()
+    env = {**os.environ, "PATH": "/nonexistent"}
+    command = [sys.executable, "-m", "remctl_toolkit.testing.heimdal"]
+    done = subprocess.run([*command, str(tmp_path)], env=env, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_the_command_says_how_it_is_used_and_what_failed(tmp_path: Path) -> None:
+    for name in ("apt-get", "apt-cache", "dpkg-query"):
+        tool = tmp_path / name
+        tool.write_text('#!/bin/sh\necho "no network today" >&2\nexit 100\n')
+        tool.chmod(0o755)
+    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    command = [sys.executable, "-m", "remctl_toolkit.testing.heimdal"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert done.returncode == os.EX_USAGE
+    assert "usage: python -m remctl_toolkit.testing.heimdal FOLDER" in done.stderr
+    folder = tmp_path / "folder"
+    done = subprocess.run([*command, str(folder)], env=env, capture_output=True, text=True)
+    assert done.returncode == os.EX_UNAVAILABLE
+    assert "no network today" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not folder.exists()
