@@ -1,0 +1,1 @@
+"""Heavy tests, run by hand or at night: each is a program of its own."""
