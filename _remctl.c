@@ -40,10 +40,13 @@ handle_new(PyObject *module)
     h = (Handle *) alloc(state->handle_type, 0);
     if (h == NULL)
         return NULL;
-    h->forks = fork_count();
     h->fd = -1;
-    pthread_mutex_init(&h->guard, NULL);
-    return h;
+    h->guarded = pthread_mutex_init(&h->guard, NULL) == 0;
+    h->forks = fork_count();
+    if (h->guarded)
+        return h;
+    Py_DECREF((PyObject *) h);
+    return (Handle *) PyErr_NoMemory();
 }
 
 /*
@@ -71,7 +74,8 @@ handle_dealloc(PyObject *self)
     PyObject_GC_UnTrack(self);
     if (h->forks == fork_count()) {
         handle_disconnect(h, !h->expecting);
-        pthread_mutex_destroy(&h->guard);
+        if (h->guarded)
+            pthread_mutex_destroy(&h->guard);
     } else
         close_inherited(h);
     free(h->ccache);
@@ -245,7 +249,7 @@ py_remctl_new(PyObject *module, PyObject *unused)
 static void
 fail_connect(Handle *h, PyObject *gaierror, const char *host, int port)
 {
-    PyObject *type, *value, *traceback, *number, *text;
+    PyObject *type, *value, *traceback, *number = NULL, *text = NULL;
     const char *reason = NULL;
     long code = 0;
 
@@ -253,27 +257,60 @@ fail_connect(Handle *h, PyObject *gaierror, const char *host, int port)
         return;
     PyErr_Fetch(&type, &value, &traceback);
     PyErr_NormalizeException(&type, &value, &traceback);
+    if (!PyErr_GivenExceptionMatches(type, PyExc_OSError)) {
+        PyErr_Restore(type, value, traceback); /* It could not be made. */
+        return;
+    }
     number = PyObject_GetAttrString(value, "errno");
-    text = PyObject_GetAttrString(value, "strerror");
+    if (number != NULL)
+        text = PyObject_GetAttrString(value, "strerror");
     if (number != NULL && PyLong_Check(number))
         code = PyLong_AsLong(number);
     else if (PyErr_GivenExceptionMatches(type, PyExc_TimeoutError))
         code = ETIMEDOUT;
-    if (text != NULL && PyUnicode_Check(text))
+    if (!PyErr_Occurred() && PyUnicode_Check(text))
         reason = PyUnicode_AsUTF8AndSize(text, NULL);
+    if (PyErr_ExceptionMatches(PyExc_MemoryError))
+        goto done;
+    PyErr_Clear();
     if (reason == NULL)
         reason = strerror((int) code);
-    PyErr_Clear();
     if (PyErr_GivenExceptionMatches(type, gaierror))
         handle_fail(h, EHOSTUNREACH, "unknown host %s: %s", host, reason);
     else
         handle_fail(h, (int) code, "cannot connect to %s (port %d): %s", host,
                     port, reason);
+
+done:
     Py_XDECREF(number);
     Py_XDECREF(text);
     Py_XDECREF(type);
     Py_XDECREF(value);
     Py_XDECREF(traceback);
+}
+
+/* Takes the descriptor out of a socket.  Returns -1, with the socket closed
+   and an exception set, if it cannot. */
+static int
+detach_socket(PyObject *socket)
+{
+    PyObject *type, *value, *traceback, *number, *done = NULL;
+    int fd = -1;
+
+    number = PyObject_CallMethod(socket, "fileno", NULL);
+    if (number != NULL)
+        fd = (int) PyLong_AsLong(number);
+    if (fd >= 0)
+        done = PyObject_CallMethod(socket, "detach", NULL);
+    if (done == NULL) {
+        fd = -1;
+        PyErr_Fetch(&type, &value, &traceback);
+        done = PyObject_CallMethod(socket, "close", NULL);
+        PyErr_Restore(type, value, traceback);
+    }
+    Py_XDECREF(number);
+    Py_XDECREF(done);
+    return fd;
 }
 
 /*
@@ -284,7 +321,7 @@ static int
 connect_host(Handle *h, const char *host, int port)
 {
     PyObject *socket = NULL, *gaierror = NULL, *timeout = NULL;
-    PyObject *connected = NULL, *descriptor = NULL;
+    PyObject *connected = NULL;
     int fd = -1;
 
     socket = PyImport_ImportModule("socket");
@@ -306,16 +343,13 @@ connect_host(Handle *h, const char *host, int port)
         fail_connect(h, gaierror, host, port);
         goto done;
     }
-    descriptor = PyObject_CallMethod(connected, "detach", NULL);
-    if (descriptor != NULL)
-        fd = (int) PyLong_AsLong(descriptor);
+    fd = detach_socket(connected);
 
 done:
     Py_XDECREF(socket);
     Py_XDECREF(gaierror);
     Py_XDECREF(timeout);
     Py_XDECREF(connected);
-    Py_XDECREF(descriptor);
     return fd;
 }
 
@@ -392,7 +426,7 @@ py_remctl_open_fd(PyObject *module, PyObject *args)
         PyErr_SetString(PyExc_ValueError, "host or principal is needed");
         return NULL;
     }
-    if (fcntl(fd, F_GETFD) < 0)
+    if (fcntl(fd, F_GETFD) < 0 && errno == EBADF)
         return PyErr_Format(PyExc_ValueError, "invalid descriptor: %d", fd);
     if ((h = enter_object(module, object)) == NULL)
         return NULL;
@@ -531,8 +565,10 @@ PyDoc_STRVAR(error_doc, "remctl_error($module, handle, /)\n--\n\n"
 static PyObject *
 error_text(Handle *h)
 {
-    const char *text = h->error != NULL ? h->error : "no error";
+    const char *text = h->error;
 
+    if (text == NULL)
+        text = h->error_number != 0 ? strerror(h->error_number) : "no error";
     return PyUnicode_DecodeUTF8(text, (Py_ssize_t) strlen(text), "replace");
 }
 
@@ -569,7 +605,7 @@ py_remctl_set_ccache(PyObject *module, PyObject *args)
     if (!success || (h->client == NULL && (h->client = remctl_new()) == NULL))
         PyErr_NoMemory();
     else if (!remctl_set_ccache(h->client, ccache))
-        success = handle_fail(h, 0, "%s", remctl_error(h->client));
+        success = handle_fail_client(h);
     return leave_with(h, success && !PyErr_Occurred());
 }
 
@@ -687,7 +723,7 @@ py_remctl(PyObject *module, PyObject *args)
 {
     const char *host, *principal;
     PyObject *sequence, *streams[2] = {NULL, NULL};
-    PyObject *error = NULL, *result = NULL;
+    PyObject *out = NULL, *err = NULL, *error = NULL, *result = NULL;
     struct command command = {0};
     Handle *h = NULL;
     long port;
@@ -708,13 +744,15 @@ py_remctl(PyObject *module, PyObject *args)
         Py_XDECREF(error);
         error = error_text(h);
     }
-    if (error != NULL)
-        result = Py_BuildValue("(ONNi)", error, collected(streams[0]),
-                               collected(streams[1]), status);
+    if (error != NULL && (out = collected(streams[0])) != NULL
+        && (err = collected(streams[1])) != NULL)
+        result = Py_BuildValue("(OOOi)", error, out, err, status);
 
 done:
     command_release(&command);
     Py_XDECREF(error);
+    Py_XDECREF(out);
+    Py_XDECREF(err);
     Py_XDECREF(streams[0]);
     Py_XDECREF(streams[1]);
     Py_XDECREF((PyObject *) h);
@@ -748,7 +786,10 @@ module_exec(PyObject *module)
 {
     State *state = PyModule_GetState(module);
 
-    watch_forks();
+    if (!watch_forks()) {
+        PyErr_NoMemory();
+        return -1;
+    }
     state->handle_type = (PyTypeObject *)
         PyType_FromModuleAndSpec(module, &handle_spec, NULL);
     if (state->handle_type == NULL)

@@ -845,6 +845,10 @@ def _failure(text: str, number: int, *, opening: bool = False) -> RemctlError:
         return RemctlBusyError(text)
     if number == errno.ENOTCONN:
         return RemctlDisconnectedError(text)
+    if number:  # This side has no descriptor or no thread left.
+        failure = RemctlConnectError(text) if opening else RemctlProtocolError(text)
+        failure.errno = number
+        return failure
     if opening:
         return RemctlAuthenticationError(text)
     network = text.startswith(("error sending", "error receiving"))

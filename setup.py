@@ -6,6 +6,8 @@ REMCTL_CFLAGS   compiler flags for libremctl, in place of what pkg-config says
 REMCTL_LIBS     linker flags for libremctl, in place of what pkg-config says
 REMCTL_WERROR   set to 1 to make every compiler warning an error
 REMCTL_FULL_API set to 1 to build for this one Python version, without the limited API
+REMCTL_FAULTS   folder of a generated header: a build for tests, in which every call can be made to
+                fail (see stress/faults)
 PKG_CONFIG      the pkg-config to ask, by default the one on PATH
 
 Flags are separated by spaces and quoted as in a shell. CC, CFLAGS and LDFLAGS work as in every
@@ -105,13 +107,19 @@ macros: list[tuple[str, str | None]] = [("REMCTL_BINDING_VERSION", f'"{binding_v
 if LIMITED_API:
     macros.append(("Py_LIMITED_API", "0x030B0000"))
 
+include_dirs = ["src"]
+if faults := os.environ.get("REMCTL_FAULTS"):
+    macros.append(("REMCTL_FAULTS", None))
+    include_dirs.append(faults)
+    compile_args.append("-Wno-unused-value")  # of a call that stands for itself, in a macro
+
 setup(
     ext_modules=[
         Extension(
             "_remctl",
             ["_remctl.c", *sorted(glob.glob("src/*.c"))],
             depends=sorted(glob.glob("src/*.h")),
-            include_dirs=["src"],
+            include_dirs=include_dirs,
             define_macros=macros,
             py_limited_api=LIMITED_API,
             extra_compile_args=[*compile_args, *flags("REMCTL_CFLAGS", "--cflags", "")],

@@ -62,19 +62,20 @@ count_fork(void)
     forget_thread();
 }
 
-static void
-register_count(void)
-{
-    pthread_atfork(NULL, NULL, count_fork);
-}
-
-/* Called whenever the extension is loaded. */
-void
+/* Called whenever the extension is loaded.  Returns whether it succeeded. */
+bool
 watch_forks(void)
 {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    static bool watching;
+    bool success;
 
-    pthread_once(&once, register_count);
+    pthread_mutex_lock(&lock);
+    if (!watching)
+        watching = pthread_atfork(NULL, NULL, count_fork) == 0;
+    success = watching;
+    pthread_mutex_unlock(&lock);
+    return success;
 }
 
 unsigned int
@@ -117,7 +118,8 @@ set_string(char **target, const char *text)
     return true;
 }
 
-/* Records why a call failed; number 0 means that only the text says so. */
+/* Records why a call failed; number 0 means that only the text says so.  Where
+   there is no memory for the text, the number says it. */
 bool
 handle_fail(Handle *h, int number, const char *format, ...)
 {
@@ -125,12 +127,41 @@ handle_fail(Handle *h, int number, const char *format, ...)
     va_list args;
 
     va_start(args, format);
-    if (vasprintf(&text, format, args) < 0)
+    if (vasprintf(&text, format, args) < 0) {
         text = NULL;
+        number = number != 0 ? number : ENOMEM;
+    }
     va_end(args);
     free(h->error);
     h->error = text;
     h->error_number = number;
+    return false;
+}
+
+/* For want of a thread.  A lack of memory is raised. */
+bool
+handle_fail_thread(Handle *h, int code)
+{
+    if (code == ENOMEM)
+        PyErr_NoMemory();
+    return handle_fail(h, code, "cannot start a thread: %s", strerror(code));
+}
+
+/* Takes over libremctl's reason for a failure.  A lack of memory, which may
+   have kept it from giving any, is raised. */
+bool
+handle_fail_client(Handle *h)
+{
+    const char *reason = remctl_error(h->client);
+    const char *memory = strerror(ENOMEM);
+    size_t length = strlen(reason), end = strlen(memory);
+
+    if (strcmp(reason, "no error") == 0
+        || (length >= end && strcmp(reason + length - end, memory) == 0))
+        PyErr_NoMemory();
+    handle_fail(h, 0, "%s", reason);
+    if (h->error == NULL)
+        PyErr_NoMemory();
     return false;
 }
 
@@ -228,13 +259,17 @@ handle_enter(Handle *h)
     return !closed && !busy;
 }
 
-void
+/* Takes over a socket that was opened. */
+bool
 set_socket(Handle *h, int fd)
 {
+    if (fstat(fd, &h->socket) < 0)
+        return handle_fail(h, errno, "cannot use the connection: %s",
+                           strerror(errno));
     h->fd = fd;
     h->low_water = 1;
     h->arrived = 0;
-    fstat(fd, &h->socket);
+    return true;
 }
 
 /* Whether the socket is still open: on some failures libremctl closes it. */
@@ -281,11 +316,11 @@ handle_leave(Handle *h)
         handle_disconnect(h, false);
 }
 
-/* Takes over libremctl's reason for a failure; the connection is lost. */
+/* For a failure of libremctl with which the connection is lost. */
 static bool
 fail_with_client(Handle *h)
 {
-    handle_fail(h, 0, "%s", remctl_error(h->client));
+    handle_fail_client(h);
     handle_disconnect(h, false);
     return false;
 }
@@ -326,13 +361,24 @@ adopt_protocol(Handle *h)
     head->host = h->host != NULL ? h->host : "";
 }
 
-static void
-tune_socket(int fd)
+/* A copy of the descriptor, as libremctl needs it; -1, with errno set, if
+   there can be none. */
+static int
+copy_socket(int fd)
 {
-    int on = 1;
+    int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    int flags = copy < 0 ? -1 : fcntl(copy, F_GETFL);
+    int on = 1, code;
 
-    fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK);
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    if (flags < 0 || fcntl(copy, F_SETFL, flags & ~O_NONBLOCK) < 0) {
+        code = errno;
+        if (copy >= 0)
+            close(copy);
+        errno = code;
+        return -1;
+    }
+    setsockopt(copy, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    return copy;
 }
 
 /* Opens a connection on a duplicate of the socket FD, which stays the
@@ -342,14 +388,13 @@ handle_open(Handle *h, const char *host, int fd, const char *principal)
 {
     if (!renew_client(h))
         return false;
-    fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    fd = copy_socket(fd);
     if (fd < 0) {
         handle_fail(h, errno, "cannot use the connection: %s",
                     strerror(errno));
         handle_disconnect(h, false);
         return false;
     }
-    tune_socket(fd);
     if (!helper_open(h, host, fd, principal)) {
         handle_disconnect(h, false);
         return false;

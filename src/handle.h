@@ -28,6 +28,10 @@
 
 #include <remctl.h>
 
+#ifdef REMCTL_FAULTS
+#    include "faults.h"
+#endif
+
 /* One octet of flags and four of length (remctl protocol, section 2). */
 #define TOKEN_HEADER 5
 
@@ -40,6 +44,7 @@ struct job;
 typedef struct {
     PyObject_HEAD
     unsigned int forks;    /* fork_count() in the process it belongs to. */
+    bool guarded;          /* The guard has been made. */
     pthread_mutex_t guard; /* For the next four; held for moments only. */
     bool busy;             /* A thread is inside a call. */
     bool closed;           /* remctl_close() was called. */
@@ -93,15 +98,17 @@ struct token_wait {
 
 /* handle.c */
 double monotonic(void);
-void watch_forks(void);
+bool watch_forks(void);
 unsigned int fork_count(void);
 bool handles_signals(void);
 bool set_string(char **target, const char *text);
-void set_socket(Handle *h, int fd);
+bool set_socket(Handle *h, int fd);
 bool owns_socket(const Handle *h);
 void close_client(struct remctl *client, int fd, bool polite);
 bool handle_fail(Handle *h, int number, const char *format, ...)
     __attribute__((__format__(printf, 3, 4)));
+bool handle_fail_thread(Handle *h, int code);
+bool handle_fail_client(Handle *h);
 bool handle_enter(Handle *h);
 void handle_leave(Handle *h);
 bool handle_open(Handle *h, const char *host, int fd, const char *principal);
@@ -122,7 +129,7 @@ bool helper_call(Handle *h, struct call *call);
 void helper_cancel(struct job *job);
 
 /* worker.c */
-int condition_init(pthread_cond_t *condition);
+int lock_init(pthread_mutex_t *mutex, pthread_cond_t *condition);
 void condition_wait(pthread_cond_t *condition, pthread_mutex_t *lock,
                     double seconds);
 int run_in_thread(void (*run)(void *), void *argument);

@@ -59,8 +59,7 @@ job_free(struct job *job)
 {
     if (job == NULL)
         return;
-    if (job->watch >= 0)
-        close(job->watch);
+    close(job->watch);
     pthread_cond_destroy(&job->changed);
     pthread_mutex_destroy(&job->lock);
     free(job->host);
@@ -72,6 +71,7 @@ static struct job *
 job_new(Handle *h, int fd)
 {
     struct job *job = calloc(1, sizeof(*job));
+    int code;
 
     if (job == NULL) {
         PyErr_NoMemory();
@@ -79,16 +79,17 @@ job_new(Handle *h, int fd)
     }
     job->client = h->client;
     job->fd = fd;
-    pthread_mutex_init(&job->lock, NULL);
-    condition_init(&job->changed);
     job->watch = fcntl(fd, F_DUPFD_CLOEXEC, 0);
-    if (job->watch < 0) {
+    if (job->watch < 0)
         handle_fail(h, errno, "cannot watch the connection: %s",
                     strerror(errno));
-        job_free(job);
-        return NULL;
-    }
-    return job;
+    else if ((code = lock_init(&job->lock, &job->changed)) != 0) {
+        handle_fail_thread(h, code);
+        close(job->watch);
+    } else
+        return job;
+    free(job);
+    return NULL;
 }
 
 /* What the other thread does. */
@@ -252,7 +253,7 @@ job_run(struct job *job, Handle *h)
         return NOT_STARTED;
     if ((code = run_in_thread(job_do, job)) != 0) {
         job_unregister(h);
-        handle_fail(h, code, "cannot start a thread: %s", strerror(code));
+        handle_fail_thread(h, code);
         return NOT_STARTED;
     }
     while (!over && !raised) {
@@ -307,10 +308,10 @@ helper_open(Handle *h, const char *host, int fd, const char *principal)
         return false;
     }
     if (job->opened)
-        set_socket(h, fd);
-    if (end == RETURNED && !job->opened)
-        handle_fail(h, 0, "%s", remctl_error(h->client));
-    success = end == RETURNED && job->opened;
+        success = set_socket(h, fd);
+    else if (end == RETURNED)
+        handle_fail_client(h);
+    success = success && end == RETURNED;
     if (success) {
         free(h->host);
         free(h->principal);

@@ -57,18 +57,25 @@ poll_time(const struct token_wait *wait)
     return seconds < 0 ? -1 : (int) (seconds * 1e3 + 0.999);
 }
 
+/* Sets how many octets must be there before the socket is said to be
+   readable. */
+static void
+set_low_water(Handle *h, int octets)
+{
+    if (octets != h->low_water)
+        setsockopt(h->fd, SOL_SOCKET, SO_RCVLOWAT, &octets, sizeof(octets));
+    h->low_water = octets;
+}
+
 /* Polls until NEED octets are there, or it is time for something else. */
 static enum wait_end
 poll_octets(struct token_wait *wait, Handle *h, size_t need)
 {
     struct pollfd poller = {.fd = h->fd, .events = POLLIN | POLLRDHUP};
-    int count, octets = (int) need, on = 1;
+    int count, on = 1;
     bool closed;
 
-    if (octets != h->low_water) {
-        setsockopt(h->fd, SOL_SOCKET, SO_RCVLOWAT, &octets, sizeof(octets));
-        h->low_water = octets;
-    }
+    set_low_water(h, (int) need);
 #ifdef TCP_QUICKACK
     /* The server's next segment waits for this acknowledgement (Nagle). */
     setsockopt(h->fd, IPPROTO_TCP, TCP_QUICKACK, &on, sizeof(on));
@@ -165,6 +172,7 @@ token_await(struct token_wait *wait, Handle *h)
     while ((need = octets_missing(wait, h)) > 0) {
         if (need == wait->polled && need > 1) {
             h->arrived = 0;
+            set_low_water(h, 1); /* Or a read() would not see the rest come. */
             return MAY_BLOCK;
         }
         if (wait->deadline > 0 && monotonic() >= wait->deadline)
@@ -184,9 +192,8 @@ token_await(struct token_wait *wait, Handle *h)
 void
 token_done(Handle *h)
 {
-    int one = 1;
-
-    if (h->low_water != 1 && h->protocol != 1)
-        setsockopt(h->fd, SOL_SOCKET, SO_RCVLOWAT, &one, sizeof(one));
-    h->low_water = 1;
+    if (h->protocol == 1)
+        h->low_water = 1; /* libremctl has closed the socket. */
+    else
+        set_low_water(h, 1);
 }

@@ -13,7 +13,9 @@
 #include <time.h>
 
 /* How long, in seconds, a thread is kept. */
-#define KEEP 1.0
+#ifndef KEEP
+#    define KEEP 1.0
+#endif
 
 /* Kerberos plugins run on the thread's stack. */
 #define STACK_SIZE (1024 * 1024)
@@ -28,18 +30,30 @@ struct worker {
 /* The one that is kept: whoever takes it away from here owns it. */
 static _Atomic(struct worker *) idle;
 
-int
+static int
 condition_init(pthread_cond_t *condition)
 {
     pthread_condattr_t attributes;
     int code;
 
-    pthread_condattr_init(&attributes);
+    if ((code = pthread_condattr_init(&attributes)) != 0)
+        return code;
 #ifndef __APPLE__
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
 #endif
     code = pthread_cond_init(condition, &attributes);
     pthread_condattr_destroy(&attributes);
+    return code;
+}
+
+/* Makes a mutex and its condition, or neither.  Returns 0 or an errno. */
+int
+lock_init(pthread_mutex_t *mutex, pthread_cond_t *condition)
+{
+    int code = pthread_mutex_init(mutex, NULL);
+
+    if (code == 0 && (code = condition_init(condition)) != 0)
+        pthread_mutex_destroy(mutex);
     return code;
 }
 
@@ -122,8 +136,9 @@ worker_start(struct worker *worker)
     sigset_t all, before;
     int code;
 
+    if ((code = pthread_attr_init(&attributes)) != 0)
+        return code;
     sigfillset(&all);
-    pthread_attr_init(&attributes);
     pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
     pthread_attr_setstacksize(&attributes, STACK_SIZE);
     pthread_sigmask(SIG_BLOCK, &all, &before);
@@ -153,9 +168,7 @@ run_in_thread(void (*run)(void *), void *argument)
         return ENOMEM;
     worker->run = run;
     worker->argument = argument;
-    pthread_mutex_init(&worker->lock, NULL);
-    if ((code = condition_init(&worker->wake)) != 0) {
-        pthread_mutex_destroy(&worker->lock);
+    if ((code = lock_init(&worker->lock, &worker->wake)) != 0) {
         free(worker);
         return code;
     }

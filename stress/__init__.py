@@ -1,1 +1,1 @@
-"""Heavy tests, which are run by hand or at night: fuzzing, and the soak. See docs/stress.md."""
+"""Heavy tests, run by hand or at night: each is a program of its own. See docs/stress.md."""

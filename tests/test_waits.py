@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import resource
 import signal
 import socket
 import sys
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +19,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from unittest import mock
 
+import _remctl
 import pytest
+from support import wire
 from support.fakeserver import FakeServer, Peer, in_turn, serve
 from support.proxy import TO_CLIENT, DeafListener, Proxy
 from support.subprocesses import in_child
@@ -622,6 +626,38 @@ def test_timeout_does_not_end_a_token_that_keeps_coming(receive_buffer: int | No
         start = a_timeout_from_now_on(connection)
         assert connection.run(COMMAND).stdout == bytes(50_000)
         check_outlasted(start)
+
+
+def queued(descriptor: int, queue: int) -> int:
+    """How many octets are in a queue of a socket: of the two, FIONREAD and TIOCOUTQ."""
+    return int.from_bytes(fcntl.ioctl(descriptor, queue, bytes(4)), sys.byteorder)
+
+
+def test_the_end_of_a_token_that_is_read_piecemeal_is_seen() -> None:
+    handle = _remctl.remctl_new()
+    _remctl.remctl_set_timeout(handle, LIMIT / 2)
+
+    def is_read(peer: Peer) -> bool:
+        underway = queued(peer.connection.fileno(), termios.TIOCOUTQ)
+        return underway == 0 and queued(handle.fd, termios.FIONREAD) == 0
+
+    def script(peer: Peer) -> None:
+        peer.accept()
+        peer.read_command()
+        token = wire.pack_token(0x44, peer.wrap(wire.pack_output(bytes(50_000))))
+        peer.send_raw(token[:-100])
+        eventually(lambda: is_read(peer))
+        peer.send_raw(token[-100:])  # Less than was waited for at the token's beginning.
+        peer.stall()
+
+    with FakeServer(os.environ["KRB5_KTNAME"], script) as server, socket.socket() as ours:
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        ours.connect(server.address)
+        assert _remctl.remctl_open_fd(handle, "localhost", ours.fileno())
+        assert _remctl.remctl_commandv(handle, [b"some", b"command"])
+        token = _remctl.remctl_output(handle)
+        assert token[:2] == ("output", bytes(50_000)), _remctl.remctl_error(handle)
+        _remctl.remctl_close(handle)
 
 
 def test_timeout_does_not_end_an_authentication_that_keeps_coming() -> None:

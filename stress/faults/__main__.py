@@ -1,0 +1,62 @@
+"""The command line of the faults: python -m stress.faults [SCENARIO ...].
+
+Exit status: 0 when every fault came out right, 1 when one did not, 2 when it could not be tried.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from .build import BuildError, build
+from .scan import ROOT, spared
+
+sys.path.insert(0, str(ROOT / "tests"))
+
+from remctl_toolkit.testing import Realm
+
+from .driver import examine
+from .scenarios import SCENARIOS
+from .servers import servers
+
+
+def main(arguments: list[str]) -> int:
+    """Build, try all faults of all scenarios, and print what was found."""
+    parser = argparse.ArgumentParser(prog="python -m stress.faults")
+    parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help="these, not all")
+    parser.add_argument("--list", action="store_true", help="list the scenarios and exit")
+    options = parser.parse_args(arguments)
+    if options.list:
+        print("\n".join(SCENARIOS))
+        return 0
+    total = wrong = 0
+    failed: set[str] = set()
+    with tempfile.TemporaryDirectory() as name:
+        try:
+            build(Path(name))
+        except BuildError as error:
+            print(error, file=sys.stderr)
+            return 2
+        with Realm() as realm, realm.environ(), servers(realm.keytab) as ports:
+            for scenario in options.scenarios or SCENARIOS:
+                start = time.monotonic()
+                report = examine(Path(name), scenario, ports)
+                spent = time.monotonic() - start
+                print(f"{scenario:42} {len(report.sites):4} faults {spent:6.1f} s", flush=True)
+                for fault, finding in report.found:
+                    print(f"    {fault}: {finding}", flush=True)
+                total += len(report.sites)
+                failed.update(report.sites)
+                wrong += len(report.found)
+    print(f"{total} faults, {wrong} found wrong")
+    if not options.scenarios and (missed := spared(failed)):
+        print("never made to fail:", *missed, sep="\n    ")
+        return 1
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,82 @@
+"""Build the extension so that its calls can be made to fail, away from the checkout's own."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+from .calls import FALLIBLE, Failure
+from .scan import ROOT, calls, complaints, sources
+
+LIBRARY = "libfaults.so"
+HEADER = "faults_calls.h"
+
+
+class BuildError(Exception):
+    """The tables do not fit the sources, or the compiler failed."""
+
+
+def expression(failure: Failure) -> str:
+    """Write down what a call gives that fails."""
+    steps = []
+    if failure.errno:
+        steps.append(f"errno = {failure.errno}")
+    if failure.raises:
+        steps.append(f"PyErr_SetNone(PyExc_{failure.raises})")
+    return ", ".join([*steps, failure.value])
+
+
+def macro(name: str, failure: Failure) -> str:
+    """Write the macro that stands before a function."""
+    # By its address: in Python's headers some names are macros themselves.
+    real = f"real_{name}" if failure.by_address else name
+    lines = [
+        f"#undef {name}",
+        f"#define {name}(...) \\",
+        f'    (faults_hit("{name}", __FILE__, __LINE__) \\',
+        f"         ? ({expression(failure)}) : {real}(__VA_ARGS__))",
+    ]
+    if failure.by_address:
+        lines.insert(
+            0, f"static __typeof__({name}) *const real_{name} __attribute__((unused)) = {name};"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def header() -> str:
+    """Write the header, or raise BuildError where the tables do not fit the sources."""
+    wrong = complaints(calls(path.read_text(encoding="utf-8") for path in sources(ROOT)))
+    if wrong:
+        raise BuildError("\n".join(wrong))
+    return "\n".join(macro(name, failure) for name, failure in FALLIBLE.items())
+
+
+def run(command: list[str], **environment: str) -> None:
+    """Run a compiler, which says nothing unless it fails."""
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise BuildError(f"{shlex.join(command)}:\n{done.stdout}")
+
+
+def build(folder: Path) -> None:
+    """Put the extension and the library to preload into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / HEADER).write_text(header(), encoding="utf-8")
+    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC"))
+    source = str(Path(__file__).with_name("faults.c"))
+    options = ["-Wall", "-Wextra", "-Werror", "-g", "-O1", "-fPIC", "-shared", "-pthread"]
+    run([*compiler, *options, source, "-o", str(folder / LIBRARY), "-ldl"])
+    places = ["--build-lib", str(folder), "--build-temp", str(folder / "temp")]
+    run([sys.executable, "setup.py", "build_ext", *places], REMCTL_FAULTS=str(folder))

@@ -1,0 +1,137 @@
+"""Which calls of the C sources can fail and how, and which cannot and why.
+
+`FALLIBLE` says how each of them is made to fail, and what may come of it.  Every call that is
+found in the sources must stand in one of the tables; `scan.py` sees to that.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+MEMORY = "MemoryError"
+SAME = "same"  # what comes out without the fault
+
+# A reason without details: there was no memory for more.
+SHORT = "Connection refused|timed out|No route|not supported|Invalid argument|not connected"
+
+
+class Failure(NamedTuple):
+    """How a function fails.
+
+    `value` is a C expression, what the function returns then.  `raises` is the Python exception
+    that it sets, and `errno` the errno.  `outcomes` is what may come of it: the name of an
+    exception, SAME, or a pattern that the text of the error matches.
+    """
+
+    value: str
+    raises: str = ""
+    errno: str = ""
+    outcomes: tuple[str, ...] = (MEMORY,)
+    by_address: bool = True
+
+
+NULL = Failure("NULL", raises=MEMORY)
+MINUS = Failure("-1", raises=MEMORY)
+ZERO = Failure("0", raises=MEMORY)
+NOTHING = Failure("(void) 0", raises=MEMORY)
+NO_BLOCK = Failure("NULL")
+
+# A socket option or a look at a queue: what they are for is speed, or has a substitute.
+PASSES = Failure("-1", errno="ENOBUFS", outcomes=(SAME,))
+
+FALLIBLE = {
+    # Python's
+    "PyArg_ParseTuple": ZERO,
+    "PyBytes_FromStringAndSize": NULL,
+    "PyErr_CheckSignals": Failure(
+        "-1", raises="KeyboardInterrupt", outcomes=("KeyboardInterrupt",)
+    ),
+    "PyErr_Format": NULL,
+    "PyErr_NormalizeException": Failure("faults_replace(__VA_ARGS__)"),
+    "PyErr_SetString": NOTHING,
+    "PyFloat_FromDouble": NULL,
+    "PyImport_ImportModule": NULL,
+    "PyLong_AsLong": MINUS,
+    "PyMem_Calloc": NO_BLOCK,
+    "PyModule_AddStringConstant": MINUS,
+    "PyModule_AddType": MINUS,
+    "PyObject_CallMethod": NULL,
+    "PyObject_GetAttrString": NULL,
+    "PyObject_GetBuffer": MINUS,
+    "PySequence_Tuple": NULL,
+    "PyTuple_GetItem": NULL,
+    "PyTuple_New": NULL,
+    "PyTuple_Size": MINUS,
+    "PyType_FromModuleAndSpec": NULL,
+    "PyUnicode_AsUTF8AndSize": NULL,
+    "PyUnicode_DecodeUTF8": NULL,
+    "PyUnicode_FromFormat": NULL,
+    "PyUnicode_FromString": NULL,
+    "Py_BuildValue": NULL,
+    "alloc": NULL._replace(by_address=False),  # a type's tp_alloc, in a variable of that name
+    # libc's
+    "calloc": Failure("NULL", errno="ENOMEM"),
+    "fcntl": Failure(
+        "-1",
+        errno="EMFILE",
+        outcomes=(SAME, "cannot (use|watch) the connection: "),
+    ),
+    "fstat": Failure("-1", errno="EIO", outcomes=(SAME, "cannot use the connection: ")),
+    "getsockopt": PASSES,
+    "ioctl": PASSES,
+    "poll": Failure("-1", errno="ENOMEM", outcomes=(SAME,)),
+    "pthread_atfork": Failure("ENOMEM"),
+    "pthread_attr_init": Failure("ENOMEM"),
+    "pthread_attr_setstacksize": Failure("EINVAL", outcomes=(SAME,)),
+    "pthread_cond_init": Failure("EAGAIN", outcomes=("cannot start a thread: ",)),
+    "pthread_condattr_init": Failure("ENOMEM"),
+    "pthread_create": Failure("EAGAIN", outcomes=("cannot start a thread: ",)),
+    "pthread_mutex_init": Failure("ENOMEM"),
+    "recv": Failure("-1", errno="ENOBUFS", outcomes=(SAME, "unexpected end of file")),
+    "setsockopt": PASSES,
+    "strdup": Failure("NULL", errno="ENOMEM"),
+    "vasprintf": Failure("-1", errno="ENOMEM", outcomes=(MEMORY, SAME, SHORT)),
+    # libremctl's
+    "remctl_commandv": NO_BLOCK._replace(value="0"),
+    "remctl_new": NO_BLOCK,
+    "remctl_noop": NO_BLOCK._replace(value="0"),
+    "remctl_open_fd": NO_BLOCK._replace(value="faults_open(__VA_ARGS__)"),
+    "remctl_output": NO_BLOCK,
+    "remctl_set_ccache": NO_BLOCK._replace(value="0"),
+}
+
+# libremctl's own allocations, whatever function asked for them.  Where it describes an error of
+# GSS-API, and cannot, it leaves out a part of the text.
+FROM_LIBREMCTL = (SAME, MEMORY, r"GSS-API error|\(null\), ")
+
+NEVER_FAIL = {
+    "returns a flag, or what is there already": """
+        PyBool_FromLong PyErr_ExceptionMatches PyErr_GivenExceptionMatches PyErr_Occurred
+        PyLong_Check PyModuleDef_Init PyModule_GetState PyObject_TypeCheck
+        PyType_GetSlot PyUnicode_Check Py_NewRef Py_TYPE
+    """,
+    "gives back, forgets or keeps": """
+        PyBuffer_Release PyErr_Clear PyErr_Fetch PyErr_NoMemory PyErr_Restore PyMem_Free
+        PyObject_GC_UnTrack Py_CLEAR Py_DECREF Py_VISIT Py_XDECREF free release remctl_close
+    """,
+    "is for the compiler": "PyDoc_STRVAR _Atomic offsetof va_end va_start",
+    "computes": """
+        atomic_compare_exchange_strong atomic_exchange ntohl memchr memcpy memset sigaddset
+        sigemptyset sigfillset sigismember snprintf strcmp strerror strlen remctl_error
+    """,
+    "fails only if it is called wrongly": """
+        clock_gettime getpid pthread_attr_destroy pthread_attr_setdetachstate pthread_cond_destroy
+        pthread_cond_signal pthread_cond_timedwait pthread_cond_timedwait_relative_np
+        pthread_cond_wait pthread_condattr_destroy pthread_condattr_setclock pthread_main_np
+        pthread_mutex_destroy pthread_mutex_lock pthread_mutex_unlock pthread_sigmask
+        sigaction sigpending sigwait syscall
+    """,
+    "has done its work, whatever it returns": "close shutdown",
+}
+
+# What no scenario makes fail: the call, the function that it stands in, and why.
+UNREACHED = {
+    ("PyErr_SetString", "handle_enter"): "one of the two is for a forked process",
+    ("PyObject_CallMethod", "detach_socket"): "one of the three comes after another failure",
+    ("ioctl", "socket_activity"): "for systems without TCP_INFO",
+}

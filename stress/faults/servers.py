@@ -1,0 +1,56 @@
+"""The servers that the scenarios talk to; they run in the parent, where no call is made to fail."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+from support.fakeserver import ClientGone, Command, FakeServer, Peer, Refusal, Result, serve
+from support.proxy import SilentServer, refused_port
+
+
+def answer(command: Command) -> Result:
+    """Do what the scenarios' commands say."""
+    match command:
+        case [b"both", *_]:
+            return b"out\n", b"err\n", 0
+        case [b"status", number]:
+            return b"", b"", int(number)
+        case [b"count", data]:
+            return b"%d" % len(data), b"", 0
+        case [b"size", number]:
+            return bytes(int(number)), b"", 0
+        case [b"refuse", *_]:
+            raise Refusal(6, "Access denied")
+    raise ClientGone("told to hang up")
+
+
+def serve_once(peer: Peer) -> None:
+    """Answer one command and hang up."""
+    peer.accept()
+    peer.read_command()
+    peer.send_status(6)
+
+
+def serve_never(peer: Peer) -> None:
+    """Take a command and say nothing."""
+    peer.accept()
+    peer.read_command()
+    peer.stall()
+
+
+@contextlib.contextmanager
+def servers(keytab: str | os.PathLike[str]) -> Iterator[dict[str, int]]:
+    """Run them all: of each protocol, refused, silent, brief (hangs up), mute (never answers)."""
+    with contextlib.ExitStack() as stack:
+        behaved = serve(handler=answer)
+        running = {
+            str(protocol): FakeServer(keytab, behaved, protocol=protocol) for protocol in (1, 2, 3)
+        }
+        running["brief"] = FakeServer(keytab, serve_once)
+        running["mute"] = FakeServer(keytab, serve_never)
+        ports = {name: stack.enter_context(server).port for name, server in running.items()}
+        ports["silent"] = stack.enter_context(SilentServer()).port
+        ports["refused"] = stack.enter_context(refused_port())
+        yield ports
