@@ -876,9 +876,11 @@ class Remctl:
                 RemctlTimeoutError, RemctlDisconnectedError for sending.
         """
         self._check_opened()
-        checked = _Command(command, input)
+        self._start(_Command(command, input))
+
+    def _start(self, command: _Command) -> None:
         with self._lock:
-            self._send(checked)
+            self._send(command)
 
     def _send(self, command: _Command) -> _remctl.Handle:
         target = self._check_opened()
@@ -920,6 +922,23 @@ class Remctl:
         self._check_opened()
         with self._lock:
             return _token(self._receive(self._connected()))
+
+    def missing(self) -> int:
+        """Return how many octets have to arrive, at least, before `output()` returns at once.
+
+        For event loops: 0 says that reading a token does not wait.  Otherwise the descriptor, see
+        `fileno()`, is reported as readable when that many have arrived (Linux), or one has.  The
+        exception is a token too large for the socket's buffer: then the answer is 0 as soon as
+        the buffer is full, and `output()` waits for the rest.
+
+        Raises:
+            RemctlNotOpenedError: no connection was opened, or it was closed.
+            RemctlDisconnectedError: it was lost.
+        """
+        self._check_opened()
+        with self._lock:
+            missing: int = self._call(_remctl.remctl_missing, self._connected())
+        return missing
 
     def _receive(self, handle: _remctl.Handle) -> tuple[Any, ...]:
         fields: tuple[Any, ...] = self._call(_remctl.remctl_output, handle)
@@ -996,28 +1015,22 @@ class Remctl:
             RemctlError: see `command()` and `output()`.
             OSError: a file could not be written; the connection was closed.
         """
-        _check_file(stdout, "stdout")
-        _check_file(stderr, "stderr")
+        collector = _Collector(stdout, stderr)
         self._check_opened()
-        return self._run(_Command(command, input), stdout, stderr)
+        return self._run(_Command(command, input), collector)
 
-    def _run(
-        self, command: _Command, stdout: _Writable | None, stderr: _Writable | None
-    ) -> RemctlSimpleResult:
+    def _run(self, command: _Command, collector: _Collector) -> RemctlSimpleResult:
         with self._lock:
             start = time.monotonic()
             handle = self._send(command)
-            result = self._collect(handle, stdout, stderr)
+            result = self._collect(handle, collector)
             milliseconds = (time.monotonic() - start) * 1000
         _log("%s: status %d in %.1f ms", command, result.status, milliseconds)
         return result
 
-    def _collect(
-        self, handle: _remctl.Handle, stdout: _Writable | None, stderr: _Writable | None
-    ) -> RemctlSimpleResult:
+    def _collect(self, handle: _remctl.Handle, collector: _Collector) -> RemctlSimpleResult:
         """Read a command's output to the end."""
-        out, err = _Sink(stdout), _Sink(stderr)
-        write: tuple[Any, ...] = (None, out.write, err.write)
+        write = collector.write
         receive = _remctl.remctl_output
         try:
             while True:
@@ -1035,11 +1048,11 @@ class Remctl:
                 raise self._refusal(output, code)
         except BaseException as error:
             if isinstance(error, RemctlError):
-                error.partial = RemctlSimpleResult(out.octets(), err.octets())
+                error.partial = collector.result()
             if handle.expecting and self._handle is handle:
                 self._drop()
             raise
-        return RemctlSimpleResult(out.octets(), err.octets(), status)
+        return collector.result(status)
 
     def _refusal(self, text: bytes | None, code: int | None) -> RemctlServerError:
         error = RemctlServerError((text or b"").decode("utf-8", "replace"))
@@ -1163,6 +1176,24 @@ class _Sink:
         return self._memory.getvalue() or None
 
 
+class _Collector:
+    """Makes a result of a command's output.
+
+    Attributes:
+        write: by stream, a function that takes the next octets.
+    """
+
+    def __init__(self, stdout: _Writable | None, stderr: _Writable | None) -> None:
+        _check_file(stdout, "stdout")
+        _check_file(stderr, "stderr")
+        self._stdout, self._stderr = _Sink(stdout), _Sink(stderr)
+        self.write: tuple[Any, ...] = (None, self._stdout.write, self._stderr.write)
+
+    def result(self, status: int | None = None) -> RemctlSimpleResult:
+        """Return what there is so far."""
+        return RemctlSimpleResult(self._stdout.octets(), self._stderr.octets(), status)
+
+
 # -- The simple interface -------------------------------------------------------------------------
 
 
@@ -1196,11 +1227,10 @@ def remctl(
     """
     port = _check_port(port)
     checked = _Command(command, input)
-    _check_file(stdout, "stdout")
-    _check_file(stderr, "stderr")
+    collector = _Collector(stdout, stderr)
     connection = Remctl(timeout=timeout, ccache=ccache, source_ip=source_ip)
     try:
         connection.open(host, port, principal)
-        return connection._run(checked, stdout, stderr)
+        return connection._run(checked, collector)
     finally:
         connection.close()

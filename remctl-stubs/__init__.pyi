@@ -4,7 +4,17 @@ import os
 from collections.abc import Generator, Iterable
 from enum import IntEnum
 from types import TracebackType
-from typing import ClassVar, Final, Literal, NamedTuple, Protocol, Self, TypeAlias, type_check_only
+from typing import (
+    Any,
+    ClassVar,
+    Final,
+    Literal,
+    NamedTuple,
+    Protocol,
+    Self,
+    TypeAlias,
+    type_check_only,
+)
 
 __all__ = [
     "LEGACY_PORT",
@@ -111,6 +121,15 @@ class RemctlSimpleResult:
     def __eq__(self, other: object) -> bool: ...
     __hash__: ClassVar[None]  # type: ignore[assignment]
 
+# For remctl_toolkit alone.
+class _Command:
+    def __init__(self, command: Iterable[_Argument], input: _Input | None = None) -> None: ...
+
+class _Collector:
+    write: tuple[Any, ...]
+    def __init__(self, stdout: _BinaryFile | None, stderr: _BinaryFile | None) -> None: ...
+    def result(self, status: int | None = None) -> RemctlSimpleResult: ...
+
 class Remctl:
     def __init__(
         self,
@@ -130,7 +149,9 @@ class Remctl:
     ) -> None: ...
     def close(self) -> None: ...
     def command(self, command: Iterable[_Argument], *, input: _Input | None = None) -> None: ...
+    def _start(self, command: _Command) -> None: ...
     def output(self) -> RemctlOutput: ...
+    def missing(self) -> int: ...
     def tokens(self) -> Generator[RemctlOutput]: ...
     def stream(
         self, command: Iterable[_Argument], *, input: _Input | None = None

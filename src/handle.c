@@ -326,12 +326,23 @@ adopt_protocol(Handle *h)
     head->host = h->host != NULL ? h->host : "";
 }
 
+/* libremctl takes EAGAIN for the end of the stream.  An event loop that watches
+   the descriptor (libuv does) may have set this for all who share the socket. */
+static void
+make_blocking(int fd)
+{
+    int flags = fcntl(fd, F_GETFL);
+
+    if (flags & O_NONBLOCK)
+        fcntl(fd, F_SETFL, flags & ~O_NONBLOCK);
+}
+
 static void
 tune_socket(int fd)
 {
     int on = 1;
 
-    fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK);
+    make_blocking(fd);
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 }
 
@@ -381,6 +392,7 @@ run_noop(struct call *call, struct remctl *client)
 static bool
 call_in_helper(Handle *h, struct call *call)
 {
+    make_blocking(h->fd);
     if (helper_call(h, call))
         return true;
     handle_disconnect(h, false);
@@ -466,6 +478,16 @@ handle_output(Handle *h)
     else if (h->protocol == 1)
         h->fd = -1; /* libremctl has closed it, and kept the status. */
     return output;
+}
+
+/* How many octets have to arrive, at least, before handle_output() returns at
+   once. */
+size_t
+handle_missing(Handle *h)
+{
+    if (h->client == NULL || h->fd < 0 || !h->expecting)
+        return 0;
+    return token_missing(h);
 }
 
 /*
