@@ -929,15 +929,16 @@ class Remctl:
         For event loops: 0 says that reading a token does not wait.  Otherwise the descriptor, see
         `fileno()`, is reported as readable when that many have arrived (Linux), or one has.  The
         exception is a token too large for the socket's buffer: then the answer is 0 as soon as
-        the buffer is full, and `output()` waits for the rest.
+        the buffer is full, and `output()` waits for the rest.  Where the connection is lost,
+        `output()` says so at once: 0.
 
         Raises:
             RemctlNotOpenedError: no connection was opened, or it was closed.
-            RemctlDisconnectedError: it was lost.
         """
         self._check_opened()
         with self._lock:
-            missing: int = self._call(_remctl.remctl_missing, self._connected())
+            handle = self._handle
+            missing: int = 0 if handle is None else self._call(_remctl.remctl_missing, handle)
         return missing
 
     def _receive(self, handle: _remctl.Handle) -> tuple[Any, ...]:

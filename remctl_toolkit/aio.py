@@ -329,7 +329,9 @@ class AsyncRemctl:
 
     def missing(self) -> int:
         """Return how many octets `output()` has to wait for; see `remctl.Remctl.missing()`."""
-        return self._connected().missing()
+        if self._target is None:
+            self._connected()
+        return self._session.missing() if self._session.opened else 0
 
     async def __aenter__(self) -> Self:
         if self._target is not None and not self._session.opened:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import io
 import logging
 import os
 import selectors
 import socket
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -454,6 +456,14 @@ def test_a_timeout_holds_at_once_and_zero_clears_it(remctl_realm: Realm) -> None
             session.output()
 
 
+@contextlib.contextmanager
+def select_readable(session: remctl.Remctl) -> Iterator[Callable[[float], bool]]:
+    """What tells whether a session becomes readable within some seconds."""
+    with selectors.DefaultSelector() as selector:
+        selector.register(session, selectors.EVENT_READ)
+        yield lambda seconds: bool(selector.select(seconds))
+
+
 def test_an_event_loop_can_wait_for_output(session: remctl.Remctl) -> None:
     session.command(["test", "echo", "hello"])
     with selectors.DefaultSelector() as selector:
@@ -463,6 +473,71 @@ def test_an_event_loop_can_wait_for_output(session: remctl.Remctl) -> None:
         assert token.output == b"hello\n"
         assert selector.select(10), "what follows is seen, too"
     assert all_tokens(session)[-1].status == 0
+
+
+def test_missing_tells_whether_output_would_wait(remctl_realm: Realm) -> None:
+    go_on = [threading.Event() for _ in range(4)]
+
+    def in_pieces(peer: Peer) -> None:
+        peer.accept()
+        peer.read_command()
+        output = wire.pack_output(b"hello")
+        token = wire.pack_token(wire.Flag.DATA | wire.Flag.PROTOCOL, peer.wrap(output))
+        pieces = (token[:3], token[3:10], token[10:])
+        for event, piece in zip(go_on[:3], pieces, strict=True):
+            event.wait(10)
+            peer.send_raw(piece)
+        go_on[3].wait(10)
+        sizes.append(len(token))
+
+    sizes: list[int] = []
+    with FakeServer(remctl_realm.keytab, in_pieces) as server, connect(server) as session:
+        assert session.missing() == 0, "no command is running"
+        session.command(["test"])
+        assert session.missing() == 5, "a header"
+        go_on[0].set()
+        eventually(lambda: session.missing() == 2)
+        go_on[1].set()
+        eventually(lambda: session.missing() > 2)
+        rest = session.missing()
+        with select_readable(session) as is_readable:
+            assert not is_readable(0), "what is there is not enough"
+            go_on[2].set()
+            assert is_readable(10)
+        assert session.missing() == 0
+        assert session.output().output == b"hello"
+        assert session.missing() == 5
+        go_on[3].set()
+        eventually(lambda: session.missing() == 0)
+        with pytest.raises(remctl.RemctlDisconnectedError):
+            session.output()
+        assert session.missing() == 0, "output() says at once that the connection is lost"
+        session.close()
+        with pytest.raises(remctl.RemctlNotOpenedError):
+            session.missing()
+    assert sizes == [10 + rest]
+
+
+def test_missing_leaves_a_token_that_is_too_large_for_the_buffer_to_output(
+    remctl_realm: Realm,
+) -> None:
+    large = bytes(60_000)
+
+    def answer(command: list[bytes]) -> tuple[bytes, bytes, int]:
+        return large, b"", 0
+
+    with (
+        FakeServer(remctl_realm.keytab, serve(handler=answer)) as server,
+        connect(server) as session,
+    ):
+        with socket.socket(fileno=os.dup(session.fileno())) as twin:
+            twin.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        session.command(["test"])
+        eventually(lambda: session.missing() == 0)
+        output = b""
+        while (token := session.output()).type == "output":
+            output += token.output or b""
+        assert output == large
 
 
 def test_an_event_loop_sees_a_small_token_after_one_that_came_in_pieces(
