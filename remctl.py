@@ -64,6 +64,7 @@ __all__ = [
     "RemctlAuthenticationError",
     "RemctlBusyError",
     "RemctlConnectError",
+    "RemctlCredentials",
     "RemctlDisconnectedError",
     "RemctlError",
     "RemctlErrorCode",
@@ -375,6 +376,17 @@ def _check_source_ip(source: str) -> str:
     raise ValueError(f"source address must be an IP address, not a host name: {source!r}")
 
 
+def _check_credentials(
+    credentials: RemctlCredentials | None, ccache: object
+) -> RemctlCredentials | None:
+    if credentials is not None:
+        if not callable(getattr(credentials, "ccache", None)):
+            raise TypeError(f"credentials must have ccache(): {type(credentials).__name__} has not")
+        if ccache is not None:
+            raise ValueError("credentials and ccache exclude each other")
+    return credentials
+
+
 def _check_timeout(timeout: float) -> float:
     if isinstance(timeout, bool) or not isinstance(timeout, int | float):
         raise TypeError(f"timeout must be a number of seconds: {timeout!r}")
@@ -507,6 +519,28 @@ class _Patience:
         return min(left, _SLICE)
 
 
+def _in_thread(function: Callable[[], Any], patience: _Patience) -> Any:
+    """Call a function that nothing can interrupt; when patience ends, it is left alone."""
+    answer: list[Any] = []
+    answered = allocate_lock()
+    answered.acquire()
+
+    def call() -> None:
+        try:
+            answer.extend((function(), None))
+        except BaseException as error:
+            answer.extend((None, error))
+        answered.release()
+
+    start_new_thread(call, ())
+    while not answered.acquire(timeout=patience.slice()):
+        pass
+    result, error = answer
+    if error is not None:
+        raise error
+    return result
+
+
 def _look_up(host: str, port: int, patience: _Patience) -> list[Any]:
     """Return the addresses of a host, as getaddrinfo() does, but interruptibly."""
     import socket
@@ -519,23 +553,18 @@ def _look_up(host: str, port: int, patience: _Patience) -> list[Any]:
             pass  # A name all the same.
 
     # A resolver that does not answer can be left alone, but not interrupted.
-    answer: list[list[Any] | Exception] = []
-    asked = allocate_lock()
-    asked.acquire()
+    addresses: list[Any] = _in_thread(
+        lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM), patience
+    )
+    return addresses
 
-    def ask() -> None:
-        try:
-            answer.append(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-        except Exception as error:
-            answer.append(error)
-        asked.release()
 
-    start_new_thread(ask, ())
-    while not asked.acquire(timeout=patience.slice()):
-        pass
-    if isinstance(answer[0], Exception):
-        raise answer[0]
-    return answer[0]
+def _get_ccache(credentials: RemctlCredentials, patience: _Patience) -> str:
+    """Have credentials name a cache with good tickets."""
+    try:
+        return _check_ccache(_in_thread(credentials.ccache, patience))
+    except TimeoutError:
+        raise RemctlTimeoutError("timed out waiting for credentials") from None
 
 
 def _connect_address(
@@ -637,6 +666,21 @@ def _failure(text: str, number: int, *, opening: bool = False) -> RemctlError:
 # -- The full interface ---------------------------------------------------------------------------
 
 
+class RemctlCredentials:
+    """What to give as ``credentials=``: anything that has this method.
+
+    `remctl_toolkit.credentials` has some that get and renew tickets with a keytab.
+    """
+
+    def ccache(self) -> str:
+        """Return the name of a credential cache with tickets that are good now.
+
+        Called, in a thread of its own, each time a connection is about to be opened; it may take
+        its time, and several threads may call it at once.  What it raises, the open raises.
+        """
+        raise NotImplementedError
+
+
 class Remctl:
     """A connection to a remctl server, for any number of commands one after the other.
 
@@ -658,6 +702,8 @@ class Remctl:
         timeout: seconds the network may be silent, see `set_timeout()`; None is for ever.
         ccache: the credential cache, see `set_ccache()`; None is the default one.
         source_ip: the address to connect from, see `set_source_ip()`; None is any.
+        credentials: names the credential cache anew for each `open()`, see `RemctlCredentials`; in
+            place of `ccache`.
 
     Raises:
         TypeError, ValueError: an argument cannot be right.
@@ -673,6 +719,7 @@ class Remctl:
         timeout: float | None = None,
         ccache: str | os.PathLike[str] | None = None,
         source_ip: str | None = None,
+        credentials: RemctlCredentials | None = None,
     ) -> None:
         self._handle: _remctl.Handle | None = None
         self._target: _Target | None = None
@@ -684,6 +731,7 @@ class Remctl:
         self._applied_timeout = 0.0  # What the handle has.
         self._ccache = None if ccache is None else _check_ccache(ccache)
         self._source_ip = None if source_ip is None else _check_source_ip(source_ip)
+        self._credentials = _check_credentials(credentials, ccache)
         if host:
             self.open(host, port, principal)
 
@@ -705,6 +753,7 @@ class Remctl:
         if not _remctl.remctl_set_ccache(probe, name):
             raise self._failed(RemctlError(_remctl.remctl_error(probe)))
         self._ccache = name
+        self._credentials = None
 
     def set_source_ip(self, source: str) -> None:
         """Connect from an address in every later `open()`.
@@ -796,8 +845,12 @@ class Remctl:
             return self._target is target and self._handle is handle
 
         try:
-            if self._ccache is not None:
-                self._call(_remctl.remctl_set_ccache, handle, self._ccache)
+            ccache = self._ccache
+            if self._credentials is not None:
+                patience = _Patience(self._timeout, wanted)
+                ccache = _get_ccache(self._credentials, patience)
+            if ccache is not None:
+                self._call(_remctl.remctl_set_ccache, handle, ccache)
             connection = _connect_any_port(host, port, self._source_ip, self._timeout, wanted)
             start = time.monotonic()
             with connection:
@@ -1210,11 +1263,12 @@ def remctl(
     timeout: float | None = None,
     ccache: str | os.PathLike[str] | None = None,
     source_ip: str | None = None,
+    credentials: RemctlCredentials | None = None,
 ) -> RemctlSimpleResult:
     """Connect to a host, run one command and close: a `Remctl`, used once.
 
     Args:
-        host, port, principal, timeout, ccache, source_ip: see `Remctl`.
+        host, port, principal, timeout, ccache, source_ip, credentials: see `Remctl`.
         command, input, stdout, stderr: see `Remctl.run()`.
 
     Returns:
@@ -1229,7 +1283,9 @@ def remctl(
     port = _check_port(port)
     checked = _Command(command, input)
     collector = _Collector(stdout, stderr)
-    connection = Remctl(timeout=timeout, ccache=ccache, source_ip=source_ip)
+    connection = Remctl(
+        timeout=timeout, ccache=ccache, source_ip=source_ip, credentials=credentials
+    )
     try:
         connection.open(host, port, principal)
         return connection._run(checked, collector)

@@ -25,6 +25,7 @@ __all__ = [
     "RemctlAuthenticationError",
     "RemctlBusyError",
     "RemctlConnectError",
+    "RemctlCredentials",
     "RemctlDisconnectedError",
     "RemctlError",
     "RemctlErrorCode",
@@ -121,6 +122,9 @@ class RemctlSimpleResult:
     def __eq__(self, other: object) -> bool: ...
     __hash__: ClassVar[None]  # type: ignore[assignment]
 
+class RemctlCredentials(Protocol):
+    def ccache(self) -> str: ...
+
 # For remctl_toolkit alone.
 class _Command:
     def __init__(self, command: Iterable[_Argument], input: _Input | None = None) -> None: ...
@@ -140,6 +144,7 @@ class Remctl:
         timeout: float | None = None,
         ccache: str | os.PathLike[str] | None = None,
         source_ip: str | None = None,
+        credentials: RemctlCredentials | None = None,
     ) -> None: ...
     def set_ccache(self, ccache: str | os.PathLike[str]) -> None: ...
     def set_source_ip(self, source: str) -> None: ...
@@ -190,4 +195,5 @@ def remctl(
     timeout: float | None = None,
     ccache: str | os.PathLike[str] | None = None,
     source_ip: str | None = None,
+    credentials: RemctlCredentials | None = None,
 ) -> RemctlSimpleResult: ...

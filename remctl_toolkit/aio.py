@@ -77,7 +77,7 @@ class AsyncRemctl:
     belongs to the event loop it was first used in.
 
     Args:
-        host, port, principal, timeout, ccache, source_ip: see `remctl.Remctl`.
+        host, port, principal, timeout, ccache, source_ip, credentials: see `remctl.Remctl`.
 
     Raises:
         TypeError, ValueError: an argument cannot be right.
@@ -92,11 +92,13 @@ class AsyncRemctl:
         timeout: float | None = None,
         ccache: str | os.PathLike[str] | None = None,
         source_ip: str | None = None,
+        credentials: remctl.RemctlCredentials | None = None,
     ) -> None:
         self._settings: dict[str, Any] = {
             "timeout": timeout,
             "ccache": ccache,
             "source_ip": source_ip,
+            "credentials": credentials,
         }
         self._target: _Target | None = (host, port, principal) if host else None
         # Each is used until it is dropped; a thread may be at work in it a moment longer.
@@ -111,6 +113,7 @@ class AsyncRemctl:
         """Use a credential cache in every later `open()`; see `remctl.Remctl.set_ccache()`."""
         self._session.set_ccache(ccache)
         self._settings["ccache"] = ccache
+        self._settings["credentials"] = None
 
     def set_source_ip(self, source: str) -> None:
         """Connect from an address in every later `open()`; see `remctl.Remctl.set_source_ip()`."""
@@ -469,9 +472,15 @@ async def aremctl(
     timeout: float | None = None,  # noqa: ASYNC109  # how long the network may be silent
     ccache: str | os.PathLike[str] | None = None,
     source_ip: str | None = None,
+    credentials: remctl.RemctlCredentials | None = None,
 ) -> RemctlSimpleResult:
     """Connect to a host, run one command and close; see `remctl.remctl()`."""
-    settings: dict[str, Any] = {"timeout": timeout, "ccache": ccache, "source_ip": source_ip}
+    settings: dict[str, Any] = {
+        "timeout": timeout,
+        "ccache": ccache,
+        "source_ip": source_ip,
+        "credentials": credentials,
+    }
     connection = AsyncRemctl(host, port, principal, **settings)
     try:
         return await connection.run(command, input=input, stdout=stdout, stderr=stderr)

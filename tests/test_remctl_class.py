@@ -581,3 +581,72 @@ def test_leaving_a_stream_that_was_never_read_leaves_the_session_usable(
 def test_a_result_without_a_status_does_not_pass_for_success() -> None:
     with pytest.raises(remctl.RemctlStatusError, match=r"^command did not get to its end$"):
         remctl.RemctlSimpleResult(b"some output").check()
+
+
+# Credentials
+
+
+class Named:
+    """Credentials that name a cache, or do something else when asked to."""
+
+    def __init__(self, answer: Callable[[], str]) -> None:
+        self.answer = answer
+        self.asked = 0
+
+    def ccache(self) -> str:
+        self.asked += 1
+        return self.answer()
+
+
+def test_credentials_name_the_cache_for_each_open(
+    remctl_realm: Realm, remctl_server: RemctldServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    credentials = Named(lambda: remctl_realm.ccache)
+    monkeypatch.setenv("KRB5CCNAME", "FILE:/nowhere")
+    with connect(remctl_server, credentials=credentials) as session:
+        assert session.run(["test", "echo"]).status == 0
+        assert session.run(["test", "echo"]).status == 0
+        assert credentials.asked == 1
+        session.open("localhost", remctl_server.port)
+        assert credentials.asked == 2
+    result = remctl.remctl(
+        "localhost", remctl_server.port, command=["test", "echo"], credentials=credentials
+    )
+    assert (result.status, credentials.asked) == (0, 3)
+
+
+def test_what_credentials_raise_the_open_raises(remctl_server: RemctldServer) -> None:
+    def fail() -> str:
+        raise remctl.RemctlAuthenticationError("no tickets to be had")
+
+    with pytest.raises(remctl.RemctlAuthenticationError, match="no tickets") as caught:
+        connect(remctl_server, credentials=Named(fail))
+    assert caught.value.host == "localhost"
+
+
+def test_credentials_that_take_too_long_are_left_alone(remctl_server: RemctldServer) -> None:
+    go_on = threading.Event()
+
+    def wait() -> str:
+        go_on.wait(20)
+        return ""
+
+    with pytest.raises(remctl.RemctlTimeoutError, match="timed out waiting for credentials"):
+        connect(remctl_server, credentials=Named(wait), timeout=SILENCE)
+    go_on.set()
+
+
+def test_credentials_must_be_some_and_the_only_ones(remctl_realm: Realm) -> None:
+    with pytest.raises(TypeError, match=r"^credentials must have ccache\(\): str has not$"):
+        remctl.Remctl(credentials="keytab")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"^credentials and ccache exclude each other$"):
+        remctl.Remctl(credentials=Named(str), ccache="FILE:/nowhere")
+
+
+def test_setting_a_cache_takes_the_place_of_credentials(
+    remctl_realm: Realm, remctl_server: RemctldServer
+) -> None:
+    session = remctl.Remctl(credentials=Named(lambda: "FILE:/nowhere"))
+    session.set_ccache(remctl_realm.ccache)
+    with session:
+        session.open("localhost", remctl_server.port)
