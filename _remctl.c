@@ -545,6 +545,25 @@ py_remctl_output(PyObject *module, PyObject *object)
     return result;
 }
 
+PyDoc_STRVAR(missing_doc,
+             "remctl_missing($module, handle, /)\n--\n\n"
+             "Return how many octets have to arrive, at least, before\n"
+             "remctl_output() returns at once: 0 if it does so now.\n\n"
+             "poll() reports the descriptor as readable when they have.");
+
+static PyObject *
+py_remctl_missing(PyObject *module, PyObject *object)
+{
+    Handle *h = enter_object(module, object);
+    size_t missing;
+
+    if (h == NULL)
+        return NULL;
+    missing = handle_missing(h);
+    handle_leave(h);
+    return PyLong_FromSize_t(missing);
+}
+
 PyDoc_STRVAR(noop_doc,
              "remctl_noop($module, handle, /)\n--\n\n"
              "Send a NOOP and read the answer; return whether it came.\n\n"
@@ -771,6 +790,7 @@ static PyMethodDef methods[] = {
     {"remctl_command", py_remctl_command, METH_VARARGS, command_doc},
     {"remctl_commandv", py_remctl_commandv, METH_VARARGS, commandv_doc},
     {"remctl_output", py_remctl_output, METH_O, output_doc},
+    {"remctl_missing", py_remctl_missing, METH_O, missing_doc},
     {"remctl_noop", py_remctl_noop, METH_O, noop_doc},
     {"remctl_error", py_remctl_error, METH_O, error_doc},
     {"remctl_set_ccache", py_remctl_set_ccache, METH_VARARGS, set_ccache_doc},

@@ -64,6 +64,7 @@ __all__ = [
     "RemctlAuthenticationError",
     "RemctlBusyError",
     "RemctlConnectError",
+    "RemctlCredentials",
     "RemctlDisconnectedError",
     "RemctlError",
     "RemctlErrorCode",
@@ -374,6 +375,17 @@ def _check_source_ip(source: str) -> str:
             continue
         return source
     raise ValueError(f"source address must be an IP address, not a host name: {source!r}")
+
+
+def _check_credentials(
+    credentials: RemctlCredentials | None, ccache: object
+) -> RemctlCredentials | None:
+    if credentials is not None:
+        if not callable(getattr(credentials, "ccache", None)):
+            raise TypeError(f"credentials must have ccache(): {type(credentials).__name__} has not")
+        if ccache is not None:
+            raise ValueError("credentials and ccache exclude each other")
+    return credentials
 
 
 def _check_timeout(timeout: float) -> float:
@@ -726,6 +738,28 @@ class _Patience:
         return min(left, _SLICE)
 
 
+def _in_thread(function: Callable[[], Any], patience: _Patience) -> Any:
+    """Call a function that nothing can interrupt; when patience ends, it is left alone."""
+    answer: list[Any] = []
+    answered = allocate_lock()
+    answered.acquire()
+
+    def call() -> None:
+        try:
+            answer.extend((function(), None))
+        except BaseException as error:
+            answer.extend((None, error))
+        answered.release()
+
+    start_new_thread(call, ())
+    while not answered.acquire(timeout=patience.slice()):
+        pass
+    result, error = answer
+    if error is not None:
+        raise error
+    return result
+
+
 def _look_up(host: str, port: int, patience: _Patience) -> list[Any]:
     """Return the addresses of a host, as getaddrinfo() does, but interruptibly."""
     import socket
@@ -738,23 +772,18 @@ def _look_up(host: str, port: int, patience: _Patience) -> list[Any]:
             pass  # A name all the same.
 
     # A resolver that does not answer can be left alone, but not interrupted.
-    answer: list[list[Any] | Exception] = []
-    asked = allocate_lock()
-    asked.acquire()
+    addresses: list[Any] = _in_thread(
+        lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM), patience
+    )
+    return addresses
 
-    def ask() -> None:
-        try:
-            answer.append(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-        except Exception as error:
-            answer.append(error)
-        asked.release()
 
-    start_new_thread(ask, ())
-    while not asked.acquire(timeout=patience.slice()):
-        pass
-    if isinstance(answer[0], Exception):
-        raise answer[0]
-    return answer[0]
+def _get_ccache(credentials: RemctlCredentials, patience: _Patience) -> str:
+    """Have credentials name a cache with good tickets."""
+    try:
+        return _check_ccache(_in_thread(credentials.ccache, patience))
+    except TimeoutError:
+        raise RemctlTimeoutError("timed out waiting for credentials") from None
 
 
 def _connect_address(
@@ -860,6 +889,21 @@ def _failure(text: str, number: int, *, opening: bool = False) -> RemctlError:
 # -- The full interface ---------------------------------------------------------------------------
 
 
+class RemctlCredentials:
+    """What to give as ``credentials=``: anything that has this method.
+
+    `remctl_toolkit.credentials` has some that get and renew tickets with a keytab.
+    """
+
+    def ccache(self) -> str:
+        """Return the name of a credential cache with tickets that are good now.
+
+        Called, in a thread of its own, each time a connection is about to be opened; it may take
+        its time, and several threads may call it at once.  What it raises, the open raises.
+        """
+        raise NotImplementedError
+
+
 class Remctl:
     """A connection to a remctl server, for any number of commands one after the other.
 
@@ -881,6 +925,8 @@ class Remctl:
         timeout: seconds the network may be silent, see `set_timeout()`; None is for ever.
         ccache: the credential cache, see `set_ccache()`; None is the default one.
         source_ip: the address to connect from, see `set_source_ip()`; None is any.
+        credentials: names the credential cache anew for each `open()`, see `RemctlCredentials`; in
+            place of `ccache`.
 
     Raises:
         TypeError, ValueError: an argument cannot be right.
@@ -896,6 +942,7 @@ class Remctl:
         timeout: float | None = None,
         ccache: str | os.PathLike[str] | None = None,
         source_ip: str | None = None,
+        credentials: RemctlCredentials | None = None,
     ) -> None:
         self._handle: _remctl.Handle | None = None
         self._target: _Target | None = None
@@ -907,6 +954,7 @@ class Remctl:
         self._applied_timeout = 0.0  # What the handle has.
         self._ccache = None if ccache is None else _check_ccache(ccache)
         self._source_ip = None if source_ip is None else _check_source_ip(source_ip)
+        self._credentials = _check_credentials(credentials, ccache)
         if host:
             self.open(host, port, principal)
 
@@ -928,6 +976,7 @@ class Remctl:
         if not _remctl.remctl_set_ccache(probe, name):
             raise self._failed(RemctlError(_remctl.remctl_error(probe)))
         self._ccache = name
+        self._credentials = None
 
     def set_source_ip(self, source: str) -> None:
         """Connect from an address in every later `open()`.
@@ -1019,8 +1068,12 @@ class Remctl:
             return self._target is target and self._handle is handle
 
         try:
-            if self._ccache is not None:
-                self._call(_remctl.remctl_set_ccache, handle, self._ccache)
+            ccache = self._ccache
+            if self._credentials is not None:
+                patience = _Patience(self._timeout, wanted)
+                ccache = _get_ccache(self._credentials, patience)
+            if ccache is not None:
+                self._call(_remctl.remctl_set_ccache, handle, ccache)
             connection = _connect_any_port(host, port, self._source_ip, self._timeout, wanted)
             start = time.monotonic()
             with connection:
@@ -1103,11 +1156,13 @@ class Remctl:
 
     def _command(self, command: Iterable[Any], input: _Octets | str | None) -> _remctl.Handle:
         self._check_opened()
-        checked = _Command(command, input)
+        return self._start(_Command(command, input))
+
+    def _start(self, command: _Command) -> _remctl.Handle:
         handle = None
         try:
             with self._lock:
-                handle = self._send(checked)
+                handle = self._send(command)
                 return handle
         except BaseException:
             self._abandon(handle)
@@ -1176,6 +1231,24 @@ class Remctl:
             if handle is not None and self._handle is handle:
                 self._drop()
             raise
+
+    def missing(self) -> int:
+        """Return how many octets have to arrive, at least, before `output()` returns at once.
+
+        For event loops: 0 says that reading a token does not wait.  Otherwise the descriptor, see
+        `fileno()`, is reported as readable when that many have arrived (Linux), or one has.  The
+        exception is a token too large for the socket's buffer: then the answer is 0 as soon as
+        the buffer is full, and `output()` waits for the rest.  Where the connection is lost,
+        `output()` says so at once: 0.
+
+        Raises:
+            RemctlNotOpenedError: no connection was opened, or it was closed.
+        """
+        self._check_opened()
+        with self._lock:
+            handle = self._handle
+            missing: int = 0 if handle is None else self._call(_remctl.remctl_missing, handle)
+        return missing
 
     def _receive(self, handle: _remctl.Handle) -> tuple[Any, ...]:
         fields: tuple[Any, ...] = self._call(_remctl.remctl_output, handle)
@@ -1257,20 +1330,17 @@ class Remctl:
             RemctlError: see `command()` and `output()`.
             OSError: a file could not be written; the connection was closed.
         """
-        _check_file(stdout, "stdout")
-        _check_file(stderr, "stderr")
+        collector = _Collector(stdout, stderr)
         self._check_opened()
-        return self._run(_Command(command, input), stdout, stderr)
+        return self._run(_Command(command, input), collector)
 
-    def _run(
-        self, command: _Command, stdout: _Writable | None, stderr: _Writable | None
-    ) -> RemctlSimpleResult:
+    def _run(self, command: _Command, collector: _Collector) -> RemctlSimpleResult:
         with self._lock:
             start = time.monotonic()
             handle = None
             try:
                 handle = self._send(command)
-                result = self._collect(handle, stdout, stderr)
+                result = self._collect(handle, collector)
             except BaseException:
                 self._abandon(handle)
                 raise
@@ -1278,12 +1348,9 @@ class Remctl:
         _log("%s: status %d in %.1f ms", command, result.status, milliseconds)
         return result
 
-    def _collect(
-        self, handle: _remctl.Handle, stdout: _Writable | None, stderr: _Writable | None
-    ) -> RemctlSimpleResult:
+    def _collect(self, handle: _remctl.Handle, collector: _Collector) -> RemctlSimpleResult:
         """Read a command's output to the end."""
-        out, err = _Sink(stdout), _Sink(stderr)
-        write: tuple[Any, ...] = (None, out.write, err.write)
+        write = collector.write
         receive = _remctl.remctl_output
         try:
             while True:
@@ -1301,9 +1368,9 @@ class Remctl:
                 raise self._refusal(output, code)
         except BaseException as error:
             if isinstance(error, RemctlError):
-                error.partial = RemctlSimpleResult(out.octets(), err.octets())
+                error.partial = collector.result()
             raise
-        return RemctlSimpleResult(out.octets(), err.octets(), status)
+        return collector.result(status)
 
     def _refusal(self, text: bytes | None, code: int | None) -> RemctlServerError:
         error = RemctlServerError((text or b"").decode("utf-8", "replace"))
@@ -1427,6 +1494,24 @@ class _Sink:
         return self._memory.getvalue() or None
 
 
+class _Collector:
+    """Makes a result of a command's output.
+
+    Attributes:
+        write: by stream, a function that takes the next octets.
+    """
+
+    def __init__(self, stdout: _Writable | None, stderr: _Writable | None) -> None:
+        _check_file(stdout, "stdout")
+        _check_file(stderr, "stderr")
+        self._stdout, self._stderr = _Sink(stdout), _Sink(stderr)
+        self.write: tuple[Any, ...] = (None, self._stdout.write, self._stderr.write)
+
+    def result(self, status: int | None = None) -> RemctlSimpleResult:
+        """Return what there is so far."""
+        return RemctlSimpleResult(self._stdout.octets(), self._stderr.octets(), status)
+
+
 # -- The simple interface -------------------------------------------------------------------------
 
 
@@ -1442,11 +1527,12 @@ def remctl(
     timeout: float | None = None,
     ccache: str | os.PathLike[str] | None = None,
     source_ip: str | None = None,
+    credentials: RemctlCredentials | None = None,
 ) -> RemctlSimpleResult:
     """Connect to a host, run one command and close: a `Remctl`, used once.
 
     Args:
-        host, port, principal, timeout, ccache, source_ip: see `Remctl`.
+        host, port, principal, timeout, ccache, source_ip, credentials: see `Remctl`.
         command, input, stdout, stderr: see `Remctl.run()`.
 
     Returns:
@@ -1460,11 +1546,12 @@ def remctl(
     """
     port = _check_port(port)
     checked = _Command(command, input)
-    _check_file(stdout, "stdout")
-    _check_file(stderr, "stderr")
-    connection = Remctl(timeout=timeout, ccache=ccache, source_ip=source_ip)
+    collector = _Collector(stdout, stderr)
+    connection = Remctl(
+        timeout=timeout, ccache=ccache, source_ip=source_ip, credentials=credentials
+    )
     try:
         connection.open(host, port, principal)
-        return connection._run(checked, stdout, stderr)
+        return connection._run(checked, collector)
     finally:
         connection.close()

@@ -4,7 +4,17 @@ import os
 from collections.abc import Generator, Iterable
 from enum import IntEnum
 from types import TracebackType
-from typing import ClassVar, Final, Literal, NamedTuple, Protocol, Self, TypeAlias, type_check_only
+from typing import (
+    Any,
+    ClassVar,
+    Final,
+    Literal,
+    NamedTuple,
+    Protocol,
+    Self,
+    TypeAlias,
+    type_check_only,
+)
 
 __all__ = [
     "LEGACY_PORT",
@@ -15,6 +25,7 @@ __all__ = [
     "RemctlAuthenticationError",
     "RemctlBusyError",
     "RemctlConnectError",
+    "RemctlCredentials",
     "RemctlDisconnectedError",
     "RemctlError",
     "RemctlErrorCode",
@@ -111,6 +122,18 @@ class RemctlSimpleResult:
     def __eq__(self, other: object) -> bool: ...
     __hash__: ClassVar[None]  # type: ignore[assignment]
 
+class RemctlCredentials(Protocol):
+    def ccache(self) -> str: ...
+
+# For remctl_toolkit alone.
+class _Command:
+    def __init__(self, command: Iterable[_Argument], input: _Input | None = None) -> None: ...
+
+class _Collector:
+    write: tuple[Any, ...]
+    def __init__(self, stdout: _BinaryFile | None, stderr: _BinaryFile | None) -> None: ...
+    def result(self, status: int | None = None) -> RemctlSimpleResult: ...
+
 class Remctl:
     def __init__(
         self,
@@ -121,6 +144,7 @@ class Remctl:
         timeout: float | None = None,
         ccache: str | os.PathLike[str] | None = None,
         source_ip: str | None = None,
+        credentials: RemctlCredentials | None = None,
     ) -> None: ...
     def set_ccache(self, ccache: str | os.PathLike[str]) -> None: ...
     def set_source_ip(self, source: str) -> None: ...
@@ -130,7 +154,9 @@ class Remctl:
     ) -> None: ...
     def close(self) -> None: ...
     def command(self, command: Iterable[_Argument], *, input: _Input | None = None) -> None: ...
+    def _start(self, command: _Command) -> None: ...
     def output(self) -> RemctlOutput: ...
+    def missing(self) -> int: ...
     def tokens(self) -> Generator[RemctlOutput]: ...
     def stream(
         self, command: Iterable[_Argument], *, input: _Input | None = None
@@ -169,4 +195,5 @@ def remctl(
     timeout: float | None = None,
     ccache: str | os.PathLike[str] | None = None,
     source_ip: str | None = None,
+    credentials: RemctlCredentials | None = None,
 ) -> RemctlSimpleResult: ...

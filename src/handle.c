@@ -361,19 +361,31 @@ adopt_protocol(Handle *h)
     head->host = h->host != NULL ? h->host : "";
 }
 
+/* libremctl takes EAGAIN for the end of the stream.  An event loop that watches
+   the descriptor (libuv does) may have set this for all who share the socket. */
+static bool
+make_blocking(int fd)
+{
+    int flags = fcntl(fd, F_GETFL);
+
+    if (flags >= 0 && (flags & O_NONBLOCK))
+        flags = fcntl(fd, F_SETFL, flags & ~O_NONBLOCK);
+    return flags >= 0;
+}
+
 /* A copy of the descriptor, as libremctl needs it; -1, with errno set, if
    there can be none. */
 static int
 copy_socket(int fd)
 {
     int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
-    int flags = copy < 0 ? -1 : fcntl(copy, F_GETFL);
     int on = 1, code;
 
-    if (flags < 0 || fcntl(copy, F_SETFL, flags & ~O_NONBLOCK) < 0) {
+    if (copy < 0)
+        return -1;
+    if (!make_blocking(copy)) {
         code = errno;
-        if (copy >= 0)
-            close(copy);
+        close(copy);
         errno = code;
         return -1;
     }
@@ -426,6 +438,7 @@ run_noop(struct call *call, struct remctl *client)
 static bool
 call_in_helper(Handle *h, struct call *call)
 {
+    make_blocking(h->fd);
     if (helper_call(h, call))
         return true;
     handle_disconnect(h, false);
@@ -508,6 +521,16 @@ handle_output(Handle *h)
     else if (h->protocol == 1)
         h->fd = -1; /* libremctl has closed it, and kept the status. */
     return output;
+}
+
+/* How many octets have to arrive, at least, before handle_output() returns at
+   once. */
+size_t
+handle_missing(Handle *h)
+{
+    if (h->client == NULL || h->fd < 0 || !h->expecting)
+        return 0;
+    return token_missing(h);
 }
 
 /*

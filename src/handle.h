@@ -114,6 +114,7 @@ void handle_leave(Handle *h);
 bool handle_open(Handle *h, const char *host, int fd, const char *principal);
 bool handle_send(Handle *h, const struct iovec *command, size_t count);
 const struct remctl_output *handle_output(Handle *h);
+size_t handle_missing(Handle *h);
 bool handle_noop(Handle *h);
 void handle_disconnect(Handle *h, bool polite);
 void handle_close(Handle *h);
@@ -121,6 +122,7 @@ void handle_close(Handle *h);
 /* token.c */
 void token_start(struct token_wait *wait, const Handle *h);
 enum wait_end token_await(struct token_wait *wait, Handle *h);
+size_t token_missing(Handle *h);
 void token_done(Handle *h);
 
 /* helper.c */

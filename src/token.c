@@ -67,13 +67,11 @@ set_low_water(Handle *h, int octets)
     h->low_water = octets;
 }
 
-/* Polls until NEED octets are there, or it is time for something else. */
-static enum wait_end
-poll_octets(struct token_wait *wait, Handle *h, size_t need)
+/* Has poll() report the descriptor when NEED octets are there. */
+static void
+expect_octets(Handle *h, size_t need)
 {
-    struct pollfd poller = {.fd = h->fd, .events = POLLIN | POLLRDHUP};
-    int count, on = 1;
-    bool closed;
+    int on = 1;
 
     set_low_water(h, (int) need);
 #ifdef TCP_QUICKACK
@@ -81,6 +79,17 @@ poll_octets(struct token_wait *wait, Handle *h, size_t need)
     setsockopt(h->fd, IPPROTO_TCP, TCP_QUICKACK, &on, sizeof(on));
 #endif
     (void) on;
+}
+
+/* Polls until NEED octets are there, or it is time for something else. */
+static enum wait_end
+poll_octets(struct token_wait *wait, Handle *h, size_t need)
+{
+    struct pollfd poller = {.fd = h->fd, .events = POLLIN | POLLRDHUP};
+    int count;
+    bool closed;
+
+    expect_octets(h, need);
     pthread_mutex_lock(&h->guard);
     closed = h->closed;
     h->polling = !closed;
@@ -186,6 +195,27 @@ token_await(struct token_wait *wait, Handle *h)
             return end;
     }
     return wait->asks ? MAY_BLOCK : READY;
+}
+
+/*
+ * How many octets have to arrive, at least, before reading does not block; 0 if
+ * none.  poll() reports the descriptor then, and not before.
+ */
+size_t
+token_missing(Handle *h)
+{
+    struct pollfd poller = {.fd = h->fd, .events = POLLIN | POLLRDHUP};
+    struct token_wait wait = {.deadline = 0};
+    size_t need = octets_missing(&wait, h);
+
+    if (need == 0)
+        return 0;
+    expect_octets(h, need);
+    /* They may have come meanwhile.  If poll() says so and they are not there,
+       the token does not fit: a helper has to read it piecemeal. */
+    if (poll(&poller, 1, 0) > 0)
+        return 0;
+    return (need > 1 ? need : TOKEN_HEADER) - (size_t) wait.arrived;
 }
 
 /* Lets poll() in an event loop report the first octet of a token again. */

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import io
 import logging
 import os
 import selectors
 import socket
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -454,6 +456,14 @@ def test_a_timeout_holds_at_once_and_zero_clears_it(remctl_realm: Realm) -> None
             session.output()
 
 
+@contextlib.contextmanager
+def select_readable(session: remctl.Remctl) -> Iterator[Callable[[float], bool]]:
+    """What tells whether a session becomes readable within some seconds."""
+    with selectors.DefaultSelector() as selector:
+        selector.register(session, selectors.EVENT_READ)
+        yield lambda seconds: bool(selector.select(seconds))
+
+
 def test_an_event_loop_can_wait_for_output(session: remctl.Remctl) -> None:
     session.command(["test", "echo", "hello"])
     with selectors.DefaultSelector() as selector:
@@ -463,6 +473,71 @@ def test_an_event_loop_can_wait_for_output(session: remctl.Remctl) -> None:
         assert token.output == b"hello\n"
         assert selector.select(10), "what follows is seen, too"
     assert all_tokens(session)[-1].status == 0
+
+
+def test_missing_tells_whether_output_would_wait(remctl_realm: Realm) -> None:
+    go_on = [threading.Event() for _ in range(4)]
+
+    def in_pieces(peer: Peer) -> None:
+        peer.accept()
+        peer.read_command()
+        output = wire.pack_output(b"hello")
+        token = wire.pack_token(wire.Flag.DATA | wire.Flag.PROTOCOL, peer.wrap(output))
+        pieces = (token[:3], token[3:10], token[10:])
+        for event, piece in zip(go_on[:3], pieces, strict=True):
+            event.wait(10)
+            peer.send_raw(piece)
+        go_on[3].wait(10)
+        sizes.append(len(token))
+
+    sizes: list[int] = []
+    with FakeServer(remctl_realm.keytab, in_pieces) as server, connect(server) as session:
+        assert session.missing() == 0, "no command is running"
+        session.command(["test"])
+        assert session.missing() == 5, "a header"
+        go_on[0].set()
+        eventually(lambda: session.missing() == 2)
+        go_on[1].set()
+        eventually(lambda: session.missing() > 2)
+        rest = session.missing()
+        with select_readable(session) as is_readable:
+            assert not is_readable(0), "what is there is not enough"
+            go_on[2].set()
+            assert is_readable(10)
+        assert session.missing() == 0
+        assert session.output().output == b"hello"
+        assert session.missing() == 5
+        go_on[3].set()
+        eventually(lambda: session.missing() == 0)
+        with pytest.raises(remctl.RemctlDisconnectedError):
+            session.output()
+        assert session.missing() == 0, "output() says at once that the connection is lost"
+        session.close()
+        with pytest.raises(remctl.RemctlNotOpenedError):
+            session.missing()
+    assert sizes == [10 + rest]
+
+
+def test_missing_leaves_a_token_that_is_too_large_for_the_buffer_to_output(
+    remctl_realm: Realm,
+) -> None:
+    large = bytes(60_000)
+
+    def answer(command: list[bytes]) -> tuple[bytes, bytes, int]:
+        return large, b"", 0
+
+    with (
+        FakeServer(remctl_realm.keytab, serve(handler=answer)) as server,
+        connect(server) as session,
+    ):
+        with socket.socket(fileno=os.dup(session.fileno())) as twin:
+            twin.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        session.command(["test"])
+        eventually(lambda: session.missing() == 0)
+        output = b""
+        while (token := session.output()).type == "output":
+            output += token.output or b""
+        assert output == large
 
 
 def test_an_event_loop_sees_a_small_token_after_one_that_came_in_pieces(
@@ -506,3 +581,72 @@ def test_leaving_a_stream_that_was_never_read_leaves_the_session_usable(
 def test_a_result_without_a_status_does_not_pass_for_success() -> None:
     with pytest.raises(remctl.RemctlStatusError, match=r"^command did not get to its end$"):
         remctl.RemctlSimpleResult(b"some output").check()
+
+
+# Credentials
+
+
+class Named:
+    """Credentials that name a cache, or do something else when asked to."""
+
+    def __init__(self, answer: Callable[[], str]) -> None:
+        self.answer = answer
+        self.asked = 0
+
+    def ccache(self) -> str:
+        self.asked += 1
+        return self.answer()
+
+
+def test_credentials_name_the_cache_for_each_open(
+    remctl_realm: Realm, remctl_server: RemctldServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    credentials = Named(lambda: remctl_realm.ccache)
+    monkeypatch.setenv("KRB5CCNAME", "FILE:/nowhere")
+    with connect(remctl_server, credentials=credentials) as session:
+        assert session.run(["test", "echo"]).status == 0
+        assert session.run(["test", "echo"]).status == 0
+        assert credentials.asked == 1
+        session.open("localhost", remctl_server.port)
+        assert credentials.asked == 2
+    result = remctl.remctl(
+        "localhost", remctl_server.port, command=["test", "echo"], credentials=credentials
+    )
+    assert (result.status, credentials.asked) == (0, 3)
+
+
+def test_what_credentials_raise_the_open_raises(remctl_server: RemctldServer) -> None:
+    def fail() -> str:
+        raise remctl.RemctlAuthenticationError("no tickets to be had")
+
+    with pytest.raises(remctl.RemctlAuthenticationError, match="no tickets") as caught:
+        connect(remctl_server, credentials=Named(fail))
+    assert caught.value.host == "localhost"
+
+
+def test_credentials_that_take_too_long_are_left_alone(remctl_server: RemctldServer) -> None:
+    go_on = threading.Event()
+
+    def wait() -> str:
+        go_on.wait(20)
+        return ""
+
+    with pytest.raises(remctl.RemctlTimeoutError, match="timed out waiting for credentials"):
+        connect(remctl_server, credentials=Named(wait), timeout=SILENCE)
+    go_on.set()
+
+
+def test_credentials_must_be_some_and_the_only_ones(remctl_realm: Realm) -> None:
+    with pytest.raises(TypeError, match=r"^credentials must have ccache\(\): str has not$"):
+        remctl.Remctl(credentials="keytab")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"^credentials and ccache exclude each other$"):
+        remctl.Remctl(credentials=Named(str), ccache="FILE:/nowhere")
+
+
+def test_setting_a_cache_takes_the_place_of_credentials(
+    remctl_realm: Realm, remctl_server: RemctldServer
+) -> None:
+    session = remctl.Remctl(credentials=Named(lambda: "FILE:/nowhere"))
+    session.set_ccache(remctl_realm.ccache)
+    with session:
+        session.open("localhost", remctl_server.port)

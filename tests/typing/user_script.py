@@ -5,6 +5,7 @@ tests/test_typing.py, where assert_type() looks at the values themselves.
 """
 
 import io
+import os
 import sys
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -52,6 +53,19 @@ def simple_interface(host: str, port: int) -> None:
     assert_type(kept.getvalue(), bytes)
 
 
+class DefaultCache:
+    """Credentials need not derive from anything."""
+
+    def ccache(self) -> str:
+        return os.environ["KRB5CCNAME"]
+
+
+def credentials(host: str, port: int) -> None:
+    chosen: remctl.RemctlCredentials = DefaultCache()
+    with remctl.Remctl(host, port, credentials=chosen) as connection:
+        assert_type(connection.run(["test", "echo"]).status, int | None)
+
+
 def command_parts(connection: remctl.Remctl) -> None:
     """All that a command can be made of, and all that can hold it."""
     words = ["test", "echo"]
@@ -69,6 +83,7 @@ def full_interface(host: str, port: int) -> None:
         assert_type(connection.fileno(), int)
         assert_type(connection.error(), str)
         assert_type(connection.noop(), bool)
+        assert_type(connection.missing(), int)
         assert_type(connection.run(["test", "echo"]), remctl.RemctlSimpleResult)
         command_parts(connection)
         old_words(connection)
@@ -178,6 +193,7 @@ def low_level_interface(host: str, port: int) -> None:
     assert_type(handle.expecting, bool)
     assert_type(_remctl.remctl_commandv(handle, (b"test", bytearray(b"echo"))), bool)
     read_to_the_end(handle)
+    assert_type(_remctl.remctl_missing(handle), int)
     assert_type(_remctl.remctl_command(handle, [b"nonsense"]), bool)
     read_to_the_end(handle)
     _remctl.remctl_close(handle)
@@ -193,6 +209,7 @@ def low_level_interface(host: str, port: int) -> None:
 def main(host: str, port: int) -> None:
     constants()
     simple_interface(host, port)
+    credentials(host, port)
     full_interface(host, port)
     errors(host, port)
     low_level_interface(host, port)

@@ -1,0 +1,585 @@
+"""AsyncRemctl: the same words and results as Remctl, and what is an event loop's own business."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import inspect
+import io
+import random
+import select
+import time
+import warnings
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pytest
+import uvloop
+from support.fakeserver import FakeServer, Peer, serve
+from support.proxy import TO_CLIENT, Proxy, SilentServer, refused_port
+from support.subprocesses import in_child
+from support.waiting import eventually, open_descriptors, thread_count
+
+import remctl
+from remctl_toolkit import aio
+from remctl_toolkit.aio import AsyncRemctl, aremctl
+from remctl_toolkit.testing import Realm
+
+if TYPE_CHECKING:
+    from remctl_toolkit.testing import RemctldServer
+
+T = TypeVar("T")
+Run = Callable[[Coroutine[Any, Any, T]], T]
+
+LIMIT = 20.0  # seconds after which a wait has failed
+ECHO = ["test", "echo", "hello"]
+SLEEP = ["test", "sleep", "30"]
+MUCH = bytes(range(256)) * 4096  # a MiB
+POOLS = aio._WAITING_THREADS + aio._DECODING_THREADS
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def run(request: pytest.FixtureRequest) -> Run[Any]:
+    """What runs a coroutine, in each kind of event loop."""
+    return asyncio.run if request.param == "asyncio" else uvloop.run
+
+
+# -- The same as Remctl ---------------------------------------------------------------------------
+
+ASYNC_NAMES = {"__enter__": "__aenter__", "__exit__": "__aexit__"}
+COROUTINES = {"open", "close", "command", "output", "run", "noop", "__enter__", "__exit__"}
+
+
+def test_the_names_and_arguments_are_those_of_remctl() -> None:
+    names = [name for name in vars(remctl.Remctl) if not name.startswith("_") or name[:3] == "__e"]
+    assert len(names) > 15
+    for name in names:
+        theirs = vars(remctl.Remctl)[name]
+        ours = vars(AsyncRemctl)[ASYNC_NAMES.get(name, name)]
+        assert type(ours) is type(theirs), name
+        if inspect.isfunction(theirs):
+            assert list(inspect.signature(ours).parameters) == list(
+                inspect.signature(theirs).parameters
+            ), name
+            assert inspect.iscoroutinefunction(ours) == (name in COROUTINES), name
+    for ours, theirs in ((AsyncRemctl, remctl.Remctl), (aremctl, remctl.remctl)):
+        assert [
+            (parameter.name, parameter.kind, parameter.default)
+            for parameter in inspect.signature(ours).parameters.values()
+        ] == [
+            (parameter.name, parameter.kind, parameter.default)
+            for parameter in inspect.signature(theirs).parameters.values()
+        ]
+
+
+@pytest.mark.parametrize(
+    ("command", "input"),
+    [
+        (ECHO, None),
+        (["test", "streams"], None),
+        (["test", "status", "200"], None),
+        (["test", "cat"], b"\0\xff" * 1000),
+        (["test", "cat"], MUCH),
+    ],
+    ids=["echo", "streams", "status", "binary", "much"],
+)
+def test_results_are_those_of_remctl(
+    run: Run[Any], remctl_server: RemctldServer, command: list[str], input: bytes | None
+) -> None:
+    expected = remctl.remctl("localhost", remctl_server.port, command=command, input=input)
+
+    async def main() -> list[remctl.RemctlSimpleResult]:
+        async with AsyncRemctl("localhost", remctl_server.port) as connection:
+            return [
+                await connection.run(command, input=input),
+                await connection.run(iter(command), input=input),
+                await aremctl("localhost", remctl_server.port, command=command, input=input),
+            ]
+
+    assert run(main()) == [expected] * 3
+
+
+@pytest.mark.parametrize("protocol", [1, 2, 3])
+def test_tokens_are_those_of_remctl(run: Run[Any], remctl_realm: Realm, protocol: int) -> None:
+    def answer(command: list[bytes]) -> tuple[bytes, bytes, int]:
+        return MUCH[:100_000], b"err" if protocol > 1 else b"", 3
+
+    with FakeServer(remctl_realm.keytab, serve(handler=answer), protocol=protocol) as server:
+        with remctl.Remctl("localhost", server.port) as session:
+            expected = list(session.stream(["x", "y"]))
+
+        async def main() -> list[list[remctl.RemctlOutput]]:
+            async with AsyncRemctl("localhost", server.port, timeout=LIMIT) as connection:
+                streamed = [token async for token in connection.stream(["x", "y"])]
+                await connection.command(["x", "y"])
+                iterated = [token async for token in connection.tokens()]
+                await connection.command(["x", "y"])
+                single = []
+                while (token := await connection.output()).type != "done":
+                    single.append(token)
+                return [streamed, iterated, single]
+
+        assert run(main()) == [expected] * 3
+    assert server.errors == []
+
+
+def test_output_goes_to_files(run: Run[Any], remctl_server: RemctldServer) -> None:
+    async def main() -> remctl.RemctlSimpleResult:
+        async with AsyncRemctl("localhost", remctl_server.port) as connection:
+            return await connection.run(["test", "cat"], input=MUCH, stdout=file)
+
+    file = io.BytesIO()
+    assert run(main()) == remctl.RemctlSimpleResult(None, None, 0)
+    assert file.getvalue() == MUCH
+
+
+def test_errors_are_those_of_remctl(run: Run[Any], remctl_server: RemctldServer) -> None:
+    async def main() -> None:
+        connection = AsyncRemctl()
+        with pytest.raises(remctl.RemctlNotOpenedError, match="no currently open connection"):
+            await connection.run(ECHO)
+        with pytest.raises(TypeError, match="command must not contain None"):
+            await connection.run(["x", None])
+        with (
+            refused_port() as port,
+            pytest.raises(remctl.RemctlConnectError, match="cannot connect"),
+        ):
+            await connection.open("localhost", port)
+        assert not connection.opened
+        with pytest.raises(remctl.RemctlAuthenticationError):
+            await connection.open("localhost", remctl_server.port, "host/unknown@NOWHERE.TEST")
+        await connection.open("localhost", remctl_server.port)
+        with pytest.raises(remctl.RemctlServerError, match="Unknown command") as caught:
+            await connection.run(["none"])
+        assert caught.value.partial == remctl.RemctlSimpleResult()
+        with pytest.raises(remctl.RemctlServerError, match="Unknown command"):
+            async for _ in connection.stream(["none"]):
+                pass
+        assert connection.error() == "Unknown command"
+        await connection.command(ECHO)
+        with pytest.raises(remctl.RemctlBusyError, match="still running"):
+            await connection.command(ECHO)
+        await connection.close()
+        with pytest.raises(remctl.RemctlNotOpenedError, match="no currently open connection"):
+            await connection.output()
+
+    run(main())
+
+
+def test_what_came_before_a_refusal_is_yielded_first(run: Run[Any], remctl_realm: Realm) -> None:
+    def refuse(peer: Peer) -> None:
+        peer.accept()
+        peer.read_command()
+        peer.send_output(b"so far")
+        peer.send_error(1, b"no")
+
+    async def main() -> list[Any]:
+        seen: list[Any] = []
+        async with AsyncRemctl("localhost", server.port, timeout=LIMIT) as connection:
+            try:
+                async for token in connection.stream(ECHO):
+                    seen.append(token.output)
+            except remctl.RemctlServerError as error:
+                seen.append(str(error))
+        return seen
+
+    with FakeServer(remctl_realm.keytab, refuse) as server:
+        assert run(main()) == [b"so far", "no"]
+
+
+# -- Tasks ----------------------------------------------------------------------------------------
+
+
+def test_tasks_that_share_a_connection_get_their_own_results(
+    run: Run[Any], remctl_server: RemctldServer
+) -> None:
+    async def main() -> list[bytes | None]:
+        async with AsyncRemctl("localhost", remctl_server.port) as connection:
+            calls = [connection.run(["test", "echo", str(number)]) for number in range(30)]
+            return [result.stdout for result in await asyncio.gather(*calls)]
+
+    assert run(main()) == [b"%d\n" % number for number in range(30)]
+
+
+def test_leaving_a_stream_closes_and_the_next_command_reopens(
+    run: Run[Any], remctl_realm: Realm
+) -> None:
+    async def main() -> bytes | None:
+        async with AsyncRemctl("localhost", server.port, timeout=LIMIT) as connection:
+            async for _ in connection.stream(["first"]):
+                break
+            result = await connection.run(["second"])
+            stream = aiter(connection.stream(["third"]))
+            await anext(stream)
+            await stream.aclose()  # type: ignore[attr-defined]
+            assert (await connection.run(["fourth"])).stdout == b"fourth\n"
+            return result.stdout
+
+    with FakeServer(remctl_realm.keytab) as server:
+        assert run(main()) == b"second\n"
+        assert server.connections == 3
+        assert server.commands == [[b"first"], [b"second"], [b"third"], [b"fourth"]]
+
+
+def test_a_connection_that_was_lost_is_opened_again(run: Run[Any], remctl_realm: Realm) -> None:
+    def serve_once(peer: Peer) -> None:
+        peer.accept()
+        peer.read_command()
+        peer.send_status(0)
+
+    async def main() -> None:
+        async with AsyncRemctl("localhost", server.port, timeout=LIMIT) as connection:
+            for _ in range(3):
+                assert (await connection.run(ECHO)).status == 0
+                select.select([connection], [], [], LIMIT)  # Until it has ended.
+
+    with FakeServer(remctl_realm.keytab, serve_once) as server:
+        run(main())
+        assert server.connections == 3
+
+
+# -- Waiting --------------------------------------------------------------------------------------
+
+
+def silent_after_command(peer: Peer) -> None:
+    peer.accept()
+    peer.read_command()
+    peer.stall()
+
+
+def silent_inside_a_token(peer: Peer) -> None:
+    peer.accept()
+    peer.read_command()
+    peer.send_raw(b"\x44\0\0\1\0some of it")
+    peer.stall()
+
+
+def silent_between_tokens(peer: Peer) -> None:
+    peer.accept()
+    peer.read_command()
+    peer.send_output(b"so far")
+    peer.stall()
+
+
+async def command_and_output(connection: AsyncRemctl) -> None:
+    await connection.command(ECHO)
+    while True:
+        await connection.output()
+
+
+async def iterate(connection: AsyncRemctl) -> None:
+    async for _ in connection.stream(ECHO):
+        pass
+
+
+async def run_it(connection: AsyncRemctl) -> None:
+    await connection.run(ECHO)
+
+
+async def ask(connection: AsyncRemctl) -> None:
+    await connection.noop()
+
+
+WAITS: dict[str, tuple[Callable[[Peer], None] | None, Callable[[AsyncRemctl], Any]]] = {
+    "opening": (None, run_it),
+    "after the command": (silent_after_command, run_it),
+    "inside a token": (silent_inside_a_token, run_it),
+    "between tokens": (silent_between_tokens, run_it),
+    "output()": (silent_between_tokens, command_and_output),
+    "stream()": (silent_between_tokens, iterate),
+    "noop()": (Peer.accept, ask),
+}
+
+
+@contextlib.contextmanager
+def silent(realm: Realm, script: Callable[[Peer], None] | None) -> Iterator[int]:
+    """A server that falls silent; its port."""
+
+    def fall_silent(peer: Peer) -> None:
+        assert script is not None
+        script(peer)
+        peer.stall()
+
+    if script is None:
+        with SilentServer() as server:
+            yield server.port
+    else:
+        with FakeServer(realm.keytab, fall_silent) as fake:
+            yield fake.port
+
+
+@pytest.fixture(params=WAITS)
+def wait(
+    request: pytest.FixtureRequest, remctl_realm: Realm
+) -> Iterator[tuple[int, Callable[[AsyncRemctl], Any], bool]]:
+    """A wait that does not end by itself: the port, what to do, whether opening works."""
+    script, step = WAITS[request.param]
+    with silent(remctl_realm, script) as port:
+        yield port, step, script is not None
+
+
+@contextlib.asynccontextmanager
+async def connected(
+    port: int, opens: bool, silence: float | None = None
+) -> AsyncIterator[AsyncRemctl]:
+    connection = AsyncRemctl("localhost", port, timeout=silence)
+    try:
+        if opens:
+            await connection.open("localhost", port)
+        yield connection
+    finally:
+        await connection.close()
+
+
+Wait = tuple[int, Callable[[AsyncRemctl], Any], bool]
+
+
+def test_a_timeout_ends_every_wait(run: Run[Any], wait: Wait) -> None:
+    port, step, opens = wait
+
+    async def main() -> None:
+        async with connected(port, opens) as connection:
+            connection.set_timeout(0.3)
+            with pytest.raises(remctl.RemctlTimeoutError):
+                await step(connection)
+            assert "timed out" in connection.error()
+            assert connection.opened
+            with pytest.raises(remctl.RemctlDisconnectedError):
+                await connection.output()
+
+    run(main())
+
+
+@pytest.mark.parametrize("end", ["cancel", "asyncio.timeout()"])
+def test_cancelling_ends_every_wait(
+    run: Run[Any], wait: Wait, remctl_server: RemctldServer, end: str
+) -> None:
+    port, step, opens = wait
+
+    async def main() -> None:
+        async with connected(port, opens) as connection:
+            if end == "cancel":
+                task = asyncio.create_task(step(connection))
+                await asyncio.sleep(0.1)
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+            else:
+                with pytest.raises(TimeoutError) as caught:
+                    async with asyncio.timeout(0.1):
+                        await step(connection)
+                assert not isinstance(caught.value, remctl.RemctlError)
+            await connection.open("localhost", remctl_server.port)
+            assert (await connection.run(ECHO)).stdout == b"hello\n"
+
+    run(main())
+
+
+def test_close_in_another_task_ends_every_wait(
+    run: Run[Any], wait: Wait, remctl_server: RemctldServer
+) -> None:
+    port, step, opens = wait
+
+    async def main() -> None:
+        async with connected(port, opens) as connection:
+            task = asyncio.create_task(step(connection))
+            await asyncio.sleep(0.1)
+            await connection.close()
+            with pytest.raises(remctl.RemctlNotOpenedError, match="closed by another"):
+                await task
+            await connection.open("localhost", remctl_server.port)
+            assert (await connection.run(ECHO)).stdout == b"hello\n"
+
+    run(main())
+
+
+def test_a_timeout_does_not_end_a_token_that_keeps_coming(
+    run: Run[Any], remctl_server: RemctldServer
+) -> None:
+    async def main() -> bytes | None:
+        async with AsyncRemctl("localhost", proxy.port, timeout=0.4) as connection:
+            proxy.dribble(TO_CLIENT, seconds=0.02)
+            return (await connection.run(ECHO)).stdout
+
+    with Proxy("127.0.0.1", remctl_server.port) as proxy:
+        assert run(main()) == b"hello\n"
+
+
+# -- The loop is never blocked --------------------------------------------------------------------
+
+
+class Ticker:
+    """Measures how long the loop was at other things, at most and in the middle."""
+
+    def __init__(self) -> None:
+        self.gaps: list[float] = []
+
+    async def __aenter__(self) -> Ticker:
+        self._task = asyncio.create_task(self._tick())
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+
+    async def _tick(self) -> None:
+        while True:
+            before = time.perf_counter()
+            await asyncio.sleep(0.001)
+            self.gaps.append(time.perf_counter() - before)
+
+    def check(self) -> None:
+        """Nine of ten gaps are short, also on a machine that does other things at the same time."""
+        gaps = sorted(self.gaps)
+        assert len(gaps) >= 20
+        assert gaps[len(gaps) * 9 // 10] < 0.05
+        assert gaps[-1] < 0.5
+
+
+def test_the_loop_goes_on_while_a_wait_lasts(run: Run[Any], wait: Wait) -> None:
+    port, step, opens = wait
+
+    async def main() -> None:
+        async with connected(port, opens, 0.4) as connection, Ticker() as ticker:
+            with pytest.raises(remctl.RemctlTimeoutError):
+                await step(connection)
+        ticker.check()
+
+    run(main())
+
+
+def test_the_loop_goes_on_while_much_is_sent_and_received(
+    run: Run[Any], remctl_server: RemctldServer
+) -> None:
+    async def main() -> None:
+        async with AsyncRemctl("localhost", remctl_server.port) as connection, Ticker() as ticker:
+            result = await connection.run(["test", "cat"], input=MUCH * 16)
+            assert result.stdout == MUCH * 16
+        ticker.check()
+
+    run(main())
+
+
+def test_the_loop_goes_on_while_a_kdc_does_not_answer(run: Run[Any]) -> None:
+    with Realm() as realm, realm.environ(), FakeServer(realm.keytab) as server:
+        realm.freeze_kdc()
+
+        async def main() -> None:
+            connection = AsyncRemctl("localhost", server.port, timeout=0.3)
+            async with Ticker() as ticker:
+                with pytest.raises(remctl.RemctlTimeoutError, match="waiting for a KDC"):
+                    await connection.run(ECHO)
+            ticker.check()
+
+        run(main())
+        realm.thaw_kdc()
+
+
+# -- Many, and storms -----------------------------------------------------------------------------
+
+
+async def wait_in_many(port: int, count: int) -> int:
+    """Have sessions wait at the same time; how many threads that takes."""
+    sessions = [AsyncRemctl("localhost", port) for _ in range(count)]
+    try:
+        await asyncio.gather(*[session.open("localhost", port) for session in sessions])
+        await asyncio.gather(*[session.command(ECHO) for session in sessions])
+        waiting = [asyncio.create_task(session.output()) for session in sessions]
+        await asyncio.sleep(1.2)  # For the threads of the extension, which are kept for a second.
+        threads = thread_count()
+        assert not any(task.done() for task in waiting)
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        return threads
+    finally:
+        await asyncio.gather(*[session.close() for session in sessions])
+
+
+def count_threads(port: int, count: int) -> int:
+    return asyncio.run(wait_in_many(port, count))
+
+
+def test_a_session_that_waits_costs_no_thread(remctl_realm: Realm) -> None:
+    with FakeServer(remctl_realm.keytab, silent_after_command) as server:
+        assert in_child(count_threads, server.port, 100) <= 1 + POOLS
+
+
+async def storm(port: int, seed: int, tasks: int, rounds: int) -> tuple[int, int]:
+    """Cancel calls at random moments; how many were, and how many results came."""
+    chance = random.Random(seed)
+    cancelled = results = 0
+
+    async def call(connection: AsyncRemctl, number: int) -> None:
+        text = f"{number}"
+        result = await connection.run(["test", "echo", text])
+        assert result.stdout == f"{text}\n".encode()
+
+    async def one(task: int) -> None:
+        nonlocal cancelled, results
+        connection = AsyncRemctl("localhost", port)
+        for number in range(rounds):
+            try:
+                async with asyncio.timeout(chance.uniform(0, 0.03)):
+                    await call(connection, task * rounds + number)
+                results += 1
+            except TimeoutError:
+                cancelled += 1
+        await call(connection, -1)
+        await connection.close()
+
+    await asyncio.gather(*[one(task) for task in range(tasks)])
+    return cancelled, results
+
+
+def weather_storm(port: int, kind: str) -> tuple[int, int]:
+    """Be in a storm; check that nothing of it stays."""
+    runner = asyncio.run if kind == "asyncio" else uvloop.run
+    runner(storm(port, 1, 2, 2))
+    eventually(lambda: thread_count() <= 1 + POOLS)
+    gc.collect()
+    before = open_descriptors()
+    found = runner(storm(port, 2, 8, 30))
+    gc.collect()
+    eventually(lambda: open_descriptors() <= before, what="as few descriptors as before")
+    eventually(lambda: thread_count() <= 1 + POOLS, what="threads of the pools only")
+    return found
+
+
+@pytest.mark.parametrize("kind", ["asyncio", "uvloop"])
+def test_a_storm_of_cancellations_leaves_nothing_behind(
+    remctl_server: RemctldServer, kind: str
+) -> None:
+    cancelled, results = in_child(weather_storm, remctl_server.port, kind)
+    assert cancelled >= 10
+    assert cancelled + results == 8 * 30
+
+
+def test_dropping_an_open_connection_warns(remctl_server: RemctldServer) -> None:
+    async def main() -> None:
+        connection = AsyncRemctl("localhost", remctl_server.port)
+        await connection.run(ECHO)
+        del connection
+        gc.collect()
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        asyncio.run(main())
+    assert [warning.category for warning in caught] == [ResourceWarning]
+
+
+def test_repr_says_where_to_and_in_what_state(remctl_server: RemctldServer) -> None:
+    async def main() -> None:
+        connection = AsyncRemctl()
+        assert repr(connection) == "<AsyncRemctl, not open>"
+        await connection.open("localhost", remctl_server.port)
+        assert repr(connection) == f"<AsyncRemctl localhost port {remctl_server.port}, open>"
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await connection.run(SLEEP)
+        assert repr(connection) == "<AsyncRemctl localhost, lost>"
+        await connection.close()
+
+    asyncio.run(main())
