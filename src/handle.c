@@ -361,8 +361,9 @@ adopt_protocol(Handle *h)
     head->host = h->host != NULL ? h->host : "";
 }
 
-/* libremctl takes EAGAIN for the end of the stream.  An event loop that watches
-   the descriptor (libuv does) may have set this for all who share the socket. */
+/* libremctl takes EAGAIN for the end of the stream.  An event loop that
+   watches the descriptor (libuv does) may have set this for all who share the
+   socket. */
 static bool
 make_blocking(int fd)
 {

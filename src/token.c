@@ -198,8 +198,8 @@ token_await(struct token_wait *wait, Handle *h)
 }
 
 /*
- * How many octets have to arrive, at least, before reading does not block; 0 if
- * none.  poll() reports the descriptor then, and not before.
+ * How many octets have to arrive, at least, before reading does not block; 0
+ * if none.  poll() reports the descriptor then, and not before.
  */
 size_t
 token_missing(Handle *h)
