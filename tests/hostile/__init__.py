@@ -1,1 +1,1 @@
-"""What a server, or somebody on the way to it, can do to a client, and what the client makes of it."""
+"""Servers and networks that misbehave, and what a client makes of them."""

@@ -115,9 +115,10 @@ class Peer:
     """The server's side of one connection: the steps that a script is made of.
 
     `number` counts the server's connections from 1; `client_principal` is known after accept();
-    `keepalive` is what the latest COMMAND message asked for.  A step that reads raises ClientGone
-    when the client has closed, ProtocolError when it sent what it should not have, and
-    TimeoutError after the server's timeout.
+    `keepalive` is what the latest COMMAND message asked for; `last_token` is the latest token
+    read, `last_sent` the latest sent, whole.  A step that reads raises ClientGone when the client
+    has closed, ProtocolError when it sent what it should not have, and TimeoutError after the
+    server's timeout.
     """
 
     def __init__(self, server: FakeServer, connection: socket.socket, number: int) -> None:
@@ -127,6 +128,8 @@ class Peer:
         self.protocol = server.protocol
         self.client_principal = ""
         self.keepalive = True
+        self.last_token = Token(0, b"")
+        self.last_sent = b""
         self._context: gssapi.SecurityContext | None = None
 
     # Opening
@@ -153,10 +156,26 @@ class Peer:
             reply_flags = self._flags(Flag.CONTEXT)
         context = gssapi.SecurityContext(creds=self.server.credentials, usage="accept")
         while not context.complete:
-            token = self.read_token()
-            if token.flags & ~Flag.PROTOCOL != Flag.CONTEXT:
-                raise ProtocolError(f"not a context token: flags {token.flags:#x}")
-            self._answer_context(context, token.payload, reply_flags)
+            self._answer_context(context, self._read_context_token(), reply_flags)
+        self._adopt_context(context)
+
+    def take_context(self) -> bytes:
+        """Read the client's context token; return the answer to it, for the script to send.
+
+        Kerberos needs no more than these two: the context is complete then.
+        """
+        context = gssapi.SecurityContext(creds=self.server.credentials, usage="accept")
+        reply = bytes(context.step(self._read_context_token()))
+        self._adopt_context(context)
+        return reply
+
+    def _read_context_token(self) -> bytes:
+        token = self.read_token()
+        if token.flags & ~Flag.PROTOCOL != Flag.CONTEXT:
+            raise ProtocolError(f"not a context token: flags {token.flags:#x}")
+        return token.payload
+
+    def _adopt_context(self, context: gssapi.SecurityContext) -> None:
         self._check_context(context)
         self._context = context
         self.client_principal = str(context.initiator_name)
@@ -183,7 +202,8 @@ class Peer:
         flags, length = wire.HEADER.unpack(self._receive(wire.HEADER.size))
         if length > wire.MAX_TOKEN:
             raise ProtocolError(f"a token of {length} bytes")
-        return Token(flags, self._receive(length))
+        self.last_token = Token(flags, self._receive(length))
+        return self.last_token
 
     def read_message(self) -> bytes:
         """Read a token of data and return its plaintext; a protocol 1 MIC is not answered."""
@@ -301,15 +321,16 @@ class Peer:
 
     def send_token(self, flags: int, payload: bytes, length: int | None = None) -> None:
         """Send a token as it is; `length` is what its header claims, the truth by default."""
-        self.send_raw(wire.pack_token(flags, payload, length))
+        self.last_sent = wire.pack_token(flags, payload, length)
+        self.send_raw(self.last_sent)
 
     def send_raw(self, data: bytes) -> None:
         """Put bytes on the wire."""
         self.connection.sendall(data)
 
-    def wrap(self, message: bytes) -> bytes:
-        """Encrypt."""
-        return self.context.wrap(message, True).message
+    def wrap(self, message: bytes, *, encrypt: bool = True) -> bytes:
+        """Encrypt, or only protect from being altered."""
+        return bytes(self.context.wrap(message, encrypt).message)
 
     def unwrap(self, payload: bytes) -> bytes:
         """Decrypt; GSSError when the payload does not verify."""
@@ -359,20 +380,25 @@ def serve(protocol: int | None = None, handler: Handler | None = None) -> Script
     or raises Refusal; by default it echoes the command.  Protocol 1 serves one command and sends
     both streams as one.  Protocol 2 answers a NOOP as servers did that did not know it.
     """
-    answer_to = handler or echo
 
     def script(peer: Peer) -> None:
         peer.accept(protocol)
-        if peer.protocol == 1:
-            _answer(peer, peer.read_command(), answer_to)
-            return
-        while peer.keepalive:
-            message = peer.read_message()
-            if message[1] == Message.QUIT:
-                return
-            _serve_message(peer, message, answer_to)
+        serve_on(peer, handler)
 
     return script
+
+
+def serve_on(peer: Peer, handler: Handler | None = None) -> None:
+    """Behave like `serve()` on a connection that is open already."""
+    answer_to = handler or echo
+    if peer.protocol == 1:
+        _answer(peer, peer.read_command(), answer_to)
+        return
+    while peer.keepalive:
+        message = peer.read_message()
+        if message[1] == Message.QUIT:
+            return
+        _serve_message(peer, message, answer_to)
 
 
 def in_turn(*scripts: Script) -> Script:

@@ -1,0 +1,267 @@
+"""What Kerberos is relied on for: who the server is, and that nobody on the way interferes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from support import wire
+from support.fakeserver import FakeServer, Peer
+from support.loopback import LoopbackServer
+from support.wire import Flag
+
+import remctl
+from hostile.faults import kerberos_error
+
+if TYPE_CHECKING:
+    from remctl_toolkit.testing import Realm, RemctldServer
+
+LIMIT = 20.0
+SECRET = "correct-horse-battery-staple"
+COMMAND = ["test", "echo", SECRET]
+
+
+# -- Who the server is ----------------------------------------------------------------------------
+
+
+def nothing_but_the_ticket(answer: bytes, seen: list[bytes]) -> Callable[[Peer], None]:
+    """Answer the client's context token with something else; keep all that it sends after it."""
+
+    def script(peer: Peer) -> None:
+        peer.read_hello()
+        peer.read_token()
+        if answer:
+            peer.send_token(Flag.CONTEXT | Flag.PROTOCOL, answer)
+        with contextlib.suppress(ConnectionError):
+            while octets := peer.connection.recv(65536):
+                seen.append(octets)
+        seen.append(b"")
+
+    return script
+
+
+@pytest.mark.parametrize("answer", [b"rubbish", kerberos_error(12), b""])
+def test_nothing_follows_the_ticket_before_the_server_has_proved_itself(
+    remctl_realm: Realm, answer: bytes
+) -> None:
+    seen: list[bytes] = []
+    with (
+        FakeServer(remctl_realm.keytab, nothing_but_the_ticket(answer, seen)) as server,
+        pytest.raises(remctl.RemctlProtocolError),
+    ):
+        remctl.remctl("localhost", server.port, command=COMMAND, timeout=1)
+    assert seen == [b""]
+
+
+def test_anybody_can_send_an_error_of_kerberos(remctl_realm: Realm) -> None:
+    """No key protects it; its text is the Kerberos library's."""
+    with (
+        FakeServer(remctl_realm.keytab, nothing_but_the_ticket(kerberos_error(12), [])) as server,
+        pytest.raises(remctl.RemctlAuthenticationError, match="policy rejects"),
+    ):
+        remctl.remctl("localhost", server.port, command=COMMAND, timeout=LIMIT)
+
+
+def test_another_server_of_the_realm_is_not_the_one_that_was_asked_for(
+    remctl_realm: Realm, tmp_path: Path
+) -> None:
+    """It has a key of the realm, but not this one."""
+    other = tmp_path / "other.keytab"
+    remctl_realm.add_principal("host/other.example.org")
+    remctl_realm.extract_keytab("host/other.example.org", other)
+    with FakeServer(other, name=None) as server:
+        with pytest.raises(remctl.RemctlAuthenticationError):
+            remctl.remctl("localhost", server.port, command=COMMAND, timeout=LIMIT)
+        assert server.commands == []
+
+
+# -- What GSS-API is asked for --------------------------------------------------------------------
+
+SHIM = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <gssapi/gssapi.h>
+#include <stdlib.h>
+
+OM_uint32
+gss_init_sec_context(OM_uint32 *minor, gss_cred_id_t cred, gss_ctx_id_t *context, gss_name_t name,
+                     gss_OID mech, OM_uint32 wanted, OM_uint32 time, gss_channel_bindings_t bind,
+                     gss_buffer_t in, gss_OID *actual, gss_buffer_t out, OM_uint32 *flags,
+                     OM_uint32 *left)
+{
+    OM_uint32 (*real)(OM_uint32 *, gss_cred_id_t, gss_ctx_id_t *, gss_name_t, gss_OID, OM_uint32,
+                      OM_uint32, gss_channel_bindings_t, gss_buffer_t, gss_OID *, gss_buffer_t,
+                      OM_uint32 *, OM_uint32 *);
+    OM_uint32 major;
+
+    *(void **) &real = dlsym(RTLD_NEXT, "gss_init_sec_context");
+    major = real(minor, cred, context, name, mech, wanted, time, bind, in, actual, out, flags,
+                 left);
+    if (flags != NULL)
+        *flags &= ~(OM_uint32) atoi(getenv("MISSING_GSS_FLAGS"));
+    return major;
+}
+"""
+
+PROGRAM = """
+import sys, remctl
+try:
+    remctl.remctl("localhost", sys.argv[1], command=["test"], timeout=20)
+    print("result")
+except remctl.RemctlError as error:
+    print(type(error).__name__, error)
+"""
+
+MUTUAL, CONF, INTEG = 2, 16, 32  # RFC 2744, appendix A
+
+
+@pytest.fixture(scope="module")
+def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A library that takes flags away from what GSS-API says it has agreed on.
+
+    A server cannot do that to a client of MIT Kerberos, where the client alone decides.
+    """
+    compiler = shutil.which("gcc") or shutil.which("cc")
+    if compiler is None or not sys.platform.startswith("linux"):
+        pytest.skip("needs a C compiler, and LD_PRELOAD")
+    folder = tmp_path_factory.mktemp("shim")
+    source, library = folder / "shim.c", folder / "shim.so"
+    source.write_text(SHIM)
+    linking = ["-Wl,--no-as-needed", "-lgssapi_krb5", "-ldl"]  # to have it where RTLD_NEXT looks
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source, *linking], check=True)
+    return library
+
+
+def run_without(flags: int, port: int, shim: Path) -> str:
+    """What a program says that is told that these flags were not agreed on."""
+    environ = {**os.environ, "LD_PRELOAD": str(shim), "MISSING_GSS_FLAGS": str(flags)}
+    environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(port)],
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=40,
+        check=True,
+    )
+    return done.stdout.strip()
+
+
+REFUSED = "RemctlAuthenticationError server did not negotiate acceptable GSS-API flags"
+
+
+@pytest.mark.parametrize("missing", [MUTUAL, CONF, INTEG])
+@pytest.mark.parametrize("version", [2, 3])
+def test_context_without_a_flag_is_refused(
+    remctl_realm: Realm, shim: Path, version: int, missing: int
+) -> None:
+    with FakeServer(remctl_realm.keytab, protocol=version) as server:
+        assert run_without(0, server.port, shim) == "result", "the shim does no other harm"
+        assert run_without(missing, server.port, shim) == REFUSED
+        assert server.commands == [[b"test"]], "the first one's"
+
+
+def test_flags_are_not_looked_at_with_protocol_1(remctl_realm: Realm, shim: Path) -> None:
+    """With MIT Kerberos the context has them all the same."""
+    with FakeServer(remctl_realm.keytab, protocol=1) as server:
+        assert run_without(MUTUAL | CONF | INTEG, server.port, shim) == "result"
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_context_has_every_protection(remctl_realm: Realm, version: int) -> None:
+    """As the server sees it: also sequence and replay detection, which nobody refuses without."""
+    seen = []
+
+    def look(peer: Peer) -> None:
+        peer.accept(version)
+        seen.append({flag.name for flag in peer.context.actual_flags})
+        peer.stall()
+
+    with FakeServer(remctl_realm.keytab, look) as server:
+        remctl.Remctl("localhost", server.port, timeout=LIMIT).close()
+    assert seen[0] >= {
+        "mutual_authentication",
+        "confidentiality",
+        "integrity",
+        "replay_detection",
+        "out_of_sequence_detection",
+    }
+
+
+# -- What is seen on the way ----------------------------------------------------------------------
+
+
+class Meddler(LoopbackServer):
+    """Relay token by token; `change` may give a token other flags.  `seen` holds what went by."""
+
+    def __init__(self, port: int, change: Callable[[int], int]) -> None:
+        super().__init__()
+        self.target = port
+        self.change = change
+        self.seen = b""
+
+    def handle(self, connection: socket.socket, number: int) -> None:
+        """Relay both ways until one side ends."""
+        with socket.create_connection(("127.0.0.1", self.target), LIMIT) as upstream:
+            back = threading.Thread(target=self._relay, args=(upstream, connection))
+            back.start()
+            self._relay(connection, upstream)
+            back.join(LIMIT)
+
+    def _relay(self, source: socket.socket, destination: socket.socket) -> None:
+        with contextlib.suppress(OSError), source.makefile("rb") as tokens:
+            while header := tokens.read(wire.HEADER.size):
+                flags, length = wire.HEADER.unpack(header)
+                payload = tokens.read(length)
+                self.seen += payload
+                destination.sendall(wire.pack_token(self.change(flags), payload))
+        with contextlib.suppress(OSError):
+            destination.shutdown(socket.SHUT_RDWR)
+
+
+def without_protocol_while_opening(flags: int) -> int:
+    return flags & ~Flag.PROTOCOL if flags & Flag.CONTEXT else flags
+
+
+@pytest.fixture
+def downgraded(remctl_server: RemctldServer) -> Iterator[Meddler]:
+    """A network that makes both sides believe that the other speaks protocol 1 only."""
+    with Meddler(remctl_server.port, lambda flags: flags & ~Flag.PROTOCOL) as meddler:
+        yield meddler
+
+
+def test_command_and_output_cannot_be_read_on_the_way(remctl_server: RemctldServer) -> None:
+    with Meddler(remctl_server.port, lambda flags: flags) as meddler:
+        result = remctl.remctl("localhost", meddler.port, command=COMMAND, timeout=LIMIT)
+        assert SECRET in result.stdout_text()
+    assert SECRET.encode() not in meddler.seen
+    assert len(meddler.seen) > 500
+
+
+def test_network_can_force_protocol_1_which_protects_as_well(downgraded: Meddler) -> None:
+    with remctl.Remctl("localhost", downgraded.port, timeout=LIMIT) as session:
+        assert SECRET in session.run(COMMAND).stdout_text()
+        assert session.noop() is False
+        refused = session.run(["nonsense", "x"])
+    assert (refused.stdout, refused.status) == (b"Unknown command\n", 255)
+    assert SECRET.encode() not in downgraded.seen
+
+
+def test_flags_that_change_in_the_middle_are_noticed(remctl_realm: Realm) -> None:
+    """A network that says protocol 1 to the client alone gets nothing out of it."""
+    with (
+        FakeServer(remctl_realm.keytab) as server,
+        Meddler(server.port, without_protocol_while_opening) as meddler,
+    ):
+        with pytest.raises(remctl.RemctlProtocolError):
+            remctl.remctl("localhost", meddler.port, command=COMMAND, timeout=2)
+        assert server.commands == []
