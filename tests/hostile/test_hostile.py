@@ -40,6 +40,7 @@ def _heap_stands_still() -> Iterator[None]:
 def server(remctl_realm: Realm) -> Iterator[FakeServer]:
     """The server of all cases, which change its script."""
     with FakeServer(remctl_realm.keytab) as server:
+        remctl.remctl("localhost", server.port, command=FIRST)  # The KDC is asked for a ticket.
         yield server
     assert server.errors == []
 
@@ -74,20 +75,19 @@ def nothing_left_open() -> Iterator[None]:
 def come_to_the_fault(session: remctl.Remctl, port: int, case: Case) -> Any:
     """Bring the session into the case's state; return what the call that meets the fault does."""
     if case.state in OPENING:
-        session.open("localhost", port)
-        return None
+        session.set_timeout(timeout_of(case))
     session.open("localhost", port)
+    if case.state in OPENING:
+        return None
     if case.state is State.CLOSE:
         session.close()
         return None
-    if case.state is State.IDLE:
-        await_news(session)
-        return None
-    if case.version > 1:
+    if case.state is not State.IDLE and case.version > 1:
         assert session.run(FIRST).stdout == b"first\n"
-    if case.state is State.ANSWERED:
+    if case.state in (State.IDLE, State.ANSWERED):
         await_news(session)
         return None
+    session.set_timeout(timeout_of(case))
     return session.noop() if case.state is State.NOOP else session.run(["interfere"])
 
 
@@ -116,7 +116,7 @@ def test_session(server: FakeServer, case: Case) -> None:
     server.script = script_of(case)
     with nothing_left_open():
         before, commands = server.connections, len(server.commands)
-        session = remctl.Remctl(timeout=timeout_of(case))
+        session = remctl.Remctl(timeout=PATIENCE)
         try:
             given = come_to_the_fault(session, server.port, case)
         except remctl.RemctlError as error:
