@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from support import wire
 from support.proxy import TO_CLIENT, TO_SERVER, Proxy
 from support.relay import Direction
 from support.waiting import eventually, open_descriptors
@@ -198,9 +199,13 @@ def every_octet(exchange: Exchange, direction: Direction) -> list[int]:
 
 
 def some_octets(exchange: Exchange, direction: Direction, step: int) -> list[int]:
-    """The ends of the steps and of headers, one octet to either side, and every so many octets."""
+    """The ends of tokens and headers, one octet to either side, and every so many octets."""
     ends = exchange.ends[direction]
     edges = [0, *ends]
+    if direction is TO_CLIENT:  # The command's answer is three tokens; a NOOP holds two octets.
+        around = ends[2] - ends[1] - 2
+        edges.append(ends[0] + around + len(wire.pack_output(OUT)))
+        edges.append(ends[1] - around - len(wire.pack_status(7)))
     near = {edge + by for edge in edges for by in (-1, 0, 1, 4, 5, 6) if edge + by >= 0}
     return sorted(near | set(range(0, ends[-1], step)))
 
