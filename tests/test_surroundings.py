@@ -6,6 +6,7 @@ and a note that says which situation it is and what to do.
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import traceback
@@ -16,7 +17,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from support.fakeserver import FakeServer, Peer, in_turn, serve
-from support.proxy import TO_SERVER, Proxy, refused_port
+from support.proxy import TO_SERVER, DeafListener, Proxy, refused_port
 from support.subprocesses import in_child
 from support.waiting import eventually
 
@@ -347,6 +348,29 @@ def test_a_port_where_nothing_listens(place: Place) -> None:
         note = f"nothing listens on port {port} of localhost"
         text = f"cannot connect to localhost (port {port}): Connection refused"
         fails(place, remctl.RemctlConnectError, text, note, "remctld", port=port)
+
+
+def test_a_host_that_does_not_answer(place: Place) -> None:
+    with DeafListener() as deaf:
+        text, note = "Connection timed out", f"{deaf.host} did not answer on port {deaf.port}"
+        call = {"host": deaf.host, "port": deaf.port, "timeout": 0.2}
+        fails(place, remctl.RemctlTimeoutError, text, note, "firewall", **call)
+
+
+@pytest.mark.parametrize(
+    ("number", "note"),
+    [
+        (errno.EHOSTUNREACH, "the network does not reach localhost"),
+        (errno.ENETUNREACH, "this host has no route to localhost"),
+    ],
+    ids=["host", "network"],
+)
+def test_a_network_without_a_way(
+    place: Place, number: int, note: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one situation that is not made for real: that would take a network to spoil."""
+    monkeypatch.setattr("socket.socket.connect_ex", lambda connection, address: number)
+    fails(place, remctl.RemctlConnectError, os.strerror(number), note)
 
 
 def test_a_host_that_does_not_exist(place: Place) -> None:

@@ -10,7 +10,6 @@ variable REMCTL_HEIMDAL, ``Realm(kdc="heimdal")`` finds them; without it, they h
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -68,14 +67,16 @@ def unpack(folder: Path) -> None:
     """Download Debian's packages and unpack them, unless they are there.
 
     Args:
-        folder: where to; it is made, and is whole when it is there.
+        folder: where to; it is made, unless it is there and empty.
 
     Raises:
-        OSError: apt-get or dpkg-deb is not there, or the folder cannot be written.
+        OSError: apt-get or dpkg-deb is not there, or the folder cannot be written, or is in use.
         subprocess.SubprocessError: one of them failed; ``stderr`` has what it said.
     """
     if _find_in(folder) is not None:
         return
+    if folder.exists() and any(folder.iterdir()):
+        raise FileExistsError(f"{folder} has something else in it")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
         packages, root = Path(temporary, "packages"), Path(temporary, "root")
@@ -88,8 +89,7 @@ def unpack(folder: Path) -> None:
         if unpacked is None:
             raise FileNotFoundError("the packages do not have the programs where they used to be")
         _run(unpacked.kdc, "--version", env=unpacked.env)
-        shutil.rmtree(folder, ignore_errors=True)
-        root.rename(folder)
+        root.rename(folder)  # fails if something else is in the folder
 
 
 def _needed_packages() -> list[str]:

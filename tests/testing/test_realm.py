@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.waiting import eventually, open_descriptors
@@ -384,10 +385,15 @@ def lifetime(listing: str) -> float:
     return (end - start).total_seconds()
 
 
+def about(seconds: float) -> Any:
+    """A lifetime as klist shows it: the client counts from when it asks, the KDC from later."""
+    return pytest.approx(seconds, abs=20)
+
+
 def test_lifetimes(realm: Realm) -> None:
-    assert lifetime(realm.run(["klist"])) == 24 * 60 * 60
+    assert lifetime(realm.run(["klist"])) == about(24 * 60 * 60)
     realm.kinit(lifetime=90)
-    assert lifetime(realm.run(["klist"])) == 90
+    assert lifetime(realm.run(["klist"])) == about(90)
     assert "renew until" not in realm.run(["klist"])
     realm.kinit(lifetime=90, renewable=600)
     assert "renew until" in realm.run(["klist"])
@@ -404,10 +410,10 @@ def test_caches_are_new(realm: Realm) -> None:
 def test_expired_tickets(realm: Realm) -> None:
     for _ in range(2):
         realm.run(["kvno", realm.host_principal])
-        assert lifetime(realm.run(["klist"])) == 24 * 60 * 60
+        assert lifetime(realm.run(["klist"])) == about(24 * 60 * 60)
         realm.run(["klist", "-s"])
         realm.expire(realm.ccache)
-        assert lifetime(realm.run(["klist"])) == 24 * 60 * 60
+        assert lifetime(realm.run(["klist"])) == about(24 * 60 * 60)
         with pytest.raises(RealmError, match="status 1"):
             realm.run(["klist", "-s"])
         with pytest.raises(RealmError, match="Ticket expired"):
