@@ -8,6 +8,7 @@ import select
 import signal
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 from collections.abc import Callable
@@ -101,11 +102,10 @@ class Weather:
 
 _CHILD = "stress.soak.child"
 
-# One allocator, so that the C library can tell how much is in use; and where this checkout is.
-_CHILD_ENV = {
-    "PYTHONMALLOC": "malloc",
-    "PYTHONPATH": os.pathsep.join(filter(None, [*sys.path, str(ROOT)])),
-}
+_CHILD_ENV = {"PYTHONPATH": os.pathsep.join(filter(None, [*sys.path, str(ROOT)]))}
+if not sysconfig.get_config_var("Py_GIL_DISABLED"):  # That Python knows no other than its own.
+    # One allocator, so that the C library can tell how much of everything is in use.
+    _CHILD_ENV["PYTHONMALLOC"] = "malloc"
 
 
 def _follow(child: subprocess.Popen[bytes], progress: Progress) -> Outcome | None:
