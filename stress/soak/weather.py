@@ -117,7 +117,8 @@ def _follow(child: subprocess.Popen[bytes], progress: Progress) -> Outcome | Non
     while True:
         left = max(deadline - time.monotonic(), 0)
         if not select.select([child.stdout], [], [], left)[0]:
-            raise StormError(_where_it_hangs(child))
+            child.send_signal(signal.SIGABRT)  # Has faulthandler say where it hangs.
+            return None
         octets = os.read(child.stdout.fileno(), 65536)
         if not octets:
             return outcome
@@ -133,12 +134,6 @@ def _follow(child: subprocess.Popen[bytes], progress: Progress) -> Outcome | Non
 def _outcome(fields: dict[str, Any]) -> Outcome:
     held = {name: Held(*fields[name]) for name in ("before", "after")}
     return Outcome(**{**fields, **held})
-
-
-def _where_it_hangs(child: subprocess.Popen[bytes]) -> str:
-    """Have faulthandler say on the storm's standard error where all its threads are."""
-    child.send_signal(signal.SIGABRT)
-    return f"no progress in {_SILENCE:.0f} seconds"
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
