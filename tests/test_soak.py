@@ -20,7 +20,7 @@ from stress.soak.held import Held  # noqa: E402
 from stress.soak.report import as_json, as_markdown, as_text  # noqa: E402
 from stress.soak.run import Run  # noqa: E402
 from stress.soak.storms import STORMS, Storm  # noqa: E402
-from stress.soak.weather import Weather  # noqa: E402
+from stress.soak.weather import StormError, Weather  # noqa: E402
 
 if TYPE_CHECKING:
     from remctl_toolkit.testing import Realm
@@ -42,6 +42,14 @@ def test_storm_leaves_everything_flat_and_loses_no_reply(weather: Weather, storm
     assert outcome.faults() == []
     assert outcome.steps == storm.quick_steps
     assert steps == sorted(steps)
+
+
+def test_storm_that_hangs_is_ended_and_says_where(
+    weather: Weather, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stress.soak.weather._SILENCE", 0.2)
+    with pytest.raises(StormError, match=r"(?s)^commands ended with -6:.*most recent call first"):
+        weather.blow(STORMS[0], lambda done, steps: None)
 
 
 # The judgement

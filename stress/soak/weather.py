@@ -8,6 +8,7 @@ import select
 import signal
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 from collections.abc import Callable
@@ -101,11 +102,10 @@ class Weather:
 
 _CHILD = "stress.soak.child"
 
-# One allocator, so that the C library can tell how much is in use; and where this checkout is.
-_CHILD_ENV = {
-    "PYTHONMALLOC": "malloc",
-    "PYTHONPATH": os.pathsep.join(filter(None, [*sys.path, str(ROOT)])),
-}
+_CHILD_ENV = {"PYTHONPATH": os.pathsep.join(filter(None, [*sys.path, str(ROOT)]))}
+if not sysconfig.get_config_var("Py_GIL_DISABLED"):  # That Python knows no other than its own.
+    # One allocator, so that the C library can tell how much of everything is in use.
+    _CHILD_ENV["PYTHONMALLOC"] = "malloc"
 
 
 def _follow(child: subprocess.Popen[bytes], progress: Progress) -> Outcome | None:
@@ -117,7 +117,8 @@ def _follow(child: subprocess.Popen[bytes], progress: Progress) -> Outcome | Non
     while True:
         left = max(deadline - time.monotonic(), 0)
         if not select.select([child.stdout], [], [], left)[0]:
-            raise StormError(_where_it_hangs(child))
+            child.send_signal(signal.SIGABRT)  # Has faulthandler say where it hangs.
+            return None
         octets = os.read(child.stdout.fileno(), 65536)
         if not octets:
             return outcome
@@ -133,12 +134,6 @@ def _follow(child: subprocess.Popen[bytes], progress: Progress) -> Outcome | Non
 def _outcome(fields: dict[str, Any]) -> Outcome:
     held = {name: Held(*fields[name]) for name in ("before", "after")}
     return Outcome(**{**fields, **held})
-
-
-def _where_it_hangs(child: subprocess.Popen[bytes]) -> str:
-    """Have faulthandler say on the storm's standard error where all its threads are."""
-    child.send_signal(signal.SIGABRT)
-    return f"no progress in {_SILENCE:.0f} seconds"
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:

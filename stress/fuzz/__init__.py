@@ -1,0 +1,1 @@
+"""Fuzzing: what a peer may send, found by coverage; see docs/stress.md."""
