@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import itertools
 import select
 from collections.abc import Iterator
@@ -25,15 +24,6 @@ PATIENCE = 20.0  # seconds, where the server is not silent
 SHORT = 0.3  # seconds, where it is
 
 numbers = itertools.count()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _heap_stands_still() -> Iterator[None]:
-    """Keep what is there out of the collections after each test, of which there are many here."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(scope="module")

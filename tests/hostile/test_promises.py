@@ -33,55 +33,19 @@ COMMAND = ["test", "echo", SECRET]
 # -- Who the server is ----------------------------------------------------------------------------
 
 
-def nothing_but_the_ticket(answer: bytes, seen: list[bytes]) -> Callable[[Peer], None]:
-    """Answer the client's context token with something else; keep all that it sends after it."""
-
-    def script(peer: Peer) -> None:
-        peer.read_hello()
-        peer.read_token()
-        if answer:
-            peer.send_token(Flag.CONTEXT | Flag.PROTOCOL, answer)
-        with contextlib.suppress(ConnectionError):
-            while octets := peer.connection.recv(65536):
-                seen.append(octets)
-        seen.append(b"")
-
-    return script
-
-
-@pytest.mark.parametrize("answer", [b"rubbish", kerberos_error(12), b""])
-def test_nothing_follows_the_ticket_before_the_server_has_proved_itself(
-    remctl_realm: Realm, answer: bytes
-) -> None:
-    seen: list[bytes] = []
-    with (
-        FakeServer(remctl_realm.keytab, nothing_but_the_ticket(answer, seen)) as server,
-        pytest.raises(remctl.RemctlProtocolError),
-    ):
-        remctl.remctl("localhost", server.port, command=COMMAND, timeout=1)
-    assert seen == [b""]
-
-
 def test_anybody_can_send_an_error_of_kerberos(remctl_realm: Realm) -> None:
     """No key protects it; its text is the Kerberos library's."""
+
+    def reject(peer: Peer) -> None:
+        peer.read_hello()
+        peer.read_token()
+        peer.send_token(Flag.CONTEXT | Flag.PROTOCOL, kerberos_error(12))
+
     with (
-        FakeServer(remctl_realm.keytab, nothing_but_the_ticket(kerberos_error(12), [])) as server,
+        FakeServer(remctl_realm.keytab, reject) as server,
         pytest.raises(remctl.RemctlAuthenticationError, match="policy rejects"),
     ):
         remctl.remctl("localhost", server.port, command=COMMAND, timeout=LIMIT)
-
-
-def test_another_server_of_the_realm_is_not_the_one_that_was_asked_for(
-    remctl_realm: Realm, tmp_path: Path
-) -> None:
-    """It has a key of the realm, but not this one."""
-    other = tmp_path / "other.keytab"
-    remctl_realm.add_principal("host/other.example.org")
-    remctl_realm.extract_keytab("host/other.example.org", other)
-    with FakeServer(other, name=None) as server:
-        with pytest.raises(remctl.RemctlAuthenticationError):
-            remctl.remctl("localhost", server.port, command=COMMAND, timeout=LIMIT)
-        assert server.commands == []
 
 
 # -- What GSS-API is asked for --------------------------------------------------------------------
@@ -237,14 +201,6 @@ def downgraded(remctl_server: RemctldServer) -> Iterator[Meddler]:
     """A network that makes both sides believe that the other speaks protocol 1 only."""
     with Meddler(remctl_server.port, lambda flags: flags & ~Flag.PROTOCOL) as meddler:
         yield meddler
-
-
-def test_command_and_output_cannot_be_read_on_the_way(remctl_server: RemctldServer) -> None:
-    with Meddler(remctl_server.port, lambda flags: flags) as meddler:
-        result = remctl.remctl("localhost", meddler.port, command=COMMAND, timeout=LIMIT)
-        assert SECRET in result.stdout_text()
-    assert SECRET.encode() not in meddler.seen
-    assert len(meddler.seen) > 500
 
 
 def test_network_can_force_protocol_1_which_protects_as_well(downgraded: Meddler) -> None:

@@ -4,8 +4,8 @@
         ...  # connect to localhost, tap.port
         assert b"secret" not in tap.to_server
 
-`change` flips the lowest bit of one octet of what the server sends, counted from 0 over all
-connections.
+`change` flips the lowest bit of one octet of what the server sends on the first connection, counted
+from 0 after its first token, whose length differs from time to time.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import select
 import socket
 
 from .loopback import LoopbackServer
+from .wire import HEADER
 
 CONNECT_LIMIT = 5.0  # seconds to reach the server in
 CHUNK = 65536
@@ -49,9 +50,11 @@ class Wiretap(LoopbackServer):
                     return
 
     def _changed(self, octets: bytes) -> bytes:
-        if self.change is None:
+        seen = self.to_client + octets
+        if self.change is None or len(seen) < HEADER.size:
             return octets
-        place = self.change - len(self.to_client)
+        _, length = HEADER.unpack_from(seen)
+        place = HEADER.size + length + self.change - len(self.to_client)
         if not 0 <= place < len(octets):
             return octets
         return octets[:place] + bytes([octets[place] ^ 1]) + octets[place + 1 :]
