@@ -1,0 +1,89 @@
+"""The sanitizers' command line: python -m stress.sanitize [MODE ...] [-- PYTEST-ARGUMENT ...].
+
+Exit status: 0 when all that ran was clean, 1 when something was found or a test failed, 2 when the
+command line is wrong; 69 when a mode that was named cannot run here.  Without a name, all modes
+run, and one that cannot is skipped with the reason.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from .modes import MODES, Mode
+from .place import Broken, Place
+
+UNAVAILABLE = 69  # sysexits.h
+
+
+def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Take the command line apart; what follows `--` is for pytest."""
+    pytest_arguments: list[str] = []
+    if "--" in arguments:
+        place = arguments.index("--")
+        arguments, pytest_arguments = arguments[:place], arguments[place + 1 :]
+    parser = argparse.ArgumentParser(
+        prog="./run sanitize",
+        description="Runs the tests under sanitizers; with all modes, for about half an hour.",
+        epilog="What follows -- goes to pytest.",
+    )
+    parser.add_argument("modes", nargs="*", metavar="MODE", help="these modes; by default all")
+    parser.add_argument("--list", action="store_true", help="list the modes and exit")
+    parser.add_argument("--folder", type=Path, help="work there, and leave what was made")
+    options = parser.parse_args(arguments)
+    for name in options.modes:
+        if name not in MODES:
+            parser.error(f"there is no mode {name}: choose from {', '.join(MODES)}")
+    return options, pytest_arguments
+
+
+def run_mode(mode: Mode, folder: Path, arguments: list[str]) -> tuple[bool, str]:
+    """Run a mode; return whether it was clean, and a line for the summary."""
+    print(f"\n== {mode.name}: {mode.title}", flush=True)
+    start = time.monotonic()
+    place = Place(folder / mode.name)
+    status = mode.run(place, arguments)
+    findings = place.findings()
+    for finding in findings:
+        print(finding)
+    minutes, seconds = divmod(round(time.monotonic() - start), 60)
+    clean = status == 0 and not findings
+    said = f"pytest ended with {status}, processes with findings: {len(findings)}"
+    return clean, f"{mode.name:14} {'clean' if clean else said}; {minutes}:{seconds:02} minutes"
+
+
+def main(arguments: list[str]) -> int:
+    """Run the modes and sum up; returns the exit status."""
+    options, pytest_arguments = parse(arguments)
+    if options.list:
+        for mode in MODES.values():
+            print(f"{mode.name:14} {mode.title}")
+        return 0
+    all_clean = True
+    unavailable = False
+    summary: list[str] = []
+    with tempfile.TemporaryDirectory(prefix="remctl-sanitize-") as temporary:
+        for name in options.modes or MODES:
+            try:
+                clean, line = run_mode(
+                    MODES[name], options.folder or Path(temporary), pytest_arguments
+                )
+            except Broken as reason:
+                unavailable = bool(options.modes)
+                clean, line = True, f"{name:14} not run: {reason}"
+            all_clean = all_clean and clean
+            summary.append(line)
+    print("", *summary, sep="\n")
+    if not all_clean:
+        return 1
+    return UNAVAILABLE if unavailable else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)

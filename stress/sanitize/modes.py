@@ -1,0 +1,179 @@
+"""What each mode compiles with, and runs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from .place import Broken, Place, runtime_library
+
+HERE = Path(__file__).resolve().parent
+
+# Several times slower, and with little to spare on a busy machine.
+PATIENCE = ["-o", "timeout=600"]
+
+# These measure what a sanitizer changes; each is named with the reason.
+NOT_MEANT_FOR = {
+    "memory": [
+        # How much memory is in use: a sanitizer keeps what was freed, to see whether it is used.
+        "tests/test_leaks.py::test_opening_again_and_again_leaks_nothing",
+        "tests/test_leaks.py::test_connections_that_are_refused_leak_nothing",
+        "tests/test_leaks.py::test_opens_that_time_out_leak_nothing",
+        "tests/test_leaks.py::test_commands_of_one_session_leak_nothing",
+        "tests/test_simple.py::test_output_to_a_file_takes_no_memory",
+    ],
+    "threads": [
+        # How many threads there are: ThreadSanitizer has one of its own.
+        "tests/test_leaks.py::test_one_thread_serves_all_calls_that_may_block_and_ends",
+        "tests/test_leaks.py::test_opens_left_behind_end_with_their_kdc",
+        "tests/test_threads.py::test_threads_that_fight_over_a_connection_get_remctl_errors_only",
+        "tests/test_faults.py",
+    ],
+    "build": [
+        # Which symbols the extension exports, and what a build has to look like.
+        "tests/test_project.py",
+    ],
+}
+
+Command = list[str]
+
+
+class Mode(NamedTuple):
+    """One way to run the tests."""
+
+    name: str
+    title: str
+    run: Callable[[Place, Command], int]
+
+
+def deselect(*reasons: str) -> Command:
+    """Leave out what the mode would fail for no fault of the bindings."""
+    return [f"--deselect={test}" for reason in reasons for test in NOT_MEANT_FOR[reason]]
+
+
+def options(place: Place, name: str, **settings: object) -> str:
+    """Write down a sanitizer's options; every process tells what it finds in a file of its own."""
+    settings["log_path"] = place.reports / name
+    return ":".join(f"{key}={value}" for key, value in settings.items())
+
+
+def run_address(place: Place, arguments: Command) -> int:
+    """AddressSanitizer, UndefinedBehaviorSanitizer and LeakSanitizer."""
+    library = runtime_library("libasan.so")
+    # Python compiles with -fwrapv, with which an overflow is not undefined.
+    compiler = place.build("-fsanitize=address,undefined -fno-wrapv")
+    environment = {
+        **compiler,
+        "LD_PRELOAD": library,
+        "PYTHONMALLOC": "malloc",
+        "ASAN_OPTIONS": options(place, "address", detect_leaks=1, halt_on_error=1),
+        "LSAN_OPTIONS": f"suppressions={HERE / 'leaks.txt'}:print_suppressions=0",
+        "UBSAN_OPTIONS": options(place, "undefined", print_stacktrace=1, halt_on_error=1),
+    }
+    return place.run([*pytest(), *deselect("memory", "build"), *arguments], environment)
+
+
+def run_threads(place: Place, arguments: Command) -> int:
+    """ThreadSanitizer on this Python: the extension's threads against each other."""
+    library = runtime_library("libtsan.so")
+    place.build("-fsanitize=thread")
+    environment = {"LD_PRELOAD": library, "TSAN_OPTIONS": thread_options(place)}
+    return place.run([*pytest(), *deselect("memory", "threads", "build"), *arguments], environment)
+
+
+def thread_options(place: Place) -> str:
+    """Write down ThreadSanitizer's options."""
+    return options(
+        place,
+        "thread",
+        suppressions=HERE / "threads.txt",
+        ignore_noninstrumented_modules=1,  # the interpreter and Kerberos
+        die_after_fork=0,  # the tests fork while other threads run
+        exitcode=66,
+    )
+
+
+def run_free_threaded(place: Place, arguments: Command) -> int:
+    """A Python without the GIL; with ThreadSanitizer, if that was built with it."""
+    python = free_threaded_python()
+    if not sanitized(python):
+        place.build("", python)
+        return place.run([*pytest(python), *deselect("memory", "threads", "build"), *arguments], {})
+    place.build("-fsanitize=thread", python)
+    environment = {"TSAN_OPTIONS": thread_options(place)}
+    return place.run(
+        [*pytest(python), *deselect("memory", "threads", "build"), *arguments], environment
+    )
+
+
+def free_threaded_python() -> str:
+    """Find the interpreter: REMCTL_FREE_THREADED, or python3.13t or later on PATH."""
+    named = os.environ.get("REMCTL_FREE_THREADED")
+    for name in [named] if named else ["python3.14t", "python3.13t"]:
+        path = shutil.which(name)
+        if path and ask(path, "Py_GIL_DISABLED") == "1":
+            return path
+    raise Broken(
+        "no free-threaded Python: build one as docs/sanitizers.md tells, and name it in"
+        " REMCTL_FREE_THREADED"
+    )
+
+
+def sanitized(python: str) -> bool:
+    """Whether an interpreter was itself built with ThreadSanitizer."""
+    return "--with-thread-sanitizer" in ask(python, "CONFIG_ARGS")
+
+
+def ask(python: str, variable: str) -> str:
+    """Ask an interpreter how it was built."""
+    code = f"import sysconfig; print(sysconfig.get_config_var({variable!r}))"
+    done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=False)
+    return done.stdout.strip()
+
+
+def run_valgrind(place: Place, arguments: Command) -> int:
+    """valgrind's memcheck over a part of the tests: it sees into Kerberos and libremctl, too."""
+    valgrind = shutil.which("valgrind")
+    if valgrind is None:
+        raise Broken("valgrind is not installed")
+    place.build("-O0")
+    command = [
+        valgrind,
+        "--quiet",
+        "--error-exitcode=9",
+        "--leak-check=full",
+        "--show-leak-kinds=definite",
+        "--errors-for-leak-kinds=definite",
+        "--undef-value-errors=no",  # The interpreter has some of its own.
+        "--trace-children=yes",
+        "--trace-children-skip=*/krb5kdc,*/kadmin.local,*/kdb5_util,*/kinit,*/remctld,/bin/*",
+        f"--suppressions={HERE / 'valgrind.txt'}",
+        f"--log-file={place.reports / 'valgrind.%p'}",
+    ]
+    chosen = arguments or ["tests/test_low_level.py", "tests/test_protocols.py"]
+    status = place.run([*command, *pytest(), "-p", "no:xdist", *chosen], {"PYTHONMALLOC": "malloc"})
+    for report in place.reports.iterdir():  # valgrind makes one for each process.
+        if not report.read_text().strip():
+            report.unlink()
+    return status
+
+
+def pytest(python: str = sys.executable) -> Command:
+    """How pytest is called, whatever the sanitizer."""
+    return [python, "-m", "pytest", *PATIENCE]
+
+
+MODES = {
+    mode.name: mode
+    for mode in (
+        Mode("address", "AddressSanitizer, UBSan and LeakSanitizer; all tests", run_address),
+        Mode("threads", "ThreadSanitizer on this Python; all tests", run_threads),
+        Mode("free-threaded", "a Python without the GIL; all tests", run_free_threaded),
+        Mode("valgrind", "valgrind's memcheck; some tests", run_valgrind),
+    )
+}
