@@ -52,6 +52,7 @@ FALLIBLE = {
     "PyFloat_FromDouble": NULL,
     "PyImport_ImportModule": NULL,
     "PyLong_AsLong": MINUS,
+    "PyLong_FromSize_t": NULL,
     "PyMem_Calloc": NO_BLOCK,
     "PyModule_AddStringConstant": MINUS,
     "PyModule_AddType": MINUS,

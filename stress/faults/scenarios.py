@@ -147,6 +147,7 @@ def open_a_descriptor(lab: Lab) -> object:
 def run_a_command(lab: Lab) -> object:
     handle = lab.opened()
     lab.send(handle, *COMMAND)
+    assert _remctl.remctl_missing(handle) >= 0
     return lab.tokens(handle)
 
 
