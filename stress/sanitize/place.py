@@ -60,7 +60,6 @@ class Place:
         variables = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join([*paths, *filter(None, [os.environ.get("PYTHONPATH")])]),
-            "PYTHONDONTWRITEBYTECODE": "1",
             "REMCTL_SANITIZED": "1",
             **environment,
         }
