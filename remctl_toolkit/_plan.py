@@ -59,10 +59,12 @@ class Task:
         check_count("first", first, least=0)
         if stop_after is not None:
             check_count("stop_after", stop_after, least=1)
-        self._command = command if callable(command) else _encoded(command)
-        # What is wrong with a command for all is wrong everywhere.
-        self._for_all = None if callable(command) or callable(input) else _encoded(command, input)
+        # An iterator can be read but once; and what is wrong for all hosts is wrong at once.
+        self._command = command if callable(command) else _encoded(command)[0]
         self._input = input
+        self._for_all = None
+        if not callable(self._command) and not callable(input):
+            self._for_all = _encoded(self._command, input)
         self.limit = limit
         self.deadline = deadline
         self.first = first
@@ -73,7 +75,7 @@ class Task:
         """Return the command for a host, and its input."""
         if self._for_all is not None:
             return self._for_all
-        command = self._command(host) if callable(self._command) else self._command[0]
+        command = self._command(host) if callable(self._command) else self._command
         return _encoded(command, self._input(host) if callable(self._input) else self._input)
 
 
@@ -119,11 +121,13 @@ class Plan:
         self._outcomes: deque[Outcome] = deque()  # those nobody has asked for yet
         self._failed: list[Host] = []
         self._finished = 0
-        self._clock = Clock(None)
+        self._clock = self._patience = Clock(None)
 
     def outcomes(self) -> Generator[Outcome, None, None]:
         """Do it; each time an outcome is asked for, others are begun."""
         self._clock = Clock(self._task.deadline)
+        if self._elsewhere is not None and self._task.deadline is not None:
+            self._patience = Clock(self._task.deadline + _GRACE)
         try:
             while self._waiting or self._working or self._outcomes:
                 self._collect()
@@ -214,11 +218,10 @@ class Plan:
 
     def _await_one(self) -> None:
         """Wait until something has come of a host."""
-        # Our own threads keep the time themselves.
-        left = None if self._elsewhere is None else self._clock.at_most(None)
+        left = self._patience.at_most(None)
         try:
-            patience = None if left is None else min(left + _GRACE, threading.TIMEOUT_MAX)
-            self._take(self._done.get(timeout=patience))
+            seconds = None if left is None else min(left, threading.TIMEOUT_MAX)
+            self._take(self._done.get(timeout=seconds))
         except queue.Empty:
             self._disown()
 
