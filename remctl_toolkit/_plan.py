@@ -177,7 +177,7 @@ class Plan:
                 future = self._start_thread(work)
             else:
                 future = self._elsewhere.submit(visit, work)
-        except Exception as error:  # The executor has lost its workers, say.
+        except Exception as error:  # No more threads, or an executor that has lost its workers.
             refusal = NotStartedError(f"not started: {str(error) or type(error).__name__}")
             refusal.__cause__ = error
             self._end(Outcome(host, error=refusal))
@@ -196,11 +196,7 @@ class Plan:
         name = f"remctl-fleet {work.host}"
         thread = threading.Thread(target=_fulfil, args=(future, at_work), name=name, daemon=True)
         self._own[future] = (at_work, thread)  # Before it starts: Ctrl-C may come between.
-        try:
-            thread.start()
-        except RuntimeError:  # The system has no more of them.
-            del self._own[future]
-            raise
+        thread.start()
         return future
 
     def _session(self, host: Host) -> remctl.Remctl | None:

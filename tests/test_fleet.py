@@ -124,17 +124,16 @@ def test_names_are_hosts(farm: Farm) -> None:
     assert stdout(outcome) == "hello\n"
 
 
-def test_a_host_has_its_own_port_and_principal(farm: Farm) -> None:
-    (host,) = farm.good(1)
+def test_a_host_has_its_own_port_and_principal(farm: Farm, remctl_realm: Realm) -> None:
+    host, other = farm.good(2)
     (dead,) = farm.dead(1)
-    wrong = Host(dead.name, host.port, "host/unknown@KRBTEST.COM")
+    wrong = Host(other.name, other.port, remctl_realm.principal("host/unknown"))
     found = {
         each.host: each
-        for each in run_on_hosts([host, wrong], ECHO, port=dead.port, principal="x/y")
+        for each in run_on_hosts([host, wrong], ECHO, port=dead.port, principal=wrong.principal)
     }
     assert found[host].ok
-    assert isinstance(found[wrong].error, remctl.RemctlProtocolError)
-    assert not found[wrong].ok
+    assert isinstance(found[wrong].error, remctl.RemctlAuthenticationError)
 
 
 def test_a_host_has_its_own_command_and_input(farm: Farm) -> None:

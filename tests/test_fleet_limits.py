@@ -93,8 +93,9 @@ def test_a_limit_begins_when_the_host_does(farm: Farm) -> None:
 
 
 def test_a_limit_may_be_endless(farm: Farm) -> None:
-    (outcome,) = run_on_hosts(farm.good(1), ECHO, limit=float("inf"), deadline=1e300)
-    assert outcome.ok
+    outcomes = run_on_hosts(farm.good(1), ECHO, limit=float("inf"), deadline=1e300)
+    assert next(outcomes).ok
+    assert fleet_threads() == []
 
 
 def test_a_timeout_is_the_networks(farm: Farm) -> None:
@@ -165,10 +166,12 @@ def test_a_refused_and_a_silent_server_are_tried_again() -> None:
         assert silent.connections == 3
 
 
-def test_what_will_not_pass_is_not_tried_again(remctl_server: RemctldServer) -> None:
+def test_what_will_not_pass_is_not_tried_again(
+    remctl_realm: Realm, remctl_server: RemctldServer
+) -> None:
     hosts = [
         Host("unknown.invalid"),
-        Host("localhost", remctl_server.port, "host/unknown@KRBTEST.COM"),
+        Host("localhost", remctl_server.port, remctl_realm.principal("host/unknown")),
     ]
     outcomes = list(run_on_hosts(hosts, ECHO, retries=5, backoff=0.01))
     assert [each.attempts for each in outcomes] == [1, 1]

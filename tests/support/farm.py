@@ -60,7 +60,8 @@ class Farm:
     def denying(self, count: int) -> list[Host]:
         """Hosts that allow us nothing."""
         if "denying" not in self._others:
-            server = self._remctld("127.0.0.6", default_acl="princ:nobody@KRBTEST.COM")
+            nobody = self._realm.principal("nobody")
+            server = self._remctld("127.0.0.6", default_acl=f"princ:{nobody}")
             self._others["denying"] = server.address, server.port
         return [self.host(*self._others["denying"]) for _ in range(count)]
 
