@@ -43,6 +43,8 @@ class Host:
     def __post_init__(self) -> None:
         # Not public, but ours: what is a host, a port, a principal, is said once.
         remctl._check_host(self.name)
+        if self.port is not None:
+            check_count("port", self.port, least=1)
         remctl._check_port(self.port)
         remctl._check_principal(self.principal)
 

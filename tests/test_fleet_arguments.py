@@ -82,8 +82,12 @@ def test_bad_commands(command: Any, input: Any, kind: type[Exception], text: str
 
 
 def test_bad_ports_and_principals_of_a_host() -> None:
-    with pytest.raises(ValueError, match="invalid port number: -1"):
-        Host("web1", -1)
+    with pytest.raises(ValueError, match="port must be 1 or more, not 0"):
+        Host("web1", 0)
+    with pytest.raises(ValueError, match="invalid port number: 70000"):
+        Host("web1", 70000)
+    with pytest.raises(TypeError, match="port must be a whole number, not '4373'"):
+        Host("web1", "4373")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="invalid principal"):
         Host("web1", principal="")
     with pytest.raises(TypeError, match="host must be a str: 5"):
