@@ -91,10 +91,12 @@ class Outcome:
     @property
     def reason(self) -> str:
         """Why it failed, in words; "" if it did not."""
+        if self.error is not None:
+            return str(self.error) or type(self.error).__name__
         try:
             self.check()
-        except Exception as error:
-            return str(error) or type(error).__name__
+        except remctl.RemctlStatusError as error:
+            return str(error)
         return ""
 
     def check(self) -> remctl.RemctlSimpleResult:
@@ -259,7 +261,9 @@ class Visit:
             self._reason.partial, self._reason.port = error.partial, error.port
             error = self._reason
         error.host = error.host or self._work.host.name
-        return error
+        # It says all; its frames would keep in memory what was at work, a cycle for each host.
+        error.__context__ = None
+        return error.with_traceback(None)
 
     def _run(self) -> remctl.RemctlSimpleResult:
         if not _is_open(self._connection):

@@ -274,13 +274,13 @@ def test_a_slow_reader_of_outcomes_does_not_stop_the_others(
     """With each outcome that is asked for, what became free is begun again."""
     with handling(farm, remctl_realm, lambda command: (b"", b"", 0), 12) as (server, hosts):
         outcomes = run_on_hosts(hosts, ECHO, concurrency=4)
-        for number in range(1, 5):
+        for begun in (4, 8, 12):
             next(outcomes)
             threads = [each for each in threading.enumerate() if "remctl-fleet" in each.name]
             for thread in threads:
                 thread.join(LIMIT)
-            assert len(server.commands) == 4 if number == 1 else 8 if number == 2 else 12
-        assert len(list(outcomes)) == 8
+            assert len(server.commands) == begun
+        assert len(list(outcomes)) == 9
 
 
 class Diary:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import socket
+import threading
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
@@ -92,3 +93,9 @@ class Farm:
         if host in self._addresses and numeric:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         return self._really(self._addresses.get(host, host), *arguments, **keywords)
+
+
+def fleet_threads() -> list[str]:
+    """The names of the threads of this process that belong to a fleet."""
+    names = [thread.name for thread in threading.enumerate()]
+    return [name for name in names if name.startswith(("remctl-fleet ", "remctl-limit "))]
