@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import queue
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, MutableMapping
@@ -121,15 +123,20 @@ class Plan:
         self._outcomes: deque[Outcome] = deque()  # those nobody has asked for yet
         self._failed: list[Host] = []
         self._finished = 0
+        self._process = 0
         self._clock = self._patience = Clock(None)
 
     def outcomes(self) -> Generator[Outcome, None, None]:
         """Do it; each time an outcome is asked for, others are begun."""
+        self._process = os.getpid()
         self._clock = Clock(self._task.deadline)
         if self._elsewhere is not None and self._task.deadline is not None:
             self._patience = Clock(self._task.deadline + _GRACE)
         try:
             while self._waiting or self._working or self._outcomes:
+                if os.getpid() != self._process:  # The threads at work are there.
+                    text = f"the outcomes belong to process {self._process}"
+                    raise remctl.RemctlNotOpenedError(text)
                 self._collect()
                 self._refuse()
                 while self._waiting and len(self._working) < self._room():
@@ -252,13 +259,16 @@ class Plan:
 
     def _leave(self) -> None:
         """End what is at work; what is at work elsewhere cannot be ended, only what waits there."""
+        if os.getpid() != self._process:
+            return
         for future in self._working:
             future.cancel()
         own = list(self._own.values())
         for at_work, _ in own:
             at_work.give_up(remctl.RemctlNotOpenedError("given up"))
         for at_work, thread in own:
-            while thread.is_alive():
+            # Where the process is ending, they stand still and cannot end.
+            while thread.is_alive() and not sys.is_finalizing():
                 at_work.give_up(remctl.RemctlNotOpenedError("given up"))
                 thread.join(_AGAIN)
 

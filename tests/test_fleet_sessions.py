@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import os
 import select
 import signal
 import threading
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -217,28 +217,58 @@ def test_a_process_ends_while_hosts_are_at_work(remctl_realm: Realm) -> None:
         assert in_child(end_in_the_middle, server.port) == 1
 
 
-def use_after_fork(port: int) -> tuple[list[str], list[str]]:
-    """Use a fleet in a child and then in the parent; what each of them gets."""
+def in_fork(work: Callable[[], str]) -> str:
+    """Do something in a forked child; what it says."""
     read, write = os.pipe()
+    warnings.simplefilter("ignore", DeprecationWarning)  # Threads of the extension are left.
+    child = os.fork()
+    if child == 0:
+        signal.alarm(int(LIMIT))
+        os.write(write, work().encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    os.close(write)
+    with open(read) as pipe:
+        return pipe.read()
+
+
+def use_after_fork(port: int) -> tuple[str, str]:
+    """Use a fleet in a child and then in the parent; what each of them gets."""
     with Fleet([Host("localhost", port)]) as fleet:
-        next(fleet.run(ECHO)).check()
-        child = os.fork()
-        if child == 0:
+
+        def use() -> str:
             outcome = next(fleet.run(ECHO))
-            os.write(write, f"{outcome.reason} {outcome.attempts}".encode())
-            fleet.close()
-            os._exit(0)
-        os.waitpid(child, 0)
-        outcome = next(fleet.run(ECHO))
-        theirs, ours = os.read(read, 1000).decode(), f"{outcome.reason} {outcome.attempts}"
-    with contextlib.suppress(OSError):
-        os.close(read)
-        os.close(write)
-    return [theirs], [ours]
+            return f"{outcome.reason} {outcome.attempts}"
+
+        use()
+        return in_fork(use), use()
 
 
 def test_a_forked_child_opens_connections_of_its_own(remctl_server: RemctldServer) -> None:
-    assert in_child(use_after_fork, remctl_server.port) == ([" 1"], [" 0"])
+    assert in_child(use_after_fork, remctl_server.port) == (" 1", " 0")
+
+
+def go_on_after_fork(port: int) -> tuple[str, str]:
+    """Ask for the next outcome in a child, leave, and ask for it in the parent."""
+    outcomes = run_on_hosts([Host("localhost", 1), Host("localhost", port)], ["test", "sleep", "1"])
+    next(outcomes)
+
+    def go_on() -> str:
+        try:
+            next(outcomes)
+        except remctl.RemctlNotOpenedError as error:
+            return str(error).replace(str(os.getppid()), "parent")
+        return "no error"
+
+    return in_fork(go_on), next(outcomes).reason
+
+
+def test_outcomes_belong_to_the_process_that_asked_for_the_first(
+    remctl_server: RemctldServer,
+) -> None:
+    theirs, ours = in_child(go_on_after_fork, remctl_server.port)
+    assert theirs == "the outcomes belong to process parent"
+    assert ours == ""
 
 
 def test_threads_are_named_after_their_hosts(farm: Farm) -> None:
