@@ -838,7 +838,7 @@ def _connect(
         try:
             return _connect_address(family, address, source_ip, _Patience(timeout, wanted))
         except OSError as error:
-            failure = error
+            failure = error.with_traceback(None)  # Its frames hold it: a cycle.
     timed_out = isinstance(failure, TimeoutError)
     reason = os.strerror(errno.ETIMEDOUT) if timed_out else failure.strerror
     kind = RemctlTimeoutError if timed_out else RemctlConnectError

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,7 +24,9 @@ __all__ = ["SSH_PEERS", "Effort", "Missing", "Place"]
 ROOT = Path(__file__).resolve().parent.parent
 _SYSTEM_PYTHON = "/usr/bin/python3"
 
-_OWN = ("ours", "c-own", "c-plain")
+# Contestants of this project in Python, and their modules.
+_OURS = {"ours": "ours", "fleet": "our_fleet", "async": "our_async"}
+_OWN = (*_OURS, "c-own", "c-plain")
 SSH_PEERS = ("asyncssh", "paramiko", "plumbum", "fabric", "remoto")
 
 COMMANDS = (
@@ -61,6 +64,19 @@ class Effort:
         return cls(False, 11, 0.4, 400_000_000, 5, 1000)
 
 
+class _EverywhereServer(RemctldServer):
+    """A remctld on all addresses of the loopback device, and on no other device."""
+
+    def _prepare(self) -> None:
+        super()._prepare()
+        assert self._listener is not None
+        _restrict_to_loopback(self._listener)
+
+
+def _restrict_to_loopback(listener: socket.socket) -> None:
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
+
+
 class Place:
     """Servers and contestants; a context manager that leaves nothing behind."""
 
@@ -90,6 +106,21 @@ class Place:
     def server(self) -> RemctldServer:
         """The stock remctld."""
         return self._stack.enter_context(RemctldServer(self.realm, COMMANDS))
+
+    @cached_property
+    def everywhere(self) -> RemctldServer:
+        """A stock remctld on all loopback addresses: as many hosts as one likes."""
+        server = _EverywhereServer(self.realm, COMMANDS, address="0.0.0.0")
+        return self._stack.enter_context(server)
+
+    @cached_property
+    def silent(self) -> socket.socket:
+        """What listens on all loopback addresses, and never answers."""
+        listener = self._stack.enter_context(socket.socket())
+        _restrict_to_loopback(listener)
+        listener.bind(("0.0.0.0", 0))
+        listener.listen(1024)
+        return listener
 
     @cached_property
     def sshd(self) -> Sshd:
@@ -128,8 +159,8 @@ class Place:
         """
         if who in ("c-own", "c-plain"):
             return [str(self.loop), action, who.removeprefix("c-")]
-        if who == "ours":
-            return [sys.executable, "-m", "benchmarks.peers.ours", action]
+        if who in _OURS:
+            return [sys.executable, "-m", f"benchmarks.peers.{_OURS[who]}", action]
         if who == "existing":
             _require_existing()
             return [_SYSTEM_PYTHON, "-m", "benchmarks.peers.existing", action]
@@ -157,6 +188,9 @@ class Place:
         full = {**(env or self.env), "PYTHONPATH": self.python_path(who)}
         if who in SSH_PEERS:
             full |= self.sshd.env
+        if who == "fleet":
+            silent_port = str(self.silent.getsockname()[1])
+            full |= {**self.everywhere.env, "BENCH_SILENT_PORT": silent_port}
         return Worker([*under, *self.command(who, action)], full, ROOT)
 
     @staticmethod

@@ -85,11 +85,15 @@ class Worker:
 
     def memory(self) -> int:
         """Return how many bytes of memory it has now."""
-        return self._status("VmRSS")
+        return self._status("VmRSS") * 1024
 
     def peak(self) -> int:
         """Return how many bytes it had at most since forget_peak()."""
-        return self._status("VmHWM")
+        return self._status("VmHWM") * 1024
+
+    def threads(self) -> int:
+        """Return how many threads it has, all libraries' included."""
+        return self._status("Threads")
 
     def forget_peak(self) -> None:
         """Start anew with peak(), proc(5): clear_refs."""
@@ -98,7 +102,7 @@ class Worker:
     def _status(self, field: str) -> int:
         for line in Path(f"/proc/{self._process.pid}/status").read_text().splitlines():
             if line.startswith(f"{field}:"):
-                return int(line.split()[1]) * 1024
+                return int(line.split()[1])
         raise WorkerError(f"{self._name}: it has no {field}")
 
     def end(self) -> None:

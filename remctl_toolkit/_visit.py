@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import random
+import select
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import remctl
@@ -16,13 +16,14 @@ import remctl
 OnOutput = Callable[["Host", remctl.RemctlStream, bytes], object]
 
 _PAUSE_LIMIT = 10.0  # seconds between two attempts to connect, at most
+_AGAIN = 0.1  # seconds until what is given up is closed again, should it have opened meanwhile
 
 
 class NotStartedError(remctl.RemctlError):
     """Nothing was done on this host: others had failed, or the time was over."""
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Host:
     """A host that is not like the others.
 
@@ -30,14 +31,33 @@ class Host:
         name: its name.
         port: its port; None is what the fleet uses.
         principal: its Kerberos principal; None is what the fleet uses.
+
+    Raises:
+        TypeError, ValueError: one of them cannot be right.
     """
 
     name: str
     port: int | None = None
     principal: str | None = None
 
+    def __post_init__(self) -> None:
+        # Not public, but ours: what is a host, a port, a principal, is said once.
+        remctl._check_host(self.name)
+        if self.port is not None:
+            check_count("port", self.port, least=1)
+        remctl._check_port(self.port)
+        remctl._check_principal(self.principal)
+
+    def __lt__(self, other: Host) -> bool:
+        return self._order() < other._order()
+
+    def _order(self) -> tuple[str, int, str]:
+        return self.name, self.port or 0, self.principal or ""
+
     def __str__(self) -> str:
-        return self.name if self.port is None else f"{self.name}:{self.port}"
+        if self.port is None:
+            return self.name
+        return f"[{self.name}]:{self.port}" if ":" in self.name else f"{self.name}:{self.port}"
 
 
 @dataclass(frozen=True)
@@ -71,10 +91,12 @@ class Outcome:
     @property
     def reason(self) -> str:
         """Why it failed, in words; "" if it did not."""
+        if self.error is not None:
+            return str(self.error) or type(self.error).__name__
         try:
             self.check()
-        except Exception as error:
-            return str(error) or type(error).__name__
+        except remctl.RemctlStatusError as error:
+            return str(error)
         return ""
 
     def check(self) -> remctl.RemctlSimpleResult:
@@ -85,7 +107,7 @@ class Outcome:
             Exception: what happened instead of a result.
         """
         if self.error is not None:
-            raise self.error
+            raise self.error.with_traceback(None)
         assert self.result is not None
         return self.result.check()
 
@@ -106,19 +128,31 @@ class Settings:
     timeout: float | None = None
     ccache: str | os.PathLike[str] | None = None
     source_ip: str | None = None
+    credentials: remctl.RemctlCredentials | None = None
     retries: int = 0
     backoff: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.retries < 0:
-            raise ValueError(f"retries must not be negative: {self.retries}")
-        if not self.backoff >= 0:
-            raise ValueError(f"backoff must not be negative: {self.backoff}")
+        remctl._check_port(self.port)
+        remctl._check_principal(self.principal)
+        check_count("retries", self.retries, least=0)
+        check_seconds("backoff", self.backoff, zero=True)
         self.connection()
 
     def connection(self) -> remctl.Remctl:
         """Return a connection that is not open yet."""
-        return remctl.Remctl(timeout=self.timeout, ccache=self.ccache, source_ip=self.source_ip)
+        return remctl.Remctl(
+            timeout=self.timeout,
+            ccache=self.ccache,
+            source_ip=self.source_ip,
+            credentials=self.credentials,
+        )
+
+    def pause(self, attempts: int) -> float:
+        """Return how many seconds to wait after so many attempts to connect."""
+        pause = min(self.backoff * 2.0 ** min(attempts - 1, 100), _PAUSE_LIMIT)
+        # Those that failed together do not come back together.
+        return pause * random.uniform(0.5, 1)
 
 
 @dataclass(frozen=True)
@@ -126,10 +160,12 @@ class Work:
     """What is to be done on a host; it can be pickled."""
 
     host: Host
-    command: Sequence[Any]
-    input: str | bytes | bytearray | memoryview | None
+    command: tuple[bytes, ...]
+    input: bytes | None
     settings: Settings
     limit: float | None  # seconds
+    # Some executors take equal calls for one: each is to be done.
+    ticket: str = field(default_factory=lambda: os.urandom(16).hex())
 
 
 class Clock:
@@ -163,83 +199,96 @@ class Visit:
         """
         self._work = work
         self._keep = session is not None
-        self._connection = session or work.settings.connection()
+        self._connection = work.settings.connection() if session is None else session
         self._on_output = on_output
         self._attempts = 0
-        self._ended: str | None = None
-        self._over = threading.Event()
+        self._lock = threading.Lock()  # held to give up, and to end: a visit that ended is let be
+        self._reason: remctl.RemctlError | None = None
+        self._given_up = threading.Event()
+        self._ended = threading.Event()
 
     def outcome(self) -> Outcome:
         """Do it; whatever goes wrong is part of the outcome."""
         start = time.monotonic()
         result = failure = None
+        guard = self._guard(self._work.limit)
         try:
-            with self._limited(self._work.limit):
-                result = self._run()
+            result = self._run()
         except Exception as error:
             failure = self._explained(error)
         finally:
+            with self._lock:
+                self._ended.set()
+            if guard is not None:
+                guard.join()
             if not self._keep:
                 self._connection.close()
         seconds = time.monotonic() - start
         return Outcome(self._work.host, result, failure, seconds, self._attempts)
 
-    def abandon(self, reason: str = "given up") -> None:
-        """End it, from another thread: the connection is closed."""
-        self._ended = self._ended or reason
-        self._over.set()
-        self._connection.close()
+    def give_up(self, reason: remctl.RemctlError) -> None:
+        """Close the connection, from another thread, which ends the visit.
 
-    @contextmanager
-    def _limited(self, seconds: float | None) -> Iterator[None]:
-        if seconds is None:
-            yield
-            return
-        timer = threading.Timer(seconds, self.abandon, ["time limit reached"])
-        timer.daemon = True
-        timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
+        If it was about to open one, that goes on: this is to be called until the visit has ended.
+        """
+        with self._lock:
+            if self._ended.is_set():
+                return
+            self._reason = self._reason or reason
+            self._given_up.set()
+            self._connection.close()
+
+    def _guard(self, limit: float | None) -> threading.Thread | None:
+        """Start a thread that gives the visit up when its time is over."""
+        if limit is None:
+            return None
+        name = f"remctl-limit {self._work.host}"
+        guard = threading.Thread(target=self._keep_time, args=(limit,), name=name, daemon=True)
+        guard.start()
+        return guard
+
+    def _keep_time(self, limit: float) -> None:
+        seconds = min(limit, threading.TIMEOUT_MAX)
+        while not self._ended.wait(seconds):
+            self.give_up(remctl.RemctlTimeoutError("time limit reached"))
+            seconds = _AGAIN
 
     def _explained(self, error: Exception) -> Exception:
         """Say why the connection was closed, if it was by us."""
         if not isinstance(error, remctl.RemctlError):
             return error
-        if self._ended is not None:
-            partial, error = error.partial, remctl.RemctlTimeoutError(self._ended)
-            error.partial = partial
+        if self._reason is not None and isinstance(error, remctl.RemctlNotOpenedError):
+            self._reason.partial, self._reason.port = error.partial, error.port
+            error = self._reason
         error.host = error.host or self._work.host.name
-        return error
+        # It says all; its frames would keep in memory what was at work, a cycle for each host.
+        error.__context__ = None
+        return error.with_traceback(None)
 
     def _run(self) -> remctl.RemctlSimpleResult:
-        if not self._connection.opened:
+        if not _is_open(self._connection):
             self._open()
-        work = self._work
-        if self._on_output is None:
-            return self._connection.run(work.command, input=work.input)
-        return self._run_live(self._on_output)
+        if self._on_output is not None:
+            return self._run_live(self._on_output)
+        return self._connection.run(self._work.command, input=self._work.input)
 
     def _open(self) -> None:
         """Open the connection, and try again where that may help."""
         host, settings = self._work.host, self._work.settings
         port = settings.port if host.port is None else host.port
-        while True:
+        while not self._given_up.is_set():
             self._attempts += 1
             try:
                 self._connection.open(host.name, port, host.principal or settings.principal)
             except remctl.RemctlError as error:
                 if self._attempts > settings.retries or not _may_pass(error):
                     raise
+                self._given_up.wait(settings.pause(self._attempts))
             else:
-                if not self._over.is_set():
+                if not self._given_up.is_set():
                     return
-                self._connection.close()  # It was abandoned before it began to open.
-            pause = min(settings.backoff * 2 ** (self._attempts - 1), _PAUSE_LIMIT)
-            # Those that failed together do not come back together.
-            if self._over.wait(pause * random.uniform(0.5, 1)):
-                raise remctl.RemctlNotOpenedError("closed")
+        self._connection.close()  # It may have been given up before it began to open.
+        raise remctl.RemctlNotOpenedError("given up")
 
     def _run_live(self, on_output: OnOutput) -> remctl.RemctlSimpleResult:
         out, err = (_Live(self._work.host, stream, on_output) for stream in remctl.RemctlStream)
@@ -257,14 +306,51 @@ def visit(work: Work) -> Outcome:
     return Visit(work).outcome()
 
 
+def check_count(name: str, value: Any, *, least: int) -> None:
+    """Check a whole number.
+
+    Raises:
+        TypeError, ValueError: it is none, or too small.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be a whole number, not {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be {least} or more, not {value}")
+
+
+def check_seconds(name: str, value: Any, *, zero: bool = False) -> None:
+    """Check a number of seconds, which may be 0 or not.
+
+    Raises:
+        TypeError, ValueError: it is none, or negative.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} must be a number of seconds, not {value!r}")
+    if not (value > 0 or (zero and value == 0)):
+        raise ValueError(f"{name} must be {'0 or more' if zero else 'more than 0'}, not {value}")
+
+
+def _is_open(connection: remctl.Remctl) -> bool:
+    """Whether a connection is there; all that arrives on an idle one is its end."""
+    if not connection.opened:
+        return False
+    try:
+        descriptor = connection.fileno()
+    except remctl.RemctlError:
+        return False
+    poller = select.poll()
+    poller.register(descriptor, select.POLLIN)
+    return not poller.poll(0)
+
+
 def _may_pass(error: remctl.RemctlError) -> bool:
     """Whether opening failed for a reason that may pass: a busy server, a lost connection."""
     if isinstance(error, remctl.RemctlConnectError):
         return error.errno is not None  # Otherwise the host is not known.
-    if isinstance(error, remctl.RemctlTimeoutError):
+    if isinstance(error, remctl.RemctlTimeoutError | remctl.RemctlDisconnectedError):
         return True
-    lost = ("end of file", "reset by peer", "Broken pipe")
-    return isinstance(error, remctl.RemctlAuthenticationError) and str(error).endswith(lost)
+    lost = str(error).endswith("unexpected end of file")
+    return lost and isinstance(error, remctl.RemctlAuthenticationError)
 
 
 class _Live:

@@ -13,15 +13,16 @@ Only opening a connection is ever tried again.  A command is sent once: it may h
 from __future__ import annotations
 
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from collections.abc import Generator, Iterable, Sequence
+from concurrent.futures import Executor
+from contextlib import closing
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import remctl
 
-from ._visit import Clock, Host, NotStartedError, OnOutput, Outcome, Settings, Visit, Work, visit
+from ._plan import Command, InputFor, Plan, Sessions, Task
+from ._visit import Host, NotStartedError, OnOutput, Outcome, Settings, check_count
 
 __all__ = [
     "Fleet",
@@ -37,14 +38,13 @@ __all__ = [
 CONCURRENCY = 64
 """How many hosts are worked on at the same time unless told otherwise."""
 
-T = TypeVar("T")
-
-_Input = str | bytes | bytearray | memoryview
-_Command = Iterable[Any] | Callable[[Host], Iterable[Any]]
-
 
 class FleetError(ExceptionGroup[Exception]):
     """Hosts failed: `exceptions` has the reason of each, whose note names the host."""
+
+    def derive(self, exceptions: Sequence[Exception], /) -> FleetError:  # type: ignore[override]
+        """Make one of some of the exceptions; ``except*`` does."""
+        return FleetError(self.message, exceptions)
 
 
 def check_all(outcomes: Iterable[Outcome]) -> list[Outcome]:
@@ -59,7 +59,9 @@ def check_all(outcomes: Iterable[Outcome]) -> list[Outcome]:
         try:
             outcome.check()
         except Exception as error:
-            error.add_note(f"host: {outcome.host}")
+            note = f"host: {outcome.host}"
+            if note not in getattr(error, "__notes__", ()):
+                error.add_note(note)
             failures.append(error)
     if failures:
         raise FleetError(f"{len(failures)} of {len(found)} hosts failed", failures)
@@ -73,19 +75,20 @@ class Fleet:
 
     Args:
         hosts: their names, or `Host` objects for those with a port or principal of their own.
-        port, principal, timeout, ccache, source_ip: see `remctl.Remctl`; for all of them.
+        port, principal, timeout, ccache, source_ip, credentials: see `remctl.Remctl`; for all of
+            them.
         retries: how often opening a connection is tried again where the reason may pass: nobody
             listens, or the connection was lost or timed out.
         backoff: seconds before the first of these; they double each time, up to ten.  Chance
             shortens each by up to half.
         concurrency: how many hosts are worked on at the same time.
-        executor: what does the work in place of threads.  All that is handed to it can be pickled.
-            Connections do not stay open then, and the credential cache must be within reach of
-            whoever works there.
+        executor: what does the work in place of threads.  All that is handed to it can be pickled,
+            provided that `credentials` can.  Connections do not stay open then, and the credential
+            cache must be within reach of whoever works there.
 
     Raises:
         ValueError: there is no host, one is named twice, or a number cannot be right.
-        TypeError: a host is neither a name nor a `Host`.
+        TypeError: a host is neither a name nor a `Host`, or an argument is of the wrong type.
     """
 
     def __init__(
@@ -97,36 +100,41 @@ class Fleet:
         timeout: float | None = None,
         ccache: str | os.PathLike[str] | None = None,
         source_ip: str | None = None,
+        credentials: remctl.RemctlCredentials | None = None,
         retries: int = 0,
         backoff: float = 0.5,
         concurrency: int = CONCURRENCY,
         executor: Executor | None = None,
     ) -> None:
         self.hosts = _check_hosts(hosts)
-        if concurrency < 1:
-            raise ValueError(f"concurrency must be 1 or more, not {concurrency}")
-        self._settings = Settings(port, principal, timeout, ccache, source_ip, retries, backoff)
+        check_count("concurrency", concurrency, least=1)
+        if executor is not None and not isinstance(executor, Executor):
+            raise TypeError(f"not a concurrent.futures.Executor: {executor!r}")
+        self._settings = Settings(
+            port, principal, timeout, ccache, source_ip, credentials, retries, backoff
+        )
         self._concurrency = concurrency
         self._executor = executor
-        self._sessions: dict[Host, remctl.Remctl] | None = None if executor else {}
+        self._sessions: Sessions = {}
+        self._under_way: Generator[Outcome, None, None] | None = None
 
     def run(
         self,
-        command: _Command,
+        command: Command,
         *,
-        input: _Input | Callable[[Host], _Input | None] | None = None,
+        input: InputFor = None,
         limit: float | None = None,
         deadline: float | None = None,
         first: int = 0,
         stop_after: int | None = None,
         on_output: OnOutput | None = None,
         ordered: bool = False,
-    ) -> Iterator[Outcome]:
+    ) -> Generator[Outcome, None, None]:
         """Run a command on all hosts.
 
-        Nothing is started before the first outcome is asked for.  Leaving the iterator starts
-        nothing more and closes the connections of hosts that are at work; their commands may go
-        on.
+        Nothing is started before the first outcome is asked for, and other hosts are begun as
+        outcomes are asked for.  Leaving the iterator starts nothing more and closes the
+        connections of hosts that are at work; their commands may go on.
 
         Args:
             command: the command, or a function of the `Host` that returns it.
@@ -137,31 +145,60 @@ class Fleet:
             first: so many hosts, in their order, have to succeed before the others are begun.
             stop_after: when so many hosts have failed, no other is begun.
             on_output: called with the host, the `RemctlStream` and the octets of each piece of
-                output as it arrives, by the thread that works on that host.
+                output as it arrives, by the thread that works on that host.  What it raises ends
+                the work on that host, and is its outcome.
             ordered: give the outcomes in the order of the hosts, not as they finish.
 
         Returns:
-            An iterator with one outcome for each host.
+            An iterator with one outcome for each host.  Asking it for the first raises
+            RemctlBusyError while another is in use.
 
         Raises:
             TypeError, ValueError: an argument cannot be right.
         """
-        _check_positive(limit=limit, deadline=deadline, stop_after=stop_after)
-        if first < 0:
-            raise ValueError(f"first must not be negative: {first}")
-        if on_output is not None and self._executor is not None:
-            raise ValueError("output can be seen live with the default executor only")
-        if not callable(command):
-            command = tuple(command)
-            if not callable(input):
-                remctl._Command(command, input)  # What is wrong with it is wrong everywhere.
-        plan = _Plan(self, command, input, limit, deadline, first, stop_after, on_output)
-        outcomes = plan.outcomes()
-        return _in_order(outcomes, self.hosts) if ordered else outcomes
+        task = Task(
+            command,
+            input,
+            limit=limit,
+            deadline=deadline,
+            first=first,
+            stop_after=stop_after,
+            on_output=on_output,
+        )
+        return self._alone(self._outcomes(task, ordered, self._sessions))
+
+    def _outcomes(
+        self, task: Task, ordered: bool, sessions: Sessions | None
+    ) -> Generator[Outcome, None, None]:
+        if task.on_output is not None and self._executor is not None:
+            raise ValueError("on_output works with the default executor only")
+        plan = Plan(task, self.hosts, self._settings, self._concurrency, self._executor, sessions)
+        return _in_order(plan.outcomes(), self.hosts) if ordered else plan.outcomes()
+
+    def _alone(self, outcomes: Generator[Outcome, None, None]) -> Generator[Outcome, None, None]:
+        """Pass outcomes on, unless others are under way."""
+        if self._under_way is not None:
+            raise remctl.RemctlBusyError("the fleet is still running another command")
+        self._under_way = outcomes
+        try:
+            with closing(outcomes):
+                yield from outcomes
+        finally:
+            self._under_way = None
 
     def close(self) -> None:
-        """Close all connections."""
-        for session in (self._sessions or {}).values():
+        """Close all connections, and end the iterator of a command that is under way.
+
+        Raises:
+            RemctlBusyError: another thread is waiting for its next outcome.
+        """
+        if self._under_way is not None:
+            try:
+                self._under_way.close()
+            except ValueError:
+                text = "the fleet is still running a command: leave its iterator to stop it"
+                raise remctl.RemctlBusyError(text) from None
+        for session in self._sessions.values():
             session.close()
 
     def __enter__(self) -> Self:
@@ -178,9 +215,9 @@ class Fleet:
 
 def run_on_hosts(
     hosts: Iterable[str | Host],
-    command: _Command,
+    command: Command,
     *,
-    input: _Input | Callable[[Host], _Input | None] | None = None,
+    input: InputFor = None,
     limit: float | None = None,
     deadline: float | None = None,
     first: int = 0,
@@ -188,7 +225,7 @@ def run_on_hosts(
     on_output: OnOutput | None = None,
     ordered: bool = False,
     **settings: Any,
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     """Run one command on many hosts; each connection is closed as soon as its host is done.
 
     Args:
@@ -201,152 +238,41 @@ def run_on_hosts(
     Raises:
         TypeError, ValueError: an argument cannot be right.
     """
-    fleet = Fleet(hosts, **settings)
-    fleet._sessions = None
-    return fleet.run(
+    task = Task(
         command,
-        input=input,
+        input,
         limit=limit,
         deadline=deadline,
         first=first,
         stop_after=stop_after,
         on_output=on_output,
-        ordered=ordered,
     )
+    return Fleet(hosts, **settings)._outcomes(task, ordered, None)
 
 
-class _Plan:
-    """Who is at work, who is to follow, and whether anybody is."""
-
-    def __init__(
-        self,
-        fleet: Fleet,
-        command: Any,
-        input: Any,
-        limit: float | None,
-        deadline: float | None,
-        first: int,
-        stop_after: int | None,
-        on_output: OnOutput | None,
-    ) -> None:
-        self._fleet = fleet
-        self._command = command
-        self._input = input
-        self._limit = limit
-        self._deadline = deadline
-        self._first = first
-        self._stop_after = stop_after
-        self._on_output = on_output
-        self._waiting = deque(fleet.hosts)
-        self._working: dict[Future[Outcome], tuple[Host, Visit | None]] = {}
-        self._failures: list[Host] = []
-        self._finished = 0
-        self._clock = Clock(None)
-
-    def outcomes(self) -> Iterator[Outcome]:
-        """Do it."""
-        self._clock = Clock(self._deadline)
-        executor = self._fleet._executor or ThreadPoolExecutor(
-            min(self._fleet._concurrency, len(self._fleet.hosts)), "remctl-fleet"
-        )
-        try:
-            while self._waiting or self._working:
-                yield from self._refuse()
-                while self._waiting and len(self._working) < self._room():
-                    self._begin(executor)
-                for future in wait(self._working, return_when=FIRST_COMPLETED).done:
-                    host, _ = self._working.pop(future)
-                    yield self._end(host, future)
-        finally:
-            for future, (_, at_work) in self._working.items():
-                future.cancel()
-                if at_work is not None:
-                    at_work.abandon()
-            if executor is not self._fleet._executor:
-                executor.shutdown()
-
-    def _refuse(self) -> Iterator[Outcome]:
-        """Give up the hosts that are not to be begun any more."""
-        reason = None
-        if self._failures and self._finished <= self._first:
-            reason = f"{self._failures[0]} failed, which was to show that it works"
-        elif self._stop_after is not None and len(self._failures) >= self._stop_after:
-            reason = f"{len(self._failures)} other hosts had failed"
-        elif self._clock.is_over():
-            reason = "the time was over"
-        while reason is not None and self._waiting:
-            error = NotStartedError(f"not started: {reason}")
-            yield Outcome(self._waiting.popleft(), error=error)
-
-    def _room(self) -> int:
-        """Return how many may be at work now."""
-        canaries = self._first - self._finished
-        return min(self._fleet._concurrency, canaries) if canaries > 0 else self._fleet._concurrency
-
-    def _begin(self, executor: Executor) -> None:
-        host = self._waiting.popleft()
-        fleet = self._fleet
-        try:
-            work = Work(
-                host,
-                tuple(self._command(host)) if callable(self._command) else self._command,
-                self._input(host) if callable(self._input) else self._input,
-                fleet._settings,
-                self._clock.at_most(self._limit),
-            )
-        except Exception as error:  # A function of the caller's: it is that host's outcome.
-            failed: Future[Outcome] = Future()
-            failed.set_result(Outcome(host, error=error))
-            self._working[failed] = (host, None)
-            return
-        if fleet._executor is not None:
-            self._working[executor.submit(visit, work)] = (host, None)
-            return
-        session = None
-        if fleet._sessions is not None:
-            session = fleet._sessions.setdefault(host, fleet._settings.connection())
-        at_work = Visit(work, session, self._on_output)
-        self._working[executor.submit(at_work.outcome)] = (host, at_work)
-
-    def _end(self, host: Host, future: Future[Outcome]) -> Outcome:
-        try:
-            outcome = future.result()
-        except Exception as error:  # The executor's: a worker that died, say.
-            outcome = Outcome(host, error=error)
-        self._finished += 1
-        if not outcome.ok:
-            self._failures.append(host)
-        return outcome
-
-
-def _in_order(outcomes: Iterator[Outcome], hosts: Iterable[Host]) -> Iterator[Outcome]:
+def _in_order(
+    outcomes: Generator[Outcome, None, None], hosts: Iterable[Host]
+) -> Generator[Outcome, None, None]:
     early: dict[Host, Outcome] = {}
-    for host in hosts:
-        while host not in early:
-            outcome = next(outcomes)
-            early[outcome.host] = outcome
-        yield early.pop(host)
+    with closing(outcomes):
+        for host in hosts:
+            while host not in early:
+                outcome = next(outcomes)
+                early[outcome.host] = outcome
+            yield early.pop(host)
 
 
 def _check_hosts(hosts: Iterable[str | Host]) -> list[Host]:
-    if isinstance(hosts, str):
-        raise TypeError(f"hosts must be a list of names, not one: {hosts!r}")
+    if isinstance(hosts, str | bytes | Host) or not isinstance(hosts, Iterable):
+        raise TypeError(f"hosts must be several names, in a list say, not {hosts!r}")
     found: dict[Host, None] = {}
     for each in hosts:
-        if not isinstance(each, (str, Host)):
-            raise TypeError(f"a host must be a name or a Host, not {type(each).__name__}")
+        if not isinstance(each, str | Host):
+            raise TypeError(f"a host must be a name or a Host, not {each!r}")
         host = Host(each) if isinstance(each, str) else each
-        if not host.name:
-            raise ValueError("the name of a host must not be empty")
         if host in found:
             raise ValueError(f"host {host} is named twice")
         found[host] = None
     if not found:
         raise ValueError("no hosts")
     return list(found)
-
-
-def _check_positive(**numbers: float | None) -> None:
-    for name, number in numbers.items():
-        if number is not None and not number > 0:
-            raise ValueError(f"{name} must be more than 0, not {number}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 import threading
@@ -143,6 +144,22 @@ class _Sessions(Action):
             session.close()
 
 
+class _Waiting(_Sessions):
+    """That many sessions more, each of which waits for a command, in a thread of its own."""
+
+    def go(self, count: int) -> None:
+        for _ in range(count):
+            session = _open()
+            self.sessions.append(session)
+            session.command(("sleep", "600"))
+            threading.Thread(target=_wait, args=(session,), daemon=True).start()
+
+
+def _wait(session: remctl.Remctl) -> None:
+    with contextlib.suppress(remctl.RemctlError):  # It is closed at the end.
+        session.output()
+
+
 class _Threads(Action):
     """640 commands, shared out to that many threads with a session each."""
 
@@ -190,6 +207,7 @@ if __name__ == "__main__":
             "simple-save": _SimpleSave,
             "upload": _Upload,
             "sessions": _Sessions,
+            "waiting": _Waiting,
             "threads": _Threads,
             "waits": _Waits,
         }

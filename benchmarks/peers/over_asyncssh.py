@@ -58,5 +58,12 @@ class _Connects(Action):
                 await _echo(connection)
 
 
+class _Gather(_Connects):
+    """All at the same time."""
+
+    async def _repeat(self, count: int) -> None:
+        await asyncio.gather(*[super(_Gather, self)._repeat(1) for _ in range(count)])
+
+
 if __name__ == "__main__":
-    serve({"commands": _Commands, "connects": _Connects})
+    serve({"commands": _Commands, "connects": _Connects, "gather": _Gather})

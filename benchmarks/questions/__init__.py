@@ -36,6 +36,10 @@ QUESTIONS = (
     Question("instructions", "instructions of the processor per noop and per token"),
     Question("threads", "64 threads with a session each"),
     Question("sessions", "1,000 sessions in one process"),
+    Question("fleet", "64 hosts at once: connect, one command, close"),
+    Question("hosts", "2,000 hosts: what one of them costs"),
+    Question("silent", "200 hosts of which some are silent"),
+    Question("waiting", "1,000 sessions that wait, on one event loop"),
     Question("importing", "import remctl"),
     Question("delay", "20 ms of network delay: round trips"),
 )

@@ -1,0 +1,266 @@
+"""Fleets and time: limits, deadlines, trying again, and giving up at any moment."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from support.fakeserver import FakeServer, Peer
+from support.farm import Farm, fleet_threads
+from support.proxy import TO_CLIENT, Proxy, SilentServer, refused_port
+from support.waiting import eventually
+
+import remctl
+from remctl_toolkit._visit import Settings, Visit, Work
+from remctl_toolkit.fleet import Host, Outcome, run_on_hosts
+
+if TYPE_CHECKING:
+    from remctl_toolkit.testing import Realm, RemctldServer
+
+LIMIT = 20.0  # seconds after which a wait has failed
+ECHO = ["test", "echo", "hello"]
+
+
+@pytest.fixture
+def farm(remctl_realm: Realm) -> Iterator[Farm]:
+    with Farm(remctl_realm) as farm:
+        yield farm
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    """Every test of this file ends with the fleet's threads and connections gone."""
+    yield
+    eventually(lambda: fleet_threads() == [], what="no threads of fleets")
+
+
+def stall_after_output(peer: Peer) -> None:
+    peer.accept()
+    peer.read_command()
+    peer.send_output(b"so far")
+    peer.stall()
+
+
+# -- Limits ---------------------------------------------------------------------------------------
+
+
+def test_a_limit_holds_for_connecting(farm: Farm) -> None:
+    (host,) = farm.silent(1)
+    (outcome,) = run_on_hosts([host], ECHO, limit=0.2)
+    assert isinstance(outcome.error, remctl.RemctlTimeoutError)
+    assert isinstance(outcome.error, TimeoutError)
+    assert outcome.reason == "time limit reached"
+    assert (outcome.error.host, outcome.error.port) == (host.name, host.port)
+    assert outcome.seconds >= 0.2
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_a_limit_holds_for_a_command_and_keeps_its_output(remctl_realm: Realm, live: bool) -> None:
+    with FakeServer(remctl_realm.keytab, stall_after_output) as server:
+        host = Host("localhost", server.port)
+        told = (lambda *_: None) if live else None
+        (outcome,) = run_on_hosts([host], ECHO, limit=1.0, on_output=told)
+        assert outcome.reason == "time limit reached"
+        assert isinstance(outcome.error, remctl.RemctlTimeoutError)
+        assert outcome.error.partial == remctl.RemctlSimpleResult(b"so far")
+
+
+def test_a_limit_begins_when_the_host_does(farm: Farm) -> None:
+    """Waiting for its turn does not count: three hosts, one by one, each take most of it."""
+    hosts = farm.good(3)
+    outcomes = run_on_hosts(hosts, ["test", "sleep", "1.2"], limit=3.0, concurrency=1)
+    assert [outcome.reason for outcome in outcomes] == ["", "", ""]
+
+
+def test_a_limit_may_be_endless(farm: Farm) -> None:
+    outcomes = run_on_hosts(farm.good(1), ECHO, limit=float("inf"), deadline=1e300)
+    assert next(outcomes).ok
+    assert fleet_threads() == []
+
+
+def test_a_timeout_is_the_networks(farm: Farm) -> None:
+    (outcome,) = run_on_hosts(farm.silent(1), ECHO, timeout=0.2)
+    assert isinstance(outcome.error, remctl.RemctlTimeoutError)
+    assert "limit" not in outcome.reason
+
+
+def test_a_refusal_before_the_limit_stays_a_refusal(farm: Farm) -> None:
+    (outcome,) = run_on_hosts(farm.denying(1), ECHO, limit=LIMIT)
+    assert outcome.reason == "Access denied"
+
+
+# -- Deadlines ------------------------------------------------------------------------------------
+
+
+def test_a_deadline_holds_for_all_hosts_together(farm: Farm) -> None:
+    hosts = farm.silent(6)
+    outcomes = list(run_on_hosts(hosts, ECHO, deadline=0.4, concurrency=2))
+    assert len(outcomes) == 6
+    assert {each.reason for each in outcomes if each.started} == {"time limit reached"}
+    refused = [each for each in outcomes if not each.started]
+    assert [each.host for each in refused] == hosts[2:]
+    assert {each.reason for each in refused} == {"not started: the time was over"}
+
+
+def test_a_deadline_passes_while_the_first_are_at_work(farm: Farm) -> None:
+    (canary,), others = farm.silent(1), farm.good(2)
+    outcomes = list(run_on_hosts([canary, *others], ECHO, deadline=0.3, first=1))
+    assert [each.host for each in outcomes] == [canary, *others]
+    assert [each.started for each in outcomes] == [True, False, False]
+
+
+def test_a_deadline_passes_between_outcomes(farm: Farm) -> None:
+    outcomes = run_on_hosts(farm.good(3), ECHO, deadline=2.0, concurrency=1)
+    assert next(outcomes).ok
+    time.sleep(2.1)
+    assert [each.reason for each in outcomes] == ["not started: the time was over"] * 2
+
+
+def test_the_time_begins_with_the_first_outcome(farm: Farm) -> None:
+    outcomes = run_on_hosts(farm.good(1), ECHO, deadline=2.0)
+    time.sleep(2.1)
+    assert next(outcomes).ok
+
+
+# -- Trying again ---------------------------------------------------------------------------------
+
+
+def test_opening_is_tried_again(remctl_server: RemctldServer) -> None:
+    with Proxy("127.0.0.1", remctl_server.port) as proxy:
+        proxy.close(TO_CLIENT, connections={1, 2})
+        host = Host("localhost", proxy.port)
+        (outcome,) = run_on_hosts([host], ECHO, retries=1, backoff=0.01)
+        assert (outcome.ok, outcome.attempts) == (False, 2)
+        assert isinstance(outcome.error, remctl.RemctlAuthenticationError)
+        proxy.close(TO_CLIENT, connections={3, 4})
+        (outcome,) = run_on_hosts([host], ECHO, retries=2, backoff=0.01)
+        assert (outcome.ok, outcome.attempts) == (True, 3)
+        assert proxy.connections == 5
+
+
+def test_a_refused_and_a_silent_server_are_tried_again() -> None:
+    with refused_port() as dead, SilentServer() as silent:
+        hosts = [Host("localhost", port) for port in (dead, silent.port)]
+        outcomes = list(run_on_hosts(hosts, ECHO, timeout=0.2, retries=2, backoff=0.01))
+        assert [each.attempts for each in outcomes] == [3, 3]
+        assert silent.connections == 3
+
+
+def test_what_will_not_pass_is_not_tried_again(
+    remctl_realm: Realm, remctl_server: RemctldServer
+) -> None:
+    hosts = [
+        Host("unknown.invalid"),
+        Host("localhost", remctl_server.port, remctl_realm.principal("host/unknown")),
+    ]
+    outcomes = list(run_on_hosts(hosts, ECHO, retries=5, backoff=0.01))
+    assert [each.attempts for each in outcomes] == [1, 1]
+    assert not any(each.ok for each in outcomes)
+
+
+def reset_after_command(peer: Peer) -> None:
+    peer.accept()
+    peer.read_command()
+    peer.reset()
+
+
+def stall_after_command(peer: Peer) -> None:
+    peer.accept()
+    peer.read_command()
+    peer.stall()
+
+
+@pytest.mark.parametrize(
+    ("script", "kind"),
+    [
+        (reset_after_command, remctl.RemctlDisconnectedError),
+        (stall_after_command, remctl.RemctlTimeoutError),
+    ],
+)
+def test_a_command_that_may_have_run_is_not_sent_again(
+    remctl_realm: Realm, script: Any, kind: type[Exception]
+) -> None:
+    with FakeServer(remctl_realm.keytab, script) as server:
+        host = Host("localhost", server.port)
+        (outcome,) = run_on_hosts([host], ECHO, retries=5, backoff=0.01, timeout=0.5)
+        assert isinstance(outcome.error, kind)
+        assert outcome.attempts == 1
+        assert server.commands == [[b"test", b"echo", b"hello"]]
+
+
+def test_the_pauses_double_up_to_ten_seconds() -> None:
+    settings = Settings(backoff=0.5)
+    for attempts, most in ((1, 0.5), (2, 1.0), (3, 2.0), (6, 10.0), (5000, 10.0)):
+        pauses = [settings.pause(attempts) for _ in range(50)]
+        assert most / 2 <= min(pauses) < max(pauses) <= most
+    assert Settings(backoff=0).pause(1) == 0
+
+
+def test_a_limit_ends_the_pauses(farm: Farm) -> None:
+    start = time.monotonic()
+    (outcome,) = run_on_hosts(farm.dead(1), ECHO, retries=100, backoff=60, limit=0.3)
+    assert outcome.reason == "time limit reached"
+    assert time.monotonic() - start < 4
+
+
+# -- Giving up at any moment ----------------------------------------------------------------------
+
+
+class Late(remctl.Remctl):
+    """A connection that is about to be opened until it is told to go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.about_to, self.go_on = threading.Event(), threading.Event()
+
+    def open(self, *arguments: Any) -> None:
+        self.about_to.set()
+        assert self.go_on.wait(LIMIT)
+        super().open(*arguments)
+
+
+def visit_of(port: int, session: remctl.Remctl, limit: float | None) -> Visit:
+    command = tuple(part.encode() for part in ECHO)
+    return Visit(Work(Host("localhost", port), command, None, Settings(), limit), session)
+
+
+def test_a_limit_that_is_reached_just_before_opening_holds(farm: Farm) -> None:
+    with SilentServer() as server:
+        session = Late()
+        visit = visit_of(server.port, session, 0.1)
+        found: list[Outcome] = []
+        thread = threading.Thread(target=lambda: found.append(visit.outcome()), daemon=True)
+        thread.start()
+        assert session.about_to.wait(LIMIT)
+        assert visit._given_up.wait(LIMIT)
+        session.go_on.set()
+        thread.join(LIMIT)
+        assert [each.reason for each in found] == ["time limit reached"]
+
+
+def test_no_command_is_sent_by_what_was_given_up_before_opening(remctl_realm: Realm) -> None:
+    with FakeServer(remctl_realm.keytab) as server:
+        session = Late()
+        visit = visit_of(server.port, session, None)
+        found: list[Outcome] = []
+        thread = threading.Thread(target=lambda: found.append(visit.outcome()))
+        thread.start()
+        assert session.about_to.wait(LIMIT)
+        visit.give_up(remctl.RemctlNotOpenedError("given up"))
+        session.go_on.set()
+        thread.join(LIMIT)
+        assert [each.reason for each in found] == ["given up"]
+        assert not session.opened
+        assert server.commands == []
+
+
+def test_a_visit_that_has_ended_is_not_given_up(remctl_server: RemctldServer) -> None:
+    """Its connection is the next command's."""
+    with remctl.Remctl() as session:
+        visit = visit_of(remctl_server.port, session, LIMIT)
+        assert visit.outcome().ok
+        visit.give_up(remctl.RemctlTimeoutError("late"))
+        assert session.run(ECHO).stdout == b"hello\n"
