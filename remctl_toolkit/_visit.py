@@ -37,7 +37,9 @@ class Host:
     principal: str | None = None
 
     def __str__(self) -> str:
-        return self.name if self.port is None else f"{self.name}:{self.port}"
+        if self.port is None:
+            return self.name
+        return f"[{self.name}]:{self.port}" if ":" in self.name else f"{self.name}:{self.port}"
 
 
 @dataclass(frozen=True)
