@@ -323,7 +323,7 @@ def _look_up(name: str) -> list[Host]:
     except dns.exception.DNSException as error:
         raise HostListError(f"cannot look up the SRV records of {name}: {error}") from None
     records.sort(key=lambda record: (record.priority, -record.weight, record.target))
-    hosts = {}
+    hosts: dict[Host, None] = {}
     for record in records:
         target = record.target.to_text(omit_final_dot=True)
         if target != ".":  # RFC 2782: the service is decidedly not available there.
