@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import cast
 
+import remctl
 from remctl_toolkit.fleet import Host, Outcome
 from remctl_toolkit.hosts import HostList, HostListError, MissingExtraError, fold
 
@@ -29,6 +30,7 @@ __all__ = ["main"]
 
 _EX_USAGE = 2  # argparse's own
 _EX_UNAVAILABLE = 69  # sysexits.h
+_EX_IOERR = 74  # sysexits.h
 _MOST_INPUT = 100 * 1024 * 1024  # octets; a server takes less
 
 
@@ -58,11 +60,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         with open(os.devnull, "w") as nowhere:
             os.dup2(nowhere.fileno(), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
+    except OSError as error:
+        print(f"{COMMAND}: cannot write the output: {error.strerror}", file=sys.stderr)
+        return _EX_IOERR
 
 
 def _main(options: argparse.Namespace) -> int:
     if options.print_completion:
-        print(completion(options.print_completion), end="")
+        Screen().out.write(completion(options.print_completion).encode())
         return 0
     if options.debug:
         logging.basicConfig(format=f"{COMMAND}: %(message)s")
@@ -140,8 +145,7 @@ def _run(
         try:
             with contextlib.closing(job.outcomes(input, view.on_output, bar)) as outcomes:
                 while (outcome := signals.next(outcomes)) is not None:
-                    if isinstance(outcome.error, BrokenPipeError):
-                        raise outcome.error
+                    _raise_own(outcome)
                     for each in (job.finished, bar.finished, report.add, view.finished):
                         each(outcome)
         except Stopped as signal_:
@@ -159,6 +163,13 @@ def _run(
         return cast(Raw, view).status
     report.show(screen, quiet=options.quiet)
     return report.status
+
+
+def _raise_own(outcome: Outcome) -> None:
+    """Raise what went wrong here and not there: nobody takes the output."""
+    error = outcome.error
+    if isinstance(error, OSError) and not isinstance(error, remctl.RemctlError):
+        raise error
 
 
 def _view(screen: Screen, hosts: list[Host], options: argparse.Namespace) -> View:

@@ -48,6 +48,7 @@ NOTES = {
   2    wrong usage, or a list of hosts that cannot be right; nothing was done
   3    it succeeded on no host
   69   a Python package is not installed (the message says which)
+  74   the output cannot be written
   130  Ctrl-C; 128+N for signal N
   With one host, and none of --gather, --live and --json: the command's own;
   255 if the server refuses it; 1 for every other failure.""",

@@ -49,7 +49,7 @@ class Progress:
         working = len(self._working)
         if working and self._done + working == self._total and working <= _FEW:
             return f"{words}, waiting for {fold(self._working)}"
-        return f"{words}, {working} at work"
+        return f"{words}, {working} at work" if working else words
 
 
 class Lines(Progress):

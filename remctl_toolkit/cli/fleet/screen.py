@@ -23,8 +23,9 @@ class Screen:
 
     def __init__(self) -> None:
         lock = threading.RLock()
-        self.out = Outlet(sys.stdout, lock)
-        self.err = Outlet(sys.stderr, lock)
+        # They are None where somebody closed them.
+        self.out = Outlet(sys.stdout or open(os.devnull, "w"), lock)  # noqa: SIM115
+        self.err = Outlet(sys.stderr or open(os.devnull, "w"), lock)  # noqa: SIM115
 
     def use(self, console: Any) -> None:
         """Write to terminals through a console of rich's, which moves its bar out of the way."""

@@ -22,9 +22,11 @@ _REFUSED = 255  # as remctl(1)
 _FAILED = 1
 
 _GREETING = """\
-Connected to {host}. A line is a command with its arguments, quoted as in a shell.
-help asks the server what there is; Ctrl-C gives up a command; Ctrl-D or exit ends.
-Lines that begin with a space are not kept in the history."""
+Connected to {host}.
+Type commands with their arguments, quoted as in a shell. "help" asks the server
+what there is. Ctrl-C gives a command up, Ctrl-D or "exit" ends. Lines that begin
+with a space are not kept in the history.
+"""
 
 
 def shell(host: Host, options: argparse.Namespace) -> int:

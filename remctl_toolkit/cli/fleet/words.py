@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import remctl
 from remctl_toolkit.fleet import NotStartedError, Outcome
 
@@ -23,6 +25,11 @@ _KINDS: tuple[tuple[type[Exception], str], ...] = (
     (remctl.RemctlAnswerError, "bad answer"),
 )
 
+# What GSS-API says before it says anything.
+_GSS_PREAMBLE = re.compile(
+    r"^GSS-API error [a-z ]+: (Unspecified GSS failure\.\s+Minor code may provide more information, )?"
+)
+
 
 def kind(outcome: Outcome) -> str:
     """Return in a few words how a host failed; "" if it did not."""
@@ -41,10 +48,12 @@ def detail(outcome: Outcome) -> str:
     if outcome.result is not None:
         lines = outcome.result.stderr_text(errors="replace").strip().splitlines()
         return printable(lines[-1].strip()) if lines and not outcome.ok else ""
-    text = outcome.reason
+    text, name = outcome.reason, outcome.host.name
     if isinstance(outcome.error, remctl.RemctlConnectError | remctl.RemctlTimeoutError):
-        text = text.replace(f" to {outcome.host.name} ", " ", 1)
-        text = text.replace(f"unknown host {outcome.host.name}:", "unknown host:", 1)
+        text = text.replace(f" to {name} ", " ", 1)
+        text = text.replace(f"unknown host {name}:", "unknown host:", 1)
+    if isinstance(outcome.error, remctl.RemctlAuthenticationError):
+        text = _GSS_PREAMBLE.sub("", text).replace(f" host/{name}@", " host/HOST@", 1)
     return printable(text.removeprefix("not started: "))
 
 
