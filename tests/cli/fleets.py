@@ -24,7 +24,9 @@ COMMANDS = [
     Command("lines", "show", script="printf 'one\\ntwo\\n'; echo 'look out' >&2"),
     Command("third", "fails", script='[ "$NAME" != web3 ] || { echo "disk full" >&2; exit 4; }'),
     Command("octets", "show", script="printf '\\377\\0\\033[31mx\\n'"),
+    Command("session", "show", script='echo "session $PPID"'),  # a process for each connection
     Command("slow", "lines", script="printf 'a\\nbe'; sleep 0.2; printf 'gin\\nend'"),
+    Command("input", "count", script="wc -c", stdin="last"),
     Command("endless", "show", script="echo so far; exec sleep 600"),
     Command("input", "show", script="cat", stdin="last"),
     *SAMPLE_COMMANDS,
