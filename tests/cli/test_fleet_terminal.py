@@ -279,7 +279,7 @@ def test_a_prompt_can_do_without_a_history(hosts: Hosts, tmp_path: Path) -> None
         terminal.expect("remctl-fleet: no history: Not a directory")
         terminal.expect("web4> ")
         terminal.type("test echo hello\n")
-        terminal.expect(r"\r\nhello\r\n")
+        terminal.expect(r"\r\nhello\r\nweb4> ")
         terminal.type(CTRL_D)
         assert terminal.wait() == 0
 
