@@ -320,6 +320,11 @@ def test_hosts_are_folded(hosts: list[Any], folded: str | None) -> None:
         assert sorted(names(fold(hosts))) == sorted(map(str, hosts))
 
 
+def test_names_that_mean_something_else_to_clustershell_stay_as_they_are() -> None:
+    for name in ("web[1,2]", "web[", "@web", "a!b"):
+        assert fold([name]) == name
+
+
 NAMES = st.from_regex(r"[a-c]{1,2}[0-9]{0,3}(-[0-9]{1,2})?(\.[ab]?[0-9]{1,2})?", fullmatch=True)
 
 

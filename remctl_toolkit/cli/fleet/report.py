@@ -62,7 +62,7 @@ class Report:
                 say(line)
         elif not quiet:
             seconds = time.monotonic() - self._begin
-            everything = "all " if total > 1 else ""
+            everything = "all " if total > 2 else ""
             say(paint(f"{everything}{_hosts(total)} succeeded, {seconds:.1f} s", GREEN))
 
     def show_interruption(
@@ -78,12 +78,18 @@ class Report:
             names = f": {self._fold(hosts)}{remark}" if hosts else ""
             say(f"  {words:<13}  {len(hosts)}{names}")
 
+    def _first(self, item: tuple[tuple[str, str], list[Host]]) -> tuple[bool, int]:
+        """Put reasons in the order of the hosts, but those that were not begun last."""
+        _, hosts = item
+        return hosts[0] in self.not_begun, min(self._place[host] for host in hosts)
+
     def _fold(self, hosts: Iterable[Host]) -> str:
         ordered: list[Host] = sorted(hosts, key=self._place.__getitem__)
         return fold(ordered)
 
     def _table(self, screen: Screen) -> list[str]:
-        rows = [(self._fold(hosts), *reason) for reason, hosts in self._reasons.items()]
+        reasons = sorted(self._reasons.items(), key=self._first)
+        rows = [(self._fold(hosts), *reason) for reason, hosts in reasons]
         short = [len(names) for names, _, _ in rows if len(names) <= _WIDEST_NAMES]
         first, second = max(short, default=0), max(len(what) for _, what, _ in rows)
         width = shutil.get_terminal_size().columns if screen.err.terminal else 0

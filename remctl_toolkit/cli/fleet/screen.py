@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 from typing import Any, TextIO
 
 from .words import printable
@@ -15,17 +14,16 @@ RED, GREEN, YELLOW, BLUE, BOLD = "31", "32", "33", "36", "1"
 
 
 class Screen:
-    """Where lines are written to: whole ones, whoever else is writing.
+    """Where lines are written to, by any thread.
 
     Attributes:
         out, err: the two outlets.
     """
 
     def __init__(self) -> None:
-        lock = threading.RLock()
         # They are None where somebody closed them.
-        self.out = Outlet(sys.stdout or open(os.devnull, "w"), lock)  # noqa: SIM115
-        self.err = Outlet(sys.stderr or open(os.devnull, "w"), lock)  # noqa: SIM115
+        self.out = Outlet(sys.stdout or open(os.devnull, "w"))  # noqa: SIM115
+        self.err = Outlet(sys.stderr or open(os.devnull, "w"))  # noqa: SIM115
 
     def use(self, console: Any) -> None:
         """Write to terminals through a console of rich's, which moves its bar out of the way."""
@@ -41,9 +39,8 @@ class Outlet:
         console: what draws a progress bar there, if something does.
     """
 
-    def __init__(self, file: TextIO, lock: threading.RLock) -> None:
+    def __init__(self, file: TextIO) -> None:
         self._file = file
-        self._lock = lock
         self.terminal = file.isatty()
         dumb = os.environ.get("TERM", "dumb") == "dumb"
         self._colours = self.terminal and not dumb and not os.environ.get("NO_COLOR")
@@ -55,19 +52,15 @@ class Outlet:
 
     def write(self, octets: bytes) -> None:
         """Write octets as they are."""
-        with self._lock:
-            self._file.flush()
-            self._file.buffer.write(octets)
-            self._file.buffer.flush()
+        self._file.buffer.write(octets)  # In one go: nothing comes in between.
+        self._file.buffer.flush()
 
     def say(self, text: str = "") -> None:
         """Write a line of ours; it may have colours."""
-        with self._lock:
-            if self.console is not None:
-                self.console.out(text, highlight=False)
-            else:
-                encoding = self._file.encoding or "utf-8"
-                self.write(f"{text}\n".encode(encoding, "backslashreplace"))
+        if self.console is not None:
+            self.console.out(text, highlight=False)
+        else:
+            self.write(f"{text}\n".encode(self._file.encoding, "backslashreplace"))
 
     def line(self, label: str, octets: bytes, label_colour: str = "", colour: str = "") -> None:
         """Write a line of a host's, after a label of ours."""

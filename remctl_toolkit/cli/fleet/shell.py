@@ -23,9 +23,9 @@ _FAILED = 1
 
 _GREETING = """\
 Connected to {host}.
-Type commands with their arguments, quoted as in a shell. "help" asks the server
-what there is. Ctrl-C gives a command up, Ctrl-D or "exit" ends. Lines that begin
-with a space are not kept in the history.
+Type commands with their arguments, quoted as in a shell; "help" asks the server
+what there is. Ctrl-C gives a command up, Ctrl-D or "exit" ends.
+Lines that begin with a space are not kept in the history.
 """
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -88,25 +87,23 @@ class Live(View):
     def __init__(self, screen: Screen, hosts: list[Host]) -> None:
         super().__init__(screen)
         self.on_output = self._take
-        self._lock = threading.Lock()
         self._begun: dict[tuple[Host, remctl.RemctlStream], list[bytes]] = {}
         self._width = max(len(str(host)) for host in hosts)
 
     def _take(self, host: Host, stream: remctl.RemctlStream, octets: bytes) -> None:
+        # One thread works on a host, so nobody else has its lines.
         first, *others = octets.split(b"\n")
-        with self._lock:
-            begun = self._begun.setdefault((host, stream), [])
-            begun.append(first)
-            for line in others:
-                self._line(host, stream, b"".join(begun))
-                begun[:] = [line]
+        begun = self._begun.setdefault((host, stream), [])
+        begun.append(first)
+        for line in others:
+            self._line(host, stream, b"".join(begun))
+            begun[:] = [line]
 
     def finished(self, outcome: Outcome) -> None:
-        with self._lock:
-            for stream in remctl.RemctlStream:
-                begun = b"".join(self._begun.pop((outcome.host, stream), []))
-                if begun:
-                    self._line(outcome.host, stream, begun)
+        for stream in remctl.RemctlStream:
+            begun = b"".join(self._begun.pop((outcome.host, stream), []))
+            if begun:
+                self._line(outcome.host, stream, begun)
         if outcome.started and not outcome.ok and not isinstance(outcome.error, AbandonedError):
             err = self._screen.err
             words = ": ".join(filter(None, (kind(outcome), detail(outcome))))

@@ -27,7 +27,8 @@ _KINDS: tuple[tuple[type[Exception], str], ...] = (
 
 # What GSS-API says before it says anything.
 _GSS_PREAMBLE = re.compile(
-    r"^GSS-API error [a-z ]+: (Unspecified GSS failure\.\s+Minor code may provide more information, )?"
+    r"^GSS-API error [a-z ]+: "
+    r"(Unspecified GSS failure\.\s+Minor code may provide more information, )?"
 )
 
 
