@@ -1,6 +1,6 @@
 """What the tests of remctl-fleet share: hosts with names, and the command, on a terminal or not.
 
-web1 to web4 are remctlds, which run the commands below; deny1 allows nothing, dead1 and dead2 are
+web1 to web4 are remctlds, which run the commands below, and n1 to n200 lead to them too; deny1 allows nothing, dead1 and dead2 are
 ports that nobody listens on, silent1 never answers.
 """
 
@@ -66,6 +66,8 @@ class Hosts:
     def __enter__(self) -> Self:
         for number in range(1, 5):
             self._add(f"web{number}", f"127.0.0.{number + 1}")
+        servers = [self._places[f"web{number}"] for number in range(1, 5)]
+        self._places.update({f"n{number}": servers[number % 4] for number in range(1, 201)})
         self._add("deny1", "127.0.0.6", default_acl="princ:nobody@REMCTL.TEST")
         dead = self._stack.enter_context(refused_port())
         self._places.update(dead1=("127.0.0.1", dead), dead2=("127.0.0.1", dead))

@@ -63,6 +63,16 @@ def test_failures_are_told_in_words(hosts: Hosts) -> None:
     assert done.returncode == 1
 
 
+def test_two_hundred_hosts_are_a_few_lines(hosts: Hosts) -> None:
+    done = hosts.run(
+        *("--timeout", "5", "n[1-200],deny1,dead1,silent1", "-x", "n100"),
+        *("--", "test", "echo", "hello"),
+    )
+    assert done.stdout == "n[1-99,101-200]: hello\n"
+    assert done.stderr.startswith("3 of 202 hosts failed:\n  deny1 ")
+    assert (done.stderr.count("\n"), done.returncode) == (4, 1)
+
+
 def test_no_ticket_is_one_line_for_all(hosts: Hosts) -> None:
     ccache = hosts.realm.new_ccache()
     done = hosts.run("--ccache", ccache, "web[1-4]", "name", "show")
@@ -296,7 +306,7 @@ def test_retries_are_counted(hosts: Hosts) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_it_and_it_says_where_it_was(hosts: Hosts, number: signal.Signals) -> None:
-    command = ["test", "sleep", f"6{number}"]  # in the log once only
+    command = ["test", "sleep", f"{number}99"]  # in the log once only
     with subprocess.Popen(
         hosts.arguments("--json", "--concurrency", "3", "web1,silent1,dead1,web[2-4]", *command),
         env=hosts.environ(),
@@ -328,9 +338,12 @@ def test_a_signal_ends_it_and_it_says_where_it_was(hosts: Hosts, number: signal.
     ]
 
 
-@pytest.mark.parametrize("view", ["--live", "--json", "--gather"])
-def test_it_ends_without_words_when_nobody_reads(hosts: Hosts, view: str) -> None:
-    arguments = hosts.arguments("-q", view, "web[1-4]", "slow", "lines")
+VIEWS = [["--live", "web[1-4]"], ["--json", "web[1-4]"], ["web[1-4]"], ["web1"]]
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_it_ends_without_words_when_nobody_reads(hosts: Hosts, view: list[str]) -> None:
+    arguments = hosts.arguments("-q", *view, "slow", "lines")
     done = subprocess.run(
         ["/bin/bash", "-c", '"$@" | true; exit "${PIPESTATUS[0]}"', "bash", *arguments],
         env=hosts.environ(),
@@ -342,11 +355,11 @@ def test_it_ends_without_words_when_nobody_reads(hosts: Hosts, view: str) -> Non
     assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
 
 
-@pytest.mark.parametrize("view", ["--live", "--json", "--gather"])
-def test_output_that_cannot_be_written_is_one_line(hosts: Hosts, view: str) -> None:
+@pytest.mark.parametrize("view", VIEWS)
+def test_output_that_cannot_be_written_is_one_line(hosts: Hosts, view: list[str]) -> None:
     with open("/dev/full", "wb") as full:
         done = subprocess.run(
-            hosts.arguments(view, "web[1-2]", "name", "show"),
+            hosts.arguments(*view, "name", "show"),
             env=hosts.environ(),
             stdout=full,
             stderr=subprocess.PIPE,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
-import os
 import shlex
 import signal
 import sys
@@ -57,8 +56,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:  # while there is nothing yet to tell about
         return 128 + signal.SIGINT
     except BrokenPipeError:  # Nobody reads it any more: no reason for words.
-        with open(os.devnull, "w") as nowhere:
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except OSError as error:
         print(f"{COMMAND}: cannot write the output: {error.strerror}", file=sys.stderr)
