@@ -1,7 +1,7 @@
 """What the tests of remctl-fleet share: hosts with names, and the command, on a terminal or not.
 
-web1 to web4 are remctlds, which run the commands below, and n1 to n200 lead to them too; deny1 allows nothing, dead1 and dead2 are
-ports that nobody listens on, silent1 never answers.
+web1 to web4 are remctlds, which run the commands below; n1 to n200 lead to them too.  deny1 allows
+nothing, dead1 and dead2 are ports that nobody listens on, silent1 never answers.
 """
 
 from __future__ import annotations
