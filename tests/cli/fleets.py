@@ -34,7 +34,8 @@ COMMANDS = [
 
 # Runs the command where the names are known.
 RUNNER = """
-import json, os, socket, sys
+import json, os, signal, socket, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # It may be ignored where the tests run.
 names = json.loads(os.environ["FLEET_NAMES"])
 really = socket.getaddrinfo
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
 import signal
 import subprocess
+import sys
+import termios
 from typing import Any
 
 import pytest
 from cli.fleets import Hosts
+from support.waiting import eventually
 from testing.processes import TIMEOUT
 
 SLEEP = ["test", "sleep", "60"]
@@ -336,6 +340,52 @@ def test_a_signal_ends_it_and_it_says_where_it_was(hosts: Hosts, number: signal.
         "  still running  3: silent1,web[1-2]; the command may go on there",
         "  never begun    2: web[3-4]",
     ]
+
+
+def test_a_signal_that_is_ignored_stays_so(hosts: Hosts) -> None:
+    arguments = hosts.arguments("--live", "web1,silent1", "name", "show")
+    with subprocess.Popen(
+        ["/bin/sh", "-c", "trap '' HUP; exec \"$@\"", "sh", *arguments],
+        env=hosts.environ(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGHUP)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 128 + signal.SIGTERM
+
+
+def test_a_second_signal_is_not_waited_for(hosts: Hosts) -> None:
+    """The first one is: nobody takes the output, so that it cannot end."""
+    with subprocess.Popen(
+        hosts.arguments("--live", "--stdin", "web[1-2]", "input", "show"),
+        env=hosts.environ(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b"x" * 100 + b"\n" * 100_000)
+        process.stdin.close()
+        full = fcntl.fcntl(process.stdout, fcntl.F_GETPIPE_SZ) - 4096
+
+        def is_full() -> bool:
+            waiting = fcntl.ioctl(process.stdout, termios.FIONREAD, bytes(4))  # type: ignore[arg-type]
+            return int.from_bytes(waiting, sys.byteorder) > full
+
+        eventually(is_full, TIMEOUT, what="the pipe to be full")
+        process.send_signal(signal.SIGTERM)
+
+        def ended() -> bool:
+            process.send_signal(signal.SIGTERM)
+            return process.poll() is not None
+
+        eventually(ended, TIMEOUT, what="the command to end")
+    assert process.returncode == -signal.SIGTERM
 
 
 VIEWS = [["--live", "web[1-4]"], ["--json", "web[1-4]"], ["web[1-4]"], ["web1"]]

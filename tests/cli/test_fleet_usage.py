@@ -87,6 +87,7 @@ def test_more_input_than_a_server_takes_is_refused(hosts: Hosts) -> None:
         ("web1 do it", "web1", ["do", "it"]),
         ("web1 -- do it", "web1", ["do", "it"]),
         ("web1 do -- it", "web1", ["do", "--", "it"]),
+        ("- do", "-", ["do"]),
         ("web1 do --json -q", "web1", ["do", "--json", "-q"]),
         ("-p 44 -qs x web1 do", "web1", ["do"]),
         ("-p44 --timeout=3 web1 --live -p 45 -- do", "web1", ["do"]),
@@ -211,6 +212,7 @@ def test_other_shells_have_completion(shell: str) -> None:
 def test_the_man_page_is_made_of_the_parser() -> None:
     page = run("remctl_toolkit.cli.fleet.manpage").stdout
     assert page == manpage()
+    assert "COMMENTS" not in page
     plain = page.replace("\\-", "-")
     assert {option for option in options_of_parser() if option not in plain} == {"--help"}
     for section in ("SYNOPSIS", "WRITING HOSTS", "EXIT STATUS", "EXAMPLES", "SEE ALSO"):

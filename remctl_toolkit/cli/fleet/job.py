@@ -99,7 +99,8 @@ class Signals:
 
     def __enter__(self) -> Self:
         for number in self._NUMBERS:
-            self._before[number] = signal.signal(number, self._handle)
+            if signal.getsignal(number) != signal.SIG_IGN:  # As nohup(1) has it.
+                self._before[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -121,7 +122,7 @@ class Signals:
             self._waiting = False
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
-        for each in self._NUMBERS:
+        for each in self._before:
             signal.signal(each, signal.SIG_DFL)
         self._came = number
         if self._waiting:
