@@ -1,0 +1,7 @@
+"""For ``python -m remctl_toolkit.cli.fleet``."""
+
+import sys
+
+from .main import main
+
+sys.exit(main())

@@ -1,0 +1,371 @@
+"""The options of remctl-fleet: what ``--help``, completion and the man page are made of."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+import remctl
+from remctl_toolkit.fleet import CONCURRENCY
+
+__all__ = ["COMMAND", "DESCRIPTION", "EXAMPLES", "NOTES", "parse", "parser"]
+
+COMMAND = "remctl-fleet"
+
+USAGE = """\
+%(prog)s [OPTION ...] HOSTS [--] COMMAND [ARGUMENT ...]
+       %(prog)s [OPTION ...] --hosts-file FILE -- COMMAND [ARGUMENT ...]
+       %(prog)s [OPTION ...] --shell HOST"""
+
+DESCRIPTION = """\
+Run a remctl command on many hosts at a time, and say at the end which of them
+failed and why. With a single host it does what remctl(1) does: the output comes
+as it is, and the exit status is the command's."""
+
+EXAMPLES = """\
+  remctl-fleet 'web[1-300],-web7' -- service restart nginx
+  remctl-fleet --first 2 --stop-after 10 @web -- package upgrade
+  remctl-fleet -f hosts.txt --live --deadline 600 -- backup run
+  remctl-fleet --json 'web[1-9]' -- disk show | jq -r 'select(.ok) | .stdout'
+  remctl-fleet --ask-secret 'db[1-4]' -- account set-password alice
+  remctl-fleet --dry-run '@web!@down' -- service restart nginx
+  remctl-fleet server.example.org account show alice"""
+
+NOTES = {
+    "writing hosts": """\
+  web1,db1:4444          names, each with a port or not; [2001:db8::7]:4444
+  web[1-64,70]           ranges; web[01-10] keeps the zeros
+  @web, @source:group    groups, as ClusterShell is configured
+  web[1-64],-web[3-5]    without some; also --exclude
+  @web!@down, @web&@db   without, and in both, from left to right
+  Quote them: to the shell, [ ] and ! mean something too.""",
+    "exit status": """\
+  0    the command succeeded on every host
+  1    it failed on some hosts, or was not begun there
+  2    wrong usage, or a list of hosts that cannot be right; nothing was done
+  3    it succeeded on no host
+  69   a Python package is not installed (the message says which)
+  74   the output cannot be written
+  130  Ctrl-C; 128+N for signal N
+  With one host, and none of --gather, --live and --json: the command's own;
+  255 if the server refuses it; 1 for every other failure.""",
+    "environment": """\
+  KRB5CCNAME       the tickets to use, unless --ccache says so
+  NO_COLOR         if set, no colours, which a terminal gets otherwise
+  XDG_STATE_HOME   --shell keeps its history there, in remctl-fleet/history;
+                   ~/.local/state without it""",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (see --help)\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the options; `parse()` has what is beyond argparse."""
+    return _build()[0]
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Return the options; ``hosts`` is a pattern or None, and ``command`` a list of words.
+
+    Raises:
+        SystemExit: for ``--help``, ``--version`` and wrong usage, as argparse does.
+    """
+    built, valued = _build()
+    words, hosts, command, dashes = _split(argv, valued)
+    options = built.parse_args(words)
+    options.hosts, options.command = hosts, command
+    if options.shell is not None:
+        if hosts is not None or command or options.hosts_file or options.srv:
+            built.error("--shell has one host, and no command")
+        if options.stdin or options.ask_secret or options.dry_run:
+            built.error("--shell does not go with --stdin, --ask-secret and --dry-run")
+    elif not options.print_completion:
+        _check_command(built, options, dashes=dashes)
+    return options
+
+
+def _check_command(
+    built: argparse.ArgumentParser, options: argparse.Namespace, *, dashes: bool
+) -> None:
+    listed = bool(options.hosts_file or options.srv)
+    if listed and not dashes:
+        built.error("with --hosts-file or --srv, the command goes after --")
+    if options.hosts is None and not listed:
+        built.error("no hosts: name them before the command")
+    if not options.command:
+        built.error("no command: it goes after the hosts, or after --")
+    if options.stdin and "-" in options.hosts_file:
+        built.error("standard input cannot be both the list of hosts and the command's input")
+
+
+def _split(argv: Sequence[str], valued: set[str]) -> tuple[list[str], str | None, list[str], bool]:
+    """Cut the arguments into options, hosts and command, and tell whether ``--`` was there.
+
+    Options may stand before the hosts and, as people append them, between the hosts and ``--``.
+    What follows the command's name is the command's, as with remctl(1).
+    """
+    options: list[str] = []
+    hosts = None
+    rest = deque(argv)
+    while rest:
+        word = rest.popleft()
+        if word == "--":
+            return options, hosts, list(rest), True
+        if not word.startswith("-") or word == "-":
+            if hosts is not None:
+                return options, hosts, [word, *rest], False
+            hosts = word
+            continue
+        options.append(word)
+        if rest and _wants_value(word, valued):
+            options.append(rest.popleft())
+    return options, hosts, [], False
+
+
+def _wants_value(word: str, valued: set[str]) -> bool:
+    """Tell whether the word after an option is its value."""
+    if word.startswith("--"):
+        return word in valued
+    for place, letter in enumerate(word[1:], 2):
+        if f"-{letter}" in valued:
+            return place == len(word)
+    return False
+
+
+# -- Values ---------------------------------------------------------------------------------------
+
+
+def _whole(least: int, most: float = math.inf) -> Callable[[str], int]:
+    wanted = f"{least} or more" if most == math.inf else f"{least} to {most}"
+
+    def convert(text: str) -> int:
+        if not text.isdecimal() or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"it must be a whole number, {wanted}, not {text!r}")
+        return int(text)
+
+    return convert
+
+
+def _seconds(*, zero: bool = False) -> Callable[[str], float]:
+    def convert(text: str) -> float:
+        try:
+            seconds = float(text)
+        except ValueError:
+            seconds = math.nan
+        if not (seconds > 0 or (zero and seconds == 0)) or seconds == math.inf:
+            wanted = "0 or more" if zero else "more than 0"
+            raise argparse.ArgumentTypeError(f"it must be seconds, {wanted}, not {text!r}")
+        return seconds
+
+    return convert
+
+
+# -- Options --------------------------------------------------------------------------------------
+
+
+def _build() -> tuple[argparse.ArgumentParser, set[str]]:
+    """Return the parser, and the options that have a value."""
+    built = _Parser(
+        prog=COMMAND,
+        usage=USAGE,
+        description=DESCRIPTION,
+        epilog=_epilog(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        add_help=False,
+    )
+    built.add_argument("hosts", nargs="?", metavar="HOSTS", help="the hosts: see below")
+    built.add_argument(
+        "command", nargs="*", metavar="COMMAND", help="the command, and its arguments"
+    )
+    groups = (_add_hosts, _add_connection, _add_pace, _add_input, _add_output, _add_others)
+    actions = [action for add in groups for action in add(built)]
+    valued = {name for action in actions if action.nargs != 0 for name in action.option_strings}
+    return built, valued
+
+
+def _epilog() -> str:
+    sections = {"examples": EXAMPLES, **NOTES}
+    return "\n\n".join(f"{name}:\n{text}" for name, text in sections.items())
+
+
+def _add_hosts(built: argparse.ArgumentParser) -> list[argparse.Action]:
+    add = built.add_argument_group("hosts").add_argument
+    return [
+        add(
+            *("-f", "--hosts-file"),
+            metavar="FILE",
+            action="append",
+            default=[],
+            help="hosts from a file: a pattern in each line, # begins a comment; - is"
+            " standard input; can be repeated",
+        ),
+        add(
+            "--srv",
+            metavar="NAME",
+            action="append",
+            default=[],
+            help="hosts and ports from the DNS SRV records _remctl._tcp.NAME; can be repeated",
+        ),
+        add(
+            *("-x", "--exclude"),
+            metavar="HOSTS",
+            action="append",
+            default=[],
+            help="leave these out, wherever they are named; can be repeated",
+        ),
+        add(
+            "--dry-run",
+            action="store_true",
+            help="print the hosts, one a line, and connect to none",
+        ),
+    ]
+
+
+def _add_connection(built: argparse.ArgumentParser) -> list[argparse.Action]:
+    add = built.add_argument_group("connection").add_argument
+    return [
+        add(
+            *("-p", "--port"),
+            metavar="PORT",
+            type=_whole(1, 65535),
+            help=f"port of hosts named without one (default: {remctl.PORT}, then"
+            f" {remctl.LEGACY_PORT})",
+        ),
+        add(
+            *("-s", "--principal"),
+            metavar="PRINCIPAL",
+            help="Kerberos principal of the servers (default: host/HOST)",
+        ),
+        add(*("-b", "--source-ip"), metavar="ADDRESS", help="connect from this address"),
+        add("--ccache", metavar="CCACHE", help="the credential cache with the tickets to use"),
+        add(
+            *("-t", "--timeout"),
+            metavar="SECONDS",
+            type=_seconds(zero=True),
+            help="give a host up when the network is silent for so long (default: 0, never)",
+        ),
+        add(
+            "--retries",
+            metavar="N",
+            type=_whole(0),
+            default=0,
+            help="try again to connect, up to N times; a command is sent only once",
+        ),
+    ]
+
+
+def _add_pace(built: argparse.ArgumentParser) -> list[argparse.Action]:
+    add = built.add_argument_group("how many, how long").add_argument
+    return [
+        add(
+            "--concurrency",
+            metavar="N",
+            type=_whole(1),
+            default=CONCURRENCY,
+            help="so many hosts at a time (default: %(default)s)",
+        ),
+        add(
+            "--limit",
+            metavar="SECONDS",
+            type=_seconds(),
+            help="give a host up that takes longer, connecting included",
+        ),
+        add(
+            "--deadline",
+            metavar="SECONDS",
+            type=_seconds(),
+            help="give all hosts up that have not finished by then",
+        ),
+        add(
+            "--first",
+            metavar="N",
+            type=_whole(0),
+            default=0,
+            help="begin with N hosts, and go on only if all of them succeed",
+        ),
+        add(
+            "--stop-after",
+            metavar="N",
+            type=_whole(1),
+            help="begin no other host when N have failed",
+        ),
+    ]
+
+
+def _add_input(built: argparse.ArgumentParser) -> list[argparse.Action]:
+    add = built.add_argument_group("input").add_mutually_exclusive_group().add_argument
+    return [
+        add(
+            "--stdin",
+            action="store_true",
+            help="send standard input, whole, as the argument that the command gets on its"
+            " standard input (stdin= in the server's configuration); it is the last",
+        ),
+        add(
+            "--ask-secret",
+            action="store_true",
+            help="ask for that argument, twice and without showing it",
+        ),
+    ]
+
+
+def _add_output(built: argparse.ArgumentParser) -> list[argparse.Action]:
+    group = built.add_argument_group("output")
+    add = group.add_mutually_exclusive_group().add_argument
+    return [
+        add(
+            "--gather",
+            action="store_true",
+            help="show output at the end, hosts with the same output together: the default"
+            " for more than one host",
+        ),
+        add(
+            "--live",
+            action="store_true",
+            help="show output as it arrives, each line after its host's name",
+        ),
+        add(
+            "--json",
+            action="store_true",
+            help="print a JSON object for each host, one a line, as they finish",
+        ),
+        group.add_argument(
+            *("-q", "--quiet"),
+            action="store_true",
+            help="no progress, and no word about success",
+        ),
+    ]
+
+
+def _add_others(built: argparse.ArgumentParser) -> list[argparse.Action]:
+    add = built.add_argument_group("others").add_argument
+    return [
+        add(
+            "--shell",
+            metavar="HOST",
+            help="read commands, with a prompt and a history, and run them all over one"
+            " connection; a line that begins with a space is not kept",
+        ),
+        add(
+            "--print-completion",
+            choices=("bash", "zsh", "tcsh"),
+            help="print what makes this shell complete the options",
+        ),
+        add(*("-d", "--debug"), action="store_true", help="tell what is done, step by step"),
+        add(*("-h", "--help"), action="help", help="show this page"),
+        add(
+            *("-v", "--version"),
+            action="version",
+            version=f"{COMMAND} {remctl.__version__}",
+            help="show the version",
+        ),
+    ]

@@ -1,0 +1,115 @@
+"""The end of a run: how many hosts succeeded, and which failed and why."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+import time
+from collections.abc import Iterable
+
+from remctl_toolkit.fleet import Host, Outcome
+from remctl_toolkit.hosts import fold
+
+from .screen import BOLD, GREEN, RED, Screen
+from .words import detail, kind
+
+__all__ = ["Report"]
+
+_SUCCESS, _SOME_FAILED, _ALL_FAILED = 0, 1, 3
+
+_WIDEST_NAMES = 32  # columns; longer ones have a line of their own
+
+
+class Report:
+    """What came of the hosts so far.
+
+    Attributes:
+        succeeded, failed, not_begun: the hosts with an outcome.
+    """
+
+    def __init__(self, hosts: Iterable[Host]) -> None:
+        self.succeeded: list[Host] = []
+        self.failed: list[Host] = []
+        self.not_begun: list[Host] = []
+        self._place = {host: place for place, host in enumerate(hosts)}
+        self._reasons: dict[tuple[str, str], list[Host]] = {}
+        self._begin = time.monotonic()
+
+    def add(self, outcome: Outcome) -> None:
+        """Take note of what came of a host."""
+        if outcome.ok:
+            self.succeeded.append(outcome.host)
+            return
+        (self.failed if outcome.started else self.not_begun).append(outcome.host)
+        self._reasons.setdefault((kind(outcome), detail(outcome)), []).append(outcome.host)
+
+    @property
+    def status(self) -> int:
+        """The exit status."""
+        if not self.failed and not self.not_begun:
+            return _SUCCESS
+        return _SOME_FAILED if self.succeeded else _ALL_FAILED
+
+    def show(self, screen: Screen, *, quiet: bool) -> None:
+        """Print it to standard error; quiet: only failures."""
+        say, paint = screen.err.say, screen.err.paint
+        total = len(self._place)
+        if self.status != _SUCCESS:
+            failed, not_begun = len(self.failed), len(self.not_begun)
+            others = f", {not_begun} not begun" if not_begun else ""
+            say(paint(f"{failed} of {_hosts(total)} failed{others}:", RED))
+            for line in self._table(screen):
+                say(line)
+        elif not quiet:
+            seconds = time.monotonic() - self._begin
+            everything = "all " if total > 2 else ""
+            say(paint(f"{everything}{_hosts(total)} succeeded, {seconds:.1f} s", GREEN))
+
+    def show_interruption(
+        self, screen: Screen, running: Iterable[Host], not_begun: Iterable[Host]
+    ) -> None:
+        """Print where the hosts were when somebody interrupted."""
+        say = screen.err.say
+        for words, hosts, remark in (
+            ("finished", [*self.succeeded, *self.failed], ""),
+            ("still running", list(running), "; the command may go on there"),
+            ("never begun", list(not_begun), ""),
+        ):
+            names = f": {self._fold(hosts)}{remark}" if hosts else ""
+            say(f"  {words:<13}  {len(hosts)}{names}")
+
+    def _first(self, item: tuple[tuple[str, str], list[Host]]) -> tuple[bool, int]:
+        """Put reasons in the order of the hosts, but those that were not begun last."""
+        _, hosts = item
+        return hosts[0] in self.not_begun, min(self._place[host] for host in hosts)
+
+    def _fold(self, hosts: Iterable[Host]) -> str:
+        ordered: list[Host] = sorted(hosts, key=self._place.__getitem__)
+        return fold(ordered)
+
+    def _table(self, screen: Screen) -> list[str]:
+        reasons = sorted(self._reasons.items(), key=self._first)
+        rows = [(self._fold(hosts), *reason) for reason, hosts in reasons]
+        short = [len(names) for names, _, _ in rows if len(names) <= _WIDEST_NAMES]
+        first, second = max(short, default=0), max(len(what) for _, what, _ in rows)
+        width = shutil.get_terminal_size().columns if screen.err.terminal else 0
+        lines = []
+        for names, what, why in rows:
+            lead = f"  {screen.err.paint(names, BOLD)}"
+            if len(names) > _WIDEST_NAMES:
+                lines.append(lead)
+                lead, names = "  ", ""
+            room = max(width - first - second - 6, 30) if width else 0
+            pieces = _wrap(why, room)
+            pad = " " * (first - len(names))
+            lines.append(f"{lead}{pad}  {what:<{second}}  {pieces[0]}".rstrip())
+            lines += [f"{'':{first + second + 6}}{piece}" for piece in pieces[1:]]
+        return lines
+
+
+def _hosts(count: int) -> str:
+    return "1 host" if count == 1 else f"{count} hosts"
+
+
+def _wrap(text: str, width: int) -> list[str]:
+    return (textwrap.wrap(text, width) if width else [text]) or [""]

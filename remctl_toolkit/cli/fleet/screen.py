@@ -1,0 +1,71 @@
+"""Standard output and standard error: exact octets for a pipe, safe text for a terminal."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any, TextIO
+
+from .words import printable
+
+__all__ = ["BLUE", "BOLD", "GREEN", "RED", "YELLOW", "Screen"]
+
+RED, GREEN, YELLOW, BLUE, BOLD = "31", "32", "33", "36", "1"
+
+
+class Screen:
+    """Where lines are written to, by any thread.
+
+    Attributes:
+        out, err: the two outlets.
+    """
+
+    def __init__(self) -> None:
+        # They are None where somebody closed them.
+        self.out = Outlet(sys.stdout or open(os.devnull, "w"))  # noqa: SIM115
+        self.err = Outlet(sys.stderr or open(os.devnull, "w"))  # noqa: SIM115
+
+    def use(self, console: Any) -> None:
+        """Write to terminals through a console of rich's, which moves its bar out of the way."""
+        for outlet in (self.out, self.err):
+            outlet.console = console if outlet.terminal else None
+
+
+class Outlet:
+    """Standard output or standard error.
+
+    Attributes:
+        terminal: whether it is a terminal.
+        console: what draws a progress bar there, if something does.
+    """
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self.terminal = file.isatty()
+        dumb = os.environ.get("TERM", "dumb") == "dumb"
+        self._colours = self.terminal and not dumb and not os.environ.get("NO_COLOR")
+        self.console: Any = None
+
+    def paint(self, text: str, colour: str) -> str:
+        """Return a text with the codes for a colour, if this is a place for colours."""
+        return f"\033[{colour}m{text}\033[0m" if colour and text and self._colours else text
+
+    def write(self, octets: bytes) -> None:
+        """Write octets as they are."""
+        self._file.buffer.write(octets)  # In one go: nothing comes in between.
+        self._file.buffer.flush()
+
+    def say(self, text: str = "") -> None:
+        """Write a line of ours; it may have colours."""
+        if self.console is not None:
+            self.console.out(text, highlight=False)
+        else:
+            self.write(f"{text}\n".encode(self._file.encoding, "backslashreplace"))
+
+    def line(self, label: str, octets: bytes, label_colour: str = "", colour: str = "") -> None:
+        """Write a line of a host's, after a label of ours."""
+        if not self.terminal:
+            self.write(label.encode() + octets + b"\n")
+            return
+        text = printable(octets.removesuffix(b"\r").decode("utf-8", "backslashreplace"))
+        self.say(self.paint(label, label_colour) + self.paint(text, colour))

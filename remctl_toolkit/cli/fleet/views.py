@@ -1,0 +1,185 @@
+"""Ways to show the output of hosts: gathered, live, as JSON, and as remctl(1) does."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable
+from typing import Any
+
+import remctl
+from remctl_toolkit.fleet import Host, OnOutput, Outcome
+from remctl_toolkit.hosts import fold
+
+from .screen import BLUE, BOLD, RED, YELLOW, Outlet, Screen
+from .words import AbandonedError, detail, kind
+
+__all__ = ["Gathered", "Json", "Live", "Raw", "View"]
+
+
+class View:
+    """A way to show what hosts say.
+
+    Attributes:
+        on_output: what is told of output as it arrives; None if nothing is.
+    """
+
+    on_output: OnOutput | None = None
+
+    def __init__(self, screen: Screen) -> None:
+        self._screen = screen
+
+    def finished(self, outcome: Outcome) -> None:
+        """Take what came of a host."""
+
+    def end(self) -> None:
+        """Show what is left to show."""
+
+
+def _output(outcome: Outcome) -> remctl.RemctlSimpleResult:
+    """Return the output of a host, also of one that failed in the middle."""
+    partial = getattr(outcome.error, "partial", None)
+    return outcome.result or partial or remctl.RemctlSimpleResult()
+
+
+class Gathered(View):
+    """At the end, hosts with the same output together; the odd ones come last."""
+
+    def __init__(self, screen: Screen, hosts: list[Host]) -> None:
+        super().__init__(screen)
+        self._place = {host: place for place, host in enumerate(hosts)}
+        self._hosts: dict[tuple[bytes, bytes], list[Host]] = {}
+
+    def finished(self, outcome: Outcome) -> None:
+        output = _output(outcome)
+        said = (output.stdout or b"", output.stderr or b"")
+        if any(said):
+            self._hosts.setdefault(said, []).append(outcome.host)
+
+    def end(self) -> None:
+        for hosts in self._hosts.values():
+            hosts.sort(key=self._place.__getitem__)
+        groups = sorted(
+            self._hosts.items(), key=lambda item: (-len(item[1]), self._place[item[1][0]])
+        )
+        for said, hosts in groups:
+            names = fold(hosts)
+            for outlet, octets, colour in (
+                (self._screen.out, said[0], ""),
+                (self._screen.err, said[1], YELLOW),
+            ):
+                self._show(outlet, names, octets, colour)
+
+    def _show(self, outlet: Outlet, names: str, octets: bytes, colour: str) -> None:
+        lines = octets.removesuffix(b"\n").split(b"\n")
+        if len(lines) == 1:
+            if octets:
+                outlet.line(f"{names}: ", lines[0], BOLD, colour)
+            return
+        outlet.line(f"{names}:", b"", BOLD)
+        for line in lines:
+            outlet.line("  ", line, "", colour)
+
+
+class Live(View):
+    """Each line as soon as it is whole, after its host's name."""
+
+    def __init__(self, screen: Screen, hosts: list[Host]) -> None:
+        super().__init__(screen)
+        self.on_output = self._take
+        self._begun: dict[tuple[Host, remctl.RemctlStream], list[bytes]] = {}
+        self._width = max(len(str(host)) for host in hosts)
+
+    def _take(self, host: Host, stream: remctl.RemctlStream, octets: bytes) -> None:
+        # One thread works on a host, so nobody else has its lines.
+        first, *others = octets.split(b"\n")
+        begun = self._begun.setdefault((host, stream), [])
+        begun.append(first)
+        for line in others:
+            self._line(host, stream, b"".join(begun))
+            begun[:] = [line]
+
+    def finished(self, outcome: Outcome) -> None:
+        for stream in remctl.RemctlStream:
+            begun = b"".join(self._begun.pop((outcome.host, stream), []))
+            if begun:
+                self._line(outcome.host, stream, begun)
+        if outcome.started and not outcome.ok and not isinstance(outcome.error, AbandonedError):
+            err = self._screen.err
+            words = ": ".join(filter(None, (kind(outcome), detail(outcome))))
+            err.say(err.paint(f"{self._label(err, outcome.host)}failed: {words}", RED))
+
+    def _line(self, host: Host, stream: remctl.RemctlStream, octets: bytes) -> None:
+        if stream == remctl.RemctlStream.STDOUT:
+            self._screen.out.line(self._label(self._screen.out, host), octets, BLUE)
+        else:
+            self._screen.err.line(self._label(self._screen.err, host), octets, BLUE, YELLOW)
+
+    def _label(self, outlet: Outlet, host: Host) -> str:
+        return f"{host}: ".ljust(self._width + 2) if outlet.terminal else f"{host}: "
+
+
+class Json(View):
+    """An object for each host, one a line, as they finish."""
+
+    def finished(self, outcome: Outcome) -> None:
+        output = _output(outcome)
+        told: dict[str, Any] = {
+            "host": outcome.host.name,
+            "port": outcome.host.port,
+            "ok": outcome.ok,
+            "status": output.status,
+            **_text("stdout", output.stdout),
+            **_text("stderr", output.stderr),
+            "error": None if outcome.error is None else _error(outcome),
+            "seconds": round(outcome.seconds, 3),
+            "attempts": outcome.attempts,
+        }
+        # ASCII, so that nothing in it depends on the locale or plays tricks with a terminal.
+        self._screen.out.say(json.dumps(told))
+
+
+def _text(name: str, octets: bytes | None) -> dict[str, str | None]:
+    try:
+        return {name: (octets or b"").decode()}
+    except UnicodeDecodeError:
+        return {name: None, f"{name}_base64": base64.b64encode(octets or b"").decode()}
+
+
+def _error(outcome: Outcome) -> dict[str, Any]:
+    code = getattr(outcome.error, "code", None)
+    return {
+        "kind": kind(outcome),
+        "type": type(outcome.error).__name__,
+        "text": outcome.reason,
+        "code": code if code is None else int(code),
+    }
+
+
+class Raw(View):
+    """Octets as they come, as remctl(1) passes them on: for one host.
+
+    Attributes:
+        status: the exit status, as that of remctl(1).
+    """
+
+    def __init__(self, screen: Screen) -> None:
+        super().__init__(screen)
+        self.on_output = self._take
+        self.status = 1
+
+    def _take(self, host: Host, stream: remctl.RemctlStream, octets: bytes) -> None:
+        writers: dict[remctl.RemctlStream, Callable[[bytes], None]] = {
+            remctl.RemctlStream.STDOUT: self._screen.out.write,
+            remctl.RemctlStream.STDERR: self._screen.err.write,
+        }
+        writers[stream](octets)
+
+    def finished(self, outcome: Outcome) -> None:
+        if outcome.result is not None:
+            self.status = outcome.result.status or 0
+        elif isinstance(outcome.error, remctl.RemctlServerError):
+            self.status = 255
+            self._screen.err.line("", outcome.reason.encode())
+        else:
+            self._screen.err.line("remctl-fleet: ", outcome.reason.encode())

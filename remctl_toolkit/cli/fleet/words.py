@@ -1,0 +1,67 @@
+"""What happened on a host, in words."""
+
+from __future__ import annotations
+
+import re
+
+import remctl
+from remctl_toolkit.fleet import NotStartedError, Outcome
+
+__all__ = ["AbandonedError", "detail", "kind", "printable"]
+
+
+class AbandonedError(remctl.RemctlError):
+    """Somebody pressed Ctrl-C while a host was at work."""
+
+
+_KINDS: tuple[tuple[type[Exception], str], ...] = (
+    (NotStartedError, "not begun"),
+    (AbandonedError, "interrupted"),
+    (remctl.RemctlConnectError, "no connection"),
+    (remctl.RemctlAuthenticationError, "not authenticated"),
+    (remctl.RemctlTimeoutError, "timed out"),
+    (remctl.RemctlDisconnectedError, "connection lost"),
+    (remctl.RemctlServerError, "refused"),
+    (remctl.RemctlAnswerError, "bad answer"),
+)
+
+# What GSS-API says before it says anything.
+_GSS_PREAMBLE = re.compile(
+    r"^GSS-API error [a-z ]+: "
+    r"(Unspecified GSS failure\.\s+Minor code may provide more information, )?"
+)
+
+
+def kind(outcome: Outcome) -> str:
+    """Return in a few words how a host failed; "" if it did not."""
+    if outcome.ok:
+        return ""
+    if outcome.result is not None:
+        return f"exit status {outcome.result.status}"
+    for error, words in _KINDS:
+        if isinstance(outcome.error, error):
+            return words
+    return type(outcome.error).__name__
+
+
+def detail(outcome: Outcome) -> str:
+    """Return why, without what `kind()` says and without the host, so that reasons can be equal."""
+    if outcome.result is not None:
+        lines = outcome.result.stderr_text(errors="replace").strip().splitlines()
+        return printable(lines[-1].strip()) if lines and not outcome.ok else ""
+    text, name = outcome.reason, outcome.host.name
+    if isinstance(outcome.error, remctl.RemctlConnectError | remctl.RemctlTimeoutError):
+        text = text.replace(f" to {name} ", " ", 1)
+        text = text.replace(f"unknown host {name}:", "unknown host:", 1)
+    if isinstance(outcome.error, remctl.RemctlAuthenticationError):
+        text = _GSS_PREAMBLE.sub("", text).replace(f" host/{name}@", " host/HOST@", 1)
+    return printable(text.removeprefix("not started: "))
+
+
+def printable(text: str) -> str:
+    r"""Return a line without what might play tricks with a terminal: ``\x1b`` and such."""
+    return "".join(each if each.isprintable() or each == "\t" else _escaped(each) for each in text)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape", "backslashreplace").decode()

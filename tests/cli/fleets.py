@@ -1,0 +1,121 @@
+"""What the tests of remctl-fleet share: hosts with names, and the command, on a terminal or not.
+
+web1 to web4 are remctlds, which run the commands below; n1 to n200 lead to them too.  deny1 allows
+nothing, dead1 and dead2 are ports that nobody listens on, silent1 never answers.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from contextlib import ExitStack
+from typing import Self
+
+from support.proxy import SilentServer, refused_port
+from support.terminal import Terminal
+from testing.processes import TIMEOUT, python_environ
+
+from remctl_toolkit.testing import Command, Realm, RemctldServer
+from remctl_toolkit.testing.server import SAMPLE_COMMANDS
+
+COMMANDS = [
+    Command("name", "show", script='echo "I am $NAME"'),
+    Command("lines", "show", script="printf 'one\\ntwo\\n'; echo 'look out' >&2"),
+    Command("third", "fails", script='[ "$NAME" != web3 ] || { echo "disk full" >&2; exit 4; }'),
+    Command("octets", "show", script="printf '\\377\\0\\033[31mx\\n'"),
+    Command("session", "show", script='echo "session $PPID"'),  # a process for each connection
+    Command("slow", "lines", script="printf 'a\\nbe'; sleep 0.2; printf 'gin\\nend'"),
+    Command("input", "count", script="wc -c", stdin="last"),
+    Command("endless", "show", script="echo so far; exec sleep 600"),
+    Command("input", "show", script="cat", stdin="last"),
+    *SAMPLE_COMMANDS,
+]
+
+# Runs the command where the names are known.
+RUNNER = """
+import json, os, signal, socket, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # It may be ignored where the tests run.
+names = json.loads(os.environ["FLEET_NAMES"])
+really = socket.getaddrinfo
+
+def getaddrinfo(host, port, family=0, type=0, proto=0, flags=0):
+    if host in names:
+        if flags & socket.AI_NUMERICHOST:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        host, port = names[host]
+    return really(host, port, family, type, proto, flags)
+
+socket.getaddrinfo = getaddrinfo
+for name in os.environ.get("FLEET_WITHOUT", "").split():
+    sys.modules[name] = None
+from remctl_toolkit.cli.fleet import main
+sys.exit(main())
+"""
+ARGUMENTS = [sys.executable, "-W", "error", "-c", RUNNER]
+
+
+class Hosts:
+    """A context manager: the servers, while it is open."""
+
+    def __init__(self, realm: Realm) -> None:
+        self.realm = realm
+        self.servers: dict[str, RemctldServer] = {}
+        self._places: dict[str, tuple[str, int]] = {}
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        for number in range(1, 5):
+            self._add(f"web{number}", f"127.0.0.{number + 1}")
+        servers = [self._places[f"web{number}"] for number in range(1, 5)]
+        self._places.update({f"n{number}": servers[number % 4] for number in range(1, 201)})
+        self._add("deny1", "127.0.0.6", default_acl="princ:nobody@REMCTL.TEST")
+        dead = self._stack.enter_context(refused_port())
+        self._places.update(dead1=("127.0.0.1", dead), dead2=("127.0.0.1", dead))
+        self._places["silent1"] = self._stack.enter_context(SilentServer()).address
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def _add(self, name: str, address: str, default_acl: str | None = None) -> None:
+        server = RemctldServer(
+            self.realm, COMMANDS, address=address, env={"NAME": name}, default_acl=default_acl
+        )
+        self.servers[name] = self._stack.enter_context(server)
+        self._places[name] = (address, server.port)
+
+    def arguments(self, *arguments: str) -> list[str]:
+        """The command line, where all hosts have the one principal."""
+        return [*ARGUMENTS, "--principal", self.realm.host_principal, *arguments]
+
+    def environ(self, **variables: str) -> dict[str, str]:
+        """The environment in which the names are known."""
+        # Colours and the width of the page are the test's business.
+        kept = python_environ(**self.realm.env, FLEET_NAMES=json.dumps(self._places), **variables)
+        return {
+            name: value
+            for name, value in kept.items()
+            if name in variables or name not in ("NO_COLOR", "COLUMNS", "LINES", "TERM")
+        }
+
+    def run(
+        self, *arguments: str, typed: str | bytes = "", **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the command without a terminal."""
+        octets = typed.encode() if isinstance(typed, str) else typed
+        done = subprocess.run(
+            self.arguments(*arguments),
+            env=self.environ(**variables),
+            input=octets,
+            capture_output=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+        out, err = (text.decode(errors="surrogateescape") for text in (done.stdout, done.stderr))
+        return subprocess.CompletedProcess(done.args, done.returncode, out, err)
+
+    def terminal(self, *arguments: str, **variables: str) -> Terminal:
+        """Run the command on a terminal."""
+        environ = {"TERM": "xterm-256color", **self.environ(**variables)}
+        return Terminal(self.arguments(*arguments), environ)

@@ -1,0 +1,232 @@
+"""remctl-fleet: wrong usage, missing packages, help, completion and the man page."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cli.fleets import Hosts
+from testing.processes import TIMEOUT, python_environ
+
+from remctl_toolkit.cli.fleet.manpage import manpage
+from remctl_toolkit.cli.fleet.options import parse, parser
+
+# -- Wrong usage ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "no hosts"),
+        (["--", "do"], "no hosts"),
+        (["-web1", "--", "do"], "unrecognized|argument -w|-web1"),
+        (["", "do"], "no hosts"),
+        (["web1"], "no command"),
+        (["web1", "--"], "no command"),
+        (["web[1-3", "do"], r"broken range in 'web\[1-3'"),
+        (["web[3-1]", "do"], r"broken range \[3-1\]"),
+        (["@nobody", "do"], "unknown or empty group: @nobody"),
+        (["web1,web1", "do"], "host web1 is named twice"),
+        (["web1,-web1", "do"], "no hosts"),
+        (["-x", "web[1-2]", "web[1-2]", "do"], "no hosts"),
+        (["-f", "/nonexistent", "--", "do"], "cannot read /nonexistent: No such file"),
+        (["-f", "/", "--", "do"], "cannot read /: Is a directory"),
+        (["-f", "/dev/null", "--", "do"], "no hosts"),
+        (["-f", "hosts.txt", "do", "it"], "the command goes after --"),
+        (["-f", "-", "--stdin", "--", "do"], "standard input cannot be both"),
+        (["--first", "-1", "web1", "do"], "--first: it must be a whole number, 0 or more"),
+        (["--retries", "-1", "web1", "do"], "--retries: .* 0 or more, not '-1'"),
+        (["--concurrency", "0", "web1", "do"], "--concurrency: .* 1 or more, not '0'"),
+        (["--stop-after", "x", "web1", "do"], "--stop-after: .* 1 or more, not 'x'"),
+        (["--timeout", "-5", "web1", "do"], "--timeout: it must be seconds, 0 or more"),
+        (["--limit", "0", "web1", "do"], "--limit: it must be seconds, more than 0"),
+        (["--deadline", "nan", "web1", "do"], "--deadline: it must be seconds"),
+        (["--limit", "inf", "web1", "do"], "--limit: it must be seconds"),
+        (["-p", "65536", "web1", "do"], "--port: .* 1 to 65535, not '65536'"),
+        (["-p"], "--port: expected one argument"),
+        (["-b", "localhost", "web1", "do"], "source address must be an IP address"),
+        (["--ccache", "", "web1", "do"], "invalid credential cache"),
+        (["--live", "--json", "web1", "do"], "not allowed with argument"),
+        (["--stdin", "--ask-secret", "web1", "do"], "not allowed with argument"),
+        (["--nonsense", "web1", "do"], "unrecognized arguments: --nonsense"),
+        (["--shell", "web1", "web2", "do"], "--shell has one host, and no command"),
+        (["--shell", "web[1-2]"], "--shell has one host, not 2"),
+        (["--shell", "web1", "--stdin"], "--shell does not go with --stdin"),
+        (["--ask-secret", "web1", "do"], "--ask-secret needs a terminal"),
+    ],
+)
+def test_wrong_usage_is_one_line(hosts: Hosts, arguments: list[str], message: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "remctl_toolkit.cli.fleet", *arguments],
+        env=hosts.environ(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        start_new_session=True,  # without a terminal, wherever the tests have been started
+    )
+    assert re.search(message, done.stderr)
+    assert done.stderr.startswith("remctl-fleet: ")
+    assert done.stderr.count("\n") == 1
+    assert (done.stdout, done.returncode) == ("", 2)
+
+
+def test_more_input_than_a_server_takes_is_refused(hosts: Hosts) -> None:
+    done = hosts.run("--stdin", "web[1-2]", "input", "show", typed=bytes(100 * 1024 * 1024))
+    assert "a server takes less than 100 MiB" in done.stderr
+    assert (done.stderr.count("\n"), done.returncode) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("line", "hosts", "command"),
+    [
+        ("web1 do it", "web1", ["do", "it"]),
+        ("web1 -- do it", "web1", ["do", "it"]),
+        ("web1 do -- it", "web1", ["do", "--", "it"]),
+        ("- do", "-", ["do"]),
+        ("web1 do --json -q", "web1", ["do", "--json", "-q"]),
+        ("-p 44 -qs x web1 do", "web1", ["do"]),
+        ("-p44 --timeout=3 web1 --live -p 45 -- do", "web1", ["do"]),
+        ("-f x -- do it", None, ["do", "it"]),
+        ("-f x web1 -- -do", "web1", ["-do"]),
+        ("--srv example.org --first 2 -- do", None, ["do"]),
+    ],
+)
+def test_hosts_and_command_are_found(line: str, hosts: str | None, command: list[str]) -> None:
+    options = parse(line.split())
+    assert (options.hosts, options.command) == (hosts, command)
+    assert options.quiet == ("-qs" in line)
+
+
+# -- Without the extra ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("missing", "arguments", "package"),
+    [
+        ("ClusterShell", ["web[1-2]", "name", "show"], "ClusterShell"),
+        ("ClusterShell", ["@web", "name", "show"], "ClusterShell"),
+        ("dns", ["--srv", "example.org", "--", "name", "show"], "dnspython"),
+        ("shtab", ["--print-completion", "bash"], "shtab"),
+    ],
+)
+def test_the_missing_extra_is_named(
+    hosts: Hosts, missing: str, arguments: list[str], package: str
+) -> None:
+    done = hosts.run(*arguments, FLEET_WITHOUT=missing)
+    assert f"needs {package}: pip install 'python-remctl[fleet]'" in done.stderr
+    assert (done.stderr.count("\n"), done.returncode) == (1, 69)
+
+
+def test_plain_lists_of_hosts_need_no_extra(hosts: Hosts) -> None:
+    done = hosts.run("web1,web2", "lines", "show", FLEET_WITHOUT="ClusterShell rich dns shtab")
+    assert done.stdout == "web1,web2:\n  one\n  two\n"
+    assert done.returncode == 0
+
+
+def test_nothing_of_the_extra_is_loaded_without_need(hosts: Hosts) -> None:
+    code = (
+        "import sys; from remctl_toolkit.cli.fleet import main; main(['localhost:1', 'do']);"
+        "print({'ClusterShell', 'rich', 'dns', 'shtab', 'readline'} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=hosts.environ(), capture_output=True, text=True
+    )
+    assert done.stdout == "set()\n"
+
+
+# -- Help, completion, man page -------------------------------------------------------------------
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-m", *arguments],
+        env=python_environ(COLUMNS="80"),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=True,
+    )
+
+
+def options_of_parser() -> set[str]:
+    return set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", parser().format_help()))
+
+
+def test_help_has_examples_and_the_exit_statuses() -> None:
+    page = run("remctl_toolkit.cli.fleet", "--help").stdout
+    assert [line for line in page.splitlines() if len(line) > 80] == []
+    for text in ("remctl-fleet 'web[1-300],-web7' -- ", "exit status:", "130", "NO_COLOR"):
+        assert text in page
+
+
+def test_version_is_told() -> None:
+    for option in ("-v", "--version"):
+        assert re.fullmatch(
+            r"remctl-fleet \d[\w.]+\n", run("remctl_toolkit.cli.fleet", option).stdout
+        )
+
+
+def test_examples_of_the_help_page_can_be_typed() -> None:
+    examples = re.findall(r"^  remctl-fleet (.*)$", parser().format_help(), re.MULTILINE)
+    assert len(examples) > 5
+    for line in examples:
+        words = line.split(" | ")[0].replace("'", "").split()
+        assert parse(words).command
+
+
+def test_bash_completes_options_and_files(tmp_path: Path) -> None:
+    script = tmp_path / "completion"
+    script.write_text(run("remctl_toolkit.cli.fleet", "--print-completion", "bash").stdout)
+    (tmp_path / "hosts.txt").touch()
+    ask = (
+        'source "$0"; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1));'
+        ' $(complete -p remctl-fleet | sed "s/.*-F //; s/ .*//"); echo "${COMPREPLY[@]}"'
+    )
+
+    def complete(*words: str) -> list[str]:
+        done = subprocess.run(
+            ["/bin/bash", "-c", ask, str(script), "remctl-fleet", *words],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout.split()
+
+    assert sorted(complete("--st")) == ["--stdin", "--stop-after"]
+    assert complete("--hosts-file", "ho") == ["hosts.txt"]
+
+
+@pytest.mark.parametrize("shell", ["zsh", "tcsh"])
+def test_other_shells_have_completion(shell: str) -> None:
+    text = run("remctl_toolkit.cli.fleet", "--print-completion", shell).stdout
+    assert "remctl-fleet" in text
+    assert "stop-after" in text
+
+
+def test_the_man_page_is_made_of_the_parser() -> None:
+    page = run("remctl_toolkit.cli.fleet.manpage").stdout
+    assert page == manpage()
+    assert "COMMENTS" not in page
+    plain = page.replace("\\-", "-")
+    assert {option for option in options_of_parser() if option not in plain} == {"--help"}
+    for section in ("SYNOPSIS", "WRITING HOSTS", "EXIT STATUS", "EXAMPLES", "SEE ALSO"):
+        assert f".SH {section}\n" in page
+
+
+@pytest.mark.skipif(shutil.which("groff") is None, reason="groff is not installed")
+def test_the_man_page_has_no_mistakes() -> None:
+    done = subprocess.run(
+        ["groff", "-man", "-ww", "-Tutf8", "-P-c"],
+        input=manpage(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stderr == ""
+    assert "\n       remctl-fleet [OPTION ...] --shell HOST\n" in re.sub(".\b", "", done.stdout)

@@ -1,0 +1,98 @@
+"""A program on a pseudo-terminal: what it shows, and somebody who types."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import pty
+import re
+import select
+import struct
+import subprocess
+import termios
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Self
+
+from .waiting import eventually
+
+LIMIT = 30.0  # seconds that anything may take which takes a fraction of one
+ROWS, COLUMNS = 24, 80
+
+# The first terminal that a session opens is its own; then Ctrl-C on it is a signal.
+_SCRIPT = 'exec "$@" <"$0" >"$0" 2>&1'
+
+
+class Terminal:
+    """A context manager.
+
+    `shown` is what was shown and not looked for yet, escape sequences included; `everything` all
+    of it.
+    """
+
+    def __init__(self, arguments: Sequence[str], environ: Mapping[str, str]) -> None:
+        self.shown = self.everything = ""
+        self._master, terminal = pty.openpty()
+        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
+        self._process = subprocess.Popen(
+            ["/bin/sh", "-c", _SCRIPT, os.ttyname(terminal), *arguments],
+            env={"TERM": "xterm-256color", **environ},
+            start_new_session=True,
+        )
+        self._ours = terminal  # Open until the program has it: otherwise it would be gone.
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._process.kill()
+        self._process.wait()
+        os.close(self._master)
+        os.close(self._ours)
+
+    def type(self, text: str) -> None:
+        """Type, as a person would."""
+        os.write(self._master, text.encode())
+
+    def expect(self, pattern: str) -> re.Match[str]:
+        """Read until a pattern was shown, and forget what was shown up to there."""
+        deadline = time.monotonic() + LIMIT
+        while not (found := re.search(pattern, self.shown)):
+            assert self._read(deadline - time.monotonic()), f"no {pattern!r} in {self.shown!r}"
+        self.shown = self.shown[found.end() :]
+        return found
+
+    def shows_what_is_typed(self) -> bool:
+        """Whether the terminal echoes."""
+        return bool(termios.tcgetattr(self._ours)[3] & termios.ECHO)
+
+    def wait(self) -> int:
+        """Wait until the program ends, read what it showed, and return its exit status."""
+        eventually(self._ended, LIMIT, what=f"the program to end: {self.shown!r}")
+        while self._read(0):
+            pass
+        assert self._process.returncode is not None
+        return self._process.returncode
+
+    def _ended(self) -> bool:
+        while self._read(0):  # What nobody reads would keep it from ending.
+            pass
+        return self._process.poll() is not None
+
+    def _read(self, seconds: float) -> bool:
+        if not select.select([self._master], [], [], max(seconds, 0))[0]:
+            return False
+        octets = b""
+        with contextlib.suppress(OSError):
+            octets = os.read(self._master, 65536)
+        text = octets.decode(errors="replace")
+        self.shown += text
+        self.everything += text
+        return bool(text)
