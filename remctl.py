@@ -118,7 +118,8 @@ _SLICE = 0.1
 class RemctlError(Exception):
     """Something went wrong with remctl; the base of all exceptions of this module.
 
-    All of them can be pickled and copied whole.
+    All of them can be pickled and copied whole.  Where it is known what to do about it, they have
+    a note that says so; a traceback shows it below the text (PEP 678: ``error.__notes__``).
 
     Attributes:
         value: the reason as text, the same as ``str(error)`` and as ``Remctl.error()`` after it.
@@ -473,6 +474,215 @@ class _Command:
         """The command and subcommand, which may be logged; what follows may be secret."""
         told = self.arguments[: min(self._told, 2)]
         return " ".join(bytes(part[:80]).decode("utf-8", "backslashreplace") for part in told)
+
+
+# -- Cures ----------------------------------------------------------------------------------------
+
+# What to do about a failure, by what is known of it.  It is told in a note beside the exception's
+# text, which stays libremctl's.  A cure that cannot know which of several causes it was names them
+# all; a failure that is not found here (Kerberos's texts may be translated, and another library's
+# are others) has no note.
+
+_CONNECT_CURES = {
+    errno.ECONNREFUSED: "nothing listens on port {port} of {host}, or a firewall refuses: is"
+    " remctld running there, and is the port right?",
+    errno.ETIMEDOUT: "{host} did not answer on port {port}: it is down, or a firewall is between",
+    errno.EHOSTUNREACH: "the network does not reach {host}: it is down, or a firewall is between",
+    errno.ENETUNREACH: "this host has no route to {host}: is its network up?",
+}
+
+_UNKNOWN_HOST_CURE = (
+    "no address was found for {host}: is the name right, and does the resolver answer?"
+)
+
+_CHANGED_KEY_CURE = (
+    "your ticket is made for a key that the server (or the KDC) does not have: it was changed.\n"
+    "Run kinit to get new tickets; if that does not help, the server's keytab is out of date"
+)
+
+_HUNG_UP_CURE = (
+    "the server ended the connection and did not tell why: see its log.\nIt may be stopping, unable"
+    " to accept anybody (its keytab), or no remctl server"
+)
+
+# What the text contains; the first that is found counts.
+_AUTHENTICATION_CURES = (
+    (
+        "Credentials cache permissions incorrect",
+        "you may not read the credential cache {ccache}: run kinit as this user, or name another"
+        " cache (ccache=, KRB5CCNAME)",
+    ),
+    (
+        "Bad format in credentials cache",
+        "{ccache} is empty, damaged, or no credential cache: look at its name (ccache=,"
+        " KRB5CCNAME), then run kinit",
+    ),
+    (
+        "Unsupported credentials cache format",
+        "{ccache} is no credential cache, or one of another kind of Kerberos: look at its name"
+        " (ccache=, KRB5CCNAME)",
+    ),
+    (
+        "End of credential cache reached",
+        "the credential cache {ccache} is damaged: run kinit",
+    ),
+    (
+        "Credential cache is empty",
+        "the credential cache {ccache} has no ticket in it: run kinit",
+    ),
+    (
+        "No KCM server found",
+        "{ccache} is kept by a KCM server, and none runs: start it (sssd-kcm, say), or name another"
+        " cache (ccache=, KRB5CCNAME)",
+    ),
+    (
+        "No credentials cache found",
+        "the credential cache {ccache} does not exist: run kinit, or name another (ccache=)",
+    ),
+    (
+        "No Kerberos credentials available (default cache: ",
+        "no ticket was found in the default credential cache, {ccache}: run kinit, or name another"
+        " (ccache=, KRB5CCNAME)",
+    ),
+    (
+        "Ticket expired",
+        "the ticket in {ccache} has expired by the clock of this host, of the KDC or of the"
+        " server: run kinit; if the ticket is new, set the clocks",
+    ),
+    (
+        "Ticket not yet valid",
+        "the ticket in {ccache} is not valid yet by the clock of the server or of the KDC: set the"
+        " clocks; if it is postdated, wait",
+    ),
+    (
+        "Clock skew too great",
+        "the clock of this host and that of the server or of the KDC differ by more than is allowed"
+        " (five minutes, usually): set the clocks",
+    ),
+    (
+        "unavailable or inaccessible, Decrypt integrity check failed",
+        "the client's keytab does not have the present key of its principal: extract it anew",
+    ),
+    ("Key version is not available", _CHANGED_KEY_CURE),
+    ("Decrypt integrity check failed", _CHANGED_KEY_CURE),
+    (
+        "Service key not available",
+        "the server's keytab is missing, or has no key of {principal}: have it mended, or name the"
+        " server's own principal (principal=)",
+    ),
+    (
+        "The ticket isn't for us",
+        "the server at {host} is not {principal}: is it the right host? If so, name its principal"
+        " (principal=), or have its keytab mended",
+    ),
+    (
+        "Generic error (see e-text)",
+        "the server or the KDC failed for a reason that it does not tell: see its log; a server's"
+        " keytab may be empty or unreadable",
+    ),
+    (
+        "Server krbtgt/",
+        "{principal} is taken for one of another realm than your ticket's, and the KDC knows no way"
+        " there: name the realm\n(principal=, or [domain_realm] in krb5.conf), or get a ticket of"
+        " that realm",
+    ),
+    (
+        "Client '",
+        "the KDC does not know the principal of your ticket, or of the client's keytab: it was"
+        " deleted, or is of another realm",
+    ),
+    (
+        "not found in Kerberos database",
+        "the KDC does not know the principal in this text: use the host's full name, or name the"
+        " server's principal (principal=)",
+    ),
+    (
+        "Cannot find KDC for realm",
+        "neither krb5.conf ([realms]) nor DNS names a KDC of that realm: is it the right one, of"
+        " the server and of the ticket in {ccache}?",
+    ),
+    (
+        "Cannot contact any KDC for realm",
+        "no KDC of that realm answers: it is down, the network does not reach it, or krb5.conf"
+        " ([realms]) or DNS names the wrong host",
+    ),
+    (
+        ": token too larger",
+        "what listens there is no remctl server: is the port right?",
+    ),
+    ("error receiving token: ", _HUNG_UP_CURE),
+    ("error sending token: ", _HUNG_UP_CURE),
+)
+
+_SILENT_KDC_CURE = "no KDC answered in time: it hangs, it is down, or the network does not reach it"
+
+_DISCONNECTED_CURES = (
+    (
+        "no connection open",
+        "the connection was lost before: the next command opens it again, and so does open()",
+    ),
+    (
+        "unexpected data from server",
+        "the server sent what nobody had asked for; the next command opens the connection again",
+    ),
+    (
+        "",
+        "the server ended the connection (it was stopped, say), or the network broke: a command"
+        " that was sent may have run,\nso look before you send it again",
+    ),
+)
+
+_ACCESS_CURE = (
+    "the server's ACL does not let the principal of your ticket run that command: klist shows"
+    " whose ticket it is"
+)
+
+
+def _cure(error: RemctlError) -> str | None:
+    """Return what to do about a failure, as a template; None where that is not known."""
+    text = str(error)
+    if isinstance(error, RemctlAuthenticationError):
+        return _find_cure(_AUTHENTICATION_CURES, text)
+    if isinstance(error, RemctlServerError):
+        return _ACCESS_CURE if error.code == RemctlErrorCode.ACCESS else None
+    if isinstance(error, RemctlDisconnectedError):
+        return _find_cure(_DISCONNECTED_CURES, text)
+    if isinstance(error, RemctlProtocolError) and error.errno is not None:
+        return _CONNECT_CURES.get(error.errno)
+    if isinstance(error, RemctlConnectError):
+        return _UNKNOWN_HOST_CURE
+    if isinstance(error, RemctlTimeoutError) and text.endswith("waiting for a KDC"):
+        return _SILENT_KDC_CURE
+    return None
+
+
+def _find_cure(cures: tuple[tuple[str, str], ...], text: str) -> str | None:
+    return next((cure for part, cure in cures if part in text), None)
+
+
+def _ccache_told(text: str) -> str:
+    """Return the credential cache that Kerberos names in a text."""
+    for mark in ("(default cache: ", "(filename: "):
+        _, found, rest = text.partition(mark)
+        if found:
+            return rest.rpartition(")")[0]
+    return "your default credential cache"
+
+
+def _add_cure(error: RemctlError, target: _Target, ccache: str | None) -> None:
+    """Add a note to an exception that says what to do, where that is known."""
+    cure = _cure(error)
+    if cure is None:
+        return
+    host, port, principal = target
+    error.add_note(
+        cure.format(
+            host=host,
+            port=port or PORT,
+            principal=principal or f"host/{host}",
+            ccache=ccache or _ccache_told(str(error)),
+        )
+    )
 
 
 # -- Connecting -----------------------------------------------------------------------------------
@@ -885,12 +1095,13 @@ class Remctl:
         return self._failed(RemctlBusyError(str(error)))
 
     def _failed(self, error: RemctlError, target: _Target | None = None) -> RemctlError:
-        """Note a failure for error(), and in the exception what it was about."""
+        """Note a failure for error(), and in the exception what it is about and its cure."""
         self._error = str(error)
         target = target or self._target
-        if target is not None:
+        if target is not None and error.host is None:
             error.host = target[0]
             error.port = target[1] or None
+            _add_cure(error, target, self._ccache)
         return error
 
     def _check_opened(self) -> _Target:

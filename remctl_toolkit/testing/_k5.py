@@ -122,6 +122,14 @@ class Database(MITRealm):  # type: ignore[misc]
         """Run one kadmin.local query, given as words: as arguments they need no quoting."""
         return self.run([self.kadmin_local, *query], **keywords)
 
+    def rotate_key(self, princname: str) -> None:
+        """Give a principal a new random key, and forget the one before."""
+        self.run_kadminl(["cpw", "-randkey", princname])
+
+    def delete_principal(self, princname: str) -> None:
+        """Remove a principal."""
+        self.run_kadminl(["delprinc", "-force", princname])
+
     def extract_keytab(self, princname: str, keytab: str) -> None:
         """Add a principal's present keys to a keytab."""
         said = self.run_kadminl(["ktadd", "-k", keytab, "-norandkey", princname])

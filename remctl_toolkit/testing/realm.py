@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from . import programs
+from .ccache import change_file, move_times, set_clock_offset
 from .errors import RealmError
 from .keeper import Daemon, Keeper
 from .ports import ReservedPort
@@ -28,6 +29,7 @@ _KDC_ADDRESS = "127.0.0.1"
 _KDC_TIMEOUT = 20.0  # seconds for a KDC to be ready; it takes some 15 ms
 _KDC_ATTEMPTS = 8  # ports to try, each of which was free a moment before
 _LOG_TAIL = 10  # lines of the KDC's log that an error message shows
+_LONG_AGO = 3 * 24 * 60 * 60  # seconds; a ticket lives for a day
 _TOOL_TIMEOUT = 30.0  # seconds for a Kerberos program
 _VARIABLES = (
     "KRB5_CONFIG",
@@ -269,6 +271,55 @@ class Realm:
         """
         self._files().extract_keytab(self.principal(principal), os.fspath(path))
         return os.fspath(path)
+
+    def rotate_key(self, principal: str) -> None:
+        """Give a principal a new key; its keytabs keep the old one until extract_keytab().
+
+        Tickets that were made with the old key stay in their caches. A password is void.
+
+        Raises:
+            RealmError: there is no such principal, or the realm is not started.
+        """
+        full = self.principal(principal)
+        self._files().rotate_key(full)
+        self._passwords.pop(full, None)
+
+    def delete_principal(self, principal: str) -> None:
+        """Remove a principal. Its keytabs and tickets stay where they are.
+
+        Raises:
+            RealmError: there is no such principal, or the realm is not started.
+        """
+        full = self.principal(principal)
+        self._files().delete_principal(full)
+        self._passwords.pop(full, None)
+
+    def expire(self, ccache: str) -> None:
+        """Make all tickets in a credential cache look as if they had expired days ago.
+
+        Args:
+            ccache: name of a cache in a file, as kinit() and new_ccache() return it.
+
+        Raises:
+            RealmError: it is not a file with a credential cache in it.
+        """
+        change_file(ccache, lambda octets: move_times(octets, -_LONG_AGO))
+
+    def skew(self, ccache: str, seconds: float) -> None:
+        """Set the clock of the clients that use a credential cache wrong.
+
+        It is the difference to the KDC's clock that the Kerberos library keeps in the cache, and
+        adds to the time of day. A ticket for a server that is in the cache already is used as it
+        is: then it is the server that finds the clock wrong, otherwise it is the KDC.
+
+        Args:
+            ccache: name of a cache in a file, as kinit() and new_ccache() return it.
+            seconds: how far the clock is ahead; negative means behind.
+
+        Raises:
+            RealmError: it is not a file with a credential cache in it.
+        """
+        change_file(ccache, lambda octets: set_clock_offset(octets, round(seconds)))
 
     def new_ccache(self) -> str:
         """Return the name (``FILE:/...``) of a credential cache that nobody has used yet."""

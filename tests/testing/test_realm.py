@@ -401,6 +401,67 @@ def test_caches_are_new(realm: Realm) -> None:
         assert not Path(cache.removeprefix("FILE:")).exists()
 
 
+def test_expired_tickets(realm: Realm) -> None:
+    for _ in range(2):
+        realm.run(["kvno", realm.host_principal])
+        assert lifetime(realm.run(["klist"])) == 24 * 60 * 60
+        realm.run(["klist", "-s"])
+        realm.expire(realm.ccache)
+        assert lifetime(realm.run(["klist"])) == 24 * 60 * 60
+        with pytest.raises(RealmError, match="status 1"):
+            realm.run(["klist", "-s"])
+        with pytest.raises(RealmError, match="Ticket expired"):
+            realm.run(["kvno", realm.host_principal])
+        realm.kinit()
+
+
+def test_clock_that_is_wrong(realm: Realm) -> None:
+    for seconds in (3600, -3600):
+        realm.skew(realm.ccache, seconds)
+        with pytest.raises(RealmError, match="Clock skew too great"):
+            realm.run(["kvno", realm.host_principal])
+    realm.skew(realm.ccache, 0)
+    realm.run(["kvno", realm.host_principal])
+
+
+def test_only_credential_caches_are_changed(realm: Realm) -> None:
+    file = realm.tmpdir / "file"
+    whole = Path(realm.ccache.removeprefix("FILE:")).read_bytes()
+    for octets in (b"", b"root:x:0:0::", whole[:300]):
+        file.write_bytes(octets)
+        with pytest.raises(RealmError, match=r"credential cache FILE:.*/file"):
+            realm.expire(f"FILE:{file}")
+        assert file.read_bytes() == octets
+    file.unlink()
+    with pytest.raises(RealmError, match="No such file"):
+        realm.skew(str(file), 1)
+
+
+def test_new_key(realm: Realm) -> None:
+    robot = realm.add_principal("robot", "secret")
+    keytab = realm.extract_keytab(robot, realm.tmpdir / "keytab")
+    realm.rotate_key("robot")
+    with pytest.raises(RealmError, match="no password of robot"):
+        realm.kinit(robot)
+    with pytest.raises(RealmError, match=r"Password incorrect|Preauthentication failed"):
+        realm.kinit(robot, keytab=keytab)
+    realm.extract_keytab(robot, keytab)
+    realm.kinit(robot, keytab=keytab)
+    with pytest.raises(RealmError, match="nobody"):
+        realm.rotate_key("nobody")
+
+
+def test_deleted_principal(realm: Realm) -> None:
+    realm.add_principal("robot", "secret")
+    realm.delete_principal("robot")
+    with pytest.raises(RealmError, match="not found in Kerberos database"):
+        realm.kinit("robot", "secret")
+    with pytest.raises(RealmError, match="nobody"):
+        realm.delete_principal("nobody")
+    realm.add_principal("robot", "again")
+    realm.kinit("robot")
+
+
 # The KDC
 
 
