@@ -19,10 +19,16 @@ except ImportError as error:
     ) from error
 
 from ._renewal import RenewedCredentials
-from ._sources import ImpersonatedCredentials, KeytabCredentials, PasswordCredentials
+from ._sources import (
+    AnonymousCredentials,
+    ImpersonatedCredentials,
+    KeytabCredentials,
+    PasswordCredentials,
+)
 from ._whoami import Identity, whoami
 
 __all__ = [
+    "AnonymousCredentials",
     "Identity",
     "ImpersonatedCredentials",
     "KeytabCredentials",

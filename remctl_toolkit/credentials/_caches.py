@@ -18,7 +18,7 @@ import gssapi
 
 import remctl
 
-__all__ = ["EMPTY_KEYTAB", "CollectionCache", "FileCache", "MemoryCache", "Tickets", "make_cache"]
+__all__ = ["EMPTY_KEYTAB", "Cache", "Tickets", "end_of", "make_cache"]
 
 # Fetches tickets into the cache of that name, where nobody looks yet; returns when they end.
 Fetch = Callable[[str], float]
@@ -42,6 +42,10 @@ class Tickets(NamedTuple):
     ccache: str
     since: float
     until: float
+
+
+class EndedError(Exception):
+    """The tickets in a cache have ended."""
 
 
 class _Names:
@@ -117,7 +121,7 @@ class MemoryCache:
         name = _names.take(self._owner)
         try:
             return _fetched(fetch, name)
-        except gssapi.exceptions.ExpiredCredentialsError:
+        except EndedError:
             # MIT's library found the cache used, failed to renew it, and does not say why.
             _names.give_back(self._owner, name, time.time())
             name = _names.take_new()
@@ -159,7 +163,7 @@ class FileCache:
             raise ValueError(f"ccache {path} is a folder: name a file in it")
         if not os.path.isdir(folder):
             raise ValueError(f"ccache {path}: there is no folder {folder}: make it first")
-        if not os.access(folder, os.W_OK | os.X_OK):
+        if not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
             raise ValueError(f"ccache {path}: {folder} is not writable: name another folder")
         self._path = path
         self.name = f"FILE:{path}"
@@ -192,7 +196,7 @@ class CollectionCache:
     def renew(self, fetch: Fetch) -> Tickets:
         """Fetch tickets, and store them over those of the same principal; that makes it primary."""
         tickets = self._memory.renew(fetch)
-        store_tickets(tickets.ccache, self.name, set_default=True)
+        _store_tickets(tickets.ccache, self.name, set_default=True)
         return tickets._replace(ccache=self.name)
 
     def exists(self) -> bool:
@@ -203,7 +207,20 @@ class CollectionCache:
 Cache = MemoryCache | FileCache | CollectionCache
 
 
-def store_tickets(source: str, target: str, *, set_default: bool = False) -> None:
+def end_of(ccache: str) -> float:
+    """Return when the tickets in a cache end.
+
+    Raises:
+        EndedError: they have.
+        gssapi.exceptions.GSSError: there are none.
+    """
+    until = remctl._find_tickets(ccache)[2]
+    if until is None or until <= time.time():
+        raise EndedError("they had ended when they came: do the clocks differ?")
+    return until
+
+
+def _store_tickets(source: str, target: str, *, set_default: bool = False) -> None:
     """Copy the tickets of one credential cache into another."""
     found = gssapi.Credentials(
         usage="initiate", store={"ccache": source, "client_keytab": EMPTY_KEYTAB}
@@ -243,6 +260,10 @@ def make_cache(ccache: str | os.PathLike[str] | None, owner: str) -> Cache:
         return FileCache(os.path.abspath(rest)) if rest else _refuse_nameless(name)
     if rest.startswith(":"):
         raise ValueError(f"ccache {name!r} is one of a collection: name the collection")
+    if kind == "KEYRING" and rest.startswith(("thread:", "process:")):
+        raise ValueError(
+            f"ccache {name!r} is for one thread only: name a session, user or persistent keyring"
+        )
     return CollectionCache(name, owner)
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from ._caches import Cache
 
-__all__ = ["RenewedCredentials"]
+__all__ = ["RenewedCredentials", "minor_text"]
 
 _logger = logging.getLogger("remctl")
 
@@ -266,10 +266,10 @@ class RenewedCredentials(remctl.RemctlCredentials):
         if cure is not None:
             error.add_note(cure)
         tickets = self._tickets
-        if tickets is not None:
+        if tickets is None:
+            error.add_note(f"there were no tickets of {self.principal} before")
+        else:
             error.add_note(remctl._tell_tickets(self.principal, tickets.ccache, tickets.until))
-        elif cure is None:
-            error.add_note(f"there were none before in {self._cache.name}")
         return error
 
 
@@ -307,8 +307,10 @@ _CURES = (
         "neither krb5.conf ([realms]) nor DNS names a KDC of that realm: is it the right one?",
     ),
     ("Clock skew too great", "the clocks of this host and of the KDC differ: set them"),
-    ("Keytab contains no suitable keys", "the keytab has no key of that principal any more"),
-    ("Key table file", "the keytab is not there any more: extract it anew"),
+    (
+        "Failed to store credentials",
+        "the cache cannot be written: is its folder still there, writable, and not full?",
+    ),
     (
         "can't fulfill requested option",
         "the KDC does not let it act for others: see ok_to_auth_as_delegate and the principals it"
@@ -317,11 +319,16 @@ _CURES = (
 )
 
 
+def minor_text(error: GSSError) -> str:
+    """Return what Kerberos says, without what GSS-API puts around it."""
+    return "; ".join(error.get_all_statuses(error.min_code, False))
+
+
 def _reason(error: BaseException) -> _Reason:
     """Return why there are no tickets, and what to do; None where that is not known."""
     text = str(error)
     if isinstance(error, GSSError):
-        text = "; ".join(error.get_all_statuses(error.min_code, False))
+        text = minor_text(error)
     notes = getattr(error, "__notes__", None)
     if notes:
         return text, notes[0]

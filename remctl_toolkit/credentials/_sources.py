@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import getpass
-import math
 import os
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -15,15 +13,27 @@ from gssapi.raw.misc import GSSError
 
 import remctl
 
-from ._caches import EMPTY_KEYTAB, make_cache
-from ._renewal import RenewedCredentials
+from ._caches import EMPTY_KEYTAB, end_of, make_cache
+from ._renewal import RenewedCredentials, minor_text
 
-__all__ = ["ImpersonatedCredentials", "KeytabCredentials", "PasswordCredentials"]
+__all__ = [
+    "AnonymousCredentials",
+    "ImpersonatedCredentials",
+    "KeytabCredentials",
+    "PasswordCredentials",
+]
 
 _NO_SUCH_KEY = 39756033  # KG_KEYTAB_NOMATCH, of MIT's GSS-API library
 
+_ANONYMOUS = "WELLKNOWN/ANONYMOUS"
+
 # What Kerberos says when no KDC has seen the password.
 _NO_ANSWER = ("Cannot contact any KDC", "Cannot find KDC")
+
+_NO_PKINIT_CURE = (
+    "the KDC does not offer anonymous PKINIT, or this host lacks the plugin (Debian: krb5-pkinit)"
+    " or the KDC's certificate (pkinit_anchors in krb5.conf)"
+)
 
 
 class KeytabCredentials(RenewedCredentials):
@@ -55,12 +65,16 @@ class KeytabCredentials(RenewedCredentials):
         super().__init__(str(name), make_cache(ccache, f"keytab {name}"))
 
     def _fetch(self, ccache: str) -> float:
-        credentials = gssapi.Credentials(
+        name = _check_principal(self.principal)
+        _check_keytab(self._keytab)  # Kerberos says of a bad one that there is no cache.
+        _check_key(self._keytab, name)
+        gssapi.Credentials(
             usage="initiate",
-            name=_check_principal(self.principal),
+            name=name,
+            mechs=[gssapi.MechType.kerberos],  # Each of the others would ask the KDC again.
             store={"client_keytab": self._keytab, "ccache": ccache},
         )
-        return _end_of(credentials)
+        return end_of(ccache)
 
 
 class PasswordCredentials(RenewedCredentials):
@@ -112,12 +126,7 @@ class PasswordCredentials(RenewedCredentials):
         if password is None:
             password = _check_password(self._ask())
         try:
-            got = gssapi.raw.acquire_cred_with_password(
-                _check_principal(self.principal), password, usage="initiate"
-            )
-            credentials = gssapi.Credentials(got.creds)
-            until = _end_of(credentials)
-            _store(credentials, ccache)
+            until = _fetch_with_password(self.principal, password, ccache)
         except GSSError as error:
             if not any(part in str(error) for part in _NO_ANSWER):
                 self._password = None
@@ -160,20 +169,56 @@ class ImpersonatedCredentials(RenewedCredentials):
             usage="initiate",
             store={"ccache": self._service.ccache(), "client_keytab": EMPTY_KEYTAB},
         )
-        impersonated = service.impersonate(_check_principal(self.principal))
-        until = _end_of(impersonated)
-        _store(impersonated, ccache)
-        return until
+        return _store(service.impersonate(_check_principal(self.principal)), ccache)
 
 
-def _end_of(credentials: Any) -> float:
-    """Have tickets got where that was put off; return when they end."""
-    now = math.floor(time.time())
-    return float(now + credentials.lifetime)
+class AnonymousCredentials(RenewedCredentials):
+    """Tickets that do not tell whose they are, where the KDC offers that (anonymous PKINIT).
+
+    Args:
+        realm: the realm; None is the default one.
+        ccache: where the tickets are put, see `KeytabCredentials`.
+
+    Raises:
+        TypeError, ValueError: an argument cannot be right.
+    """
+
+    _source = "by anonymous PKINIT"
+
+    def __init__(
+        self, realm: str | None = None, ccache: str | os.PathLike[str] | None = None
+    ) -> None:
+        if realm is not None and not isinstance(realm, str):
+            raise TypeError(f"realm must be a str: {realm!r}")
+        name = _check_principal(_ANONYMOUS if realm is None else f"{_ANONYMOUS}@{realm}")
+        super().__init__(str(name), make_cache(ccache, f"anonymous {name}"))
+
+    def _fetch(self, ccache: str) -> float:
+        # The library tries PKINIT first for this principal; there is no password.
+        try:
+            return _fetch_with_password(self.principal, b"none", ccache)
+        except GSSError as error:
+            text = minor_text(error)
+            if any(part in text for part in _NO_ANSWER):
+                raise
+            raise _without_tickets(text, _NO_PKINIT_CURE) from None
 
 
-def _store(credentials: Any, ccache: str) -> None:
+def _fetch_with_password(principal: str, password: bytes, ccache: str) -> float:
+    got = gssapi.raw.acquire_cred_with_password(
+        _check_principal(principal),
+        password,
+        mechs=[gssapi.MechType.kerberos],
+        usage="initiate",
+    )
+    return _store(gssapi.Credentials(got.creds), ccache)
+
+
+def _store(credentials: Any, ccache: str) -> float:
+    """Have tickets got where that was put off, and put them into a cache; return when they end."""
+    credentials.inquire(name=False, usage=False, mechs=False)
     credentials.store(store={"ccache": ccache}, usage="initiate", overwrite=True)
+    return end_of(ccache)
 
 
 def _without_tickets(text: str, cure: str) -> remctl.RemctlAuthenticationError:
@@ -198,7 +243,7 @@ def _check_principal(principal: str) -> Any:
         name = gssapi.Name(principal, gssapi.NameType.kerberos_principal)
         return name.canonicalize(gssapi.MechType.kerberos)
     except GSSError as error:
-        reason = "; ".join(error.get_all_statuses(error.min_code, False))
+        reason = minor_text(error)
         raise ValueError(
             f"invalid principal {principal!r}: {reason}; it must be like name@REALM, or"
             " name/host@REALM"
@@ -247,5 +292,5 @@ def _check_key(keytab: str, name: Any) -> None:
             raise ValueError(
                 f"keytab {keytab} has no key of {name}: klist -k {keytab} shows whose it has"
             ) from None
-        reason = "; ".join(error.get_all_statuses(error.min_code, False))
+        reason = minor_text(error)
         raise ValueError(f"{keytab} is not a keytab: {reason}") from None

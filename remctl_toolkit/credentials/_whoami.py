@@ -10,6 +10,8 @@ from gssapi.raw.misc import GSSError
 
 import remctl
 
+from ._renewal import minor_text
+
 __all__ = ["Identity", "whoami"]
 
 
@@ -69,7 +71,7 @@ def whoami(
     except remctl.RemctlAuthenticationError as error:
         return Identity(ccache=name, reason=str(error))
     except GSSError as error:
-        reason = "; ".join(error.get_all_statuses(error.min_code, False))
+        reason = minor_text(error)
         if name is not None and name.partition(":")[2] not in reason:
             reason = f"{name}: {reason}"
         return Identity(ccache=name, reason=reason)
