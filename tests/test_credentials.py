@@ -196,7 +196,6 @@ def test_sessions_go_on_over_renewals_in_threads(place: Place) -> None:
         assert all(future.result() for future in futures)
     # There are two, in turn; one more where a renewal came early.
     assert 2 <= len({name for name, _ in seen}) <= 3
-    assert place.requests(credentials.principal) <= len(seen) + 1
 
 
 def test_a_thread_renews_what_others_use(place: Place) -> None:
@@ -209,6 +208,8 @@ def test_a_thread_renews_what_others_use(place: Place) -> None:
             found = whoami(path)
             assert found.left > 0
             ends.append(found.ends)
+        # Looking at tickets did not ask the KDC, though the library likes to where they end soon.
+        assert place.requests(principal) <= len(ends) + 1
         credentials.start()  # Once more does nothing.
         assert [t.name for t in threading.enumerate()].count("remctl-tickets") == 1
     eventually(lambda: "remctl-tickets" not in [t.name for t in threading.enumerate()])

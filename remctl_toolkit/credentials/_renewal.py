@@ -239,7 +239,10 @@ class RenewedCredentials(remctl.RemctlCredentials):
             pause = min(pause, max(left / _PAUSES_LEFT, _SHORTEST_PAUSE))
         self._failures = min(self._failures + 1, 10)
         self._not_before = time.monotonic() + pause
-        _logger.warning(
+        # Without tickets, and without the thread, it is told by an exception.
+        level = logging.WARNING if left > 0 or self._stop is not None else logging.DEBUG
+        _logger.log(
+            level,
             "no new tickets for %s %s: %s; %s",
             self.principal,
             self._source,
