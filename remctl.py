@@ -673,6 +673,9 @@ def _add_notes(error: RemctlError, target: _Target, ccache: str | None) -> None:
     """Add notes to an exception: what to do, and whose tickets there are, where that is known."""
     host, port, principal = target
     principal = principal or f"host/{host}"
+    if hasattr(error, "__notes__"):  # Credentials know better what is the matter.
+        error.add_note(f"the server was to be {principal}")
+        return
     cure = _cure(error)
     if cure is not None:
         error.add_note(
@@ -1173,8 +1176,7 @@ class Remctl:
         if target is not None and error.host is None:
             error.host = target[0]
             error.port = target[1] or None
-            if not hasattr(error, "__notes__"):  # Credentials know better what is the matter.
-                _add_notes(error, target, self._used_ccache)
+            _add_notes(error, target, self._used_ccache)
         return error
 
     def _check_opened(self) -> _Target:

@@ -285,9 +285,10 @@ def test_the_old_tickets_are_used_while_the_kdc_is_down(
     text = str(caught.value)
     assert text.startswith(f"no tickets for {credentials.principal} from the keytab ")
     assert text.endswith(": Cannot contact any KDC for realm 'REMCTL.TEST'")
-    cure, tickets = caught.value.__notes__
+    cure, tickets, server = caught.value.__notes__
     assert cure.startswith("no KDC answers")
     assert tickets.startswith(f"tickets of {credentials.principal} in {ccache} ended 20")
+    assert server == "the server was to be host/localhost"
     assert (caught.value.host, caught.value.port) == ("localhost", place.server.port)
     assert type(pickle.loads(pickle.dumps(caught.value))) is Error
 
@@ -309,6 +310,33 @@ def test_nobody_waits_for_a_kdc_while_there_are_tickets(
         assert credentials._attempt is not None
     place.realm.thaw_kdc()
     eventually(lambda: credentials.ccache() != ccache, LIMIT)
+
+
+def test_a_late_renewal_takes_half_of_what_is_left(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    credentials = place.credentials(4)
+    ccache = credentials.ccache()
+    place.realm.freeze_kdc()
+    monkeypatch.setattr(module._renewal, "_RENEWED_LEFT", 1)
+    monkeypatch.setattr(module._renewal, "_LATE_LEFT", 1)
+    half = time.time() + credentials._left() / 2
+    assert credentials.ccache() == ccache
+    assert time.time() >= half
+    assert not ended(credentials)
+    place.realm.thaw_kdc()
+    eventually(lambda: credentials.ccache() != ccache, LIMIT)
+
+
+def test_where_no_thread_can_be_had_it_does_without(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    credentials = place.credentials()
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert credentials.ccache() == credentials.ccache()
 
 
 def test_attempts_have_pauses_between_them(place: Place) -> None:
@@ -367,7 +395,7 @@ def test_what_was_spoilt_is_told(place: Place, what: str) -> None:
         place.user(credentials)
     assert str(caught.value).startswith(f"no tickets for {principal} from the keytab {keytab}: ")
     assert cure in f"{caught.value} {caught.value.__notes__[0]}"
-    assert caught.value.__notes__[-1] == f"there were no tickets of {principal} before"
+    assert caught.value.__notes__[-2] == f"there were no tickets of {principal} before"
 
 
 def test_a_cache_that_cannot_be_written_is_told(place: Place, tmp_path: Path) -> None:

@@ -26,9 +26,9 @@ __all__ = ["RenewedCredentials", "minor_text"]
 _logger = logging.getLogger("remctl")
 
 _RENEWED_LEFT = 1 / 3  # of the life of tickets is left when new ones are asked for
-_TOO_LATE_LEFT = 1 / 10  # of it, when an open waits for the new ones...
-_TOO_LATE_SECONDS = 30  # ...or these, whatever is less: tickets must not end on the way
 _PATIENCE = 0.25  # seconds that an open waits for new tickets while the old ones are good
+_LATE_LEFT = 1 / 10  # of it, when an open waits longer: tickets should not end on the way...
+_LATE_SECONDS = 30  # ...or these, whatever is less
 _FIRST_PAUSE = 1.0  # seconds between the first two attempts; each later pause is twice as long...
 _LAST_PAUSE = 60.0  # ...up to this, but...
 _PAUSES_LEFT = 4  # ...there is time for as many of them while the tickets live
@@ -90,10 +90,11 @@ class RenewedCredentials(remctl.RemctlCredentials):
         reason = None
         seen = self._tickets
         left = self._left()
-        if left <= 0 or (self._is_late(left) and not self._is_pausing()):
+        if left <= 0:
             reason = self._wait(None, instead_of=seen)
         elif self._is_due(left) and not self._is_pausing():
-            self._wait(_PATIENCE, instead_of=seen)
+            patience = left / 2 if self._is_late(left) else _PATIENCE
+            self._wait(patience, instead_of=seen)
         tickets = self._tickets
         if tickets is None or self._left() <= 0:
             raise self._refusal(reason)
@@ -167,8 +168,7 @@ class RenewedCredentials(remctl.RemctlCredentials):
         return not self._asks_user and left <= self._life() * _RENEWED_LEFT
 
     def _is_late(self, left: float) -> bool:
-        too_late = min(self._life() * _TOO_LATE_LEFT, _TOO_LATE_SECONDS)
-        return not self._asks_user and left <= too_late
+        return left <= min(self._life() * _LATE_LEFT, _LATE_SECONDS)
 
     def _is_pausing(self) -> bool:
         return time.monotonic() < self._not_before
@@ -202,9 +202,12 @@ class RenewedCredentials(remctl.RemctlCredentials):
         if mine and self._asks_user:
             self._run(attempt)
         elif mine:
-            threading.Thread(
-                target=self._run, args=(attempt,), name="remctl-new-tickets", daemon=True
-            ).start()
+            try:
+                threading.Thread(
+                    target=self._run, args=(attempt,), name="remctl-new-tickets", daemon=True
+                ).start()
+            except RuntimeError:  # There are too many.
+                self._run(attempt)
         attempt.over.wait(patience)
         return attempt.reason
 
