@@ -8,6 +8,7 @@ import logging
 import os
 import pickle
 import pty
+import signal
 import stat
 import subprocess
 import sys
@@ -677,16 +678,21 @@ def test_a_kdc_need_not_offer_it(place: Place) -> None:
 # -- Forks ----------------------------------------------------------------------------------------
 
 
-def in_fork(work: Callable[[], object]) -> None:
-    """Do some work in a forked child."""
+def fork(work: Callable[[], object]) -> int:
+    """Do some work in a forked child; its process id."""
     child = os.fork()
-    if not child:
-        status = 1
-        try:
-            work()
-            status = 0
-        finally:
-            os._exit(status)
+    if child:
+        return child
+    signal.alarm(round(LIMIT))  # A child that hangs ends by this.
+    status = 1
+    try:
+        work()
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def check_child(child: int) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
@@ -701,7 +707,7 @@ def test_a_child_has_the_tickets_and_renews_them_itself(place: Place) -> None:
         eventually(lambda: credentials.ccache() != ccache, LIMIT)
         assert place.user(credentials) == credentials.principal
 
-    in_fork(work)
+    check_child(fork(work))
     assert place.user(credentials) == credentials.principal
 
 
@@ -716,23 +722,21 @@ def test_a_child_does_not_wait_for_threads_that_it_does_not_have(place: Place) -
     eventually(lambda: credentials._attempt)
 
     def work() -> None:
-        place_is_up.wait(LIMIT)
         assert credentials.ccache() == f"FILE:{path}"
 
-    place_is_up = threading.Event()
-    place_is_up.set()
-    with credentials._lock, module._caches._names.lock:
-        child = os.fork()
-        if not child:
-            status = 1
-            try:
-                work()
-                status = 0
-            finally:
-                os._exit(status)
+    with credentials._lock:
+        child = fork(work)
     place.realm.thaw_kdc()
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    check_child(child)
     waiting.join(LIMIT)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_child_does_not_wait_for_the_names_of_caches(place: Place) -> None:
+    credentials = place.credentials()
+    with module._caches._names.lock:
+        child = fork(credentials.ccache)
+    check_child(child)
 
 
 # -- Who am I -------------------------------------------------------------------------------------
