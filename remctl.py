@@ -678,20 +678,93 @@ def _ccache_told(text: str) -> str:
     return "your default credential cache"
 
 
-def _add_cure(error: RemctlError, target: _Target, ccache: str | None) -> None:
-    """Add a note to an exception that says what to do, where that is known."""
-    cure = _cure(error)
-    if cure is None:
-        return
+def _add_notes(error: RemctlError, target: _Target, ccache: str | None) -> None:
+    """Add notes to an exception: what to do, and whose tickets there are, where that is known."""
     host, port, principal = target
-    error.add_note(
-        cure.format(
-            host=host,
-            port=port or PORT,
-            principal=principal or f"host/{host}",
-            ccache=ccache or _ccache_told(str(error)),
+    principal = principal or f"host/{host}"
+    if hasattr(error, "__notes__"):  # Credentials know better what is the matter.
+        error.add_note(f"the server was to be {principal}")
+        return
+    cure = _cure(error)
+    if cure is not None:
+        error.add_note(
+            cure.format(
+                host=host,
+                port=port or PORT,
+                principal=principal,
+                ccache=ccache or _ccache_told(str(error)),
+            )
         )
-    )
+    if isinstance(error, RemctlAuthenticationError):
+        tickets = _describe_tickets(ccache)
+        if tickets is not None:
+            error.add_note(f"{tickets}; the server was to be {principal}")
+
+
+# -- Tickets --------------------------------------------------------------------------------------
+
+# Whose they are, and until when: only python-gssapi can tell, and it need not be installed.
+
+
+def _find_tickets(ccache: str | None) -> tuple[str | None, str | None, float | None]:
+    """Look into a credential cache (None: the default one), without asking a KDC.
+
+    Returns:
+        The principal, the name of the cache, and when the tickets end (or ended), in seconds
+        since the epoch; None for what is not known.
+
+    Raises:
+        ImportError: python-gssapi is not installed.
+        gssapi.exceptions.GSSError: there is no ticket.
+    """
+    import contextlib
+    import json
+
+    import gssapi
+    from gssapi.raw.misc import GSSError
+
+    # An empty client keytab: with a real one, looking would get tickets.
+    store: dict[bytes | str, bytes | str] = {"client_keytab": "MEMORY:remctl-none"}
+    if ccache is not None:
+        store["ccache"] = ccache
+    found = gssapi.Credentials(usage="initiate", store=store)
+    principal = ends = None
+    with contextlib.suppress(gssapi.exceptions.ExpiredCredentialsError):
+        told = found.inquire()
+        principal = str(told.name)
+        ends = None if told.lifetime is None else float(int(time.time()) + told.lifetime)
+    # GSS-API has no word for when tickets ended.  MIT's library writes it, and the name of the
+    # cache, into what it exports (src/lib/gssapi/krb5/export_cred.c); others do not.
+    with contextlib.suppress(GSSError, LookupError, TypeError, ValueError):
+        text = found.export().decode("latin-1")
+        fields = json.JSONDecoder().raw_decode(text, text.index('["K5C1",'))[0][1]
+        principal, ends = str(fields[1][0]), float(fields[10])
+        if isinstance(fields[7], str):
+            ccache = fields[7]
+    return principal, ccache, ends
+
+
+def _tell_tickets(principal: str | None, ccache: str | None, ends: float | None) -> str:
+    """Say in words what _find_tickets() returned."""
+    text = f"tickets of {principal or 'an unknown principal'} in {ccache or 'the default cache'}"
+    if ends is None:
+        return text
+    verb = "ended" if ends <= time.time() else "end"
+    return f"{text} {verb} {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(ends))}"
+
+
+def _describe_tickets(ccache: str | None) -> str | None:
+    """Say whose tickets are in a cache and until when; None where that cannot be told."""
+    try:
+        from gssapi.raw.misc import GSSError
+    except Exception:  # Not installed, or not for this Kerberos library.
+        return None
+    try:
+        return _tell_tickets(*_find_tickets(ccache))
+    except GSSError as error:
+        return f"no tickets in {ccache or _ccache_told(str(error))}"
+    except Exception:  # A hint must not take the place of the error.
+        return None
 
 
 # -- Connecting -----------------------------------------------------------------------------------
@@ -953,6 +1026,7 @@ class Remctl:
         self._timeout = 0.0 if timeout is None else _check_timeout(timeout)
         self._applied_timeout = 0.0  # What the handle has.
         self._ccache = None if ccache is None else _check_ccache(ccache)
+        self._used_ccache = self._ccache  # What credentials named last, if there are any.
         self._source_ip = None if source_ip is None else _check_source_ip(source_ip)
         self._credentials = _check_credentials(credentials, ccache)
         if host:
@@ -1072,6 +1146,7 @@ class Remctl:
             if self._credentials is not None:
                 patience = _Patience(self._timeout, wanted)
                 ccache = _get_ccache(self._credentials, patience)
+            self._used_ccache = ccache
             if ccache is not None:
                 self._call(_remctl.remctl_set_ccache, handle, ccache)
             connection = _connect_any_port(host, port, self._source_ip, self._timeout, wanted)
@@ -1114,7 +1189,7 @@ class Remctl:
         if target is not None and error.host is None:
             error.host = target[0]
             error.port = target[1] or None
-            _add_cure(error, target, self._ccache)
+            _add_notes(error, target, self._used_ccache)
         return error
 
     def _check_opened(self) -> _Target:

@@ -76,16 +76,22 @@ def place() -> Iterator[Place]:
 
 
 def check(error: remctl.RemctlError, kind: Error, text: str, *notes: str) -> None:
-    """Check an exception's class, the end of its text, and what its one note contains."""
+    """Check an exception's class, the end of its text, and what its first note contains.
+
+    An authentication error has another, which says whose tickets there are.
+    """
     assert type(error) is kind
     assert text in str(error)
     assert str(error) == error.value == error.args[0]
-    [note] = error.__notes__
+    note, *tickets = error.__notes__
     for part in notes:
         assert part in note
     assert note.count("\n") <= 1
-    assert SECRET not in note
-    assert traceback.format_exception_only(error)[1:] == [f"{line}\n" for line in note.split("\n")]
+    assert len(tickets) == (kind is remctl.RemctlAuthenticationError)
+    assert all("tickets " in each and "the server was to be " in each for each in tickets)
+    told = "\n".join(error.__notes__)
+    assert SECRET not in told
+    assert traceback.format_exception_only(error)[1:] == [f"{line}\n" for line in told.split("\n")]
 
 
 def fails(place: Place, kind: Error, text: str, *notes: str, **call: Any) -> None:
@@ -487,11 +493,15 @@ def test_data_that_nobody_asked_for(place: Place) -> None:
 # -- No note --------------------------------------------------------------------------------------
 
 
-def test_there_is_no_note_where_the_cause_is_not_known(place: Place) -> None:
-    for call in ({"command": ["nonsense"]}, {"principal": "bad@@name"}):
-        with pytest.raises(remctl.RemctlProtocolError) as caught:
-            place.call(**call)
-        assert not hasattr(caught.value, "__notes__")
+def test_there_is_no_cure_where_the_cause_is_not_known(place: Place) -> None:
+    with pytest.raises(remctl.RemctlServerError) as refused:
+        place.call(command=["nonsense"])
+    assert not hasattr(refused.value, "__notes__")
+    with pytest.raises(remctl.RemctlAuthenticationError) as caught:
+        place.call(principal="bad@@name")
+    [note] = caught.value.__notes__
+    assert note.startswith(f"tickets of {place.realm.user} in {place.realm.ccache} end ")
+    assert note.endswith("; the server was to be bad@@name")
     with pytest.raises(remctl.RemctlNotOpenedError) as unopened:
         remctl.Remctl().run(["test"])
     assert not hasattr(unopened.value, "__notes__")

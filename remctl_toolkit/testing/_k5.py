@@ -145,6 +145,10 @@ class Database(MITRealm):  # type: ignore[misc]
         """Give a principal a new random key, and forget the one before."""
         self.run_kadminl(["cpw", "-randkey", princname])
 
+    def limit_life(self, princname: str, seconds: int) -> None:
+        """Let the tickets of a principal be valid that long at most."""
+        self.run_kadminl(["modprinc", "-maxlife", f"{seconds} seconds", princname])
+
     def delete_principal(self, princname: str) -> None:
         """Remove a principal."""
         self.run_kadminl(["delprinc", "-force", princname])

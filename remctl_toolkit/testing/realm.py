@@ -231,12 +231,15 @@ class Realm:
         """Return a full principal name: ``@`` and this realm are added when there is no realm."""
         return name if "@" in name else f"{name}@{self.name}"
 
-    def add_principal(self, name: str, password: str | None = None) -> str:
+    def add_principal(
+        self, name: str, password: str | None = None, *, max_life: float | None = None
+    ) -> str:
         """Create a principal.
 
         Args:
             name: with or without the realm.
             password: its password; None gives it a random key (see extract_keytab).
+            max_life: seconds its tickets are valid at most; None means one day.
 
         Returns:
             The full principal name.
@@ -248,6 +251,8 @@ class Realm:
         if password == "":
             raise RealmError(f"no password for {principal}: give a non-empty one, or None")
         self._files().addprinc(principal, password)
+        if max_life is not None:
+            self._files().limit_life(principal, round(max_life))
         if password is not None:
             self._passwords[principal] = password
         return principal

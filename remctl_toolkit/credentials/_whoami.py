@@ -1,0 +1,90 @@
+"""Whose tickets there are: the first question when authentication failed."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+
+from gssapi.raw.misc import GSSError
+
+import remctl
+
+from ._renewal import minor_text
+
+__all__ = ["Identity", "whoami"]
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Whose tickets there are; as text, a line to show to people.
+
+    Attributes:
+        principal: whose they are; None if there are none.
+        ccache: the name of the credential cache that was looked into; None if it is not known.
+        ends: when they end, or ended, in seconds since the epoch; None if that is not known.
+        reason: why there are none; None if there are some.
+    """
+
+    principal: str | None = None
+    ccache: str | None = None
+    ends: float | None = None
+    reason: str | None = None
+
+    @property
+    def left(self) -> float:
+        """How many seconds the tickets are good for; 0 if there are none."""
+        return 0.0 if self.ends is None else max(self.ends - time.time(), 0.0)
+
+    def __str__(self) -> str:
+        if self.reason is not None:
+            return f"no tickets: {self.reason}"
+        text = remctl._tell_tickets(self.principal, self.ccache, self.ends)
+        if self.ends is None:
+            return text
+        return f"{text} ({_duration(self.left)} left)" if self.left else f"{text}: run kinit"
+
+
+def whoami(
+    ccache: str | os.PathLike[str] | remctl.RemctlCredentials | None = None,
+) -> Identity:
+    """Tell whose tickets there are, and until when; a KDC is only asked by credentials.
+
+    Args:
+        ccache: the credential cache to look into: its name or path; or credentials, to see what
+            they have; None is the default cache.
+
+    Returns:
+        An `Identity`, also where there are no tickets, or not any more.
+
+    Raises:
+        TypeError, ValueError: that cannot be the name of a cache.
+    """
+    name = None
+    try:
+        if isinstance(ccache, str | os.PathLike):
+            name = remctl._check_ccache(ccache)
+        elif ccache is not None:
+            remctl._check_credentials(ccache, None)
+            name = ccache.ccache()
+        return Identity(*remctl._find_tickets(name))
+    except remctl.RemctlAuthenticationError as error:
+        return Identity(ccache=name, reason=str(error))
+    except GSSError as error:
+        reason = minor_text(error)
+        if name is not None and name.partition(":")[2] not in reason:
+            reason = f"{name}: {reason}"
+        return Identity(ccache=name, reason=reason)
+
+
+def _duration(seconds: float) -> str:
+    """Say how long that is, in two units."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = int(seconds) // 60
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes} min"
+    return f"{hours // 24} days"
