@@ -3,25 +3,19 @@
 import os
 import sys
 
+from .context import Context
+from .errors import DataError, UsageError, quoted
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from typing import Any, TypeVar, overload
+    from typing import Any, TypeVar
 
     from .invoking import InvokeResult
     from .parameters import Parameter
 
     F = TypeVar("F", bound=Callable[..., Any])
     Acl = str | Sequence[str]
-else:
-
-    def overload(function: object) -> object:
-        """Stand in for typing's, which is not imported."""
-        return function
-
-
-from .context import Context
-from .errors import DataError, UsageError, quoted
 
 __all__ = ["Backend", "Command", "Group"]
 
@@ -116,7 +110,7 @@ class Command:
         parameters, has_context = self.examine()
         keywords, args = self._options(parameters, args)
         as_json = keywords.pop("--json", False)
-        values = [context] if has_context else []
+        values: list[Any] = [context] if has_context else []
         positional = [p for p in parameters if p.kind == "positional"]
         waiting = list(args)
         for place, parameter in enumerate(positional):
@@ -221,10 +215,6 @@ class Group:
         self.acl = _words(acl)
         self.members: dict[str, Command | Group] = {}
 
-    @overload
-    def command(self, name: "F", /) -> "F": ...
-
-    @overload
     def command(
         self,
         name: str | None = None,
@@ -235,19 +225,7 @@ class Group:
         acl: "Acl | None" = None,
         json: bool = False,
         hidden: bool = False,
-    ) -> "Callable[[F], F]": ...
-
-    def command(
-        self,
-        name: "Any" = None,
-        /,
-        *,
-        stdin: str | None = None,
-        logmask: "Sequence[str]" = (),
-        acl: "Acl | None" = None,
-        json: bool = False,
-        hidden: bool = False,
-    ) -> "Any":
+    ) -> "Callable[[F], F]":
         """Make a function a subcommand; a decorator, which returns the function as it is.
 
         Its parameters are the arguments: positional ones in their order, with a default optional,
@@ -263,10 +241,11 @@ class Group:
             hidden: leave it out of help and summary.
 
         Raises:
+            TypeError: the parentheses after ``command`` were left out.
             ValueError: the name is taken, reserved, or cannot be written in remctl.conf.
         """
-        if callable(name):
-            return self.command()(name)
+        if name is not None and not isinstance(name, str):
+            raise TypeError("write @backend.command(), with parentheses")
 
         def register(function: "F") -> "F":
             own = function.__name__.strip("_").replace("_", "-") if name is None else name
@@ -331,13 +310,12 @@ class Group:
         member = self.members.get(name) if name or not args else None
         if isinstance(member, Group):
             return member.find(args[1:])
-        if member is None and not args:
-            member = self.members.get("")
-        if member is None:
-            if not args:
-                raise UsageError("missing subcommand")
-            raise UsageError(f"unknown subcommand: {quoted(name)}")
-        return member, args[1:]
+        if isinstance(member, Command):
+            return member, args[1:]
+        if not args:
+            after = f" after {' '.join(self.path)}" if self.path else ""
+            raise UsageError(f"missing subcommand{after}")
+        raise UsageError(f"unknown subcommand: {quoted(' '.join((*self.path, name)))}")
 
     def takes_data_last(self) -> bool:
         """Whether a command in it has its last argument on standard input."""
@@ -421,9 +399,9 @@ class Backend(Group):
         return invoke(self, args, user=user, input=input, environ=environ or {}, reraise=reraise)
 
     def rules(self) -> "list[dict[str, Any]]":
-        """Return the lines of remctl.conf, as keyword arguments of `remctl_toolkit.testing.Command`.
+        """Return the lines of remctl.conf: keyword arguments of `remctl_toolkit.testing.Command`.
 
-        ``program`` is not among them.
+        All but ``program`` are there.
 
         Raises:
             TypeError, ValueError: what was declared cannot be done with remctld.

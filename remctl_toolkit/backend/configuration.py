@@ -127,12 +127,17 @@ def lines(backend: Backend, program: str, acl: Sequence[str] = ()) -> list[Line]
         acl: for commands that have none declared.
 
     Raises:
-        UsageError: a command has no ACL, or the path cannot be written in remctl.conf.
+        UsageError: the path cannot be written in remctl.conf.
+        CommandError: remctld cannot do what was declared (status 78).
     """
     if program.split() != [program]:
         raise UsageError(f"a path with white space cannot be written in remctl.conf: {program}")
+    try:
+        declared = rules(backend)
+    except (TypeError, ValueError) as error:
+        raise CommandError(str(error), status=os.EX_CONFIG) from error
     found = []
-    for number, rule in enumerate(rules(backend), 1):
+    for number, rule in enumerate(declared, 1):
         words = tuple(rule["acl"]) or tuple(acl)
         options = {name: _as_word(rule[name]) for name in _OPTIONS if name in rule}
         name, subcommand = rule["name"], rule["subcommand"]

@@ -1,12 +1,12 @@
 """Who calls a command, and what he may do."""
 
+from .errors import DeniedError
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import os
     from collections.abc import Collection, Mapping
     from datetime import datetime
-
-from .errors import DeniedError
 
 __all__ = ["Context", "names_in"]
 

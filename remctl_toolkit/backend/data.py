@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -32,6 +31,8 @@ def lines_of(data: Any, as_json: bool) -> Iterator[str]:
 
 
 def _json(data: Any) -> str:
+    import json  # takes its time, and text needs none
+
     # ASCII, so that octets which are no UTF-8 come as escapes; NaN is no JSON.
     return json.dumps(data, allow_nan=False)
 

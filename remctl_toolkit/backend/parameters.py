@@ -5,13 +5,13 @@ It does without `inspect` and `typing`, which take as long to import as all the 
 
 import sys
 
+from .context import Context
+from .errors import quoted
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
-
-from .context import Context
-from .errors import quoted
 
 __all__ = ["Matches", "Parameter", "Short", "parameters_of"]
 
@@ -160,7 +160,8 @@ class Parameter:
                 return self._one_of({str(value): value for value in annotation.__args__})
         if isinstance(annotation, type):
             if enum is not None and issubclass(annotation, enum.Enum):
-                return self._one_of({str(member.value): member for member in annotation})
+                members: Any = annotation
+                return self._one_of({str(member.value): member for member in members})
             if pathlib is not None and issubclass(annotation, pathlib.PurePath):
                 return lambda octets: annotation(_text_without_nul(octets))
             if annotation not in _CONTAINERS:

@@ -4,17 +4,16 @@ import os
 import stat
 import sys
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    import io
-    from collections.abc import Mapping, Sequence
-    from typing import Any, BinaryIO
-
-    from .commands import Backend
-
 from .commands import Group
 from .context import Context
-from .errors import CommandError, UsageError, one_line
+from .errors import CommandError, one_line
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any, TextIO
+
+    from .commands import Backend
 
 __all__ = ["Run", "StandardInput", "run_process"]
 
@@ -56,7 +55,7 @@ class Run:
         backend: "Backend",
         environ: "Mapping[str, str]",
         stdin: "Any",
-        stdout: "io.TextIOWrapper | None",
+        stdout: "TextIO | None",
         *,
         reraise: bool = False,
     ) -> None:
@@ -199,7 +198,7 @@ class Run:
             raise OutputClosedError
         try:
             self._stdout.flush()
-            self._stdout.buffer.write(chunk)
+            self._stdout.buffer.write(bytes(chunk))
             self._stdout.buffer.flush()
         except ConnectionError:
             raise OutputClosedError from None
@@ -255,7 +254,7 @@ class Run:
         try:
             self._log(f"internal error {reference}\n{self._traceback(error)}")
         except Exception:
-            pass  # A log that does not work is no reason to show more.
+            reference += ", not logged"  # that is no reason to show more
         return self._fail(f"internal error (reference {reference})", os.EX_SOFTWARE)
 
     def _traceback(self, error: Exception) -> str:
@@ -283,7 +282,7 @@ class Run:
                 syslog.syslog(syslog.LOG_ERR, line[start : start + _LOG_LINE])
 
 
-def _checked(status: int | None) -> int:
+def _checked(status: "Any") -> int:
     """Return an exit status, if it is one: the system would take 256 for 0, which is success."""
     if status is None:
         return 0
@@ -298,7 +297,9 @@ def run_process(backend: "Backend") -> int:
         if stream is not None:
             # remctld gives us a socket: print() must not wait until a block is full. Whatever the
             # locale is, text is UTF-8, and octets that are not survive.
-            stream.reconfigure(encoding="utf-8", errors="surrogateescape", line_buffering=True)
+            stream.reconfigure(  # type: ignore[union-attr]
+                encoding="utf-8", errors="surrogateescape", line_buffering=True
+            )
     args = [os.fsencode(arg) for arg in sys.argv[1:]]
     status = Run(backend, os.environ, StandardInput(), sys.stdout).status(args)
     if status == _CLOSED and sys.stdout is not None:
