@@ -23,6 +23,7 @@ The exit status of such a program::
     64        wrong usage: unknown subcommand or option, missing, extra or malformed arguments
     65        malformed data on standard input
     70        internal error: an unexpected exception, whose traceback is in the system log
+    74        the output cannot be written
     77        denied by the command itself
     141       nobody reads the output any more
 

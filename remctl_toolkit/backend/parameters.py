@@ -160,8 +160,8 @@ class Parameter:
                 return self._one_of({str(value): value for value in annotation.__args__})
         if isinstance(annotation, type):
             if enum is not None and issubclass(annotation, enum.Enum):
-                members: Any = annotation
-                return self._one_of({str(member.value): member for member in members})
+                enumeration: Any = annotation
+                return self._one_of({str(member.value): member for member in enumeration})
             if pathlib is not None and issubclass(annotation, pathlib.PurePath):
                 return lambda octets: annotation(_text_without_nul(octets))
             if annotation not in _CONTAINERS:

@@ -21,8 +21,20 @@ _CLOSED = 128 + 13  # what a shell shows for SIGPIPE
 _LOG_LINE = 900  # characters; syslogd cuts lines of more than a kilobyte
 
 
-class OutputClosedError(Exception):
-    """Nobody reads the output any more."""
+class OutputError(Exception):
+    """The output cannot be written.
+
+    Attributes:
+        status: the exit status that this means.
+        reason: what to say on standard error; "" where nobody is left to be told.
+    """
+
+    def __init__(self, error: Exception | None = None) -> None:
+        super().__init__(str(error))
+        # Without a cause, there is no standard output at all.
+        gone = error is None or isinstance(error, ConnectionError)
+        self.status = _CLOSED if gone else os.EX_IOERR
+        self.reason = "" if gone else f"output cannot be written: {error}"
 
 
 class StandardInput:
@@ -73,6 +85,7 @@ class Run:
         self._stdin = stdin
         self._stdout = stdout
         self._reraise = reraise
+        self.is_broken = False  # what cannot be written must not be tried again
         self._path: tuple[str, ...] = ()
         self._secrets: list[bytes] = []
 
@@ -84,15 +97,19 @@ class Run:
             return status
         except CommandError as error:
             return self._fail(str(error), error.status)
-        except OutputClosedError:
-            return _CLOSED
+        except OutputError as error:
+            return self._say(error.reason, error.status)
         except SystemExit as error:
             return self._exit(error.code)
         except KeyboardInterrupt:
             return 128 + 2
         except Exception as error:
-            if isinstance(error, ConnectionError) and self._is_closed():
-                return _CLOSED
+            if isinstance(error, (OSError, ValueError)):
+                # print() fails with these: it does not tell whose they are.
+                try:
+                    self._flush()
+                except OutputError as output_error:
+                    return self._say(output_error.reason, output_error.status)
             if self._reraise:
                 raise
             return self._internal_error(error)
@@ -185,7 +202,7 @@ class Run:
         """Write, now. Text is lines: it gets a newline if it does not end with one.
 
         Raises:
-            OutputClosedError: nobody reads any more.
+            OutputError: it cannot be written.
             TypeError: it is neither text nor octets.
         """
         if not isinstance(chunk, (str, bytes, bytearray, memoryview)):
@@ -195,58 +212,62 @@ class Run:
                 chunk += "\n"
             chunk = chunk.encode("utf-8", "surrogateescape")
         if self._stdout is None:
-            raise OutputClosedError
+            self.is_broken = True
+            raise OutputError
+        self._flush()
         try:
-            self._stdout.flush()
             self._stdout.buffer.write(bytes(chunk))
             self._stdout.buffer.flush()
-        except ConnectionError:
-            raise OutputClosedError from None
+        except (OSError, ValueError) as error:
+            self.is_broken = True
+            raise OutputError(error) from error
 
     def _flush(self) -> None:
+        """Write what was printed.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
         if self._stdout is not None:
             try:
                 self._stdout.flush()
-            except ConnectionError:
-                raise OutputClosedError from None
-
-    def _is_closed(self) -> bool:
-        """Whether an error can be that of our own output: print() does not tell whose it is."""
-        try:
-            self._flush()
-        except OutputClosedError:
-            return True
-        return False
+            except (OSError, ValueError) as error:  # the latter if the command has closed it
+                self.is_broken = True
+                raise OutputError(error) from error
 
     # -- Failures ---------------------------------------------------------------------------------
 
     def _fail(self, message: str, status: int) -> int:
-        """Say in one line on standard error what is wrong."""
+        """Say what is wrong, after what was printed."""
         try:
             self._flush()
-        except OutputClosedError:
-            return _CLOSED
-        words = " ".join((self.backend.name, *self._path))
-        if sys.stderr is not None:
+        except OutputError as error:
+            return self._say(error.reason, error.status)
+        return self._say(message, status)
+
+    def _say(self, message: str, status: int) -> int:
+        """Say it in one line on standard error."""
+        if message and sys.stderr is not None:
+            words = " ".join((self.backend.name, *self._path))
             try:
                 sys.stderr.write(f"{one_line(words)}: {one_line(message)}\n")
                 sys.stderr.flush()
-            except ConnectionError:
-                return _CLOSED
+            except (OSError, ValueError):
+                self.is_broken = True
         return status
 
     def _exit(self, code: "Any") -> int:
         """Return what sys.exit() in a command means."""
-        if code is None or isinstance(code, int):
-            try:
-                status = _checked(code)
-                self._flush()
-                return status
-            except OutputClosedError:
-                return _CLOSED
-            except ValueError as error:
-                return self._internal_error(error)
-        return self._fail(str(code), 1)
+        if code is not None and not isinstance(code, int):
+            return self._fail(str(code), 1)
+        try:
+            status = _checked(code)
+            self._flush()
+            return status
+        except OutputError as error:
+            return self._say(error.reason, error.status)
+        except ValueError as error:
+            return self._internal_error(error)
 
     def _internal_error(self, error: Exception) -> int:
         """Log the traceback, and tell the caller nothing but where to find it."""
@@ -301,11 +322,11 @@ def run_process(backend: "Backend") -> int:
                 encoding="utf-8", errors="surrogateescape", line_buffering=True
             )
     args = [os.fsencode(arg) for arg in sys.argv[1:]]
-    status = Run(backend, os.environ, StandardInput(), sys.stdout).status(args)
-    if status == _CLOSED and sys.stdout is not None:
-        # The interpreter flushes once more at its end: that would fail again.
+    run = Run(backend, os.environ, StandardInput(), sys.stdout)
+    status = run.status(args)
+    if run.is_broken:
+        # The interpreter flushes once more at its end.
         null = os.open(os.devnull, os.O_WRONLY)
-        for stream in (sys.stdout, sys.stderr):
-            if stream is not None:
-                os.dup2(null, stream.fileno())
+        os.dup2(null, 1)
+        os.dup2(null, 2)
     return status

@@ -12,7 +12,7 @@ from .server import Command
 
 __all__ = ["BackendLike", "backend_commands"]
 
-# remctld's log stands beside the script that the server writes: errors of the backend go there, too.
+# remctld's log stands beside the script that the server writes; what the backend logs goes there.
 _SCRIPT = """
 PYTHONPATH={path} exec {python} -m remctl_toolkit.backend.launch "${{0%/*}}/log" {file} {name} "$@"
 """
