@@ -88,7 +88,7 @@ class Context:
         Raises:
             TypeError: nothing is given, or `instance` without `realm`.
         """
-        if principal is None and realm is None:
+        if realm is None and (principal is None or instance is not None):
             raise TypeError("say who is allowed: principal, realm, or realm and instance")
         if self.user is None:
             return False

@@ -244,16 +244,15 @@ def _parameter(
 def _innermost(function: "Any") -> "tuple[Any, int]":
     """Return the function that has the signature, and how many parameters are bound already."""
     bound = 0
-    while not hasattr(function, "__code__"):
-        if hasattr(function, "__func__"):
+    while True:
+        if hasattr(function, "__func__"):  # of a method
             function, bound = function.__func__, 1
         elif hasattr(function, "__wrapped__"):
             function = function.__wrapped__
+        elif hasattr(function, "__code__"):
+            return function, bound
         else:
             raise TypeError(f"a command is a function, not {function!r}")
-    while hasattr(function, "__wrapped__"):
-        function = function.__wrapped__
-    return function, bound
 
 
 def _annotations(function: "Any") -> "dict[str, Any]":
