@@ -410,6 +410,24 @@ class Backend(Group):
 
         return rules(self)
 
+    def check(self, file: "str | os.PathLike[str]", program: str | None = None) -> list[str]:
+        """Compare a remctl.conf with what is declared, as ``check FILE`` does.
+
+        Args:
+            file: its path.
+            program: what it should have remctld run; None if that does not matter.
+
+        Returns:
+            The differences, a sentence each.
+
+        Raises:
+            OSError: the file cannot be read.
+            CommandError: remctld could not read it, or not do what is declared.
+        """
+        from .configuration import differences
+
+        return differences(self, file, program)
+
 
 def _words(acl: "Acl | None") -> tuple[str, ...]:
     return () if acl is None else (acl,) if isinstance(acl, str) else tuple(acl)

@@ -208,19 +208,21 @@ def _is_option(word: str) -> bool:
 # -- Comparing ------------------------------------------------------------------------------------
 
 
-def differences(
-    backend: Backend, declared: Sequence[Line], found: Sequence[Line], file: str
-) -> list[str]:
-    """Return what is different, in sentences; the first line that serves a command counts."""
+def differences(backend: Backend, file: str | os.PathLike[str], program: str | None) -> list[str]:
+    """Return what is different, in sentences: see Backend.check()."""
+    declared = lines(backend, program or "/")
+    found = list(read(Path(file)))
     said = []
     for line in declared:
         words = f"{line.command} {line.subcommand}"
         serving = next((f for f in found if f.serves(line.command, line.subcommand)), None)
         if serving is None:
-            said.append(f"{file}: {words}: there is no line for it")
-        else:
-            place = f"{serving.file}:{serving.number}: {words}"
-            said += [f"{place}: {text}" for text in _compare(line, serving)]
+            said.append(f"{os.fspath(file)}: {words}: there is no line for it")
+            continue
+        place = f"{serving.file}:{serving.number}: {words}"
+        said += [f"{place}: {text}" for text in _compare(line, serving)]
+        if program and os.path.realpath(serving.program) != os.path.realpath(program):
+            said.append(f"{place}: it runs {serving.program}, not {program}")
     known = {line.subcommand for line in declared} | {"ALL"}
     said += [
         f"{line.file}:{line.number}: {line.command} {line.subcommand}: there is no such subcommand"
@@ -241,8 +243,6 @@ def _compare(declared: Line, found: Line) -> Iterator[str]:
         if want != have:
             has = f"it has {name}={have}" if have else f"it has no {name}="
             yield f"{has}, but {f'{name}={want}' if want else 'none'} is declared"
-    if os.path.realpath(found.program) != os.path.realpath(declared.program):
-        yield f"it runs {found.program}, not {declared.program}"
     if declared.acl and found.acl != declared.acl:
         yield f"its ACL is {' '.join(found.acl)}, but {' '.join(declared.acl)} is declared"
 
@@ -279,13 +279,11 @@ def _config(run: Run, program: str, acl: Sequence[str]) -> int:
 
 
 def _check(run: Run, program: str, file: str) -> int:
-    declared = lines(run.backend, program)
     try:
-        found = list(read(Path(file)))
+        said = differences(run.backend, file, program)
     except OSError as error:
         message = f"{error.filename}: {error.strerror}"
         raise CommandError(message, status=os.EX_NOINPUT) from None
-    said = differences(run.backend, declared, found, file)
     for text in said:
         run.write(text)
     if not said:
