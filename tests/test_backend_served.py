@@ -242,17 +242,25 @@ def test_a_command_that_dies(session: remctl.Remctl) -> None:
     assert run(session, "silent").status == 0
 
 
-def test_a_slow_reader(session: remctl.Remctl) -> None:
-    """Buffers of all sorts are full long before it is over; nothing is lost."""
-    size = 0
-    for number, token in enumerate(
-        session.stream(["sample", "flood", str(5_000_000 // 65536 * 65536)])
-    ):
-        if number == 0:
-            # As long as nobody reads, the command waits, in write().
-            assert token.output is not None
+def test_a_slow_reader(session: remctl.Remctl, tmp_path: Path) -> None:
+    """When all buffers on the way are full, the command waits; nothing is lost."""
+    progress = tmp_path / "progress"
+    pieces = 500
+    tokens = session.stream(["sample", "flood", str(pieces), str(progress)])
+    size = len(next(tokens).output or b"")
+    seen: list[int] = []
+
+    def stands_still() -> bool:
+        seen.append(progress.stat().st_size)
+        return len(seen) > 5 and len(set(seen[-5:])) == 1
+
+    eventually(stands_still, 30, interval=0.1)
+    assert 0 < seen[-1] < pieces
+    for token in tokens:
         size += len(token.output or b"")
-    assert size == 5_000_000 // 65536 * 65536
+        status = token.status
+    assert (size, status) == (pieces * 65536, 0)
+    assert progress.stat().st_size == pieces
 
 
 @pytest.mark.parametrize("by_print", [[], ["--by-print"]])

@@ -37,5 +37,6 @@ QUESTIONS = (
     Question("threads", "64 threads with a session each"),
     Question("sessions", "1,000 sessions in one process"),
     Question("importing", "import remctl"),
+    Question("backend", "a command of a small backend, in Python and in Perl"),
     Question("delay", "20 ms of network delay: round trips"),
 )

@@ -9,6 +9,7 @@ from .errors import DataError, UsageError, quoted
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from types import ModuleType
     from typing import Any, TypeVar
 
     from .invoking import InvokeResult
@@ -165,8 +166,7 @@ class Command:
         found: dict[str, Any] = {p.name: p.default for p in options}
         if not options and not self.json:
             return found, args
-        import getopt
-
+        getopt = _getopt()
         by_name: dict[str, Parameter] = {}
         shorts = ""
         longs = ["json"] if self.json else []
@@ -427,6 +427,22 @@ class Backend(Group):
         from .configuration import differences
 
         return differences(self, file, program)
+
+
+def _getopt() -> "ModuleType":
+    """Import getopt without gettext, for which it has its own replacement.
+
+    gettext brings `re` and more: three times what all of this package takes.
+    """
+    if "gettext" in sys.modules:
+        import getopt
+    else:
+        sys.modules["gettext"] = None  # type: ignore[assignment]  # importing it fails
+        try:
+            import getopt
+        finally:
+            del sys.modules["gettext"]
+    return getopt
 
 
 def _words(acl: "Acl | None") -> tuple[str, ...]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
 
 __all__ = ["lines_of"]
 
@@ -38,7 +40,9 @@ def _json(data: Any) -> str:
 
 
 def _scalar(value: Any) -> str:
-    return value if isinstance(value, str) else _json(value)
+    if isinstance(value, str):
+        return value
+    return str(value) if type(value) is int else _json(value)
 
 
 def _in_a_line(value: Any) -> str:

@@ -109,10 +109,12 @@ def printed(fifo: Path) -> None:
 
 
 @backend.command()
-def flood(size: int) -> Iterator[bytes]:
-    """Write that much."""
-    for _ in range(size // 65536):
-        yield bytes(65536)
+def flood(pieces: int, progress: Path) -> Iterator[bytes]:
+    """Write that many pieces of 64 KiB, and say how far it is."""
+    with progress.open("wb", buffering=0) as file:
+        for _ in range(pieces):
+            yield bytes(65536)
+            file.write(b".")
 
 
 @backend.command()
