@@ -482,6 +482,13 @@ def test_results_that_mean_nothing_are_internal_errors(returned: Any) -> None:
     assert "Error: " in result.log
 
 
+def test_a_file_is_written_and_closed(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"a\nb\xff")
+    file = (tmp_path / "file").open("rb")
+    assert call(lambda: file).stdout == b"a\nb\xff"
+    assert file.closed
+
+
 DATA: list[tuple[Any, bytes, bytes]] = [
     ({"a": 1, "b": [1, 2]}, b"a: 1\nb: [1, 2]\n", b'{"a": 1, "b": [1, 2]}\n'),
     (

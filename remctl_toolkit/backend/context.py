@@ -90,8 +90,6 @@ class Context:
         """
         if realm is None and (principal is None or instance is not None):
             raise TypeError("say who is allowed: principal, realm, or realm and instance")
-        if self.user is None:
-            return False
         return (
             (principal is None or _is_in(self.user, principal))
             and (realm is None or _is_in(self.realm, realm))

@@ -173,8 +173,6 @@ class Run:
             result = lines_of(result, as_json)
         if result is None:
             return 0
-        if isinstance(result, bool):
-            raise TypeError("a command returned a bool, which is neither output nor an exit status")
         if isinstance(result, int):
             return _checked(result)
         if isinstance(result, (str, bytes, bytearray, memoryview)):
@@ -214,7 +212,6 @@ class Run:
         if self._stdout is None:
             self.is_broken = True
             raise OutputError
-        self._flush()
         try:
             self._stdout.buffer.write(bytes(chunk))
             self._stdout.buffer.flush()
@@ -319,7 +316,10 @@ def run_process(backend: "Backend") -> int:
             # remctld gives us a socket: print() must not wait until a block is full. Whatever the
             # locale is, text is UTF-8, and octets that are not survive.
             stream.reconfigure(  # type: ignore[union-attr]
-                encoding="utf-8", errors="surrogateescape", line_buffering=True
+                encoding="utf-8",
+                errors="surrogateescape",
+                line_buffering=True,
+                write_through=True,  # so that it stays in order with what goes to the buffer
             )
     args = [os.fsencode(arg) for arg in sys.argv[1:]]
     run = Run(backend, os.environ, StandardInput(), sys.stdout)

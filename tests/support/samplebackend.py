@@ -109,6 +109,17 @@ def printed(fifo: Path) -> None:
 
 
 @backend.command()
+def mixed() -> Iterator[str | bytes]:
+    """Write in all ways."""
+    print("one", end=" ")
+    yield b"two "
+    print("three", end=" ")
+    sys.stdout.buffer.write(b"four ")
+    yield "five"
+    print("six", end="")
+
+
+@backend.command()
 def flood(pieces: int, progress: Path) -> Iterator[bytes]:
     """Write that many pieces of 64 KiB, and say how far it is."""
     with progress.open("wb", buffering=0) as file:
@@ -119,14 +130,15 @@ def flood(pieces: int, progress: Path) -> Iterator[bytes]:
 
 @backend.command()
 def endless(marker: Path, *, by_print: bool = False) -> Iterator[bytes]:
-    """Write until nobody reads, then leave a mark."""
+    """Write until nobody reads, then leave the process number."""
     try:
         while True:
             if by_print:
                 print("x" * 4000)
+                continue
             yield b"x" * 4000
     finally:
-        marker.write_text("cleaned up")
+        marker.write_text(f"{os.getpid()}\n")
 
 
 @backend.command()
