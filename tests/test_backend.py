@@ -100,6 +100,9 @@ def value_of(annotation: Any, text: str | bytes) -> Any:
         ("int", "3", 3),
         (Annotated[str, Matches("a+")], "aaa", "aaa"),
         (Annotated[bytes, Matches(rb"\xff+")], b"\xff", b"\xff"),
+        (Annotated[bytes, Matches("a+")], "aa", b"aa"),
+        (list[int], "1", [1]),
+        (list[Annotated[int, abs]], "-1", [1]),
         (Annotated[int, abs], "-3", 3),
     ],
 )
@@ -571,8 +574,9 @@ def test_sys_exit(code: int | None, status: int) -> None:
     assert call(raising(SystemExit(code))) == remctl.RemctlSimpleResult(None, None, status)
 
 
-def test_ctrl_c() -> None:
-    assert call(raising(KeyboardInterrupt())).status == 130
+def test_ctrl_c_ends_a_test_as_always() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        call(raising(KeyboardInterrupt()))
 
 
 @pytest.mark.parametrize("status", [0, 256, -1])
@@ -591,16 +595,16 @@ def test_errors_can_be_pickled_and_copied(kind: type[CommandError]) -> None:
 def test_an_unexpected_exception_is_logged_and_not_told() -> None:
     def run(user: str, password: str, data: bytes) -> None:
         print("before")
-        raise RuntimeError(f"{user} {password} {data!r}")
+        raise RuntimeError(f"{user} {password!r} {data!r}")
 
-    result = call(run, "bob", "hunter2", stdin="data", logmask=["password"], input=b"secret\xff")
+    result = call(run, "bob", "hunter\n2", stdin="data", logmask=["password"], input=b"secret\xff")
     assert (result.status, result.stdout) == (os.EX_SOFTWARE, b"before\n")
     line = result.stderr_text()
     assert line.startswith("test run: internal error (reference ")
     reference = line.split()[-1].rstrip(")")
     assert result.log.startswith(f"internal error {reference}\ntest run, for alice@EXAMPLE.ORG\n")
-    assert "RuntimeError: bob **MASKED** b'**MASKED**'" in result.log
-    assert "hunter2" not in result.log
+    assert "RuntimeError: bob '**MASKED**' b'**MASKED**'" in result.log
+    assert "hunter" not in result.log
 
 
 def test_references_differ() -> None:
@@ -636,12 +640,14 @@ def test_the_system_log(monkeypatch: pytest.MonkeyPatch) -> None:
     assert logged[0][1] == "internal error 12: line"
     assert logged[1][1].startswith(r"internal error 12: next \x00\x1b\xffxxx")
     assert len(logged) == 3
+    del logged[:]
+    run._log("internal error 12\n" + "x\n" * 5000 + "y" * 1_000_000)
+    assert len(logged) == 201
+    assert all(len(text) < 1000 for _, text in logged)
 
 
-def test_a_log_that_fails_shows_nothing() -> None:
-    backend = Backend("test")
-    backend.command("run")(raising(RuntimeError("secret")))
-    # As a program: invoke() has a log of its own.
+def run_program(body: str) -> subprocess.CompletedProcess[str]:
+    """Run a program with one command, `run`, and a log that does not work."""
     code = f"""
 import sys
 sys.path[:] = {sys.path!r}
@@ -651,14 +657,23 @@ def log(text):
 backend = Backend("test", log=log)
 @backend.command()
 def run():
-    raise RuntimeError("secret")
+    {body}
 sys.argv = ["test", "run"]
 sys.exit(backend.run())
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
+
+
+def test_a_log_that_fails_shows_nothing() -> None:
+    done = run_program("raise RuntimeError('secret')")
     assert (done.returncode, done.stdout) == (os.EX_SOFTWARE, "")
     assert done.stderr.startswith("test run: internal error (reference ")
     assert done.stderr.endswith(", not logged)\n")
+
+
+def test_ctrl_c_ends_a_program_quietly() -> None:
+    done = run_program("raise KeyboardInterrupt")
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
 # -- invoke() -------------------------------------------------------------------------------------

@@ -172,6 +172,7 @@ def test_no_subcommand_where_remctld_puts_it_on_standard_input(remctld) -> None:
     with remctl.Remctl(server.host, server.port, timeout=30) as session:
         assert run(session, "silent") == remctl.RemctlSimpleResult(None, None, 0)
         assert run(session, "last", "x").stdout == b"1 False\n"
+        assert run(session, "help").stdout_text().startswith("What the tests ask for.\n")
 
 
 # -- Who calls ------------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """Write the program that remctld runs: typed subcommands, who calls, help, configuration.
 
+A backend is a program such as this::
+
     #!/usr/bin/python3 -I
     from remctl_toolkit.backend import Backend, CommandError, Context
 
@@ -28,7 +30,8 @@ The exit status of such a program::
     141       nobody reads the output any more
 
 remctld starts a process for each command, so this package imports next to nothing until it is
-needed: not even `remctl`.
+needed: not even `remctl`, nor `__future__` in the files that every run reads, which is why
+annotations are quoted there.
 """
 
 from .commands import Backend, Group

@@ -31,7 +31,7 @@ class Matches:
     __slots__ = ("pattern", "what")
 
     def __init__(self, pattern: str | bytes, what: str = "") -> None:
-        """Take a regular expression; bytes if the parameter is bytes.
+        """Take a regular expression.
 
         Args:
             pattern: the expression, of Python's `re`.
@@ -49,6 +49,8 @@ class Matches:
         import re
 
         pattern: Any = self.pattern
+        if isinstance(value, bytes) and isinstance(pattern, str):
+            pattern = pattern.encode()
         if not re.fullmatch(pattern, value):
             raise ValueError(f"not {self.what}" if self.what else "invalid")
         return value

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["Run", "StandardInput", "run_process"]
 
 _CLOSED = 128 + 13  # what a shell shows for SIGPIPE
-_LOG_LINE = 900  # characters; syslogd cuts lines of more than a kilobyte
+_LOG_LINE = 800  # characters; syslogd cuts lines of more than a kilobyte
+_LOG_LINES = 200  # of a traceback
 
 
 class OutputError(Exception):
@@ -101,8 +102,6 @@ class Run:
             return self._say(error.reason, error.status)
         except SystemExit as error:
             return self._exit(error.code)
-        except KeyboardInterrupt:
-            return 128 + 2
         except Exception as error:
             if isinstance(error, (OSError, ValueError)):
                 # print() fails with these: it does not tell whose they are.
@@ -116,6 +115,11 @@ class Run:
 
     def _dispatch(self, args: list[bytes]) -> int:
         """Run a command, help, or what is for the administrator."""
+        data = None
+        if self._may_have_more(args) and self._stdin.pending():
+            # Where only some commands of a line take their last argument so, all get it so.
+            data = self._stdin.read()
+            args.append(data)
         word = os.fsdecode(args[0]) if args else None
         if word in ("help", "summary"):
             from . import helping
@@ -129,14 +133,10 @@ class Run:
             from . import configuration
 
             return configuration.main(self, word, [os.fsdecode(octets) for octets in args[1:]])
-        return self._run_command(args)
+        return self._run_command(args, data)
 
-    def _run_command(self, args: list[bytes]) -> int:
-        data = None
-        if self._may_have_more(args) and self._stdin.pending():
-            # Where only some commands of a line take their last argument so, all get it so.
-            data = self._stdin.read()
-            args.append(data)
+    def _run_command(self, args: list[bytes], data: bytes | None) -> int:
+        """Run a command; `data` is its last argument if that came on standard input."""
         command, rest = self.backend.find(args)
         self._path = command.path
         if command.stdin is None:
@@ -282,8 +282,10 @@ class Run:
         words = " ".join((self.backend.name, *self._path))
         text = f"{words}, for {user}\n{''.join(traceback.format_exception(error))}"
         for secret in self._secrets:
-            for form in {secret.decode("utf-8", "surrogateescape"), repr(secret)[2:-1]}:
-                text = text.replace(form, "**MASKED**")
+            if len(secret) <= len(text):  # Data may be a hundred megabytes.
+                plain = secret.decode("utf-8", "surrogateescape")
+                for form in (plain, repr(plain)[1:-1], repr(secret)[2:-1]):
+                    text = text.replace(form, "**MASKED**")
         return text
 
     def _log(self, text: str) -> None:
@@ -294,10 +296,15 @@ class Run:
 
         syslog.openlog(self.backend.name, syslog.LOG_PID, syslog.LOG_DAEMON)
         heading, *lines = text.splitlines()
-        for line in lines:
-            line = one_line(f"{heading}: {line}")
-            for start in range(0, len(line), _LOG_LINE):
-                syslog.syslog(syslog.LOG_ERR, line[start : start + _LOG_LINE])
+        pieces = [
+            line[start : start + _LOG_LINE]
+            for line in lines
+            for start in range(0, len(line) or 1, _LOG_LINE)
+        ]
+        if len(pieces) > _LOG_LINES:
+            pieces[_LOG_LINES // 2 : -_LOG_LINES // 2] = ["..."]
+        for piece in pieces:
+            syslog.syslog(syslog.LOG_ERR, one_line(f"{heading}: {piece}"))
 
 
 def _checked(status: "Any") -> int:
@@ -323,7 +330,10 @@ def run_process(backend: "Backend") -> int:
             )
     args = [os.fsencode(arg) for arg in sys.argv[1:]]
     run = Run(backend, os.environ, StandardInput(), sys.stdout)
-    status = run.status(args)
+    try:
+        status = run.status(args)
+    except KeyboardInterrupt:
+        status = 128 + 2
     if run.is_broken:
         # The interpreter flushes once more at its end.
         null = os.open(os.devnull, os.O_WRONLY)
