@@ -41,5 +41,6 @@ QUESTIONS = (
     Question("silent", "200 hosts of which some are silent"),
     Question("waiting", "1,000 sessions that wait, on one event loop"),
     Question("importing", "import remctl"),
+    Question("backend", "a command of a small backend, in Python and in Perl"),
     Question("delay", "20 ms of network delay: round trips"),
 )

@@ -15,12 +15,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .backends import backend_commands
     from .errors import RealmError, ServerError
     from .programs import MissingPrograms
     from .realm import Realm
     from .server import Command, RemctldServer
 
-__all__ = ["Command", "MissingPrograms", "Realm", "RealmError", "RemctldServer", "ServerError"]
+__all__ = [
+    "Command",
+    "MissingPrograms",
+    "Realm",
+    "RealmError",
+    "RemctldServer",
+    "ServerError",
+    "backend_commands",
+]
 
 _HOMES = {
     "Command": "server",
@@ -29,6 +38,7 @@ _HOMES = {
     "RealmError": "errors",
     "RemctldServer": "server",
     "ServerError": "errors",
+    "backend_commands": "backends",
 }
 
 

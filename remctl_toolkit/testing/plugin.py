@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 
 if TYPE_CHECKING:
+    from .backends import BackendLike
     from .realm import Realm
     from .server import Command, RemctldServer
 
@@ -28,11 +29,14 @@ __all__ = ["ServerFactory", "remctl_realm", "remctl_server", "remctld"]
 class ServerFactory(Protocol):
     """What the fixture ``remctld`` is: call it to have a server."""
 
-    def __call__(self, commands: Iterable[Command] = (), **settings: Any) -> RemctldServer:
+    def __call__(
+        self, commands: Iterable[Command | BackendLike] | BackendLike = (), **settings: Any
+    ) -> RemctldServer:
         """Start a server and return it.
 
         Args:
-            commands: what it can run.
+            commands: what it can run: commands and backends (`remctl_toolkit.backend.Backend`), or
+                a single backend. See `remctl_toolkit.testing.backend_commands()`.
             settings: the keyword arguments of ``RemctldServer``.
         """
 
@@ -99,14 +103,31 @@ def remctl_server(remctl_realm: Realm) -> Iterator[RemctldServer]:
 def remctld(remctl_realm: Realm) -> Iterator[ServerFactory]:
     """A function that starts a remctld of the test's own; it is stopped after the test.
 
-    ``server = remctld([Command("test", "echo", "/bin/echo")])``; keyword arguments are those of
-    RemctldServer. It can be called more than once.
+    ``server = remctld([Command("test", "echo", "/bin/echo")])``, or ``remctld(backend)`` for a
+    `remctl_toolkit.backend.Backend`; keyword arguments are those of RemctldServer. It can be called
+    more than once.
     """
     from .server import RemctldServer
 
     with ExitStack() as stack:
 
-        def start(commands: Iterable[Command] = (), **settings: Any) -> RemctldServer:
-            return stack.enter_context(RemctldServer(remctl_realm, commands, **settings))
+        def start(
+            commands: Iterable[Command | BackendLike] | BackendLike = (), **settings: Any
+        ) -> RemctldServer:
+            server = RemctldServer(remctl_realm, _commands(commands), **settings)
+            return stack.enter_context(server)
 
         yield start
+
+
+def _commands(commands: Iterable[Command | BackendLike] | BackendLike) -> list[Command]:
+    """Return commands, those of backends in their place."""
+    from .backends import backend_commands
+    from .server import Command
+
+    if not isinstance(commands, Iterable):
+        return backend_commands(commands)
+    found: list[Command] = []
+    for command in commands:
+        found += [command] if isinstance(command, Command) else backend_commands(command)
+    return found

@@ -1,0 +1,291 @@
+"""remctl.conf: the lines for a backend, and how an existing file differs from them."""
+
+from __future__ import annotations
+
+import getopt
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .commands import Backend, Command, Group
+from .errors import CommandError, UsageError
+
+if TYPE_CHECKING:
+    from .running import Run
+
+__all__ = ["Line", "differences", "lines", "main", "read", "rules"]
+
+_OPTIONS = ("stdin", "logmask", "summary", "help")  # of those remctld has, what we declare
+
+
+class Line(NamedTuple):
+    """A line of remctl.conf.
+
+    Attributes:
+        file, number: where it stands.
+        command, subcommand, program: its first words.
+        options: its words with =, by name.
+        acl: the rest.
+    """
+
+    file: str
+    number: int
+    command: str
+    subcommand: str
+    program: str
+    options: dict[str, str]
+    acl: tuple[str, ...]
+
+    def serves(self, command: str, subcommand: str) -> bool:
+        """Whether remctld takes it for this command; the first such line counts."""
+        return self.command in ("ALL", command) and self.subcommand in ("ALL", subcommand)
+
+
+# -- What was declared ----------------------------------------------------------------------------
+
+
+def rules(backend: Backend) -> list[dict[str, Any]]:
+    """Return what the lines have to say, without the program: see Backend.rules()."""
+    found = [_rule(backend, name, member) for name, member in backend.members.items()]
+    everybody = backend.acl or tuple(dict.fromkeys(word for rule in found for word in rule["acl"]))
+    # The first for `remctl HOST NAME help`, the second for `remctl HOST help NAME`.
+    found.append({"name": backend.name, "subcommand": "help", "acl": everybody})
+    if "" not in backend.members:
+        found.append(
+            {"name": backend.name, "subcommand": "EMPTY", "help": "help", "acl": everybody}
+        )
+    return found
+
+
+def _rule(backend: Backend, name: str, member: Command | Group) -> dict[str, Any]:
+    commands = list(member.commands()) if isinstance(member, Group) else [member]
+    stdin: int | str | None = None
+    masked: set[int] = set()
+    for command in commands:
+        own = _stdin(command, in_group=isinstance(member, Group))
+        stdin = stdin if own is None else own
+        masked |= _logmask(command)
+    rule: dict[str, Any] = {"name": backend.name, "subcommand": name or "EMPTY"}
+    if stdin is not None:
+        rule["stdin"] = stdin
+    if masked:
+        rule["logmask"] = tuple(sorted(masked))
+    if not all(command.hidden for command in commands):
+        rule["summary"] = "summary"
+    # A group's line serves all its commands; who may not is then said by the commands themselves.
+    words = dict.fromkeys(word for command in commands for word in command.acl)
+    return {**rule, "help": "help", "acl": tuple(words)}
+
+
+def _stdin(command: Command, *, in_group: bool) -> int | str | None:
+    """Return what stands after ``stdin=``."""
+    parameters, _ = command.examine()
+    if command.stdin is None:
+        return None
+    positional = [p for p in parameters if p.kind in ("positional", "rest")]
+    place = next(i for i, p in enumerate(positional) if p.name == command.stdin)
+    is_fixed = len(positional) == len(parameters) and not command.json and not in_group
+    if is_fixed and all(p.required for p in positional[:place]):
+        return _number(command, place)
+    if place == len(positional) - 1 and positional[place].required:
+        return "last"
+    words = " ".join(command.path)
+    raise ValueError(
+        f"{words}: remctld cannot tell where {command.stdin!r} stands: make it the last parameter,"
+        " and required"
+    )
+
+
+def _logmask(command: Command) -> set[int]:
+    """Return the numbers that stand after ``logmask=``."""
+    parameters, _ = command.examine()
+    if command.logmask and (command.json or any(p.kind in ("option", "flag") for p in parameters)):
+        words = " ".join(command.path)
+        raise ValueError(
+            f"{words}: with options before it, a masked argument has no fixed number: have it on"
+            " standard input, which is never logged"
+        )
+    return {
+        _number(command, place)
+        for place, parameter in enumerate(parameters)
+        if parameter.name in command.logmask and parameter.name != command.stdin
+    }
+
+
+def _number(command: Command, place: int) -> int:
+    return len(command.path) + 1 + place  # the subcommand is 1
+
+
+def lines(backend: Backend, program: str, acl: Sequence[str] = ()) -> list[Line]:
+    """Return the lines for a backend.
+
+    Args:
+        backend: what was declared.
+        program: full path of what remctld is to run.
+        acl: for commands that have none declared.
+
+    Raises:
+        UsageError: the path cannot be written in remctl.conf.
+        CommandError: remctld cannot do what was declared (status 78).
+    """
+    if program.split() != [program]:
+        raise UsageError(f"a path with white space cannot be written in remctl.conf: {program}")
+    try:
+        declared = rules(backend)
+    except (TypeError, ValueError) as error:
+        raise CommandError(str(error), status=os.EX_CONFIG) from error
+    found = []
+    for number, rule in enumerate(declared, 1):
+        words = tuple(rule["acl"]) or tuple(acl)
+        options = {name: _as_word(rule[name]) for name in _OPTIONS if name in rule}
+        name, subcommand = rule["name"], rule["subcommand"]
+        found.append(Line("", number, name, subcommand, program, options, words))
+    return found
+
+
+def _as_word(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+# -- What a file has ------------------------------------------------------------------------------
+
+
+def read(path: Path) -> Iterator[Line]:
+    """Read a configuration file as remctld does: continued lines, comments and includes.
+
+    Raises:
+        OSError: it cannot be read.
+        CommandError: remctld would not take it (status 78).
+    """
+    pending, start = "", 0
+    text = path.read_text(encoding="utf-8", errors="surrogateescape")
+    for number, line in enumerate(text.splitlines(), 1):
+        start = start if pending else number
+        if line.endswith("\\"):
+            pending += line[:-1]
+            continue
+        words, pending = (pending + line).split(), ""
+        if not words or words[0].startswith("#"):
+            continue
+        if len(words) == 2 and words[0] == "include":
+            yield from _included(Path(words[1]))
+        else:
+            yield _line(path, start, words)
+
+
+def _included(path: Path) -> Iterator[Line]:
+    if not path.is_dir():
+        yield from read(path)
+        return
+    # remctld takes them in no particular order, and leaves out what has a dot in its name.
+    for inner in sorted(path.iterdir()):
+        if inner.name.replace("-", "").replace("_", "").isalnum():
+            yield from read(inner)
+
+
+def _line(path: Path, number: int, words: Sequence[str]) -> Line:
+    options = {}
+    place = 3
+    while place < len(words) and _is_option(words[place]):
+        name, _, value = words[place].partition("=")
+        options[name] = value
+        place += 1
+    if place >= len(words):
+        message = f"{path}:{number}: remctld cannot read this line"
+        raise CommandError(message, status=os.EX_CONFIG)
+    command, subcommand, program = words[:3]
+    return Line(str(path), number, command, subcommand, program, options, tuple(words[place:]))
+
+
+def _is_option(word: str) -> bool:
+    name, equals, value = word.partition("=")
+    plain = name.replace("-", "")
+    return bool(equals and value) and name[0].isalpha() and plain.isascii() and plain.isalnum()
+
+
+# -- Comparing ------------------------------------------------------------------------------------
+
+
+def differences(backend: Backend, file: str | os.PathLike[str], program: str | None) -> list[str]:
+    """Return what is different, in sentences: see Backend.check()."""
+    declared = lines(backend, program or "/")
+    found = list(read(Path(file)))
+    said = []
+    for line in declared:
+        words = f"{line.command} {line.subcommand}"
+        serving = next((f for f in found if f.serves(line.command, line.subcommand)), None)
+        if serving is None:
+            said.append(f"{os.fspath(file)}: {words}: there is no line for it")
+            continue
+        place = f"{serving.file}:{serving.number}: {words}"
+        said += [f"{place}: {text}" for text in _compare(line, serving)]
+        if program and os.path.realpath(serving.program) != os.path.realpath(program):
+            said.append(f"{place}: it runs {serving.program}, not {program}")
+    known = {line.subcommand for line in declared} | {"ALL"}
+    said += [
+        f"{line.file}:{line.number}: {line.command} {line.subcommand}: there is no such subcommand"
+        for line in found
+        if line.command == backend.name and line.subcommand not in known
+    ]
+    return said
+
+
+def _compare(declared: Line, found: Line) -> Iterator[str]:
+    for name in _OPTIONS:
+        want, have = declared.options.get(name), found.options.get(name)
+        if name == "logmask" and want and have and set(want.split(",")) == set(have.split(",")):
+            continue
+        # Harmless where one line serves all: nobody is asked for a summary that has none.
+        if want is None and name in ("summary", "help"):
+            continue
+        if want != have:
+            has = f"it has {name}={have}" if have else f"it has no {name}="
+            yield f"{has}, but {f'{name}={want}' if want else 'none'} is declared"
+    if declared.acl and found.acl != declared.acl:
+        yield f"its ACL is {' '.join(found.acl)}, but {' '.join(declared.acl)} is declared"
+
+
+# -- For the administrator ------------------------------------------------------------------------
+
+
+def main(run: Run, word: str, args: Sequence[str]) -> int:
+    """Do ``config [--program=PATH] [ACL...]`` or ``check [--program=PATH] FILE``.
+
+    Raises:
+        CommandError: of whatever is wrong.
+    """
+    try:
+        options, rest = getopt.getopt(list(args), "", ["program="])
+    except getopt.GetoptError as error:
+        raise UsageError(error.msg) from None
+    program = dict(options).get("--program") or os.path.abspath(sys.argv[0])
+    if word == "config":
+        return _config(run, program, rest)
+    if len(rest) != 1:
+        raise UsageError("check needs the path of a configuration file")
+    return _check(run, program, rest[0])
+
+
+def _config(run: Run, program: str, acl: Sequence[str]) -> int:
+    for line in lines(run.backend, program, acl):
+        if not line.acl:
+            message = f"{line.subcommand} has no ACL: declare acl=, or give one after config"
+            raise UsageError(message)
+        options = [f"{name}={value}" for name, value in line.options.items()]
+        run.write(" ".join([*line[2:5], *options, *line.acl]))
+    return 0
+
+
+def _check(run: Run, program: str, file: str) -> int:
+    try:
+        said = differences(run.backend, file, program)
+    except OSError as error:
+        message = f"{error.filename}: {error.strerror}"
+        raise CommandError(message, status=os.EX_NOINPUT) from None
+    for text in said:
+        run.write(text)
+    if not said:
+        run.write(f"{file}: as declared")
+    return 1 if said else 0

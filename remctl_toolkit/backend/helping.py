@@ -1,0 +1,131 @@
+"""The texts of help and summary, from docstrings and signatures."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+from .commands import Backend, Command, Group
+from .errors import UsageError, quoted
+from .parameters import Parameter
+
+__all__ = ["help_text", "summary_text", "usage"]
+
+_WIDTH = 80
+_WIDEST_USAGE = 48  # columns; what is longer has its summary on the next line
+
+
+def summary_text(backend: Backend, asked: Sequence[str]) -> str:
+    """Return a line for each command: how it is called, and what it does.
+
+    Args:
+        backend: whose commands.
+        asked: the subcommand, where remctld asks for each line of its configuration; or nothing.
+
+    Raises:
+        UsageError: there is no such subcommand.
+    """
+    member = _member(backend, asked)
+    if isinstance(member, Command):
+        return _table(backend, [member])
+    return _table(backend, [command for command in member.commands() if not command.hidden])
+
+
+def help_text(backend: Backend, asked: Sequence[str]) -> str:
+    """Return all there is to know about a command, or the list of those in a group.
+
+    Raises:
+        UsageError: there is no such subcommand.
+    """
+    member = _member(backend, asked)
+    if isinstance(member, Command):
+        return _explained(backend, member)
+    about = f"{textwrap.dedent(member.about).strip()}\n\n" if member.about else ""
+    return about + summary_text(backend, asked)
+
+
+def usage(backend: Backend, command: Command) -> str:
+    """Return how a command is called."""
+    parameters, _ = command.examine()
+    words = [backend.name, *command.path]
+    words += ["[--json]"] if command.json else []
+    words += [_option_usage(p) for p in parameters if p.kind in ("option", "flag")]
+    words += [_argument_usage(p) for p in parameters if p.kind in ("positional", "rest")]
+    return " ".join(words)
+
+
+def _member(backend: Backend, asked: Sequence[str]) -> Command | Group:
+    member: Command | Group = backend
+    for name in asked:
+        found = member.members.get(name) if isinstance(member, Group) else None
+        if found is None:
+            raise UsageError(f"unknown subcommand: {quoted(' '.join(asked))}")
+        member = found
+    return member
+
+
+def _option_usage(parameter: Parameter) -> str:
+    text = _with_value(parameter)
+    dots = "..." if parameter.many else ""
+    return f"{text}{dots}" if parameter.required else f"[{text}]{dots}"
+
+
+def _with_value(parameter: Parameter) -> str:
+    if parameter.kind == "flag":
+        return parameter.label
+    return f"{parameter.label}={parameter.name.strip('_').upper()}"
+
+
+def _argument_usage(parameter: Parameter) -> str:
+    text = f"{parameter.label}..." if parameter.kind == "rest" else parameter.label
+    return text if parameter.required else f"[{text}]"
+
+
+def _first_line(command: Command) -> str:
+    lines = command.doc.strip().splitlines()
+    return lines[0].strip() if lines else ""
+
+
+def _table(backend: Backend, commands: Sequence[Command]) -> str:
+    usages = [usage(backend, command) for command in commands]
+    short = [len(text) for text in usages if len(text) <= _WIDEST_USAGE]
+    column = max(short, default=_WIDEST_USAGE // 2) + 2
+    lines = []
+    for text, command in zip(usages, commands, strict=True):
+        summary = _first_line(command)
+        start = text.ljust(column)
+        if summary and len(text) > column - 2:
+            lines.append(text)
+            start = " " * column
+        indent = " " * column
+        wrapped = textwrap.wrap(summary, _WIDTH, initial_indent=start, subsequent_indent=indent)
+        lines += wrapped or [text]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _explained(backend: Backend, command: Command) -> str:
+    parts = [f"usage: {usage(backend, command)}"]
+    first, _, rest = command.doc.strip().partition("\n")
+    if first:
+        parts.append(f"{first.strip()}\n{textwrap.dedent(rest)}".strip())
+    about = [line for p in command.examine()[0] for line in _about(p)]
+    if command.json:
+        about.append("  --json  write the data as JSON")
+    if about:
+        parts.append("\n".join(about))
+    if command.stdin is not None:
+        parts.append(f"{command.stdin.strip('_').upper()} may be of any size.")
+    return "\n\n".join(parts) + "\n"
+
+
+def _about(parameter: Parameter) -> list[str]:
+    """Return the line about a parameter, if there is anything to say."""
+    facts = [parameter.about] if parameter.about else []
+    if parameter.choices:
+        facts.append(f"one of {', '.join(parameter.choices)}")
+    if not parameter.required and parameter.default not in (None, False, True, (), []):
+        facts.append(f"default {getattr(parameter.default, 'value', parameter.default)}")
+    names = ", ".join([*(f"-{letter}" for letter in parameter.shorts), _with_value(parameter)])
+    if parameter.kind in ("positional", "rest"):
+        return [f"  {parameter.label}  {'; '.join(facts)}"] if facts else []
+    return [f"  {names}  {'; '.join(facts)}".rstrip()]

@@ -1,0 +1,342 @@
+"""One run of a backend: finding the command, calling it, writing what it returns, reporting."""
+
+import os
+import stat
+import sys
+
+from .commands import Group
+from .context import Context
+from .errors import CommandError, one_line
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any, TextIO
+
+    from .commands import Backend
+
+__all__ = ["Run", "StandardInput", "run_process"]
+
+_CLOSED = 128 + 13  # what a shell shows for SIGPIPE
+_LOG_LINE = 800  # characters; syslogd cuts lines of more than a kilobyte
+_LOG_LINES = 200  # of a traceback
+
+
+class OutputError(Exception):
+    """The output cannot be written.
+
+    Attributes:
+        status: the exit status that this means.
+        reason: what to say on standard error; "" where nobody is left to be told.
+    """
+
+    def __init__(self, error: Exception | None = None) -> None:
+        super().__init__(str(error))
+        # Without a cause, there is no standard output at all.
+        gone = error is None or isinstance(error, ConnectionError)
+        self.status = _CLOSED if gone else os.EX_IOERR
+        self.reason = "" if gone else f"output cannot be written: {error}"
+
+
+class StandardInput:
+    """What remctld passes on standard input."""
+
+    def pending(self) -> bool:
+        """Whether remctld has put an argument there. It uses a socket for that."""
+        try:
+            return stat.S_ISSOCK(os.fstat(0).st_mode)
+        except OSError:
+            return False
+
+    def read(self) -> bytes | None:
+        """Read all of it; None if it is /dev/null or closed: there is no such argument."""
+        try:
+            found = os.fstat(0)
+            if stat.S_ISCHR(found.st_mode) and found.st_rdev == os.stat(os.devnull).st_rdev:
+                return None
+        except OSError:
+            return None
+        with open(0, "rb", closefd=False) as file:
+            return file.read()
+
+
+class Run:
+    """A run: where it reads, writes and logs."""
+
+    def __init__(
+        self,
+        backend: "Backend",
+        environ: "Mapping[str, str]",
+        stdin: "Any",
+        stdout: "TextIO | None",
+        *,
+        reraise: bool = False,
+    ) -> None:
+        """Get ready; `stdout` is None where there is none.
+
+        Args:
+            backend: what to run.
+            environ: what remctld sets, and more.
+            stdin: a StandardInput, or what can do the same.
+            stdout: where to write. What the command prints goes there, too.
+            reraise: let unexpected exceptions through.
+        """
+        self.backend = backend
+        self.environ = environ
+        self._stdin = stdin
+        self._stdout = stdout
+        self._reraise = reraise
+        self.is_broken = False  # what cannot be written must not be tried again
+        self._path: tuple[str, ...] = ()
+        self._secrets: list[bytes] = []
+
+    def status(self, args: "Sequence[bytes]") -> int:
+        """Do what the arguments say, and return the exit status."""
+        try:
+            status = self._dispatch(list(args))
+            self._flush()
+            return status
+        except CommandError as error:
+            return self._fail(str(error), error.status)
+        except OutputError as error:
+            return self._say(error.reason, error.status)
+        except SystemExit as error:
+            return self._exit(error.code)
+        except Exception as error:
+            if isinstance(error, (OSError, ValueError)):
+                # print() fails with these: it does not tell whose they are.
+                try:
+                    self._flush()
+                except OutputError as output_error:
+                    return self._say(output_error.reason, output_error.status)
+            if self._reraise:
+                raise
+            return self._internal_error(error)
+
+    def _dispatch(self, args: list[bytes]) -> int:
+        """Run a command, help, or what is for the administrator."""
+        data = None
+        if self._may_have_more(args) and self._stdin.pending():
+            # Where only some commands of a line take their last argument so, all get it so.
+            data = self._stdin.read()
+            args.append(data)
+        word = os.fsdecode(args[0]) if args else None
+        if word in ("help", "summary"):
+            from . import helping
+
+            asked = [os.fsdecode(octets) for octets in args[1:]]
+            about = helping.help_text if word == "help" else helping.summary_text
+            self.write(about(self.backend, asked))
+            return 0
+        # Not over the network, even where remctl.conf lets every subcommand through.
+        if word in ("config", "check") and "REMCTL_COMMAND" not in self.environ:
+            from . import configuration
+
+            return configuration.main(self, word, [os.fsdecode(octets) for octets in args[1:]])
+        return self._run_command(args, data)
+
+    def _run_command(self, args: list[bytes], data: bytes | None) -> int:
+        """Run a command; `data` is its last argument if that came on standard input."""
+        command, rest = self.backend.find(args)
+        self._path = command.path
+        if command.stdin is None:
+            data = None
+        elif data is None:
+            data = self._stdin.read()
+        elif rest:
+            rest = rest[:-1]
+        else:
+            data = None  # It was the subcommand's own name.
+        self._secrets = command.secrets(rest, data)
+        context = Context(self.environ, command.path)
+        result, as_json = command.call(context, rest, data)
+        return self._finish(result, as_json if command.json else None)
+
+    def _may_have_more(self, args: list[bytes]) -> bool:
+        if not args:
+            return self.backend.takes_data_last()
+        member = self.backend.members.get(os.fsdecode(args[0]))
+        return isinstance(member, Group) and member.takes_data_last()
+
+    # -- Output -----------------------------------------------------------------------------------
+
+    def _finish(self, result: "Any", as_json: bool | None) -> int:
+        """Write what a command returned, and return the exit status.
+
+        Args:
+            result: what it returned.
+            as_json: None if that is no data; else whether ``--json`` was given.
+        """
+        if as_json is not None:
+            from .data import lines_of
+
+            result = lines_of(result, as_json)
+        if result is None:
+            return 0
+        if isinstance(result, int):
+            return _checked(result)
+        if isinstance(result, (str, bytes, bytearray, memoryview)):
+            self.write(result)
+            return 0
+        if isinstance(result, dict) or not hasattr(result, "__iter__"):
+            kind = type(result).__name__
+            raise TypeError(f"a command returned a {kind}: if it is data, declare json=True")
+        return self._stream(iter(result))
+
+    def _stream(self, chunks: "Any") -> int:
+        """Write what an iterator gives, as it comes; what a generator returns is the status."""
+        try:
+            while True:
+                try:
+                    chunk = next(chunks)
+                except StopIteration as end:
+                    return _checked(end.value)
+                self.write(chunk)
+        finally:
+            if hasattr(chunks, "close"):
+                chunks.close()
+
+    def write(self, chunk: "str | bytes | bytearray | memoryview") -> None:
+        """Write, now. Text is lines: it gets a newline if it does not end with one.
+
+        Raises:
+            OutputError: it cannot be written.
+            TypeError: it is neither text nor octets.
+        """
+        if not isinstance(chunk, (str, bytes, bytearray, memoryview)):
+            raise TypeError(f"output is text or octets, not {type(chunk).__name__}")
+        if isinstance(chunk, str):
+            if chunk and not chunk.endswith("\n"):
+                chunk += "\n"
+            chunk = chunk.encode("utf-8", "surrogateescape")
+        if self._stdout is None:
+            self.is_broken = True
+            raise OutputError
+        try:
+            self._stdout.buffer.write(bytes(chunk))
+            self._stdout.buffer.flush()
+        except (OSError, ValueError) as error:
+            self.is_broken = True
+            raise OutputError(error) from error
+
+    def _flush(self) -> None:
+        """Write what was printed.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        if self._stdout is not None:
+            try:
+                self._stdout.flush()
+            except (OSError, ValueError) as error:  # the latter if the command has closed it
+                self.is_broken = True
+                raise OutputError(error) from error
+
+    # -- Failures ---------------------------------------------------------------------------------
+
+    def _fail(self, message: str, status: int) -> int:
+        """Say what is wrong, after what was printed."""
+        try:
+            self._flush()
+        except OutputError as error:
+            return self._say(error.reason, error.status)
+        return self._say(message, status)
+
+    def _say(self, message: str, status: int) -> int:
+        """Say it in one line on standard error."""
+        if message and sys.stderr is not None:
+            words = " ".join((self.backend.name, *self._path))
+            try:
+                sys.stderr.write(f"{one_line(words)}: {one_line(message)}\n")
+                sys.stderr.flush()
+            except (OSError, ValueError):
+                self.is_broken = True
+        return status
+
+    def _exit(self, code: "Any") -> int:
+        """Return what sys.exit() in a command means."""
+        if code is not None and not isinstance(code, int):
+            return self._fail(str(code), 1)
+        try:
+            status = _checked(code)
+            self._flush()
+            return status
+        except OutputError as error:
+            return self._say(error.reason, error.status)
+        except ValueError as error:
+            return self._internal_error(error)
+
+    def _internal_error(self, error: Exception) -> int:
+        """Log the traceback, and tell the caller nothing but where to find it."""
+        reference = os.urandom(4).hex()
+        try:
+            self._log(f"internal error {reference}\n{self._traceback(error)}")
+        except Exception:
+            reference += ", not logged"  # that is no reason to show more
+        return self._fail(f"internal error (reference {reference})", os.EX_SOFTWARE)
+
+    def _traceback(self, error: Exception) -> str:
+        import traceback
+
+        user = self.environ.get("REMOTE_USER", "nobody")
+        words = " ".join((self.backend.name, *self._path))
+        text = f"{words}, for {user}\n{''.join(traceback.format_exception(error))}"
+        for secret in self._secrets:
+            if len(secret) <= len(text):  # Data may be a hundred megabytes.
+                plain = secret.decode("utf-8", "surrogateescape")
+                for form in (plain, repr(plain)[1:-1], repr(secret)[2:-1]):
+                    text = text.replace(form, "**MASKED**")
+        return text
+
+    def _log(self, text: str) -> None:
+        if self.backend.log is not None:
+            self.backend.log(text)
+            return
+        import syslog
+
+        syslog.openlog(self.backend.name, syslog.LOG_PID, syslog.LOG_DAEMON)
+        heading, *lines = text.splitlines()
+        pieces = [
+            line[start : start + _LOG_LINE]
+            for line in lines
+            for start in range(0, len(line) or 1, _LOG_LINE)
+        ]
+        if len(pieces) > _LOG_LINES:
+            pieces[_LOG_LINES // 2 : -_LOG_LINES // 2] = ["..."]
+        for piece in pieces:
+            syslog.syslog(syslog.LOG_ERR, one_line(f"{heading}: {piece}"))
+
+
+def _checked(status: "Any") -> int:
+    """Return an exit status, if it is one: the system would take 256 for 0, which is success."""
+    if status is None:
+        return 0
+    if isinstance(status, bool) or not isinstance(status, int) or not 0 <= status <= 255:
+        raise ValueError(f"not an exit status: {status!r}")
+    return int(status)
+
+
+def run_process(backend: "Backend") -> int:
+    """Run what this process was started for."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            # remctld gives us a socket: print() must not wait until a block is full. Whatever the
+            # locale is, text is UTF-8, and octets that are not survive.
+            stream.reconfigure(  # type: ignore[union-attr]
+                encoding="utf-8",
+                errors="surrogateescape",
+                line_buffering=True,
+                write_through=True,  # so that it stays in order with what goes to the buffer
+            )
+    args = [os.fsencode(arg) for arg in sys.argv[1:]]
+    run = Run(backend, os.environ, StandardInput(), sys.stdout)
+    try:
+        status = run.status(args)
+    except KeyboardInterrupt:
+        status = 128 + 2
+    if run.is_broken:
+        # The interpreter flushes once more at its end.
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 1)
+        os.dup2(null, 2)
+    return status

@@ -1,0 +1,71 @@
+"""A backend, as `remctl_toolkit.backend` makes them, as commands of a remctld."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from .server import Command
+
+__all__ = ["BackendLike", "backend_commands"]
+
+# remctld's log stands beside the script that the server writes; what the backend logs goes there.
+_SCRIPT = """
+PYTHONPATH={path} exec {python} -m remctl_toolkit.backend.launch "${{0%/*}}/log" {file} {name} "$@"
+"""
+
+
+class BackendLike(Protocol):
+    """What is needed of a `remctl_toolkit.backend.Backend`."""
+
+    name: str
+    file: str | None
+
+    def rules(self) -> list[dict[str, Any]]:
+        """Return keyword arguments of Command, for each line of remctl.conf."""
+
+
+def backend_commands(backend: BackendLike, acl: str | Sequence[str] = ()) -> list[Command]:
+    """Return the commands of a backend, for RemctldServer.
+
+    remctld runs it in a new interpreter, with this one's import path; what it logs is in the
+    server's ``log``.
+
+    Args:
+        backend: a `remctl_toolkit.backend.Backend` at the top level of a file.
+        acl: who may run all of them, in place of what the backend declares.
+
+    Raises:
+        ValueError: no variable at the top level of its file holds it.
+    """
+    script = _script(backend)
+    override = {"acl": (acl,) if isinstance(acl, str) else tuple(acl)} if acl else {}
+    return [Command(script=script, **{**rule, **override}) for rule in backend.rules()]
+
+
+def _script(backend: BackendLike) -> str:
+    if not _is_at_top_level(backend):
+        raise ValueError(
+            f"{backend!r} cannot be found by another process: it has to be in a variable at the"
+            " top level of its file"
+        )
+    path = os.pathsep.join(os.path.abspath(folder) for folder in sys.path)
+    words = {
+        "path": path,
+        "python": sys.executable,
+        "file": os.path.abspath(backend.file or ""),
+        "name": backend.name,
+    }
+    return _SCRIPT.format_map({name: shlex.quote(word) for name, word in words.items()})
+
+
+def _is_at_top_level(backend: BackendLike) -> bool:
+    return backend.file is not None and any(
+        value is backend
+        for module in list(sys.modules.values())
+        if getattr(module, "__file__", None) == backend.file
+        for value in list(vars(module).values())
+    )

@@ -1,0 +1,278 @@
+"""remctl.conf: the lines a backend has, what remctld makes of them, and what `check` finds."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from support import samplebackend
+
+import remctl
+from remctl_toolkit.backend import Backend, configuration
+
+if TYPE_CHECKING:
+    from remctl_toolkit.testing import Realm
+
+PROGRAM = """
+import sys
+sys.path[:] = {path!r}
+from remctl_toolkit.backend import Backend, Context
+backend = Backend("quota", "Quotas."{acl})
+
+@backend.command()
+def show(user: str):
+    return user + " has 10 GB"
+
+admins = ["princ:admin@REMCTL.TEST", "princ:root@REMCTL.TEST"]
+
+@backend.command("set", logmask=["password"], acl=admins)
+def set_quota(context: Context, user: str, password: str):
+    pass
+
+@backend.command(stdin="data", hidden=True)
+def load(data: bytes):
+    return str(len(data))
+
+raise SystemExit(backend.run())
+"""
+LINES = """\
+quota show {0} summary=summary help=help ANYUSER
+quota set {0} logmask=3 summary=summary help=help princ:admin@REMCTL.TEST princ:root@REMCTL.TEST
+quota load {0} stdin=2 help=help ANYUSER
+quota help {0} ANYUSER
+quota EMPTY {0} help=help ANYUSER
+"""
+
+
+def write_program(folder: Path, acl: str = ', acl="ANYUSER"') -> Path:
+    program = folder / "quota"
+    text = PROGRAM.format(path=sys.path, acl=acl)
+    program.write_text(f"#!{sys.executable} -I\n{text}")
+    program.chmod(0o755)
+    return program
+
+
+def run(program: Path, *args: str) -> tuple[int, str, str]:
+    environ = {name: value for name, value in os.environ.items() if name != "REMCTL_COMMAND"}
+    done = subprocess.run(
+        [program, *args],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        env=environ,
+        timeout=50,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def declared(**keywords: Any) -> Backend:
+    """A backend with one command, which takes what the tests below ask about."""
+    backend = Backend("test", acl="ANYUSER")
+    function = keywords.pop("function")
+    backend.command("run", **keywords)(function)
+    return backend
+
+
+def test_config_prints_the_lines(tmp_path: Path) -> None:
+    program = write_program(tmp_path)
+    assert run(program, "config") == (0, LINES.format(program), "")
+    assert run(program, "config", "--program=/x")[1] == LINES.format("/x")
+
+
+def test_config_wants_an_acl(tmp_path: Path) -> None:
+    program = write_program(tmp_path, acl="")
+    status, stdout, stderr = run(program, "config")
+    assert (status, stderr) == (
+        os.EX_USAGE,
+        "quota: show has no ACL: declare acl=, or give one after config\n",
+    )
+    status, stdout, stderr = run(program, "config", "ANYUSER", "deny:x")
+    assert status == 0
+    assert "quota show" in stdout
+    assert stdout.count(" ANYUSER deny:x\n") == 2
+    assert stdout.count("root@REMCTL.TEST\n") == 3, "help is for all who may run anything"
+
+
+def test_remctld_takes_them(tmp_path: Path, remctld: Any, remctl_realm: Realm) -> None:
+    program = write_program(tmp_path)
+    server = remctld(config=run(program, "config")[1])
+    with remctl.Remctl(server.host, server.port, timeout=30) as session:
+        assert session.run(["quota", "show", "alice"]).stdout == b"alice has 10 GB\n"
+        assert session.run(["quota", "load", b"a\0b"]).stdout == b"3\n"
+        assert session.run(["help"]).stdout == b"quota show USER  \n".replace(b"  \n", b"\n")
+        assert b"usage: quota load DATA" in (session.run(["help", "quota", "load"]).stdout or b"")
+        for command in (["help", "quota"], ["quota", "help"]):
+            assert session.run(command).stdout_text().startswith("Quotas.\n\nquota show USER\n")
+        with pytest.raises(remctl.RemctlServerError, match="Access denied"):
+            session.run(["quota", "set", "alice", "secret"])
+        with pytest.raises(remctl.RemctlServerError, match="Unknown command"):
+            session.run(["quota", "config"])
+    log = server.wait_for_log("quota set")
+    assert "quota set alice **MASKED**" in log
+
+
+def test_check_agrees_with_config(tmp_path: Path) -> None:
+    program = write_program(tmp_path)
+    file = tmp_path / "remctl.conf"
+    file.write_text(run(program, "config")[1])
+    assert run(program, "check", str(file)) == (0, f"{file}: as declared\n", "")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("logmask=3", "", "{0}:2: quota set: it has no logmask=, but logmask=3 is declared"),
+        (
+            "logmask=3",
+            "logmask=2,3",
+            "{0}:2: quota set: it has logmask=2,3, but logmask=3 is declared",
+        ),
+        ("stdin=2", "stdin=last", "{0}:3: quota load: it has stdin=last, but stdin=2 is declared"),
+        (
+            "quota show {1}",
+            "quota show {1} stdin=2",
+            "{0}:1: quota show: it has stdin=2, but none is declared",
+        ),
+        (
+            " princ:root@REMCTL.TEST",
+            "",
+            "{0}:2: quota set: its ACL is princ:admin@REMCTL.TEST,"
+            " but princ:admin@REMCTL.TEST princ:root@REMCTL.TEST is declared",
+        ),
+        ("quota show {1}", "quota show /bin/echo", "{0}:1: quota show: it runs /bin/echo, not {1}"),
+        (
+            "quota load",
+            "quota lod",
+            "{0}: quota load: there is no line for it\n"
+            "{0}:3: quota lod: there is no such subcommand",
+        ),
+        (
+            "quota show {1}",
+            "quota ALL {1}",
+            "{0}:1: quota set: it has no logmask=, but logmask=3 is declared",
+        ),
+    ],
+)
+def test_check_finds_differences(tmp_path: Path, old: str, new: str, said: str) -> None:
+    program = write_program(tmp_path)
+    file = tmp_path / "remctl.conf"
+    lines = LINES.format(program)
+    changed = lines.replace(old.format(file, program), new.format(file, program))
+    assert changed != lines
+    file.write_text(changed)
+    status, stdout, stderr = run(program, "check", str(file))
+    assert (status, stderr) == (1, "")
+    assert said.format(file, program) in stdout
+    if "ALL" not in new:
+        assert stdout == said.format(file, program) + "\n"
+
+
+def test_check_reads_what_remctld_reads(tmp_path: Path) -> None:
+    """Continued lines, comments, includes of files and folders, options of others, tabs."""
+    program = write_program(tmp_path)
+    lines = LINES.format(program).splitlines()
+    folder = tmp_path / "conf.d"
+    folder.mkdir()
+    (folder / "two").write_text(f"{lines[1].replace('logmask=3', 'logmask=3 user=nobody')}\n")
+    (folder / "ignored.bak").write_text("quota nonsense /bin/true ANYUSER\n")
+    (tmp_path / "three").write_text("\n".join(lines[2:]) + "\n")
+    file = tmp_path / "remctl.conf"
+    first = lines[0].replace(" summary", " \\\n\tsummary")
+    file.write_text(
+        f"# quota show \\\nquota show /bin/false ANYUSER\n\nother ALL /bin/x ANYUSER\n{first}\n"
+        f"include {folder}\ninclude {tmp_path}/three\n"
+    )
+    assert run(program, "check", str(file)) == (0, f"{file}: as declared\n", "")
+
+
+def test_check_of_what_cannot_be_read(tmp_path: Path) -> None:
+    program = write_program(tmp_path)
+    file = tmp_path / "remctl.conf"
+    missing = run(program, "check", str(file))
+    assert missing == (os.EX_NOINPUT, "", f"quota: {file}: No such file or directory\n")
+    for text in ("quota show\n", "quota show /bin/x summary=summary\n"):
+        file.write_text(text)
+        malformed = run(program, "check", str(file))
+        assert malformed == (os.EX_CONFIG, "", f"quota: {file}:1: remctld cannot read this line\n")
+    assert run(program, "check")[0] == os.EX_USAGE
+    assert run(program, "check", "--nonsense", "x")[0] == os.EX_USAGE
+
+
+@pytest.mark.parametrize(
+    ("function", "stdin"),
+    [
+        (lambda a: None, 2),
+        (lambda b, a: None, 3),
+        (lambda a, b: None, 2),
+        (lambda b, a=b"": None, 3),
+        (lambda b=1, *, a2=1, a=2: None, TypeError),
+        (lambda b, a, *, c=1: None, "last"),
+        (lambda b=1, a=None: None, ValueError),
+        (lambda a, b, *, c=1: None, ValueError),
+        (lambda *a: None, TypeError),
+    ],
+)
+def test_where_standard_input_is(function: Any, stdin: Any) -> None:
+    backend = declared(function=function, stdin="a")
+    if isinstance(stdin, type):
+        with pytest.raises(stdin):
+            backend.rules()
+    else:
+        assert backend.rules()[0]["stdin"] == stdin
+
+
+def test_masks_need_fixed_places() -> None:
+    backend = declared(function=lambda a, b, c=1: None, logmask=["c", "a"])
+    assert backend.rules()[0]["logmask"] == (2, 4)
+    for keywords in ({"logmask": ["b"]}, {"logmask": ["a"], "json": True}, {"logmask": ["x"]}):
+        function = (lambda a: None) if "json" in keywords else (lambda a, *, b=1: None)
+        with pytest.raises((TypeError, ValueError)):
+            declared(function=function, **keywords).rules()
+    with pytest.raises(ValueError, match="standard input"):
+        declared(function=lambda a, *, b=1: None, logmask="a").rules()
+
+
+def test_a_mask_for_what_is_on_standard_input_is_not_needed() -> None:
+    backend = declared(function=lambda a, b: None, stdin="b", logmask=["a", "b"])
+    assert backend.rules()[0]["logmask"] == (2,)
+
+
+def test_a_group_has_one_line() -> None:
+    rules = {rule["subcommand"]: rule for rule in samplebackend.backend.rules()}
+    assert rules["note"]["stdin"] == "last"
+    backend = Backend("test", acl="ANYUSER")
+    group = backend.group("g", acl="princ:a@R")
+    group.command("one", logmask=["x"])(lambda x: None)
+    group.command("two", logmask=["y"], acl="princ:b@R")(lambda x, y: None)
+    (rule, *_) = backend.rules()
+    assert (rule["subcommand"], rule["logmask"]) == ("g", (3, 4))
+    assert rule["acl"] == ("princ:a@R", "princ:b@R")
+
+
+def test_an_empty_subcommand_has_its_line() -> None:
+    backend = Backend("test", acl="ANYUSER")
+    backend.command("")(lambda: None)
+    assert [rule["subcommand"] for rule in backend.rules()] == ["EMPTY", "help"]
+
+
+def test_what_cannot_be_declared_is_told_to_the_administrator(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    backend = declared(function=lambda a, *, b=1: None, logmask="a")
+    with pytest.raises(configuration.CommandError, match="no fixed number") as caught:
+        configuration.lines(backend, "/bin/x")
+    assert caught.value.status == os.EX_CONFIG
+    with pytest.raises(configuration.UsageError, match="white space"):
+        configuration.lines(backend, "/a path")
+
+
+def test_own_commands_of_these_names_are_for_the_network() -> None:
+    backend = Backend("test")
+    backend.command("check")(lambda what: f"checked {what}")
+    backend.command("config")(lambda: "configured")
+    assert backend.invoke(["check", "x"]).stdout == b"checked x\n"
+    assert backend.invoke(["config"]).stdout == b"configured\n"
