@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -34,6 +35,7 @@ from remctl_toolkit.credentials import (
     RenewedCredentials,
     whoami,
 )
+from remctl_toolkit.credentials._caches import Tickets
 from remctl_toolkit.testing import Realm, RemctldServer
 from remctl_toolkit.testing.server import SAMPLE_COMMANDS
 
@@ -176,7 +178,7 @@ def test_a_file_is_replaced_whole_and_private(place: Place) -> None:
 
 def test_sessions_go_on_over_renewals_in_threads(place: Place) -> None:
     credentials = place.credentials(LIFE)
-    seen: set[tuple[str, float]] = set()
+    seen: set[Tickets] = set()
     stop = threading.Event()
 
     def work() -> int:
@@ -184,7 +186,7 @@ def test_sessions_go_on_over_renewals_in_threads(place: Place) -> None:
         while not stop.is_set():
             assert place.user(credentials) == credentials.principal
             assert credentials._tickets is not None
-            seen.add((credentials._tickets.ccache, credentials._tickets.until))
+            seen.add(credentials._tickets)
             opened += 1
         return opened
 
@@ -196,7 +198,9 @@ def test_sessions_go_on_over_renewals_in_threads(place: Place) -> None:
             stop.set()
         assert all(future.result() for future in futures)
     # There are two, in turn; one more where a renewal came early.
-    assert 2 <= len({name for name, _ in seen}) <= 3
+    assert 2 <= len({tickets.ccache for tickets in seen}) <= 3
+    in_turn = sorted(seen, key=lambda tickets: tickets.since)
+    assert all(new.since < old.until for old, new in pairwise(in_turn))
 
 
 def test_a_thread_renews_what_others_use(place: Place) -> None:
@@ -245,6 +249,18 @@ def test_names_of_caches_in_memory_are_used_again(place: Place) -> None:
     assert len({use_for_a_life() for _ in range(3)}) == 1
 
 
+def test_the_reason_is_told_where_a_cache_is_used_again(place: Place) -> None:
+    principal = place.daemon(2)
+    credentials = KeytabCredentials(place.keytab(principal), principal)
+    ccache = credentials.ccache()
+    credentials.renew()
+    assert credentials.ccache() != ccache
+    eventually(lambda: ended(credentials), LIMIT)
+    place.realm.stop_kdc()
+    with pytest.raises(Error, match="Cannot contact any KDC"):
+        credentials.ccache()
+
+
 def test_a_cache_that_was_removed_is_made_again(place: Place) -> None:
     path = place.file()
     credentials = place.credentials(ccache=path)
@@ -254,9 +270,16 @@ def test_a_cache_that_was_removed_is_made_again(place: Place) -> None:
 
 
 def test_no_thread_keeps_what_nobody_uses(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module._renewal, "_LONGEST_WAIT", 0.05)
+    looked = threading.Event()
+
+    def look(credentials: RenewedCredentials) -> float:
+        looked.set()
+        return 0.05
+
+    monkeypatch.setattr(RenewedCredentials, "_next_look", look)
     credentials = place.credentials()
     credentials.start()
+    assert looked.wait(LIMIT)
     del credentials
     eventually(lambda: "remctl-tickets" not in [t.name for t in threading.enumerate()])
 
