@@ -37,6 +37,7 @@ def names(*patterns: str) -> list[str]:
         ("web1.example.org,DB", ["web1.example.org", "DB"]),
         ("web[1-3]", ["web1", "web2", "web3"]),
         ("web[08-10]", ["web08", "web09", "web10"]),
+        ("web[1-2,5],db", ["web1", "web2", "web5", "db"]),
         ("web[1-7/3].example.org", ["web1.example.org", "web4.example.org", "web7.example.org"]),
         ("r[1-2]n[1-2]", ["r1n1", "r1n2", "r2n1", "r2n2"]),
         ("10.0.0.[9-10]", ["10.0.0.9", "10.0.0.10"]),

@@ -24,6 +24,7 @@ COMMANDS = [
     Command("lines", "show", script="printf 'one\\ntwo\\n'; echo 'look out' >&2"),
     Command("third", "fails", script='[ "$NAME" != web3 ] || { echo "disk full" >&2; exit 4; }'),
     Command("octets", "show", script="printf '\\377\\0\\033[31mx\\n'"),
+    Command("crlf", "show", script="printf 'line\\r\\n'"),
     Command("session", "show", script='echo "session $PPID"'),  # a process for each connection
     Command("slow", "lines", script="printf 'a\\nbe'; sleep 0.2; printf 'gin\\nend'"),
     Command("input", "count", script="wc -c", stdin="last"),

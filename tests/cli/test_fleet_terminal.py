@@ -78,6 +78,9 @@ def test_a_host_cannot_play_tricks_with_the_terminal(hosts: Hosts) -> None:
             terminal.wait()
         assert r"\xff\x00\x1b[31mx" in terminal.everything
         assert "\x1b[31m" not in terminal.everything
+        with hosts.terminal("-q", view, "web[1-2]", "crlf", "show") as terminal:
+            terminal.wait()
+        assert "line\r\n" in terminal.everything  # as a line ends on any terminal
     command = ["test", "\x1b[2Jname"]  # in the server's answer
     with hosts.terminal("--gather", "web1", *command) as terminal:
         terminal.wait()

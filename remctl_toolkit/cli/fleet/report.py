@@ -78,10 +78,9 @@ class Report:
             names = f": {self._fold(hosts)}{remark}" if hosts else ""
             say(f"  {words:<13}  {len(hosts)}{names}")
 
-    def _first(self, item: tuple[tuple[str, str], list[Host]]) -> tuple[bool, int]:
-        """Put reasons in the order of the hosts, but those that were not begun last."""
-        _, hosts = item
-        return hosts[0] in self.not_begun, min(self._place[host] for host in hosts)
+    def _first(self, item: tuple[tuple[str, str], list[Host]]) -> int:
+        """Put reasons in the order of the hosts."""
+        return min(self._place[host] for host in item[1])
 
     def _fold(self, hosts: Iterable[Host]) -> str:
         ordered: list[Host] = sorted(hosts, key=self._place.__getitem__)
