@@ -46,10 +46,10 @@ class HostListError(ValueError):
 
 
 class MissingExtraError(ImportError):
-    """A package is not installed that comes with the extra ``fleet``."""
+    """A package is not installed that comes with an extra."""
 
-    def __init__(self, package: str, purpose: str) -> None:
-        super().__init__(f"{purpose} needs {package}: pip install 'python-remctl[fleet]'")
+    def __init__(self, package: str, purpose: str, extra: str = "fleet") -> None:
+        super().__init__(f"{purpose} needs {package}: pip install 'python-remctl[{extra}]'")
 
 
 class HostList:

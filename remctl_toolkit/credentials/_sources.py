@@ -43,7 +43,7 @@ class KeytabCredentials(RenewedCredentials):
         keytab: the file with the key of the principal; the name of another kind of keytab, such
             as "KEYTAB-TYPE:rest", is taken as it is.
         principal: whose tickets; the default realm is added where there is none.
-        ccache: where they are put, see `RenewedCredentials`: None is a cache in this process's
+        ccache: where they are put: None is a cache in this process's
             memory; a path or ``FILE:path`` is replaced at once when tickets are renewed (mode
             0600); in a collection (``KCM:``, ``DIR:``, ``KEYRING:``) they become the primary ones.
 

@@ -93,7 +93,9 @@ class Hosts:
     def environ(self, **variables: str) -> dict[str, str]:
         """The environment in which the names are known."""
         # Colours and the width of the page are the test's business.
-        kept = python_environ(**self.realm.env, FLEET_NAMES=json.dumps(self._places), **variables)
+        kept = python_environ(
+            **{**self.realm.env, "FLEET_NAMES": json.dumps(self._places), **variables}
+        )
         return {
             name: value
             for name, value in kept.items()

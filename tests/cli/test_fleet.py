@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import termios
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -419,3 +420,13 @@ def test_output_that_cannot_be_written_is_one_line(hosts: Hosts, view: list[str]
         )
     assert done.stderr == "remctl-fleet: cannot write the output: No space left on device\n"
     assert done.returncode == os.EX_IOERR
+
+
+def test_tickets_come_from_a_keytab(hosts: Hosts, tmp_path: Path) -> None:
+    user = hosts.realm.user
+    keytab = hosts.realm.extract_keytab(user, tmp_path / "user.keytab")
+    arguments = ("--keytab", keytab, "--client", user)
+    done = hosts.run(*arguments, "web[1-2]", "name", "show", KRB5CCNAME="FILE:/nonexistent")
+    assert (done.returncode, done.stdout.count("I am web")) == (0, 2)
+    done = hosts.run("web[1-2]", "name", "show", KRB5CCNAME="FILE:/nonexistent")
+    assert done.returncode == 3

@@ -29,8 +29,8 @@ class Job:
         self._settings: dict[str, Any] = {
             name: getattr(options, name)
             for name in (
-                *("port", "principal", "timeout", "ccache", "source_ip", "retries"),
-                *("concurrency", "limit", "deadline", "first", "stop_after"),
+                *("port", "principal", "timeout", "ccache", "source_ip", "credentials"),
+                *("retries", "concurrency", "limit", "deadline", "first", "stop_after"),
             )
         }
         self._begun: set[Host] = set()

@@ -23,6 +23,7 @@ from .report import Report
 from .screen import RED, Screen
 from .secret import UsageError, ask_secret
 from .shell import shell
+from .tickets import keytab_credentials
 from .views import Gathered, Json, Live, Raw, View
 
 __all__ = ["main"]
@@ -69,6 +70,9 @@ def _main(options: argparse.Namespace) -> int:
     if options.debug:
         logging.basicConfig(format=f"{COMMAND}: %(message)s")
         logging.getLogger("remctl").setLevel(logging.DEBUG)
+    options.credentials = keytab_credentials(options)
+    if options.credentials is not None:
+        options.ccache = None  # The credentials name it.
     if options.shell is not None:
         hosts = list(HostList(options.shell))
         if len(hosts) != 1:

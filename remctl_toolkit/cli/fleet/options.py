@@ -53,7 +53,7 @@ NOTES = {
   With one host, and none of --gather, --live and --json: the command's own;
   255 if the server refuses it; 1 for every other failure.""",
     "environment": """\
-  KRB5CCNAME       the tickets to use, unless --ccache says so
+  KRB5CCNAME       the tickets to use, unless --ccache or --keytab says so
   NO_COLOR         if set, no colours, which a terminal gets otherwise
   XDG_STATE_HOME   --shell keeps its history there, in remctl-fleet/history;
                    ~/.local/state without it""",
@@ -247,6 +247,12 @@ def _add_connection(built: argparse.ArgumentParser) -> list[argparse.Action]:
         ),
         add(*("-b", "--source-ip"), metavar="ADDRESS", help="connect from this address"),
         add("--ccache", metavar="CCACHE", help="the credential cache with the tickets to use"),
+        add(
+            "--keytab",
+            metavar="FILE",
+            help="get tickets with the key in this file, and put them into CCACHE, if named",
+        ),
+        add("--client", metavar="PRINCIPAL", help="whose tickets to get with --keytab"),
         add(
             *("-t", "--timeout"),
             metavar="SECONDS",

@@ -41,7 +41,10 @@ def shell(host: Host, options: argparse.Namespace) -> int:
     interactive = sys.stdin.isatty() and screen.out.terminal
     try:
         connection = remctl.Remctl(
-            timeout=options.timeout, ccache=options.ccache, source_ip=options.source_ip
+            timeout=options.timeout,
+            ccache=options.ccache,
+            source_ip=options.source_ip,
+            credentials=options.credentials,
         )
         port = host.port or options.port
         connection.open(host.name, port, host.principal or options.principal)
