@@ -646,7 +646,7 @@ def test_the_system_log(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(len(text) < 1000 for _, text in logged)
 
 
-def run_program(body: str) -> subprocess.CompletedProcess[str]:
+def run_program(body: str, redirections: str = "") -> subprocess.CompletedProcess[str]:
     """Run a program with one command, `run`, and a log that does not work."""
     code = f"""
 import sys
@@ -661,7 +661,29 @@ def run():
 sys.argv = ["test", "run"]
 sys.exit(backend.run())
 """
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
+    shell = ["/bin/sh", "-c", f'exec "$@" {redirections}', "sh"]
+    command = [*shell, sys.executable, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, timeout=50)
+
+
+@pytest.mark.parametrize(
+    ("body", "redirections", "status"),
+    [
+        ("return 'x'", ">&-", 141),
+        ("return 'x'", ">&- 2>&-", 141),
+        ("return 'x'", ">/dev/full", os.EX_IOERR),
+        ("print('x')", ">/dev/full", os.EX_IOERR),
+        (f"try: print('x')\n{' ' * 4}except OSError: return 0", ">/dev/full", os.EX_IOERR),
+        ("raise RuntimeError", "2>&-", os.EX_SOFTWARE),
+        ("raise RuntimeError", "2>/dev/full", os.EX_SOFTWARE),
+        ("return 3", ">&- 2>&- <&-", 3),
+    ],
+)
+def test_descriptors_that_are_closed_or_full(body: str, redirections: str, status: int) -> None:
+    done = run_program(body, redirections)
+    assert (done.returncode, done.stdout) == (status, "")
+    told = "test run: output cannot be written: [Errno 28] No space left on device\n"
+    assert done.stderr == (told if status == os.EX_IOERR else "")
 
 
 def test_a_log_that_fails_shows_nothing() -> None:
