@@ -674,6 +674,11 @@ sys.exit(backend.run())
         ("return 'x'", ">/dev/full", os.EX_IOERR),
         ("print('x')", ">/dev/full", os.EX_IOERR),
         (f"try: print('x')\n{' ' * 4}except OSError: return 0", ">/dev/full", os.EX_IOERR),
+        (
+            f"try: sys.stdout.buffer.raw.write(b'x')\n{' ' * 4}except OSError: return 0",
+            ">/dev/full",
+            os.EX_IOERR,
+        ),
         ("raise RuntimeError", "2>&-", os.EX_SOFTWARE),
         ("raise RuntimeError", "2>/dev/full", os.EX_SOFTWARE),
         ("return 3", ">&- 2>&- <&-", 3),
