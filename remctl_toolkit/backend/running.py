@@ -1,5 +1,6 @@
 """One run of a backend: finding the command, calling it, writing what it returns, reporting."""
 
+import io
 import os
 import stat
 import sys
@@ -38,6 +39,23 @@ class OutputError(Exception):
         self.reason = "" if gone else f"output cannot be written: {error}"
 
 
+class StandardOutput(io.FileIO):
+    """Descriptor 1. It remembers why it could not be written, whoever has caught that."""
+
+    error: OSError | None = None
+
+    def __init__(self) -> None:
+        super().__init__(1, "wb", closefd=False)
+
+    def write(self, octets: "Any") -> "Any":
+        """Write what can be written, as every raw file does."""
+        try:
+            return super().write(octets)
+        except OSError as error:
+            self.error = error
+            raise
+
+
 class StandardInput:
     """What remctld passes on standard input."""
 
@@ -70,6 +88,7 @@ class Run:
         stdin: "Any",
         stdout: "TextIO | None",
         *,
+        raw: StandardOutput | None = None,
         reraise: bool = False,
     ) -> None:
         """Get ready; `stdout` is None where there is none.
@@ -79,12 +98,14 @@ class Run:
             environ: what remctld sets, and more.
             stdin: a StandardInput, or what can do the same.
             stdout: where to write. What the command prints goes there, too.
+            raw: what is below `stdout`, to ask whether writing has failed.
             reraise: let unexpected exceptions through.
         """
         self.backend = backend
         self.environ = environ
         self._stdin = stdin
         self._stdout = stdout
+        self._raw = raw
         self._reraise = reraise
         self.is_broken = False  # what cannot be written must not be tried again
         self._path: tuple[str, ...] = ()
@@ -103,12 +124,8 @@ class Run:
         except SystemExit as error:
             return self._exit(error.code)
         except Exception as error:
-            if isinstance(error, (OSError, ValueError)):
-                # print() fails with these: it does not tell whose they are.
-                try:
-                    self._flush()
-                except OutputError as output_error:
-                    return self._say(output_error.reason, output_error.status)
+            if self._is_lost():  # print() has failed
+                return self._fail("", 0)
             if self._reraise:
                 raise
             return self._internal_error(error)
@@ -223,14 +240,23 @@ class Run:
         """Write what was printed.
 
         Raises:
-            OutputError: it cannot be written.
+            OutputError: it cannot be written, or something before it could not.
         """
+        lost = self._is_lost()
+        if lost is not None:
+            raise OutputError(lost)
         if self._stdout is not None:
             try:
                 self._stdout.flush()
             except (OSError, ValueError) as error:  # the latter if the command has closed it
                 self.is_broken = True
                 raise OutputError(error) from error
+
+    def _is_lost(self) -> OSError | None:
+        """Return why output was lost, if it was."""
+        lost = None if self._raw is None else self._raw.error
+        self.is_broken |= lost is not None
+        return lost
 
     # -- Failures ---------------------------------------------------------------------------------
 
@@ -318,18 +344,19 @@ def _checked(status: "Any") -> int:
 
 def run_process(backend: "Backend") -> int:
     """Run what this process was started for."""
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
-            # remctld gives us a socket: print() must not wait until a block is full. Whatever the
-            # locale is, text is UTF-8, and octets that are not survive.
-            stream.reconfigure(  # type: ignore[union-attr]
-                encoding="utf-8",
-                errors="surrogateescape",
-                line_buffering=True,
-                write_through=True,  # so that it stays in order with what goes to the buffer
-            )
+    # remctld gives us sockets: print() must not wait until a block is full, and stays in order with
+    # what goes to the buffer. Whatever the locale is, text is UTF-8; octets that are not survive.
+    raw = None
+    if sys.stdout is not None:
+        raw = StandardOutput()
+        buffer = io.BufferedWriter(raw)
+        sys.stdout = io.TextIOWrapper(
+            buffer, "utf-8", "surrogateescape", line_buffering=True, write_through=True
+        )
+    if sys.stderr is not None:
+        sys.stderr.reconfigure(encoding="utf-8", errors="surrogateescape", line_buffering=True)  # type: ignore[union-attr]
     args = [os.fsencode(arg) for arg in sys.argv[1:]]
-    run = Run(backend, os.environ, StandardInput(), sys.stdout)
+    run = Run(backend, os.environ, StandardInput(), sys.stdout, raw=raw)
     try:
         status = run.status(args)
     except KeyboardInterrupt:
