@@ -33,6 +33,10 @@ NOT_MEANT_FOR = {
         "tests/test_leaks.py::test_one_thread_serves_all_calls_that_may_block_and_ends",
         "tests/test_leaks.py::test_opens_left_behind_end_with_their_kdc",
         "tests/test_threads.py::test_threads_that_fight_over_a_connection_get_remctl_errors_only",
+        # How promptly other threads get their turn.
+        "tests/test_threads.py::test_other_threads_run_while_the_simple_call_of_the_extension_does",
+        "tests/test_threads.py::test_other_threads_run_while_a_server_says_nothing",
+        # Preload a library of their own, and count threads.
         "tests/test_faults.py",
     ],
     "leaks": [
@@ -42,6 +46,8 @@ NOT_MEANT_FOR = {
     "build": [
         # Which symbols the extension exports, and what a build has to look like.
         "tests/test_project.py",
+        # Run a sanitizer themselves.
+        "tests/test_sanitize.py",
     ],
 }
 
