@@ -1,8 +1,9 @@
 """One scenario, again and again, with one call failing each time; in a process of its own.
 
 The parent preloads `libfaults.so`, puts the extension's folder in front of the import path, and
-gives the scenario's name and the servers' ports as JSON.  Each finding is one line of output; so
-is, on standard error, the fault that is being tried, which the last line tells after a crash.
+gives the scenario's name and the servers' ports as JSON.  Each finding is one line of output, in
+JSON; the last line lists the calls that can fail.  On standard error, the last line tells the fault
+that is being tried, which matters after a crash.
 """
 
 from __future__ import annotations
@@ -214,8 +215,8 @@ def progress(index: int, what: object) -> None:
     print(f"-- {index} {what}", file=sys.stderr, flush=True)
 
 
-def load_for_the_first_time() -> tuple[list[str], list[list[str]]]:
-    """Fail at what is done but once in a process; return where, and what was found."""
+def load_for_the_first_time() -> list[str]:
+    """Fail at what is done but once in a process; return where."""
     fault = Fault("pthread_atfork ", 1)
     progress(-1, fault)
     books = Books()
@@ -228,27 +229,34 @@ def load_for_the_first_time() -> tuple[list[str], list[list[str]]]:
         outcome = type(error).__name__
     fired = books.stop()
     sites = [passed.site for passed in books.passed() if passed.site.startswith(fault.site)]
-    right = fired and outcome == "MemoryError"
-    return sites, [] if right else [[fault.site, f"came out as {outcome}"]]
+    if not fired or outcome != "MemoryError":
+        tell(fault, f"came out as {outcome}")
+    return sites
+
+
+def tell(fault: object, finding: str) -> None:
+    """Write down a finding, at once: the next fault may end this process."""
+    print(json.dumps([str(fault), finding]), flush=True)
 
 
 def main(name: str, ports: dict[str, int], first: int | None) -> None:
     """Try every fault from the `first` on, if any, and write down what was found."""
     faulthandler.enable()
-    sites, found = load_for_the_first_time()
+    sites = load_for_the_first_time()
     progress(-1, "no fault")
     experiment = Experiment(name, ports)
     if leak := experiment.leak(None):
-        found.append(["no fault", leak])
+        tell("no fault", leak)
     faults = experiment.faults()
     for index, fault in enumerate(faults):
         sites.append(fault.site)
         if first is None or index < first:
             continue
         progress(index, fault)
-        found += [[str(fault), finding] for finding in experiment.findings(fault)]
+        for finding in experiment.findings(fault):
+            tell(fault, finding)
     faulthandler.cancel_dump_traceback_later()
-    json.dump({"sites": sites, "found": found}, sys.stdout)
+    print(json.dumps(sites))
 
 
 if __name__ == "__main__":

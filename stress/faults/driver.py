@@ -45,10 +45,11 @@ def examine(
     while True:
         done = run_child(folder, [scenario, ports, first])
         last, _, printed = done.stderr.rpartition("-- ")[2].partition("\n")
+        lines = [json.loads(line) for line in done.stdout.splitlines()]
         if done.returncode == 0 and not printed.strip():
-            answer = json.loads(done.stdout)
-            found += [(fault, wrong) for fault, wrong in answer["found"]]
-            return Report(answer["sites"], found)
+            found += [(fault, wrong) for fault, wrong in lines[:-1]]
+            return Report(lines[-1], found)
+        found += [(fault, wrong) for fault, wrong in lines]
         number, _, fault = last.partition(" ")
         found.append((fault, f"ended with {done.returncode}:\n{printed.strip()}"))
         first = int(number) + 1
