@@ -127,6 +127,7 @@ class RemctlCredentials(Protocol):
 
 # For remctl_toolkit alone.
 class _Command:
+    arguments: list[bytes | bytearray | memoryview]
     def __init__(self, command: Iterable[_Argument], input: _Input | None = None) -> None: ...
 
 class _Collector:
