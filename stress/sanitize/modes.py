@@ -107,7 +107,9 @@ def leak_options(place: Place) -> str:
     """Have this interpreter look for leaks: a file of options that has the program's name."""
     folder = place.checkout / "asan"
     folder.mkdir()
-    (folder / Path(sys.executable).resolve().name).write_text("detect_leaks=1\n")
+    program = Path(sys.executable)
+    for name in {program.name, program.resolve().name}:  # It may be known by either.
+        (folder / name).write_text("detect_leaks=1\n")
     return f"{folder}/%b"
 
 
