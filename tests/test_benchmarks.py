@@ -31,6 +31,8 @@ from benchmarks.report import (  # noqa: E402
 )
 from benchmarks.workers import Worker, WorkerError  # noqa: E402
 
+pytestmark = pytest.mark.once
+
 
 class FakeRunner:
     """Takes as long as it is told, and writes down its turns."""

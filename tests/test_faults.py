@@ -23,6 +23,8 @@ from stress.faults.servers import servers  # noqa: E402
 if TYPE_CHECKING:
     from remctl_toolkit.testing import Realm
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture(scope="session")
 def fault_build(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
@@ -55,8 +57,13 @@ def test_whatever_fails_is_told_and_leaves_nothing_behind(
 
 
 def test_no_call_is_spared(fault_build: Path, ports: dict[str, int]) -> None:
-    reports = [examine(fault_build, name, ports, count_only=True) for name in SCENARIOS]
-    assert scan.spared({site for report in reports for site in report.sites}) == []
+    reached: set[str] = set()
+    for _ in range(3):  # Which of two calls is made may depend on which of two threads is quicker.
+        for name in SCENARIOS:
+            reached.update(examine(fault_build, name, ports, count_only=True).sites)
+        if not scan.spared(reached):
+            break
+    assert scan.spared(reached) == []
 
 
 # How the calls are found

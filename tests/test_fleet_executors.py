@@ -27,6 +27,8 @@ from remctl_toolkit.fleet import Fleet, Host, NotStartedError, check_all, run_on
 if TYPE_CHECKING:
     from remctl_toolkit.testing import Realm
 
+pytestmark = pytest.mark.once
+
 LIMIT = 20.0  # seconds after which a wait has failed
 ECHO = ["test", "echo", "hello"]
 

@@ -18,6 +18,8 @@ from stress.fuzz import corpus  # noqa: E402
 from stress.fuzz.inputs import Call, put_together, take_apart  # noqa: E402
 from stress.fuzz.replay import build, environment, replay  # noqa: E402
 
+pytestmark = pytest.mark.once
+
 MOST_INPUTS = 400
 MOST_OCTETS = 200_000
 

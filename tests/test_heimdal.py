@@ -24,6 +24,8 @@ from remctl_toolkit.testing.plugin import _is_required
 from remctl_toolkit.testing.ports import ReservedPort
 from remctl_toolkit.testing.server import SAMPLE_COMMANDS
 
+pytestmark = pytest.mark.once
+
 TESTS = Path(__file__).resolve().parent
 LIMIT = 200  # seconds for one file of tests
 PYTEST = (

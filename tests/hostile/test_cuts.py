@@ -26,6 +26,8 @@ from remctl_toolkit.testing import Command, RemctldServer
 if TYPE_CHECKING:
     from remctl_toolkit.testing import Realm
 
+pytestmark = pytest.mark.once
+
 PATIENCE = 20.0  # seconds, where something comes
 SHORT = 0.15  # seconds, where nothing does
 MOMENT = 0.01  # seconds that a delay lasts

@@ -20,6 +20,8 @@ from hostile.scripts import FIRST, script_of
 if TYPE_CHECKING:
     from remctl_toolkit.testing import Realm
 
+pytestmark = pytest.mark.once
+
 PATIENCE = 20.0  # seconds, where the server is not silent
 SHORT = 0.3  # seconds, where it is
 

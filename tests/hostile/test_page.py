@@ -8,6 +8,8 @@ from hostile import page
 from hostile.expected import CASES, UNASKED, State
 from hostile.faults import FAULTS
 
+pytestmark = pytest.mark.once
+
 
 def test_page_agrees_with_the_cases() -> None:
     assert page.written() == page.render(), "run PYTHONPATH=tests python -m hostile.page"
