@@ -61,9 +61,21 @@ class Terminal:
         """Type, as a person would."""
         os.write(self._master, text.encode())
 
-    def expect(self, pattern: str) -> re.Match[str]:
+    def interrupt(self, pattern: str) -> re.Match[str]:
+        """Press Ctrl-C until a pattern was shown.
+
+        Python looks for signals before its readline waits for a key, and misses one that comes in
+        between until the next key: a person presses again, too.
+        """
+        for _ in range(5):
+            self.type("\x03")
+            with contextlib.suppress(AssertionError):
+                return self.expect(pattern, LIMIT / 10)
+        return self.expect(pattern)
+
+    def expect(self, pattern: str, limit: float = LIMIT) -> re.Match[str]:
         """Read until a pattern was shown, and forget what was shown up to there."""
-        deadline = time.monotonic() + LIMIT
+        deadline = time.monotonic() + limit
         while not (found := re.search(pattern, self.shown)):
             assert self._read(deadline - time.monotonic()), f"no {pattern!r} in {self.shown!r}"
         self.shown = self.shown[found.end() :]
