@@ -1,5 +1,7 @@
 """asyncio: the words of ``remctl``, to await.
 
+::
+
     async with AsyncRemctl("server.example.org") as connection:
         result = await connection.run(["account", "show", "anna"])
 

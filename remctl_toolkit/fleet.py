@@ -1,5 +1,7 @@
 """One command on many hosts.
 
+::
+
     for outcome in run_on_hosts(["web1", "web2", "db1"], ["service", "restart", "nginx"]):
         print(outcome)
 

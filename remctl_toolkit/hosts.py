@@ -1,5 +1,7 @@
 """Lists of hosts as administrators write them: ranges, groups, exclusions, files, DNS.
 
+::
+
     hosts = HostList("web[1-64],db1:4444,-web3")
     hosts.add_file("hosts.txt")
     for outcome in run_on_hosts(hosts, ["uptime", "show"]):
