@@ -98,7 +98,7 @@ class _Marked:
 class Connection:
     """The way to one account of a host, for any number of threads.
 
-    The server needs one line in its remctl.conf for each account; the second makes commands faster::
+    The server needs a line in its remctl.conf for each account; a second makes commands faster::
 
         python ALL /usr/bin/python3 stdin=last user=NAME ACL
         sh     ALL /bin/sh          stdin=last user=NAME ACL
@@ -218,8 +218,8 @@ class Connection:
     def session(self) -> Generator[remctl.Remctl]:
         """Have a session for oneself: one that waits, or a new one.
 
-        All sessions lead to the same machine, whatever the host's name leads to meanwhile.  One that
-        is left by an exception, or with a command unread, is closed; the others wait for the next.
+        All sessions lead to the same machine, whatever the host's name leads to meanwhile.  One
+        left by an exception, or with a command unread, is closed; the others wait for the next.
         The session's timeout is that for connecting: a command that may be silent for longer needs
         another.
 

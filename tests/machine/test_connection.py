@@ -193,7 +193,7 @@ def is_running(pid: int) -> bool:
 @pytest.mark.parametrize("script", ["sleep 100", "trap '' TERM; while :; do sleep 0.1; done"])
 def test_a_timeout_ends_the_command_over_there(either: Connection, script: str) -> None:
     text = f"echo $$; {script} & echo $!; wait; wait"
-    with pytest.raises(CommandTimeoutError, match="longer than 0.3 s") as caught:
+    with pytest.raises(CommandTimeoutError, match=r"longer than 0\.3 s") as caught:
         either.run(["sh", "-c", f"trap '' TERM; {text}"], timeout=0.3)
     partial = caught.value.partial
     assert partial is not None
