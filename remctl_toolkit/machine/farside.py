@@ -14,8 +14,8 @@ from typing import TypeAlias
 Word: TypeAlias = "str | bytes | int | os.PathLike[str] | os.PathLike[bytes]"
 Environment: TypeAlias = "Mapping[str, Word] | Mapping[str, Word | None]"
 
-# Reads its program from standard input, and leaves there what follows.  remctld logs it each time, as
-# it stands: no value may be in it.
+# Reads its program from standard input, and leaves there what follows.  remctld logs it each time,
+# as it stands: no value may be in it.
 PYTHON_LOADER = """\
 import os,sys
 def r(n,s=b''):
@@ -26,8 +26,8 @@ def r(n,s=b''):
  return s
 exec(compile(r(int(r(8),16)),'<remctl>','exec'))"""
 
-# The same for sh: a line with the number of lines, then these.  A shell's `read` takes one octet at a
-# time from what cannot be rewound.
+# The same for sh: a line with the number of lines, then these.  A shell's `read` takes one octet
+# at a time from what cannot be rewound.
 SHELL_LOADER = """\
 read -r n;s=;while [ $n -gt 0 ];do IFS= read -r l;s="$s$l
 ";n=$((n-1));done;eval "$s\""""
