@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 import uvloop
-from support.fakeserver import FakeServer, Peer, serve
+from support.fakeserver import FakeServer, Peer, serve, stall_after_output
 from support.proxy import TO_CLIENT, Proxy, SilentServer, refused_port
 from support.subprocesses import in_child
 from support.waiting import eventually, open_descriptors, thread_count
@@ -255,13 +255,6 @@ def silent_inside_a_token(peer: Peer) -> None:
     peer.stall()
 
 
-def silent_between_tokens(peer: Peer) -> None:
-    peer.accept()
-    peer.read_command()
-    peer.send_output(b"so far")
-    peer.stall()
-
-
 async def command_and_output(connection: AsyncRemctl) -> None:
     await connection.command(ECHO)
     while True:
@@ -285,9 +278,9 @@ WAITS: dict[str, tuple[Callable[[Peer], None] | None, Callable[[AsyncRemctl], An
     "opening": (None, run_it),
     "after the command": (silent_after_command, run_it),
     "inside a token": (silent_inside_a_token, run_it),
-    "between tokens": (silent_between_tokens, run_it),
-    "output()": (silent_between_tokens, command_and_output),
-    "stream()": (silent_between_tokens, iterate),
+    "between tokens": (stall_after_output, run_it),
+    "output()": (stall_after_output, command_and_output),
+    "stream()": (stall_after_output, iterate),
     "noop()": (Peer.accept, ask),
 }
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from support.fakeserver import ClientGone, FakeServer, Peer, serve
 from support.wire import HEADER, Flag
-from support.wiretap import Wiretap
+from support.wiretap import Wiretap, flip_octet
 
 import remctl
 
@@ -152,7 +152,7 @@ def test_an_octet_that_was_changed_on_the_way_is_found(remctl_server: RemctldSer
         _, *answer = tokens(tap.to_client)
     for place in range(sum(HEADER.size + len(payload) for _, payload in answer)):
         with (
-            Wiretap("127.0.0.1", remctl_server.port, change=place) as tap,
+            Wiretap("127.0.0.1", remctl_server.port, change=flip_octet(place)) as tap,
             pytest.raises(remctl.RemctlProtocolError) as caught,
         ):
             remctl.remctl("localhost", tap.port, command=ECHO, **target)

@@ -1,7 +1,7 @@
 """A command with much output: octets a second, and the client's CPU for them.
 
 Each way of taking the output is compared with a C loop that does the same with it: looking at
-every token and forgetting it, or keeping all of it in memory until the end.
+every token and forgetting it, keeping all of it in memory until the end, or writing it to a file.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ _KEEP = f"{OURS}, run()"
 _SAVE = f"{OURS}, run() to a file"
 _C_STREAM = "C loop"
 _C_KEEP = "C loop, keeping all"
+_C_SAVE = "C loop, to a file"
 
 CONTESTANTS = {
     _STREAM: ("ours", "stream"),
@@ -24,8 +25,9 @@ CONTESTANTS = {
     _KEEP: ("ours", "keep"),
     _C_KEEP: ("c-own", "keep"),
     _SAVE: ("ours", "save"),
+    _C_SAVE: ("c-own", "save"),
 }
-_PAIRS = ((_STREAM, _C_STREAM), (_KEEP, _C_KEEP), (_SAVE, _C_STREAM))
+_PAIRS = ((_STREAM, _C_STREAM), (_KEEP, _C_KEEP), (_SAVE, _C_SAVE))
 
 
 def ask(place: Place) -> Answer:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
-import socket
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from support import wire
 from support.fakeserver import FakeServer, Peer
-from support.loopback import LoopbackServer
 from support.wire import Flag
+from support.wiretap import Wiretap, change_flags
 
 import remctl
 from hostile.faults import kerberos_error
@@ -164,60 +160,34 @@ def test_context_has_every_protection(remctl_realm: Realm, version: int) -> None
 # -- What is seen on the way ----------------------------------------------------------------------
 
 
-class Meddler(LoopbackServer):
-    """Relay token by token; `change` may give a token other flags.  `seen` holds what went by."""
-
-    def __init__(self, port: int, change: Callable[[int], int]) -> None:
-        super().__init__()
-        self.target = port
-        self.change = change
-        self.seen = b""
-
-    def handle(self, connection: socket.socket, number: int) -> None:
-        """Relay both ways until one side ends."""
-        with socket.create_connection(("127.0.0.1", self.target), LIMIT) as upstream:
-            back = threading.Thread(target=self._relay, args=(upstream, connection))
-            back.start()
-            self._relay(connection, upstream)
-            back.join(LIMIT)
-
-    def _relay(self, source: socket.socket, destination: socket.socket) -> None:
-        with contextlib.suppress(OSError), source.makefile("rb") as tokens:
-            while header := tokens.read(wire.HEADER.size):
-                flags, length = wire.HEADER.unpack(header)
-                payload = tokens.read(length)
-                self.seen += payload
-                destination.sendall(wire.pack_token(self.change(flags), payload))
-        with contextlib.suppress(OSError):
-            destination.shutdown(socket.SHUT_RDWR)
-
-
 def without_protocol_while_opening(flags: int) -> int:
     return flags & ~Flag.PROTOCOL if flags & Flag.CONTEXT else flags
 
 
 @pytest.fixture
-def downgraded(remctl_server: RemctldServer) -> Iterator[Meddler]:
+def downgraded(remctl_server: RemctldServer) -> Iterator[Wiretap]:
     """A network that makes both sides believe that the other speaks protocol 1 only."""
-    with Meddler(remctl_server.port, lambda flags: flags & ~Flag.PROTOCOL) as meddler:
-        yield meddler
+    drop = change_flags(lambda flags: flags & ~Flag.PROTOCOL)
+    with Wiretap("127.0.0.1", remctl_server.port, change=drop) as tap:
+        yield tap
 
 
-def test_network_can_force_protocol_1_which_protects_as_well(downgraded: Meddler) -> None:
+def test_network_can_force_protocol_1_which_protects_as_well(downgraded: Wiretap) -> None:
     with remctl.Remctl("localhost", downgraded.port, timeout=LIMIT) as session:
         assert SECRET in session.run(COMMAND).stdout_text()
         assert session.noop() is False
         refused = session.run(["nonsense", "x"])
     assert (refused.stdout, refused.status) == (b"Unknown command\n", 255)
-    assert SECRET.encode() not in downgraded.seen
+    assert SECRET.encode() not in downgraded.to_server + downgraded.to_client
 
 
 def test_flags_that_change_in_the_middle_are_noticed(remctl_realm: Realm) -> None:
     """A network that says protocol 1 to the client alone gets nothing out of it."""
+    drop = change_flags(without_protocol_while_opening)
     with (
         FakeServer(remctl_realm.keytab) as server,
-        Meddler(server.port, without_protocol_while_opening) as meddler,
+        Wiretap("127.0.0.1", server.port, change=drop) as tap,
     ):
         with pytest.raises(remctl.RemctlProtocolError):
-            remctl.remctl("localhost", meddler.port, command=COMMAND, timeout=2)
+            remctl.remctl("localhost", tap.port, command=COMMAND, timeout=2)
         assert server.commands == []

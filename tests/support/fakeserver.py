@@ -410,6 +410,14 @@ def in_turn(*scripts: Script) -> Script:
     return script
 
 
+def stall_after_output(peer: Peer) -> None:
+    """A script: take one command, send "so far" of its output, and no more."""
+    peer.accept()
+    peer.read_command()
+    peer.send_output(b"so far")
+    peer.stall()
+
+
 def echo(command: Command) -> Result:
     """Answer with the command's words, a space between them and a newline behind."""
     return b" ".join(command) + b"\n", b"", 0

@@ -1,29 +1,32 @@
-"""A TCP relay that remembers every octet that passed, and can change one on its way.
+"""A relay that remembers every token that passed, and can change one on its way.
 
     with Wiretap("localhost", port_of_the_server) as tap:
         ...  # connect to localhost, tap.port
         assert b"secret" not in tap.to_server
 
-`change` flips the lowest bit of one octet of what the server sends on the first connection, counted
-from 0 after its first token, whose length differs from time to time.
+`change` is given each token, header and all, and whether it goes to the client; it returns what
+goes on in its place.
 """
 
 from __future__ import annotations
 
-import select
+import contextlib
 import socket
+import threading
+from collections.abc import Callable
 
 from .loopback import LoopbackServer
-from .wire import HEADER
+from .wire import HEADER, pack_token
 
 CONNECT_LIMIT = 5.0  # seconds to reach the server in
-CHUNK = 65536
+
+Change = Callable[[bytes, bool], bytes]
 
 
 class Wiretap(LoopbackServer):
     """Relay between clients and (`host`, `port`), and listen; a context manager."""
 
-    def __init__(self, host: str, port: int, *, change: int | None = None) -> None:
+    def __init__(self, host: str, port: int, *, change: Change | None = None) -> None:
         super().__init__()
         self.target = (host, port)
         self.change = change
@@ -34,27 +37,49 @@ class Wiretap(LoopbackServer):
         """Relay one connection until either side ends."""
         with socket.create_connection(self.target, CONNECT_LIMIT) as upstream:
             upstream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            while True:
-                ready, _, _ = select.select([connection, upstream], [], [], self.timeout)
-                if connection in ready:
-                    octets = connection.recv(CHUNK)
-                    self.to_server += octets
-                    upstream.sendall(octets)
-                elif upstream in ready:
-                    octets = self._changed(upstream.recv(CHUNK))
-                    self.to_client += octets
-                    connection.sendall(octets)
-                else:
-                    raise TimeoutError("neither side has said anything")
-                if not octets:
-                    return
+            back = threading.Thread(target=self._relay, args=(upstream, connection, True))
+            back.start()
+            self._relay(connection, upstream, False)
+            back.join(self.timeout)
 
-    def _changed(self, octets: bytes) -> bytes:
-        seen = self.to_client + octets
-        if self.change is None or len(seen) < HEADER.size:
-            return octets
-        _, length = HEADER.unpack_from(seen)
-        place = HEADER.size + length + self.change - len(self.to_client)
-        if not 0 <= place < len(octets):
-            return octets
-        return octets[:place] + bytes([octets[place] ^ 1]) + octets[place + 1 :]
+    def _relay(self, source: socket.socket, destination: socket.socket, to_client: bool) -> None:
+        seen = self.to_client if to_client else self.to_server
+        with contextlib.suppress(OSError), source.makefile("rb") as octets:
+            while token := octets.read(HEADER.size):
+                if len(token) == HEADER.size:
+                    token += octets.read(HEADER.unpack(token)[1])
+                if self.change is not None:
+                    token = self.change(token, to_client)
+                seen += token
+                destination.sendall(token)
+        with contextlib.suppress(OSError):
+            destination.shutdown(socket.SHUT_RDWR)
+
+
+def flip_octet(place: int) -> Change:
+    """Flip the lowest bit of an octet that the server sends, on one connection.
+
+    It is counted from 0 after the server's first token, whose length differs from time to time.
+    """
+    passed: list[int] = []  # the lengths of the tokens before
+
+    def change(token: bytes, to_client: bool) -> bytes:
+        if not to_client:
+            return token
+        at = place - sum(passed[1:]) if passed else -1
+        passed.append(len(token))
+        if not 0 <= at < len(token):
+            return token
+        return token[:at] + bytes([token[at] ^ 1]) + token[at + 1 :]
+
+    return change
+
+
+def change_flags(change: Callable[[int], int]) -> Change:
+    """Give the tokens of both sides other flags."""
+
+    def changed(token: bytes, _: bool) -> bytes:
+        flags, _length = HEADER.unpack_from(token)
+        return pack_token(change(flags), token[HEADER.size :])
+
+    return changed

@@ -110,6 +110,24 @@ go_keep(long count)
     free(kept);
 }
 
+/* Output of that many octets, written to a file, buffered as stdio does. */
+static void
+go_save(long count)
+{
+    struct remctl_output *output;
+    FILE *file = tmpfile();
+    bool good = file != NULL;
+
+    send_zeros(count);
+    while ((output = session_read(&shared))->type == REMCTL_OUT_OUTPUT)
+        good = good
+               && fwrite(output->data, 1, output->length, file)
+                      == output->length;
+    if (!good || fflush(file) != 0 || ftell(file) != count)
+        fail("wrong output, or no file to write it to");
+    fclose(file);
+}
+
 /* That many octets on a command's standard input, made on the first call. */
 static void
 go_upload(long count)
@@ -191,6 +209,7 @@ const struct action actions[] = {
     {"noops", prepare_session, go_noops},
     {"stream", prepare_session, go_stream},
     {"keep", prepare_session, go_keep},
+    {"save", prepare_session, go_save},
     {"upload", prepare_session, go_upload},
     {"sessions", prepare_nothing, go_sessions},
     {"threads", prepare_threads, go_threads},

@@ -8,11 +8,11 @@ import select
 import signal
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.fakeserver import FakeServer, Peer, in_turn, serve
+from support.fakeserver import FakeServer, Peer, in_turn, serve, stall_after_output
 from support.farm import Farm, fleet_threads
 from support.proxy import SilentServer
 from support.subprocesses import in_child
@@ -24,28 +24,10 @@ from remctl_toolkit.fleet import Fleet, Host, NotStartedError, Outcome, run_on_h
 if TYPE_CHECKING:
     from remctl_toolkit.testing import Realm, RemctldServer
 
+pytestmark = pytest.mark.usefixtures("nothing_is_left")
+
 LIMIT = 20.0  # seconds after which a wait has failed
 ECHO = ["test", "echo", "hello"]
-
-
-@pytest.fixture
-def farm(remctl_realm: Realm) -> Iterator[Farm]:
-    with Farm(remctl_realm) as farm:
-        yield farm
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_left() -> Iterator[None]:
-    """Every test of this file ends with the fleet's threads and connections gone."""
-    yield
-    eventually(lambda: fleet_threads() == [], what="no threads of fleets")
-
-
-def stall_after_output(peer: Peer) -> None:
-    peer.accept()
-    peer.read_command()
-    peer.send_output(b"so far")
-    peer.stall()
 
 
 def serve_once(peer: Peer) -> None:

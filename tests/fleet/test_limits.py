@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.fakeserver import FakeServer, Peer
+from support.fakeserver import FakeServer, Peer, stall_after_output
 from support.farm import Farm, fleet_threads
 from support.proxy import TO_CLIENT, Proxy, SilentServer, refused_port
-from support.waiting import eventually
 
 import remctl
 from remctl_toolkit._visit import Settings, Visit, Work
@@ -20,28 +18,10 @@ from remctl_toolkit.fleet import Host, Outcome, run_on_hosts
 if TYPE_CHECKING:
     from remctl_toolkit.testing import Realm, RemctldServer
 
+pytestmark = pytest.mark.usefixtures("nothing_is_left")
+
 LIMIT = 20.0  # seconds after which a wait has failed
 ECHO = ["test", "echo", "hello"]
-
-
-@pytest.fixture
-def farm(remctl_realm: Realm) -> Iterator[Farm]:
-    with Farm(remctl_realm) as farm:
-        yield farm
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_left() -> Iterator[None]:
-    """Every test of this file ends with the fleet's threads and connections gone."""
-    yield
-    eventually(lambda: fleet_threads() == [], what="no threads of fleets")
-
-
-def stall_after_output(peer: Peer) -> None:
-    peer.accept()
-    peer.read_command()
-    peer.send_output(b"so far")
-    peer.stall()
 
 
 # -- Limits ---------------------------------------------------------------------------------------

@@ -33,12 +33,6 @@ LIMIT = 20.0  # seconds after which a wait has failed
 ECHO = ["test", "echo", "hello"]
 
 
-@pytest.fixture
-def farm(remctl_realm: Realm) -> Iterator[Farm]:
-    with Farm(remctl_realm) as farm:
-        yield farm
-
-
 class Recorder(Executor):
     """Pickles what it is handed, and does it at once."""
 
