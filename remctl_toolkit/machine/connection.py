@@ -187,7 +187,7 @@ class Connection:
     def _find_shell(self, shell: str | None) -> str | None:
         if shell is None:
             return None
-        command = (shell, "-c", SHELL_LOADER, "probe", b"1\necho `id -u`\n")
+        command = (shell, "-c", SHELL_LOADER, "probe", b"echo `id -u`\n")
         try:
             with self.session() as session:
                 uid = session.run(command).stdout

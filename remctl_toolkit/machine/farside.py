@@ -26,11 +26,10 @@ def r(n,s=b''):
  return s
 exec(compile(r(int(r(8),16)),'<remctl>','exec'))"""
 
-# The same for sh: a line with the number of lines, then these.  A shell's `read` takes one octet
-# at a time from what cannot be rewound.
-SHELL_LOADER = """\
-read -r n;s=;while [ $n -gt 0 ];do IFS= read -r l;s="$s$l
-";n=$((n-1));done;eval "$s\""""
+# The same for sh: a line, in which $remctl_n stands for the end of one.  A shell's `read` takes one
+# octet at a time from what cannot be rewound.  What is called so in the environment is lost.
+SHELL_LOADER = """remctl_n='
+';IFS= read -r remctl_s;eval "$remctl_s\""""
 
 _LABEL_LIMIT = 60
 _SHELL_NAME = re.compile(rb"[A-Za-z_][A-Za-z0-9_]*\Z")
@@ -157,19 +156,20 @@ class Command:
         # A whole environment would have to go through the arguments of env(1), where ps shows it.
         if self.env is not None or not all(map(_SHELL_NAME.match, self.extend_env)):
             return None
-        lines = [b"cd -- %b 2>/dev/null||{ echo %b >&2;exit 125;}" % (_quote(self.cwd), mark)]
+        enter = b"cd -- %b 2>/dev/null||{ echo %b >&2;exit 125;}" % (_quote(self.cwd), mark)
+        steps = [enter]
         for name, value in self.extend_env.items():
-            lines.append(
+            steps.append(
                 b"unset %b" % name if value is None else b"export %b=%b" % (name, _quote(value))
             )
         # `--` is not known to every exec, and a program may begin with a minus.
-        words = b" ".join(map(_quote, self.argv))
-        lines.append(b"exec %b" % words)
-        script = b"\n".join(lines)
+        steps.append(b"exec %b" % b" ".join(map(_quote, self.argv)))
+        script = b";".join(steps)
         if len(script) > _SHELL_SCRIPT_LIMIT or self.argv[0].startswith(b"-"):
             return None
-        return b"%d\n%b\n%b" % (script.count(b"\n") + 1, script, data)
+        return b"%b\n%b" % (script, data)
 
 
 def _quote(word: bytes) -> bytes:
-    return shlex.quote(word.decode("latin-1")).encode("latin-1")
+    quoted = shlex.quote(word.decode("latin-1")).encode("latin-1")
+    return quoted.replace(b"\n", b"'\"$remctl_n\"'")
