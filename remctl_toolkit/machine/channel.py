@@ -1,13 +1,13 @@
-"""A command on the far side whose standard input, output and error stay open all the time.
+r"""A command on the far side whose standard input, output and error stay open all the time.
 
     with Channel(connection, ["bc", "-q"]) as bc:
-        bc.write(b"6 * 7\\n")
-        bc.read()  # b"42\\n"
+        bc.write(b"6 * 7\n")
+        bc.read()  # b"42\n"
 
-remctl has no such thing: a command gets its input at once, and that is all.  So a channel is a
+remctl has no such thing: a command gets its input at once, and that is all.  So a channel is one
 command that stays, the *keeper* (`_farside/keeper.py`), and one more for each piece of input, which
-writes it into a FIFO over there.  Output comes as it is produced.  Both sides send a sign of life:
-whichever side, or whatever is between, goes away, the other notices and cleans up.
+writes that into a FIFO over there.  Output comes as it is produced.  Both sides send a sign of
+life: whichever side, or whatever is between, goes away, the other notices and cleans up.
 """
 
 from __future__ import annotations
@@ -21,34 +21,30 @@ from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any, Literal, Self
 
-import remctl
-
 from ._channel.errors import ChannelError
-from ._channel.feeding import tell
 from ._channel.inbox import Inbox
 from ._channel.keeping import Keeper
 from ._channel.outbox import Outbox
+from ._channel.process import DEVNULL, PIPE, STDOUT, ChannelProcess
 from ._channel.pulse import pulse_of
-from ._channel.request import GRACE, check_beat, describe
+from ._channel.request import check_beat, describe
 from .connection import Connection
 from .errors import ClosedError
 from .farside import Environment, Word
 
-__all__ = ["Channel", "ChannelError"]
-
-_PROMPT = 0.2  # seconds in which a keeper ends after its command, and whatever holds its output
+__all__ = ["DEVNULL", "PIPE", "STDOUT", "Channel", "ChannelError", "ChannelProcess"]
 
 
 class Channel:
     """A command of the far side, and a stream each way.
 
     One thread may write while another reads; several that write (or read the same stream) take
-    turns, in no order.  `close()` from another thread ends what waits.  In a forked child it is of no use,
-    and says so.
+    turns, in no order.  `close()` from another thread ends what waits.  A forked child cannot use
+    it, and is told so.
 
     The command is the leader of a session and a group of processes of its own, and its standard
-    streams are pipes.  When it is asked to end (`close()`, or the client is gone), all of that group
-    is; what it has left running when it ended by itself goes on, as it does after a login.
+    streams are pipes.  When it is asked to end (`close()`, or the client is gone), so is all of
+    that group; what it has left running when it ended by itself goes on, as after a login.
 
     Args:
         connection: the way there.
@@ -100,7 +96,6 @@ class Channel:
         self._pid = os.getpid()
         self._closed = False
         self._closing = threading.Lock()
-        self._patience = patience
         self._stdout, self._stderr = Inbox(connection), Inbox(connection)
         more: dict[str, Any] = {"merge": stderr is not None, "beat": beat, "patience": patience}
         self._keeper = Keeper(connection, {**command, **more}, self._stdout, self._stderr)
@@ -238,8 +233,7 @@ class Channel:
         self._check()
         assert self._keeper is not None
         if self.poll() is None:
-            words = b"k %d" % number
-            tell(self.connection, [self._keeper.folder], words, self._patience)
+            self._keeper.say(b"k %d" % number)
 
     def terminate(self) -> None:
         """Ask the command to end: SIGTERM."""
@@ -270,23 +264,12 @@ class Channel:
             if self._closed:
                 return
             self._closed = True
-            for inbox in (self._stdout, self._stderr):
-                inbox.discard()
             try:
-                self._end(keeper)
+                keeper.end()
             finally:
                 keeper.abandon()
                 self._outbox.stop()
                 self._pulse.leave(keeper)
-
-    def _end(self, keeper: Keeper) -> None:
-        if keeper.ended or (keeper.returncode is not None and keeper.wait_ended(_PROMPT)):
-            return
-        try:
-            tell(self.connection, [keeper.folder], b"q", self._patience)
-        except remctl.RemctlError:
-            return  # It is lost, and notices that, too.
-        keeper.wait_ended(GRACE + self._patience)
 
     def _check(self) -> None:
         if self._pid != os.getpid():

@@ -63,7 +63,14 @@ def tell(connection: Connection, folders: Iterable[bytes], words: bytes, timeout
     if connection.shell is None:
         program = f"{source('feeder')}\ntell({list(folders)!r}, {words!r})\n"
         payload = python_payload(program)
-        command = (connection.python, "-IS", "-c", PYTHON_LOADER, "control", payload)
+        command: tuple[str | bytes, ...] = (
+            connection.python,
+            "-IS",
+            "-c",
+            PYTHON_LOADER,
+            "control",
+            payload,
+        )
     else:
         listed = b" ".join(map(_quoted, folders))
         text = b'for d in %b;do echo %b 1<>"$d/control";done 2>/dev/null' % (listed, words)

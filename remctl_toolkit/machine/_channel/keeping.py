@@ -5,6 +5,7 @@ from __future__ import annotations
 import marshal
 import threading
 import weakref
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import remctl
@@ -13,11 +14,14 @@ from ..connection import Connection
 from ..errors import MachineError, WorkingFolderError
 from ..farside import PYTHON_LOADER, python_payload, source
 from .errors import lost
+from .feeding import tell
 from .frames import Frames
+from .request import GRACE
 
 # Compiling the keeper takes as long as starting Python: the far side tells what came of it.
 _compiled: weakref.WeakKeyDictionary[Connection, bytes] = weakref.WeakKeyDictionary()
 
+_PROMPT = 0.2  # seconds in which a keeper ends after its command, and whatever holds its output
 _COMPLAINT = 4096  # octets of the keeper's own last words
 
 
@@ -59,9 +63,20 @@ class Keeper:
     """
 
     def __init__(
-        self, connection: Connection, spec: dict[str, Any], stdout: Target, stderr: Target
+        self,
+        connection: Connection,
+        spec: dict[str, Any],
+        stdout: Target,
+        stderr: Target,
+        on_end: Callable[[], object] = lambda: None,
     ) -> None:
         """Start a command; return when it was started.
+
+        Args:
+            connection: the way there.
+            spec: what to start, see `describe()`.
+            stdout, stderr: where its output goes.
+            on_end: called when the command ended, and when the keeper has.
 
         Raises:
             WorkingFolderError: the folder cannot be entered; nothing was started.
@@ -72,6 +87,10 @@ class Keeper:
         self.folder = b""
         self.pid = 0
         self.returncode: int | None = None
+        self._patience: float = spec["patience"]
+        self._on_end = on_end
+        self._done = False
+        self._callbacks: list[Callable[[Keeper], object]] = []
         self._targets = {b"O": stdout, b"E": stderr}
         self._complaint = _Complaint()
         self._changed = threading.Condition()
@@ -110,6 +129,12 @@ class Keeper:
             self._changed.notify_all()
         for target in self._targets.values():
             target.finish(failure)
+        self._on_end()
+        with self._changed:
+            self._done = True
+            callbacks = self._callbacks
+        for callback in callbacks:
+            callback(self)
 
     def _run(self, spec: dict[str, Any]) -> BaseException | None:
         """Run the keeper to its end; return what is wrong with that end."""
@@ -120,8 +145,8 @@ class Keeper:
                 b"F": self._take_refusal,
                 b"C": self._take_compiled,
                 b"B": lambda pieces: None,
-                b"O": self._targets[b"O"].put,
-                b"E": self._targets[b"E"].put,
+                b"O": lambda pieces: self._put(b"O", pieces),
+                b"E": lambda pieces: self._put(b"E", pieces),
                 b"o": lambda pieces: self._targets[b"O"].finish(None),
                 b"e": lambda pieces: self._targets[b"E"].finish(None),
                 b"X": self._take_status,
@@ -143,6 +168,12 @@ class Keeper:
             text = str(self._complaint) or f"status {result.status}"
             return remctl.RemctlError(f"what kept the command there has ended: {text}")
         return None
+
+    def _put(self, kind: bytes, pieces: list[bytes]) -> None:
+        try:
+            self._targets[kind].put(pieces)
+        except BrokenPipeError:  # As when the far side writes to a pipe that nobody reads.
+            self.say(b"c " + kind)
 
     def _take_hello(self, pieces: list[bytes]) -> None:
         folder, pid, _ = b"".join(pieces).rsplit(b"\n", 2)
@@ -166,8 +197,17 @@ class Keeper:
         with self._changed:
             self.returncode = int(b"".join(pieces))
             self._changed.notify_all()
+        self._on_end()
 
     # In any other.
+
+    def say(self, words: bytes) -> None:
+        """Have the keeper do something; nothing if it has ended.
+
+        Raises:
+            ClosedError, RemctlError: see `tell()`.
+        """
+        tell(self.connection, [self.folder], words, self._patience)
 
     def _cannot_start(self) -> BaseException:
         if self._refusal is not None:
@@ -186,6 +226,14 @@ class Keeper:
     def failure(self) -> BaseException | None:
         """What the channel was lost by; None if it is there, or the command has ended."""
         return self._failure
+
+    def when_done(self, callback: Callable[[Keeper], object]) -> None:
+        """Have a function called when the keeper has ended; at once if it has."""
+        with self._changed:
+            if not self._done:
+                self._callbacks.append(callback)
+                return
+        callback(self)
 
     def wait(self, timeout: float | None) -> int:
         """Wait for the command's end.
@@ -206,6 +254,21 @@ class Keeper:
         """Wait for the keeper's own end; False if it did not come in that time (seconds)."""
         with self._changed:
             return self._changed.wait_for(lambda: self._ended, timeout)
+
+    def end(self) -> None:
+        """End the command if it still runs, and what it started, and wait for the keeper's end.
+
+        Its output is to be discarded, or read meanwhile.
+        """
+        for target in self._targets.values():
+            target.discard()
+        if self.ended or (self.returncode is not None and self.wait_ended(_PROMPT)):
+            return
+        try:
+            self.say(b"q")
+        except remctl.RemctlError:
+            return  # It is lost, and will notice that, too.
+        self.wait_ended(GRACE + self._patience)
 
     def fail(self, error: BaseException) -> None:
         """The channel is lost: another part of it has found out."""

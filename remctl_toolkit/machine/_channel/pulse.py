@@ -54,6 +54,7 @@ class Pulse:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._beat, name="remctl-pulse", daemon=True)
                 self._thread.start()
+        keeper.when_done(self.leave)
 
     def leave(self, keeper: Keeper) -> None:
         """Beat for it no more."""

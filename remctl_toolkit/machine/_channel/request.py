@@ -45,6 +45,7 @@ def describe(
         "label": shown if label is None else check_label(label),
         "merge": False,
         "stdin": True,
+        "nulls": [],
         "grace": GRACE,
         "pipe": _PIPE,
     }

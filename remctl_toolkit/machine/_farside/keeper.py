@@ -4,10 +4,11 @@
 #   H  hello: folder, pid of the command, our own pid    O, E  standard output, error
 #   F  the command cannot be started: why                o, e  its end
 #   X  the exit status; -N for signal N                  B     a beat: nothing else was to be said
-#   D  its folder cannot be entered: why                 C     this text, compiled: for the next time
+#   D  its folder cannot be entered: why                 C     this text compiled, for the next time
 # Upwards come commands of other sessions, which write to two FIFOs in a folder of our own: `data`
 # is the command's standard input, `control` takes lines:
 #   b  a beat    e  the end of standard input    k N  signal N for the command    q  end it all
+#   c O, c E  nobody reads that stream any more
 
 import _signal  # The C part alone: signal itself takes as long to import as Python to start.
 import fcntl
@@ -114,6 +115,9 @@ class Command:
         ours, theirs = [], []
         self.streams = {}
         for kind in (b"O",) if spec["merge"] else (b"O", b"E"):
+            if kind in spec["nulls"]:
+                theirs.append(os.open("/dev/null", os.O_WRONLY))
+                continue
             reader, writer = os.pipe()
             enlarge(reader, spec["pipe"])
             self.streams[reader] = kind
@@ -275,11 +279,13 @@ class Keeper:
         if data:
             self.send(kind, data)
         else:
-            self.idle.unregister(fd)
-            del self.streams[fd]
-            os.close(fd)
-            self.send(kind.lower())
+            self.end_stream(fd)
         return len(data)
+
+    def end_stream(self, fd):
+        self.idle.unregister(fd)
+        os.close(fd)
+        self.send(self.streams.pop(fd).lower())
 
     def tell_status(self):
         """All that the command itself wrote goes before its status."""
@@ -307,6 +313,9 @@ class Keeper:
                 self.command.end_input()
             elif word == b"k":
                 self.command.signal(int(line[1:]))
+            elif word == b"c":
+                for fd in [fd for fd, kind in self.streams.items() if kind == line[2:]]:
+                    self.end_stream(fd)
             elif word == b"q" and self.ending is None:
                 self.ending = True
                 if self.command.status is None:
