@@ -1,0 +1,131 @@
+"""File descriptors 0, 1 and 2, on their way to a command of the far side and back."""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from queue import SimpleQueue
+
+    from remctl_toolkit.machine.channel import Channel
+
+__all__ = ["Over", "Pumps", "StreamError", "open_missing_descriptors"]
+
+_PIECE = 1 << 18  # octets
+
+
+class Over:
+    """The command has ended, and all of its output is written: its status, -N for signal N."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+
+
+class StreamError(Exception):
+    """Our input cannot be read, or our output not be written."""
+
+
+def open_missing_descriptors() -> None:
+    """Let 0, 1 and 2 lead nowhere where they were closed: a session would get such a number."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(fd, True)
+    os.close(fd)
+
+
+class Pumps:
+    """Threads that pass on what there is to read, until the command ends.
+
+    What happens goes into a queue: an `Over`, or the exception that ended it.
+
+    Args:
+        channel: the command.
+        events: where to tell.
+        input: whether the command gets our standard input; otherwise it has an empty one.
+    """
+
+    def __init__(self, channel: Channel, events: SimpleQueue[Any], *, input: bool) -> None:
+        self._channel = channel
+        self._events = events
+        self._over, self._wake = os.pipe()
+        targets: list[Callable[[], None]] = [self._errors, self._output]
+        if input:
+            targets.append(self._input)
+        else:
+            channel.close_write()
+        self._threads = [threading.Thread(target=target, daemon=True) for target in targets]
+        for thread in self._threads:
+            thread.start()
+
+    def close(self) -> None:
+        """Let the threads end; the channel has to be closed."""
+        os.close(self._wake)
+        # Those that write may wait for somebody to read what was written.
+        for thread in self._threads[2:]:
+            thread.join()
+        os.close(self._over)
+
+    def _input(self) -> None:
+        try:
+            while octets := self._read_input():
+                self._channel.write(octets)
+            self._channel.close_write()
+        except BrokenPipeError:
+            pass  # The command wants no more of it, which is its business.
+        except Exception as error:
+            self._events.put(error)
+
+    def _read_input(self) -> bytes:
+        """Return b"" at the end, and when the command has ended."""
+        poll = select.poll()
+        poll.register(0, select.POLLIN)
+        poll.register(self._over, select.POLLIN)
+        while True:
+            if any(fd == self._over for fd, _ in poll.poll()):
+                return b""
+            try:
+                return os.read(0, _PIECE)
+            except BlockingIOError:
+                pass  # Somebody else has read it.
+            except OSError as error:
+                raise StreamError(f"cannot read standard input: {error.strerror}") from None
+
+    def _errors(self) -> None:
+        try:
+            while octets := self._channel.read_stderr(_PIECE):
+                _write(2, octets, "error")
+        except Exception as error:
+            self._events.put(error)
+
+    def _output(self) -> None:
+        try:
+            while octets := self._channel.read(_PIECE):
+                _write(1, octets, "output")
+            self._threads[0].join()
+            self._events.put(Over(self._channel.wait()))
+        except Exception as error:
+            self._events.put(error)
+
+
+def _write(fd: int, octets: bytes, name: str) -> None:
+    """Write all of it, also where the descriptor does not block: rsync, for one, sets that.
+
+    Raises:
+        BrokenPipeError: nobody reads it any more.
+        StreamError: it cannot be written.
+    """
+    rest = memoryview(octets)
+    while rest:
+        try:
+            rest = rest[os.write(fd, rest) :]
+        except BlockingIOError:
+            poll = select.poll()
+            poll.register(fd, select.POLLOUT)
+            poll.poll()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise StreamError(f"cannot write standard {name}: {error.strerror}") from None
