@@ -8,19 +8,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 from remctl_toolkit.machine import Connection
-from remctl_toolkit.testing import Command, RemctldServer
+from remctl_toolkit.testing import RemctldServer, machine_commands
 
 if TYPE_CHECKING:
     from remctl_toolkit.testing import Realm
-
-PYTHON = Command("python", program="/usr/bin/python3", stdin="last")
-SHELL = Command("sh", program="/bin/sh", stdin="last")
 
 
 @pytest.fixture(scope="module")
 def server(remctl_realm: Realm) -> Iterator[RemctldServer]:
     """A server with the line for Python and the one for sh."""
-    with RemctldServer(remctl_realm, (PYTHON, SHELL)) as server:
+    with RemctldServer(remctl_realm, machine_commands()) as server:
         yield server
 
 
