@@ -17,7 +17,7 @@ import pytest
 from support.waiting import eventually
 
 import remctl
-from remctl_toolkit.machine import ClosedError, CommandTimeoutError, Connection
+from remctl_toolkit.machine import ClosedError, CommandTimeoutError, Connection, process
 from remctl_toolkit.machine.process import CommandFailedError, Target, check, run
 from remctl_toolkit.testing import Command, RemctldServer
 
