@@ -7,7 +7,7 @@ import queue
 import re
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -106,8 +106,10 @@ def _wait(channel: Channel, events: queue.SimpleQueue[Event]) -> int:
         raise number
     # The command may have something to say about it, or to tidy up.
     channel.send_signal(number)
-    with suppress(TimeoutError):  # Closing the channel ends it.
+    try:
         channel.wait(_GRACE)
+    except TimeoutError:
+        channel.kill()
     raise StoppedError(number)
 
 
@@ -120,6 +122,8 @@ def _argv(connection: Connection, request: Request) -> list[str]:
             known = ", ".join(_SUBSYSTEMS)
             raise UsageError(f"there is no subsystem {name!r}: there is {known}")
         return ["/bin/sh", "-c", _SUBSYSTEMS[name]]
+    if request.exact:
+        return request.command
     if request.command:
         return ["/bin/sh", "-c", " ".join(request.command)]
     shell = [connection.far.shell, "-l"]

@@ -211,6 +211,12 @@ OPTIONS = (
     Option(("-b",), "ADDRESS", "connect from this address", _KEYWORDS["bindaddress"]),
     Option(("-n",), None, "no standard input: the command has an empty one", _always("no_input")),
     Option(
+        ("--exact",),
+        None,
+        "run the command's words as they are: no shell takes spaces and quotes for its own",
+        _always("exact"),
+    ),
+    Option(
         ("-s",),
         None,
         "the command is the name of a subsystem; the one there is is sftp",
@@ -306,6 +312,8 @@ def _check(request: Request) -> None:
         request.command = [request.remote_command]
     if request.subsystem and len(request.command) != 1:
         raise UsageError("-s goes with the name of a subsystem")
+    if request.exact and (request.subsystem or not request.command):
+        raise UsageError("--exact goes with a command")
     if request.no_command and (request.command or request.subsystem):
         raise UsageError("-N goes without a command")
 

@@ -24,6 +24,7 @@ class Request:
         page: "help", "version" or "configuration": print that, and do nothing else; "bash", "zsh"
             and "tcsh" are what completes the options in that shell.
         command: the words to run; empty means the account's shell.
+        exact: whether they are the words of a program, not of a shell.
         terminal: whether a terminal was asked for.
         changes: what to set in the command's environment.
         local, remote: (bind address, port, host, port) of each tunnel.
@@ -42,6 +43,7 @@ class Request:
         self.source_ip: str | None = None
         self.command: list[str] = []
         self.remote_command: str | None = None
+        self.exact = False
         self.subsystem = False
         self.no_command = False
         self.no_input = False
