@@ -129,7 +129,7 @@ class Tail:
 class Bounded:
     """A file for what is to be kept in memory: it takes no more than it should."""
 
-    def __init__(self, connection: Connection, limit: int = _LONGEST_ANSWER) -> None:
+    def __init__(self, connection: Connection, limit: int | None = _LONGEST_ANSWER) -> None:
         self._connection = connection
         self._limit = limit
         self._pieces: list[bytes] = []
@@ -142,7 +142,7 @@ class Bounded:
             TransferError: there is too much.
         """
         self._size += len(octets)
-        if self._size > self._limit:
+        if self._limit is not None and self._size > self._limit:
             raise malformed(self._connection, "it sends more than was asked for")
         self._pieces.append(octets)
         return len(octets)
@@ -171,10 +171,19 @@ def ask(
     result = connection.python_run(
         program, payload, label=label, timeout=timeout, stdout=answer, stderr=errors
     )
+    return reply_of(connection, answer.octets(), errors.reason(result.status))
+
+
+def reply_of(connection: Connection, answer: bytes, instead: str) -> dict[str, Any]:
+    """Return what a program answered; `instead` is why it did not.
+
+    Raises:
+        OSError, TransferError: see `ask()`.
+    """
     try:
-        reply = ast.literal_eval(answer.octets().decode("ascii"))
+        reply = ast.literal_eval(answer.decode("ascii"))
     except (MemoryError, RecursionError, SyntaxError, ValueError):
-        raise malformed(connection, errors.reason(result.status)) from None
+        raise malformed(connection, instead) from None
     if not isinstance(reply, dict):
         raise malformed(connection, "its answer is none")
     if "malformed" in reply:

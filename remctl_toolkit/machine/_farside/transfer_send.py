@@ -24,7 +24,8 @@ from zlib import crc32
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable
+    from typing import Any
 
 PIECE = 1 << 18
 DEEPEST = 256  # Each level takes a descriptor on both sides.
@@ -77,7 +78,7 @@ class Sender:
         self.folders = folders
         self.where = ""
 
-    def frames(self, top: str) -> Generator[tuple[bytes, bytes]]:
+    def frames(self, top: str) -> Any:
         status = os.stat(top)
         if not stat.S_ISDIR(status.st_mode):
             return self.file(top, None, top)
