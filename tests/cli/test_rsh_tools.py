@@ -194,7 +194,7 @@ def test_plumbum_takes_it_for_ssh(rsh: Bridge, tree: Path) -> None:
         assert {path.name for path in folder.iterdir()} == {*ODD_NAMES, "deep"} - {LINES}
         machine.upload(tree / "large", str(tree / "copy"))
         assert (tree / "copy").read_bytes() == (tree / "large").read_bytes()
-        assert (folder / "a b").read() == "a b"
+        assert (folder / "a b").read() == b"a b"
         (folder / "written").write("text")
         assert (tree / "folder" / "written").read_text() == "text"
 
