@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import os
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
 
 class _Waiting(NamedTuple):
-    since: float
-    seconds: float
+    date: float
+    number: int  # for two of the same date: functions cannot be compared
     start: Callable[[], None]
 
 
@@ -30,21 +31,23 @@ class Starter:
     def _forget(self) -> None:
         self._pid = os.getpid()
         self._changed = threading.Condition()
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: list[_Waiting] = []
+        self._numbers = itertools.count()
         self._thread: threading.Thread | None = None
 
     def add(self, start: Callable[[], None], seconds: float) -> None:
-        """Call `start` after so many seconds, and after all that was added before."""
+        """Call `start` after so many seconds."""
         if self._pid != os.getpid():
             self._forget()  # The thread is the parent's.
         with self._changed:
-            self._waiting.append(_Waiting(time.monotonic(), seconds, start))
+            new = _Waiting(time.monotonic() + seconds, next(self._numbers), start)
+            heapq.heappush(self._waiting, new)
             if self._thread is None:
                 self._thread = threading.Thread(
                     target=self._run, name="remctl-starter", daemon=True
                 )
                 self._thread.start()
-            elif len(self._waiting) == 1:
+            elif self._waiting[0] is new:
                 self._changed.notify()
 
     def _run(self) -> None:
@@ -59,10 +62,9 @@ class Starter:
                 if not self._waiting:
                     self._changed.wait()
                     continue
-                first = self._waiting[0]
-                left = first.since + first.seconds - time.monotonic()
+                left = self._waiting[0].date - time.monotonic()
                 if left <= 0:
-                    return self._waiting.popleft().start
+                    return heapq.heappop(self._waiting).start
                 self._changed.wait(left)
 
 

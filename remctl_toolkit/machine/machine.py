@@ -291,14 +291,13 @@ class Machine(BaseRemoteMachine):  # type: ignore[misc]
             "stderr": None if stderr is None else os.fsencode(str(stderr)),
             "append": append,
         }
-        program = (
-            f"{source('execute')}\nspec = {detached.spec(b'', **more)}\n{source('_plumbum_detach')}"
-        )
+        program = "\n".join(map(source, ("execute", "_plumbum_detach")))
+        program += f"\ndetach({detached.spec(b'', **more)}, execute)\n"
         result = self.connection.python_run(program, label=detached.label)
         errors = os.fsdecode(result.stderr or b"")
         if result.status != 0:
             raise ProcessExecutionError(words.argv, result.status, "", errors, host=self.host)
-        return Popen.ended(self.connection, detached, int(result.stdout or b"0"))
+        return Popen.ended(self.connection, detached, int(result.stdout or b""))
 
     def session(self, isatty: bool = False, *, new_session: bool = False) -> ShellSession:
         """Open a shell session: one /bin/sh for many commands, which keeps its state.

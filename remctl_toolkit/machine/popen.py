@@ -34,7 +34,7 @@ from .connection import Connection
 from .farside import Command
 
 if TYPE_CHECKING:
-    from ._channel.process import ChannelProcess
+    from .channel import ChannelProcess
 
 GRACE = 0.01
 """Seconds for which a command waits for what comes next."""
@@ -86,6 +86,7 @@ class Popen(PopenAddons):  # type: ignore[misc]
         self._ended = threading.Event()
         self._failure: BaseException | None = None
         self._detached: int | None = None
+        self._signalled = False
         self._oneshot: OneShot | None = None
         self._channel: ChannelProcess | None = None
         self._merged = stderr == STDOUT
@@ -217,7 +218,7 @@ class Popen(PopenAddons):  # type: ignore[misc]
             self._finish(returncode)
 
     def _start_channel(self) -> None:
-        from ._channel.process import ChannelProcess  # Not every command needs one.
+        from .channel import ChannelProcess  # Not every command needs one.
 
         command = self._command
         channel = self._channel = ChannelProcess(
@@ -396,9 +397,13 @@ class Popen(PopenAddons):  # type: ignore[misc]
         """
         self._start()
         if _on_plumbums_clock():
-            # plumbum's thread sets this itself, but after the signal: the command's end could be
-            # noticed before.
+            # plumbum sets this itself, but after the signal: the command's end could be noticed
+            # before.  And of a pipeline it ends the last command alone.
             self._timed_out = True
+            source = getattr(self, "srcproc", None)
+            if source is not None and source.poll() is None:
+                source.send_signal(sig)
+        self._signalled = True
         try:
             if self._channel is not None:
                 self._channel.send_signal(sig)
@@ -433,6 +438,10 @@ class Popen(PopenAddons):  # type: ignore[misc]
     def __del__(self) -> None:
         for file in getattr(self, "_files", {}).values():
             file.close()
+        # As a shell session ends: by a signal, and without waiting for what comes of it.  A channel
+        # whose command nobody has asked to end complains about that.
+        if getattr(self, "_signalled", False) and self._channel is not None:
+            self._channel.close()
 
     # What plumbum asks for.
 
