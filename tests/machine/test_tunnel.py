@@ -8,6 +8,7 @@ import errno
 import hashlib
 import http.server
 import os
+import queue
 import re
 import signal
 import socket
@@ -237,16 +238,16 @@ def test_each_direction_ends_by_itself(connection: Connection) -> None:
     def talk(sock: socket.socket) -> None:
         sock.sendall(b"first")
         sock.shutdown(socket.SHUT_WR)
-        heard.set_result(read_all(sock))
+        heard.put(read_all(sock))
 
+    heard: queue.Queue[bytes] = queue.Queue()
     with serving(talk) as port, Tunnel(connection, 0, port) as tunnel:
         for sock in (connect(tunnel.lport), connect_sock(connection, port)):
-            heard: concurrent.futures.Future[bytes] = concurrent.futures.Future()
             with sock:
                 assert read_all(sock) == b"first"
                 sock.sendall(b"x" * 3 * MEBIBYTE)
                 sock.shutdown(socket.SHUT_WR)
-                assert heard.result(20) == b"x" * 3 * MEBIBYTE
+                assert heard.get(timeout=20) == b"x" * 3 * MEBIBYTE
 
 
 def test_an_answer_after_the_end_of_the_question(connection: Connection) -> None:
