@@ -10,7 +10,7 @@ import functools
 import inspect
 import linecache
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import CodeType, FunctionType
 from typing import Any, NamedTuple
 
@@ -110,28 +110,31 @@ def function_piece(code: CodeType, filename: str) -> Piece | None:
     return None
 
 
-def class_piece(cls: type) -> Piece | None:
-    """Return the source of a class; None if it is not to be had."""
-    for filename in _files_of(cls):
+def class_piece(cls: type, filenames: Iterable[str]) -> Piece | None:
+    """Return the source of a class, which is in one of these files; None if it is not to be had."""
+    first_line = vars(cls).get("__firstlineno__")  # Python 3.13 knows it.
+    for filename in dict.fromkeys([*_files_of_methods(cls), *filenames]):
         tree, lines = _parsed(filename)
-        if tree is None:
-            continue
         # The last of that name is the one that stands.
-        for node in reversed(list(ast.walk(tree))):
-            if isinstance(node, ast.ClassDef) and node.name == cls.__name__ and not node.col_offset:
+        for node in reversed(tree.body if tree is not None else []):
+            if not isinstance(node, ast.ClassDef) or node.name != cls.__name__:
+                continue
+            if first_line in (None, node.lineno, _first_line(node)):
                 return Piece("class", _block(node, lines), filename)
     return None
 
 
-def _files_of(cls: type) -> Iterator[str]:
+def methods_of(cls: type) -> Iterator[FunctionType]:
+    """Return the functions that were written in a class."""
     for value in vars(cls).values():
         function = inspect.unwrap(getattr(value, "__func__", value)) if callable(value) else value
         if isinstance(function, FunctionType) and function.__module__ == cls.__module__:
             if function.__qualname__ == f"{cls.__qualname__}.{function.__name__}":
-                yield function.__code__.co_filename
-    file = getattr(sys.modules.get(cls.__module__), "__file__", None)
-    if file is not None:
-        yield file
+                yield function
+
+
+def _files_of_methods(cls: type) -> list[str]:
+    return [function.__code__.co_filename for function in methods_of(cls)]
 
 
 def _parsed(filename: str) -> tuple[ast.Module | None, list[str]]:
@@ -189,22 +192,27 @@ def _lambda_piece(
 # -- Finding things by their names ----------------------------------------------------------------
 
 
-def named(thing: Any, module: str | None = None) -> Any:
-    """Return what the name of a function or a class stands for in its module; None if nothing."""
-    found = sys.modules.get(module or getattr(thing, "__module__", None) or "")
-    for part in getattr(thing, "__qualname__", "<nothing>").split("."):
+def walk(space: Mapping[str, Any], qualname: str) -> Any:
+    """Return what a qualified name stands for among the names of a module; None if nothing."""
+    first, *rest = qualname.split(".")
+    found = space.get(first)
+    for part in rest:
         found = getattr(found, part, None)
     return found
 
 
+def named(thing: Any) -> Any:
+    """Return what the name of a function or a class stands for in its module; None if nothing."""
+    module = sys.modules.get(thing.__module__)
+    return None if module is None else walk(vars(module), getattr(thing, "__qualname__", ""))
+
+
 def member(space: Mapping[str, Any], function: FunctionType) -> tuple[type, str] | None:
     """Return the class of that module that has the function as a plain member, and its name."""
-    *path, name = function.__qualname__.split(".")
-    found: Any = space.get(path[0]) if path else None
-    for part in path[1:]:
-        found = getattr(found, part, None)
-    if isinstance(found, type) and inspect.getattr_static(found, name, None) is not None:
-        return (found, name) if getattr(found, name) is function else None
+    outer, _, name = function.__qualname__.rpartition(".")
+    owner = walk(space, outer)
+    if isinstance(owner, type) and getattr(owner, name, None) is function:
+        return owner, name
     return None
 
 

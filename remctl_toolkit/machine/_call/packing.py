@@ -26,9 +26,11 @@ from .functions import (
     function_piece,
     futures_of,
     member,
+    methods_of,
     named,
     shown,
     used_names,
+    walk,
 )
 
 PROTOCOL = 5  # Python 3.8 reads it.
@@ -94,6 +96,7 @@ class _Batch:
         self._making: set[int] = set()
         self._classes: set[int] = set()  # those whose names are being sent
         self._later: list[tuple[dict[str, Any], Names, str, bool]] = []
+        self._spaces: list[dict[str, Any]] = []
         self._eager = 0
 
     def dump(self, value: Any, what: str, own: Any = None) -> bytes:
@@ -122,6 +125,7 @@ class _Batch:
 
     def _send_names(self, space: dict[str, Any], names: Names, user: str) -> None:
         module = space.get("__name__", "?")
+        self._spaces.append(space)
         for name, chains in names.items():
             if name not in space or (module, name) in self._seen or name.startswith("__"):
                 continue
@@ -184,16 +188,12 @@ class _Batch:
         outer, _, name = cls.__qualname__.rpartition(".")
         if "<locals>" in outer:
             raise _CannotSendError(f"{shown(cls)} is a class made inside a function: make it outside")
-        module = sys.modules.get(cls.__module__)
-        if outer:
-            holder: Any = module
-            for part in outer.split("."):
-                holder = getattr(holder, part, None)
-            return ("attribute", holder, name)
-        piece = class_piece(cls)
+        space, filenames = self._place_of(cls)
+        if outer and walk(space, cls.__qualname__) is cls:
+            return ("attribute", walk(space, outer), name)
+        piece = class_piece(cls, filenames)
         if piece is None:
             raise _CannotSendError(f"no source of {shown(cls)} is to be had: put it in a file")
-        space = _space_of(cls)
         early, late = class_names(piece)
         early.pop(cls.__name__, None)
         key = self._define({**_static(piece), **_names_of(cls), "futures": ()})
@@ -206,6 +206,19 @@ class _Batch:
         self._classes.discard(id(cls))
         self._later.append((space, late, shown(cls), False))
         return ("definition", key)
+
+    def _place_of(self, cls: type) -> tuple[dict[str, Any], list[str]]:
+        """Return the names of the class's module, and the files that it may be in."""
+        # The module of that name need not be the one: the names of a notebook, or of a doctest,
+        # stand elsewhere.
+        module = sys.modules.get(cls.__module__)
+        spaces = [method.__globals__ for method in methods_of(cls)]
+        spaces += [space for space in self._spaces if walk(space, cls.__qualname__) is cls]
+        space = spaces[0] if spaces else {} if module is None else vars(module)
+        functions = [value for value in space.values() if isinstance(value, FunctionType)]
+        files = [f.__code__.co_filename for f in functions if f.__globals__ is space]
+        file = space.get("__file__")
+        return space, [*files, file] if isinstance(file, str) else files
 
     def _define_function(self, function: FunctionType) -> str:
         code, space = function.__code__, function.__globals__
@@ -297,14 +310,6 @@ def _names_of(thing: Any) -> dict[str, Any]:
         "module": thing.__module__,
         "doc": thing.__doc__ if isinstance(thing.__doc__, str) else None,
     }
-
-
-def _space_of(cls: type) -> dict[str, Any]:
-    # The module of that name need not be the one: a notebook's or a doctest's names stand elsewhere.
-    for value in vars(cls).values():
-        if isinstance(value, FunctionType) and value.__globals__.get(cls.__name__) is cls:
-            return value.__globals__
-    return vars(sys.modules[cls.__module__]) if cls.__module__ in sys.modules else {}
 
 
 def _closed_over(function: FunctionType) -> dict[str, Any]:

@@ -15,7 +15,7 @@ try:
 except ImportError:
     from queue import Empty, SimpleQueue
 
-FILE = "<remctl agent>"  # what this is called in tracebacks
+HIDDEN = ("<remctl agent>", "<frozen importlib._bootstrap>")  # in tracebacks
 HEAD = struct.Struct(">cII")
 GRANT = struct.Struct(">II")
 STOP = _signal.SIGRTMAX  # interrupts what the main thread waits for
@@ -292,7 +292,7 @@ def hide(told, seen):
     if told is None or id(told) in seen:
         return
     seen.add(id(told))
-    told.stack[:] = [frame for frame in told.stack if frame.filename != FILE]
+    told.stack[:] = [frame for frame in told.stack if frame.filename not in HIDDEN]
     hide(told.__cause__, seen)
     hide(told.__context__, seen)
 
