@@ -8,6 +8,7 @@ import math
 import os
 import struct
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import remctl
@@ -48,12 +49,16 @@ class Target:
     Attributes:
         hostname: its name.
         logger: where `run()` logs to.
+        cwd: the folder to run them in; None is the user's home.
+        changes: what is set in their environment.
         sudo: whether commands are run as root.
         global_timeout: the timeout of calls without one, in seconds; None is never.
         stop_on_timeout: whether a timeout raises; remoto's own connections only log it.
     """
 
     logger: Any
+    cwd: Word | None = None
+    changes: Mapping[str, Any] = MappingProxyType({})
     sudo = False
     global_timeout: float | None = None
     stop_on_timeout = True
@@ -230,7 +235,16 @@ def _target_of(machine: Machine) -> Target:
     if not isinstance(connection, Connection):
         text = f"commands run on a machine or a Connection, not on {type(machine).__name__}"
         raise TypeError(text)
-    return Target(connection, machine.close)
+    target = Target(connection, machine.close)
+    target.cwd, target.changes = defaults_of(machine)
+    return target
+
+
+def defaults_of(machine: Any) -> tuple[Word | None, Mapping[str, Any]]:
+    """Return the folder of a machine, and what is set in its environment; a Connection has none."""
+    folder = getattr(machine, "cwd", None)
+    changes: Callable[[], Mapping[str, Any]] | None = getattr(machine, "_changes", None)
+    return None if folder is None else str(folder), {} if changes is None else changes()
 
 
 def _log(logger: Any, level: int, text: str) -> None:
@@ -330,9 +344,10 @@ class _Job:
             path = (far.path or os.defpath).split(":")
             path += [folder for folder in _SYSTEM_FOLDERS if folder not in path]
             changes["PATH"] = ":".join(path)
+            changes.update(target.changes)
         changes.update(extend_env or {})
         words = target.cmd(_words(command, shell))
-        folder = far.home if cwd is None else cwd
+        folder = cwd if cwd is not None else far.home if target.cwd is None else target.cwd
         self._command = Command.of(words, folder, env or None, changes)
         self.name = self._command.label
         self.label = self.name if label is None else check_label(label)

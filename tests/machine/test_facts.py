@@ -201,6 +201,10 @@ def test_what_cannot_be_had_is_none_with_a_reason(monkeypatch: pytest.MonkeyPatc
     assert "Permission denied: '/proc/meminfo'" in found["reasons"]["memory"]
 
 
+def test_both_sides_know_the_same_names() -> None:
+    assert tuple(FAR["FINDERS"]) == facts.NAMES
+
+
 def test_some_of_them(connection: Connection) -> None:
     assert set(facts.gather(connection, ["memory"])) == {"memory", "reasons"}
     assert set(facts.gather(connection, "users")) == {"users", "reasons"}

@@ -7,8 +7,6 @@ import struct
 import sys
 import time
 
-NAMES = ("addresses", "routes", "system", "disks", "memory", "users", "packages")
-
 TOOL_TIMEOUT = 30  # seconds
 SYSTEM_FOLDERS = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
 
@@ -19,23 +17,20 @@ ROUTE_IS_LOCAL = 0x80000000
 SCOPES = {0x00: "global", 0x10: "host", 0x20: "link", 0x40: "site"}
 
 # A server that does not answer would keep us for ever.
-OF_THE_NETWORK = tuple(
-    ["9p", "afs", "ceph", "cifs", "fuse.", "gfs", "glusterfs", "lustre", "ncp", "nfs", "smb"]
-)
+OF_THE_NETWORK = ("9p", "afs", "ceph", "cifs", "fuse.", "gfs", "gluster", "lustre", "nfs", "smb")
 
 
 class Unavailable(Exception):
     """A fact cannot be had; the text says why."""
 
 
-def gather(names=NAMES):
-    """Return all facts of these names; "reasons" says why which of them are None."""
-    finders = globals()
+def gather(names=None):
+    """Return facts by their names, or all; "reasons" says why which of them are None."""
     found = {}
     reasons = {}
-    for name in names:
+    for name in FINDERS if names is None else names:
         try:
-            found[name] = finders["find_" + name]()
+            found[name] = FINDERS[name]()
         except Unavailable as error:
             found[name], reasons[name] = None, str(error)
         except Exception as error:  # Some systems have what no one thought of: the others count.
@@ -464,3 +459,14 @@ def packages_of_apk(path="/lib/apk/db/installed"):
 
 def package(name, version, architecture):
     return {"name": name, "version": version, "architecture": architecture}
+
+
+FINDERS = {
+    "addresses": find_addresses,
+    "routes": find_routes,
+    "system": find_system,
+    "disks": find_disks,
+    "memory": find_memory,
+    "users": find_users,
+    "packages": find_packages,
+}
