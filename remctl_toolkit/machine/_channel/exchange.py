@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import selectors
 import time
 from typing import IO, Any
@@ -30,6 +29,7 @@ class Exchange:
         if stdin is not None:
             if self._left:
                 stdin.flush()
+                os.set_blocking(stdin.fileno(), False)
             else:
                 close_quietly(stdin)
 
@@ -55,7 +55,9 @@ class Exchange:
     def _write(self) -> bool:
         assert self._stdin is not None
         try:
-            self._left = self._left[os.write(self._stdin.fileno(), self._left[: select.PIPE_BUF]) :]
+            self._left = self._left[os.write(self._stdin.fileno(), self._left) :]
+        except BlockingIOError:
+            return False
         except BrokenPipeError:
             return True
         return not self._left

@@ -58,7 +58,7 @@ class Keeper:
 
     Attributes:
         folder: where its FIFOs are.
-        pid: the command's process over there.
+        pid, own_pid: the command's process over there, and the keeper's.
         returncode: the command's exit status, or -N for a signal; None until it has ended.
     """
 
@@ -85,7 +85,7 @@ class Keeper:
         """
         self.connection = connection
         self.folder = b""
-        self.pid = 0
+        self.pid = self.own_pid = 0
         self.returncode: int | None = None
         self._patience: float = spec["patience"]
         self._on_end = on_end
@@ -176,9 +176,9 @@ class Keeper:
             self.say(b"c " + kind)
 
     def _take_hello(self, pieces: list[bytes]) -> None:
-        folder, pid, _ = b"".join(pieces).rsplit(b"\n", 2)
+        folder, pid, own_pid = b"".join(pieces).rsplit(b"\n", 2)
         with self._changed:
-            self.folder, self.pid = folder, int(pid)
+            self.folder, self.pid, self.own_pid = folder, int(pid), int(own_pid)
             self._changed.notify_all()
 
     def _take_folder_refusal(self, pieces: list[bytes]) -> None:

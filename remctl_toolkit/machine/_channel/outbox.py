@@ -25,9 +25,9 @@ class Outbox:
         self._pieces: deque[bytes | memoryview] = deque()
         self._size = 0
         self._ended = False  # Nothing more is to be written.
-        self._unread = False  # The command reads no more.
-        self._stopped = False
+        self._unread = False  # The command reads no more, or there is no way to it.
         self._thread: threading.Thread | None = None
+        keeper.when_done(lambda _: self._stop())
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Send octets; wait while much is waiting.
@@ -41,7 +41,7 @@ class Outbox:
         for place in range(0, len(octets), PIECE):
             piece = octets[place : place + PIECE]
             with self._changed:
-                self._changed.wait_for(lambda: self._size < PIECE or self._stopped or self._unread)
+                self._changed.wait_for(lambda: self._size < PIECE or self._unread)
                 self._check()
                 self._pieces.append(piece)
                 self._size += len(piece)
@@ -59,18 +59,22 @@ class Outbox:
 
     def stop(self) -> None:
         """Send nothing more, and wait for the thread."""
-        with self._changed:
-            self._stopped = True
-            self._changed.notify_all()
-            thread = self._thread
-        self._feeds.stop()
+        self._stop()
+        thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join()
+
+    def _stop(self) -> None:
+        with self._changed:
+            self._unread = True
+            self._pieces.clear()
+            self._changed.notify_all()
+        self._feeds.stop()
 
     def _check(self) -> None:
         if self._ended:
             raise ValueError("write after the end of the command's input")
-        if self._unread or self._stopped or self._keeper.ended:
+        if self._unread:
             failure = self._keeper.failure
             if failure is not None:
                 raise lost(self._keeper.connection, failure)
@@ -78,7 +82,7 @@ class Outbox:
 
     def _notify(self) -> None:
         self._changed.notify_all()
-        if self._thread is None and not self._stopped:
+        if self._thread is None and not self._unread:
             self._thread = threading.Thread(target=self._send, name="remctl-feed", daemon=True)
             self._thread.start()
 
@@ -88,17 +92,18 @@ class Outbox:
         end = False
         while not end:
             with self._changed:
-                self._changed.wait_for(lambda: self._pieces or self._ended or self._stopped)
-                if self._stopped:
+                self._changed.wait_for(lambda: self._pieces or self._ended or self._unread)
+                if self._unread:
                     return
                 data, end = self._take()
             try:
                 read = self._feeds.feed(data, end)
             except BaseException as error:
-                self._give_up(error)
-                return
+                if not self._unread:
+                    self._keeper.fail(error)
+                read = False
             if not read:
-                self._give_up(None)
+                self._stop()
                 return
 
     def _take(self) -> tuple[bytes, bool]:
@@ -111,12 +116,3 @@ class Outbox:
         self._size -= size
         self._changed.notify_all()
         return b"".join(taken), self._ended and not self._pieces
-
-    def _give_up(self, error: BaseException | None) -> None:
-        with self._changed:
-            self._unread = True
-            self._pieces.clear()
-            self._changed.notify_all()
-            stopped = self._stopped
-        if error is not None and not stopped:
-            self._keeper.fail(error)

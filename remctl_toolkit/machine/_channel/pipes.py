@@ -114,6 +114,7 @@ class Pump:
         self._feeds = Feeds(keeper.connection, keeper.folder)
         self._thread = threading.Thread(target=self._run, name="remctl-pump", daemon=True)
         self._thread.start()
+        keeper.when_done(lambda _: self.stop())
 
     def stop(self) -> None:
         """Feed nothing more."""

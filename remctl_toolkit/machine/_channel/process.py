@@ -21,6 +21,7 @@ from ..errors import ClosedError
 from ..farside import Environment, Word
 from .exchange import Exchange, close_quietly
 from .keeping import Keeper, Target
+from .outbox import PIECE
 from .pipes import Drain, Nowhere, Pump, Stop
 from .pulse import pulse_of
 from .request import check_beat, describe
@@ -111,7 +112,7 @@ class ChannelProcess:
         if stdin == DEVNULL:
             fd = os.open(os.devnull, os.O_RDONLY)
         elif stdin == PIPE:
-            fd, writer = _pipe()
+            fd, writer = _pipe(PIECE)
             self.stdin = undo.enter_context(os.fdopen(writer, "wb"))
         else:
             fd = _duplicate(stdin, 0)
@@ -125,7 +126,7 @@ class ChannelProcess:
         if to == STDOUT:
             raise ValueError(f"{name} cannot be STDOUT: only stderr can")
         if to == PIPE:
-            reader, fd = _pipe()
+            reader, fd = _pipe(_PIPE_SIZE)
             setattr(self, name, undo.enter_context(os.fdopen(reader, "rb")))
         else:
             fd = _duplicate(to, ("stdout", "stderr").index(name) + 1)
@@ -170,8 +171,8 @@ class ChannelProcess:
 
         Raises:
             ValueError: there is input, but no pipe for it.
-            subprocess.TimeoutExpired: see `wait()`; it took more than `timeout` seconds; nothing is lost if this
-                is called again.
+            subprocess.TimeoutExpired: it took more than `timeout` seconds, see `wait()`; nothing is
+                lost if this is called again.
             ChannelError: the channel was lost.
         """
         if input and self.stdin is None:
@@ -274,11 +275,11 @@ class ChannelProcess:
         self.close()
 
 
-def _pipe() -> tuple[int, int]:
+def _pipe(size: int) -> tuple[int, int]:
     """Return a pipe, large if the system lets us: its reader and its writer."""
     reader, writer = os.pipe()
     with contextlib.suppress(AttributeError, OSError):
-        fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
+        fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, size)
     return reader, writer
 
 

@@ -168,17 +168,30 @@ class Command:
             self.data = None
 
 
+def lives(group):
+    """Whether a group has a process that is more than a zombie, which may stay one for long."""
+    os.killpg(group, 0)
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open("/proc/" + name + "/stat", "rb") as file:
+                state, _, found = file.read().rpartition(b")")[2].split()[:3]
+        except OSError:
+            continue  # It has just gone.
+        if int(found) == group and state != b"Z":
+            return True
+    return False
+
+
 def end_group(pid, grace, reap=None):
     # What is left of a command's group of processes: asked to end, and ended.
     end = time.monotonic() + grace
     try:
         os.killpg(pid, _signal.SIGTERM)
         os.killpg(pid, _signal.SIGCONT)
-        while time.monotonic() < end:
+        while lives(pid) and time.monotonic() < end:
             time.sleep(STEP)
             if reap is not None:
                 reap()
-            os.killpg(pid, 0)
         os.killpg(pid, _signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
         pass
