@@ -6,11 +6,14 @@ import hashlib
 import os
 import pty
 import random
+import re
 import signal
+import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -360,3 +363,74 @@ def test_server_goes_away(remctl_realm: Realm, tmp_path: Path) -> None:
     assert errors.startswith(b"remctl-rsh: ")
     assert errors.count(b"\n") == 1
     assert time.monotonic() - start < 15
+
+
+# -- Tunnels --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def greeter() -> Iterator[int]:
+    """A port that greets whoever connects."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def greet() -> None:
+            with suppress(OSError):
+                while True:
+                    near, _ = listener.accept()
+                    with near:
+                        near.sendall(b"welcome\n")
+
+        thread = threading.Thread(target=greet)
+        thread.start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join(TIMEOUT)
+
+
+def greeting(address: tuple[str, int] | str) -> bytes:
+    with socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET) as near:
+        near.settimeout(TIMEOUT)
+        near.connect(address)
+        with near.makefile("rb") as file:
+            return file.read()
+
+
+def test_tunnel_to_the_other_side(rsh: Bridge, greeter: int, tmp_path: Path) -> None:
+    path = f"{tmp_path}/socket"
+    with rsh.popen("-N", "-v", "-L", f"{path}:localhost:{greeter}", rsh.host) as process:
+        eventually(lambda: os.path.exists(path), TIMEOUT)
+        assert greeting(path) == b"welcome\n"
+        process.terminate()
+        assert process.wait(TIMEOUT) == -signal.SIGTERM
+    assert not os.path.exists(path)
+
+
+def test_tunnel_from_the_other_side(rsh: Bridge, greeter: int) -> None:
+    """Without -N there is a command beside it."""
+    with rsh.popen(f"-oRemoteForward=0 localhost:{greeter}", rsh.host, "cat") as process:
+        assert process.stderr is not None
+        line = process.stderr.readline().decode()
+        found = re.fullmatch(rf"Allocated port (\d+) for remote forward to .*:{greeter}\n", line)
+        assert found
+        assert greeting(("127.0.0.1", int(found[1]))) == b"welcome\n"
+        out, _ = process.communicate(b"words", timeout=TIMEOUT)
+    assert (out, process.returncode) == (b"words", 0)
+
+
+def test_tunnel_from_a_port_that_is_taken(rsh: Bridge, greeter: int) -> None:
+    done = rsh.sh("echo", f"-L127.0.0.1:{greeter}:localhost:1")
+    assert done.returncode == 255
+    assert done.stdout == b""
+    assert b"remctl-rsh: cannot listen on 127.0.0.1" in done.stderr
+    assert done.stderr.count(b"\n") == 1
+
+
+def test_tunnels_end_with_the_server(remctl_realm: Realm, tmp_path: Path) -> None:
+    with bridge(remctl_realm, tmp_path) as own:
+        process = own.popen("-N", "-L", f"{tmp_path}/socket:localhost:1", own.host)
+        eventually((tmp_path / "socket").exists, TIMEOUT)
+        own.server.kill()
+        _, errors = process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 255
+    assert errors.startswith(b"remctl-rsh: ")
+    assert errors.count(b"\n") == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -197,6 +198,8 @@ def test_plumbum_takes_it_for_ssh(rsh: Bridge, tree: Path) -> None:
         assert (folder / "a b").read() == b"a b"
         (folder / "written").write("text")
         assert (tree / "folder" / "written").read_text() == "text"
+        with machine.tunnel(0, rsh.server.port) as tunnel:
+            socket.create_connection(("localhost", tunnel.lport)).close()
 
 
 # -- execnet --------------------------------------------------------------------------------------

@@ -6,14 +6,15 @@ import os
 import queue
 import re
 import signal
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from remctl_toolkit.machine.channel import Channel
 
-from .streams import Over, Pumps
+from .streams import Input, Over, Pumps
 
 if TYPE_CHECKING:
     from remctl_toolkit.machine import Connection
@@ -83,18 +84,51 @@ def run(connection: Connection, request: Request) -> int:
     Raises:
         StoppedError: a signal came, or nobody reads our output; the command has been ended.
         RemctlError: it cannot be started, or the connection was lost.
+        OSError: a tunnel cannot be made: its port is in use, say.
         StreamError: our input cannot be read, or our output not be written.
         UsageError: there is no such subsystem.
     """
     argv = _argv(connection, request)
     how: dict[str, Any] = {"extend_env": request.changes, "label": _label(request)}
-    with _signals() as events, Channel(connection, argv, **how) as channel:
-        pumps = Pumps(channel, events, input=not request.no_input)
+    with (
+        _signals() as events,
+        _tunnels(connection, request),
+        Channel(connection, argv, **how) as channel,
+    ):
+        pumps = Pumps(channel, events, _input(request))
         try:
             return _wait(channel, events)
         finally:
             channel.close()
             pumps.close()
+
+
+def _input(request: Request) -> Input:
+    if request.no_command:
+        return Input.SILENT
+    return Input.NONE if request.no_input else Input.OURS
+
+
+@contextmanager
+def _tunnels(connection: Connection, request: Request) -> Iterator[None]:
+    """Have the tunnels that were asked for."""
+    if not request.local and not request.remote:
+        yield
+        return
+    from remctl_toolkit.machine.tunnel import Tunnel
+
+    with ExitStack() as stack:
+        for bind, port, host, far_port in request.local:
+            stack.enter_context(Tunnel(connection, port, far_port, bind, host))
+        for bind, port, host, near_port in request.remote:
+            tunnel = Tunnel(connection, near_port, port, host, bind, reverse=True)
+            stack.enter_context(tunnel)
+            if port == 0:  # In ssh's words, which plumbum, for one, reads.
+                where = f"{host}:{near_port}"
+                text = f"Allocated port {tunnel.dport} for remote forward to {where}\n"
+                sys.stderr.write(text)
+                sys.stderr.flush()
+        yield
 
 
 def _wait(channel: Channel, events: queue.SimpleQueue[Event]) -> int:
@@ -122,6 +156,8 @@ def _argv(connection: Connection, request: Request) -> list[str]:
             known = ", ".join(_SUBSYSTEMS)
             raise UsageError(f"there is no subsystem {name!r}: there is {known}")
         return ["/bin/sh", "-c", _SUBSYSTEMS[name]]
+    if request.no_command:
+        return ["cat"]  # It waits for input; the channel tells when the far side is gone.
     if request.exact:
         return request.command
     if request.command:
@@ -134,6 +170,6 @@ def _argv(connection: Connection, request: Request) -> list[str]:
 def _label(request: Request) -> str:
     """Return what remctld's log shows: the program's name, if that is certainly all it is."""
     if not request.command:
-        return "shell"
+        return "tunnel" if request.no_command else "shell"
     word = request.command[0].split(None, 1)[0] if request.command[0].strip() else ""
     return os.path.basename(word) if re.fullmatch(r"[\w./+-]+", word) else "sh"

@@ -30,24 +30,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         request = parse(sys.argv[1:] if argv is None else argv, os.environ)
         if request.page is not None:
-            _print_page(request)
-            return 0
+            return _print_page(request)
     except UsageError as error:
         _say(f"{error} (see --help)")
         return _OUR_ERROR
     return _run(request)
 
 
-def _print_page(request: Request) -> None:
+def _print_page(request: Request) -> int:
     if request.page == "configuration":
         # git asks for it, to see whether this takes ssh's options: so little will do.
         lines = [f"host {request.host}", f"port {request.port or 4373}"]
         lines += [f"user {request.user}"] if request.user else []
         print("\n".join(lines))
-        return
+        return 0
+    from remctl_toolkit.hosts import MissingExtraError
+
     from .pages import page
 
-    sys.stdout.write(page(request.page or "help"))
+    try:
+        sys.stdout.write(page(request.page or "help"))
+    except MissingExtraError as error:
+        _say(str(error))
+        return _OUR_ERROR
+    return 0
 
 
 def _run(request: Request) -> int:
@@ -63,7 +69,7 @@ def _run(request: Request) -> int:
     except KeyboardInterrupt:  # while it connects
         number = signal.SIGINT
     except (UsageError, StreamError, remctl.RemctlError, OSError, TypeError, ValueError) as error:
-        _say(str(error))
+        _say(getattr(error, "strerror", None) or str(error))
         return _OUR_ERROR
     # Whoever started us sees what ended us, and does not go on with the next host, say.
     signal.signal(number, signal.SIG_DFL)

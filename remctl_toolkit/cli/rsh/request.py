@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from typing import TypeAlias
 
 __all__ = ["Request", "UsageError"]
+
+Forward: TypeAlias = "tuple[str | None, int | str, str | None, int | str]"
 
 CONNECT_TIMEOUT = 30.0  # seconds
 
@@ -27,7 +30,8 @@ class Request:
         exact: whether they are the words of a program, not of a shell.
         terminal: whether a terminal was asked for.
         changes: what to set in the command's environment.
-        local, remote: (bind address, port, host, port) of each tunnel.
+        local, remote: the tunnels, as (bind address, port, host, port); a Unix socket is None and
+            a path.
     """
 
     def __init__(self) -> None:
@@ -51,8 +55,8 @@ class Request:
         self.quiet = False
         self.verbose = False
         self.changes: dict[str, str] = {}
-        self.local: list[tuple[str, int, str, int]] = []
-        self.remote: list[tuple[str, int, str, int]] = []
+        self.local: list[Forward] = []
+        self.remote: list[Forward] = []
 
     def set_first(self, name: str, value: object) -> None:
         """Set an attribute that has no value yet."""
@@ -143,22 +147,30 @@ def seconds(text: str) -> float:
     return value
 
 
-def forward(text: str) -> tuple[str, int, str, int]:
+def forward(text: str) -> Forward:
     """Return what ``[bind_address:]port:host:port`` stands for.
+
+    The path of a Unix socket, with a slash in it, may take the place of ``[bind_address:]port`` and
+    of ``host:port``: its host is None.
 
     Raises:
         UsageError: it is something else.
     """
     parts = _split_address(text)
-    if len(parts) == 3:
-        parts.insert(0, "localhost")
-    if len(parts) != 4:
+    size = 1 if "/" in parts[-1] else 2
+    here, there = parts[:-size], parts[-size:]
+    if len(here) == 1 and "/" not in here[0]:
+        here.insert(0, "localhost")
+    if len(here) not in (1, 2) or not all(parts):
         raise UsageError(f"a tunnel is [bind_address:]port:host:port, not {text!r}")
-    bind, port, host, far_port = parts
-    if not bind or not host:
-        raise UsageError(f"a tunnel needs names or addresses, and {text!r} has an empty one")
-    # Port 0 is any that is free.
-    return bind, 0 if port == "0" else port_number(port), host, port_number(far_port)
+    return (*_end(here, zero=True), *_end(there))
+
+
+def _end(parts: list[str], *, zero: bool = False) -> tuple[str | None, int | str]:
+    if len(parts) == 1:
+        return None, parts[0]
+    host, port = parts
+    return host, 0 if zero and port == "0" else port_number(port)  # 0: any that is free
 
 
 def _split_address(text: str) -> list[str]:

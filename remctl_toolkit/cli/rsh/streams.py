@@ -6,6 +6,7 @@ import os
 import select
 import threading
 from collections.abc import Callable
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,9 +14,17 @@ if TYPE_CHECKING:
 
     from remctl_toolkit.machine.channel import Channel
 
-__all__ = ["Over", "Pumps", "StreamError", "open_missing_descriptors"]
+__all__ = ["Input", "Over", "Pumps", "StreamError", "open_missing_descriptors"]
 
 _PIECE = 1 << 18  # octets
+
+
+class Input(Enum):
+    """What a command gets on standard input."""
+
+    OURS = "what we get"
+    NONE = "nothing: it ends at once"
+    SILENT = "nothing: it does not end"
 
 
 class Over:
@@ -44,17 +53,17 @@ class Pumps:
     Args:
         channel: the command.
         events: where to tell.
-        input: whether the command gets our standard input; otherwise it has an empty one.
+        input: what the command gets on standard input.
     """
 
-    def __init__(self, channel: Channel, events: SimpleQueue[Any], *, input: bool) -> None:
+    def __init__(self, channel: Channel, events: SimpleQueue[Any], input: Input) -> None:
         self._channel = channel
         self._events = events
         self._over, self._wake = os.pipe()
         targets: list[Callable[[], None]] = [self._errors, self._output]
-        if input:
+        if input is Input.OURS:
             targets.append(self._input)
-        else:
+        elif input is Input.NONE:
             channel.close_write()
         self._threads = [threading.Thread(target=target, daemon=True) for target in targets]
         for thread in self._threads:
