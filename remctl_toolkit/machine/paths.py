@@ -8,7 +8,7 @@ import os
 import secrets
 import zlib
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import remctl
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
 __all__ = ["append", "open", "read", "write"]
+
+T = TypeVar("T")
 
 _CHUNK = 8 << 20  # The server has three times this in memory while it takes a command.
 _BUFFER = 1 << 20
@@ -47,6 +49,17 @@ class _Far:
             label=verb,
             timeout=self.timeout,
         )
+
+    def told(self, kind: type[T], name: str, verb: str, *arguments: object) -> T:
+        """Run a verb; return one thing of what it answers."""
+        return self.part_of(self.do(verb, *arguments), kind, name)
+
+    def part_of(self, reply: dict[str, Any], kind: type[T], name: str) -> T:
+        """Return one thing of an answer, which has to be of this kind."""
+        found = reply.get(name)
+        if not isinstance(found, kind):
+            raise malformed(self.connection, "its answer is none")
+        return found
 
     def range(self, path: bytes, position: int, length: int | None, file: object = None) -> bytes:
         """Return octets of a file, checked."""
@@ -76,9 +89,10 @@ class _Far:
             raise malformed(self.connection, "what arrived is not what was sent")
         return data
 
-    def put(self, path: bytes, position: int | None, data: memoryview) -> dict[str, Any]:
-        """Write octets at a position; None is the end."""
-        return self.do("put", path, position, len(data), zlib.crc32(data), data=data)
+    def put(self, path: bytes, position: int | None, data: memoryview) -> int:
+        """Write octets at a position; None is the end.  Return the file's size then."""
+        reply = self.do("put", path, position, len(data), zlib.crc32(data), data=data)
+        return self.part_of(reply, int, "size")
 
 
 def read(connection: Connection, path: Word, *, timeout: float | None = None) -> bytes:
@@ -163,17 +177,19 @@ class _RawFile(io.RawIOBase):
         if self._kind in "wx":
             self._begin(bits)
         elif self._kind == "a":
-            self._position = self._far.put(self._where, None, memoryview(b""))["size"]
+            self._position = self._far.put(self._where, None, memoryview(b""))
         else:
-            self._file = self._far.do("look", self._where)["file"]
+            self._file = self._far.told(tuple, "file", "look", self._where)
 
     def _begin(self, bits: int | None) -> None:
         self._token = secrets.token_hex(8)
         self._ended = True  # Until there is something to end.
         try:
             target = self._far.do("begin", self._far.path, self._token, bits, self._kind == "x")
-            self._where, self._final = target["path"], target["final"]
-            self._bits = target.get("mode")
+            self._where = self._far.part_of(target, bytes, "path")
+            if target.get("final") is not None:
+                self._final = self._far.part_of(target, bytes, "final")
+                self._bits = self._far.part_of(target, int, "mode")
         except BaseException as error:
             if isinstance(error, remctl.RemctlError) or not isinstance(error, OSError):
                 self._drop(error, _LATE)
@@ -227,7 +243,7 @@ class _RawFile(io.RawIOBase):
             return len(view)  # What a buffer still had, of a file that is not to be.
         position = None if self._kind == "a" else self._position
         try:
-            size = self._far.put(self._where, position, view)["size"]
+            size = self._far.put(self._where, position, view)
         except BaseException as error:
             self.drop(error)
             raise
@@ -240,7 +256,7 @@ class _RawFile(io.RawIOBase):
         if whence == os.SEEK_CUR:
             offset += self._position
         elif whence == os.SEEK_END:
-            offset += self._far.do("size", self._where)["size"]
+            offset += self._far.told(int, "size", "size", self._where)
         if offset < 0:
             raise ValueError(f"a position cannot be negative: {offset}")
         self._position = offset
