@@ -112,6 +112,7 @@ class _ChannelIO:
         self._python = python
         self._writing = threading.Lock()
         self._greeted = False
+        self._failure: MachineError | None = None
         self._complaint = b""
         words = [*python, "-u", "-c", _BOOTSTRAP]
         self._channel = Channel(connection, words, label="gateway")
@@ -131,6 +132,7 @@ class _ChannelIO:
         try:
             octets = self._channel.read_exactly(size)
         except MachineError as error:
+            self._failure = error
             raise EOFError(str(error)) from error
         self._greeted = True
         return octets
@@ -179,9 +181,12 @@ class _ChannelIO:
 
         Raises:
             GatewayError: the interpreter has ended before it was a gateway.
+            ChannelError: the channel was lost.
         """
         if self._greeted:
             return
+        if self._failure is not None:
+            raise self._failure
         self._errors.join(_ENDING)
         lines = self._complaint.decode("utf-8", "replace").strip().splitlines()
         reason = lines[-1] if lines else f"it ended with status {self._channel.returncode}"
