@@ -1,0 +1,11 @@
+"""What programs that use remoto import in its place: ``import remctl_toolkit.machine.remoto as remoto``.
+
+from remctl_toolkit.machine.remoto import Connection
+from remctl_toolkit.machine.remoto.process import run, check
+"""
+
+from . import connection, exc, process
+from .connection import Connection
+from .file_sync import rsync
+
+__all__ = ["Connection", "connection", "exc", "process", "rsync"]
