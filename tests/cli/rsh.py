@@ -13,10 +13,7 @@ from typing import Any
 
 from testing.processes import TIMEOUT, python_environ
 
-from remctl_toolkit.testing import Command, Realm, RemctldServer
-
-PYTHON = Command("python", program="/usr/bin/python3", stdin="last")
-SHELL = Command("sh", program="/bin/sh", stdin="last")
+from remctl_toolkit.testing import Command, Realm, RemctldServer, machine_commands
 
 _PROGRAM = """\
 #!{python} -E
@@ -96,5 +93,5 @@ class Bridge:
 @contextmanager
 def bridge(realm: Realm, folder: Path, *lines: Command) -> Iterator[Bridge]:
     """Have a server, with lines besides the usual ones."""
-    with RemctldServer(realm, (PYTHON, SHELL, *lines)) as server:
+    with RemctldServer(realm, (*machine_commands(), *lines)) as server:
         yield Bridge(realm, server, folder)

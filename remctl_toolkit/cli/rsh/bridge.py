@@ -141,8 +141,8 @@ def _wait(channel: Channel, events: queue.SimpleQueue[Event]) -> int:
     # The command may have something to say about it, or to tidy up.
     channel.send_signal(number)
     try:
-        channel.wait(_GRACE)
-    except TimeoutError:
+        events.get(timeout=_GRACE)
+    except queue.Empty:
         channel.kill()
     raise StoppedError(number)
 

@@ -104,19 +104,28 @@ class Pumps:
 
     def _errors(self) -> None:
         try:
-            while octets := self._channel.read_stderr(_PIECE):
-                _write(2, octets, "error")
+            self._pass_on(self._channel.read_stderr, 2, "error")
         except Exception as error:
             self._events.put(error)
 
     def _output(self) -> None:
         try:
-            while octets := self._channel.read(_PIECE):
-                _write(1, octets, "output")
+            self._pass_on(self._channel.read, 1, "output")
             self._threads[0].join()
             self._events.put(Over(self._channel.wait()))
         except Exception as error:
             self._events.put(error)
+
+    def _pass_on(self, read: Callable[[int], bytes], fd: int, name: str) -> None:
+        """Write all that there is to read; what cannot be written is read all the same."""
+        writes = True
+        while octets := read(_PIECE):
+            try:
+                if writes:
+                    _write(fd, octets, name)
+            except (BrokenPipeError, StreamError) as error:
+                self._events.put(error)
+                writes = False
 
 
 def _write(fd: int, octets: bytes, name: str) -> None:
