@@ -1,4 +1,4 @@
-"""remoto's README, and what else its users call, with no more changed than imports and connections."""
+"""remoto's README, and what else its users call: only imports and connections are changed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ LINES = (
 )
 PROGRAMS = {
     # Empty the environment, and leave the user as it is.
-    "sudo": '[ "$1 $2" = "-n --" ] || exit 1; shift 2; exec env -i SUDO_USER=them PATH="$PATH" "$@"',
+    "sudo": '[ "$1 $2" = "-n --" ] || exit 1; shift 2; '
+    'exec env -i SUDO_USER=them PATH="$PATH" "$@"',
     "docker": 'echo "$@" >>"$0.log"; [ "$1 $2 $3 $4" = "exec -i -u me" ] && shift; '
     '[ "$3" = me ] && shift; [ "$3" = box ] || exit 1; shift 3; BOX=docker exec "$@"',
     "podman": '[ "$1 $2 $3" = "exec -i box" ] || exit 1; shift 3; BOX=podman exec "$@"',
@@ -253,7 +254,7 @@ def test_interpreter(place: dict[str, Any], foo: types.ModuleType) -> None:
         assert conn.import_module(foo).python() == os.path.realpath(sys.executable)
 
 
-def add(channel: Any, a: int, b: int) -> None:
+def add(channel, a, b):  # type: ignore[no-untyped-def]  # execnet wants no names of ours in it
     channel.send(a + b)
 
 

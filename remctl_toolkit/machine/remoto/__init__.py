@@ -1,6 +1,6 @@
-"""What programs that use remoto import in its place: ``import remctl_toolkit.machine.remoto as remoto``.
+"""What programs that use remoto import in its place.
 
-from remctl_toolkit.machine.remoto import Connection
+import remctl_toolkit.machine.remoto as remoto
 from remctl_toolkit.machine.remoto.process import run, check
 """
 
