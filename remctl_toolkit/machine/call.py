@@ -304,6 +304,10 @@ class _Reply:
             return decode(octets)
         if letter in (b"!", b"P"):
             raise _told(self.host, octets)
+        if letter == b"X":
+            ended = InterpreterEndedError(f"call was ended with its interpreter on {self.host}")
+            ended.host = self.host
+            raise ended
         raise DecodeError(f"a call was answered by {letter!r}")
 
 
@@ -365,7 +369,7 @@ class RemoteIterator(Iterator[Any]):
             self._reply = None
             raise
         self._reply = None
-        if letter in (b"E", b"X"):
+        if letter == b"E":
             raise StopIteration
         return reply.value(letter, octets)
 
@@ -457,7 +461,9 @@ class RemoteModule:
 
     def __dir__(self) -> list[str]:
         kinds = (FunctionType, BuiltinFunctionType)
-        return sorted(name for name, value in vars(self._module).items() if isinstance(value, kinds))
+        return sorted(
+            name for name, value in vars(self._module).items() if isinstance(value, kinds)
+        )
 
     def __repr__(self) -> str:
         return f"<module {self.__name__!r} on {self._interpreter.name}>"

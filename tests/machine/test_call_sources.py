@@ -246,7 +246,7 @@ def test_classes_of_main(far: PipeInterpreter, main: Any) -> None:
     assert far.call(main.Derived.static, 1) == 11
     assert far.call(main.Derived.describe, main.Derived("x")) == "Derived x 11True"
     assert far.call(main.Derived.Inner().ping) == "pong"
-    assert far.call(main.use, main.Point(2)) == ("Point", 23, 24, True)
+    assert far.call(main.use, main.Point(2)) == ("Point", 13, 14, True)
     assert far.call(main.colour, main.Colour.RED) is True
 
 

@@ -1,7 +1,6 @@
 """Finds the source of a function or a class, and the names of its module that it uses."""
 
 from __future__ import annotations
-
 import __future__
 
 import ast
@@ -14,7 +13,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import CodeType, FunctionType
 from typing import Any, NamedTuple
 
-_BY_NAME = {"LOAD_GLOBAL", "LOAD_NAME", "STORE_GLOBAL", "DELETE_GLOBAL", "LOAD_FROM_DICT_OR_GLOBALS"}
+_BY_NAME = {
+    "LOAD_GLOBAL",
+    "LOAD_NAME",
+    "STORE_GLOBAL",
+    "DELETE_GLOBAL",
+    "LOAD_FROM_DICT_OR_GLOBALS",
+}
 _ATTRIBUTES = {"LOAD_ATTR", "LOAD_METHOD"}
 _FUTURES = tuple(
     (getattr(__future__, name).compiler_flag, name) for name in __future__.all_feature_names
@@ -220,5 +225,3 @@ def shown(thing: Any) -> str:
     """Return how to call a function or a class in an error message."""
     name = getattr(thing, "__qualname__", None) or type(thing).__qualname__
     return f"{getattr(thing, '__module__', None) or '?'}.{name}"
-
-

@@ -114,9 +114,9 @@ def agent_source(settings: dict[str, Any]) -> str:
     return (
         "import sys\n"
         "sys.modules['_remctl_agent'] = type(sys)('_remctl_agent')\n"
-        f"exec(compile({ascii(text)}, '<remctl agent>', 'exec'),"
+        f"exec(compile({text!a}, '<remctl agent>', 'exec'),"
         " sys.modules['_remctl_agent'].__dict__)\n"
-        f"sys.modules['_remctl_agent'].start({ascii(settings)})\n"
+        f"sys.modules['_remctl_agent'].start({settings!a})\n"
     )
 
 
@@ -153,7 +153,7 @@ class Link:
         try:
             self._hello.get(timeout=_START_WAIT)
         except Empty:
-            self._fail("its interpreter did not start")
+            self._fail("its interpreter did not start", ended=False)
         if self.error is not None:
             self.close()
             raise self.error
@@ -209,11 +209,11 @@ class Link:
                 self._take(letter, number, octets)
             self._fail("its interpreter has ended")
         except DecodeError as error:
-            self._fail(f"its interpreter sent what it must not: {error}")
+            self._fail(f"its interpreter sent what it must not: {error}", ended=False)
         except (OSError, RemctlError) as error:
             self._fail(f"the way to its interpreter is lost: {error}")
         except BaseException as error:
-            self._fail(f"its output cannot be read: {error!r}")
+            self._fail(f"its output cannot be read: {error!r}", ended=False)
             raise
 
     def _frames(self) -> Iterator[tuple[bytes, int, bytes]]:
@@ -277,8 +277,8 @@ class Link:
 
     # The end.
 
-    def _fail(self, reason: str) -> None:
-        status = self._status()
+    def _fail(self, reason: str, *, ended: bool = True) -> None:
+        status = self._status() if ended else None
         text = f"{reason} on {self._host}"
         if status is not None:
             text += f" ({'signal' if status < 0 else 'status'} {abs(status)})"

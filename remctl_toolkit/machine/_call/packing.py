@@ -107,7 +107,9 @@ class _Batch:
             raise
         except _CannotSendError as error:
             raise _ToldError(f"{what} cannot be sent: {error}") from None
-        except Exception as error:  # __reduce__ and __getstate__ are the user's, and raise anything.
+        except (
+            Exception
+        ) as error:  # __reduce__ and __getstate__ are the user's, and raise anything.
             raise _ToldError(f"{what} cannot be sent: {error}") from error
         return file.getvalue()
 
@@ -143,6 +145,7 @@ class _Batch:
             self.names.append((module, name, octets))
 
     def _need(self, space: dict[str, Any], names: Names, user: str) -> None:
+        self._spaces.append(space)
         if self._eager:
             self._send_names(space, names, user)
         else:
@@ -187,7 +190,9 @@ class _Batch:
     def _describe_class(self, cls: type) -> tuple[Any, ...]:
         outer, _, name = cls.__qualname__.rpartition(".")
         if "<locals>" in outer:
-            raise _CannotSendError(f"{shown(cls)} is a class made inside a function: make it outside")
+            raise _CannotSendError(
+                f"{shown(cls)} is a class made inside a function: make it outside"
+            )
         space, filenames = self._place_of(cls)
         if outer and walk(space, cls.__qualname__) is cls:
             return ("attribute", walk(space, outer), name)
@@ -229,7 +234,9 @@ class _Batch:
                 raise _CannotSendError(_no_source(function, self.packer.version))
             piece, packed = Piece("function", "", code.co_filename), marshal.dumps(code)
         module = space.get("__name__", "?")
-        imported = self._is_importable(module, space)
+        names = {name: chains for name, chains in used_names(code).items() if name in space}
+        # What uses nothing of its module has no need of it.
+        imported = bool(names) and self._is_importable(module, space)
         links = (function.__defaults__, function.__kwdefaults__, _closed_over(function))
         definition = {
             **_static(piece),
@@ -243,7 +250,7 @@ class _Batch:
             "links": self.dump(links, f"what {shown(function)} was made with", function),
         }
         if not imported:
-            self._need(space, used_names(code), shown(function))
+            self._need(space, names, shown(function))
         return self._define(definition)
 
     def _is_importable(self, module: str, space: dict[str, Any]) -> bool:

@@ -164,11 +164,14 @@ class Call:
                 letter, octets = self.outcome()
             finally:
                 self.leave()
-        except (Cancelled, GeneratorExit):
-            letter, octets = b"X", b""
         except BaseException as error:
-            letter, octets = b"!", self.failure("call", error)
+            if self.stopped is not None and type(error) is self.stopped:
+                letter, octets = b"X", b""
+            else:
+                letter, octets = b"!", self.failure("call", error)
         self.agent.printed.flush()
+        if self.thread == self.agent.main:
+            self.agent.current = None  # The next call may be here before this thread goes on.
         self.agent.line.send(letter, self.number, octets)
 
     def enter(self):
@@ -372,10 +375,7 @@ class Agent:
             call = self.waiting.get()
             if call is None:
                 break
-            try:
-                self.run(call)
-            finally:
-                self.current = None
+            self.run(call)
             call = None
         for _ in range(int(GRACE * 20)):
             if not self.calls:

@@ -179,7 +179,5 @@ class Finder:
 def installed_folders():
     import site  # Does nothing by itself, as this interpreter was told not to.
 
-    folders = list(site.getsitepackages())
-    if site.check_enableusersite():
-        folders.insert(0, site.getusersitepackages())
-    return folders
+    # A user's own folder comes first for Python, too; that user is whom this runs as.
+    return [site.getusersitepackages(), *site.getsitepackages()]
