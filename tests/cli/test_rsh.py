@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import pty
@@ -10,6 +11,8 @@ import re
 import signal
 import socket
 import subprocess
+import sys
+import termios
 import threading
 import time
 from collections.abc import Iterator
@@ -143,9 +146,17 @@ def test_descriptors_that_do_not_block(rsh: Bridge) -> None:
         os.close(far[1])
         with closing(open(far[0], "rb")) as output:
             os.write(near[1], b"go\n")
+            eventually(lambda: waiting(far[0]) >= 65536, TIMEOUT)
             assert output.read() == bytes(1_000_000)
         os.close(near[1])
     assert process.returncode == 0
+
+
+def waiting(pipe: int) -> int:
+    """How many octets are in a pipe."""
+    size = bytearray(4)
+    fcntl.ioctl(pipe, termios.FIONREAD, size)
+    return int.from_bytes(size, sys.byteorder)
 
 
 def test_output_that_cannot_be_written(rsh: Bridge) -> None:
