@@ -99,8 +99,7 @@ class Channel:
         self._stdout, self._stderr = Inbox(connection), Inbox(connection)
         more: dict[str, Any] = {"merge": stderr is not None, "beat": beat, "patience": patience}
         self._keeper = Keeper(connection, {**command, **more}, self._stdout, self._stderr)
-        self._pulse = pulse_of(connection)
-        self._pulse.join(self._keeper, beat, patience)
+        pulse_of(connection).join(self._keeper, beat, patience)
         self._outbox = Outbox(self._keeper)
 
     # Writing.
@@ -227,13 +226,14 @@ class Channel:
         """Send a signal to the command, and all of its group; nothing if it has ended.
 
         Raises:
+            ValueError: there is no such signal.
             ChannelError: the channel was lost.
             ClosedError: it was closed.
         """
         self._check()
         assert self._keeper is not None
         if self.poll() is None:
-            self._keeper.say(b"k %d" % number)
+            self._keeper.send_signal(number)
 
     def terminate(self) -> None:
         """Ask the command to end: SIGTERM."""
@@ -265,11 +265,9 @@ class Channel:
                 return
             self._closed = True
             try:
-                keeper.end()
+                keeper.close()
             finally:
-                keeper.abandon()
                 self._outbox.stop()
-                self._pulse.leave(keeper)
 
     def _check(self) -> None:
         if self._pid != os.getpid():
@@ -297,7 +295,7 @@ class Channel:
     def __del__(self) -> None:
         if getattr(self, "_outbox", None) is None or self._closed or self._pid != os.getpid():
             return
-        if not sys.is_finalizing():
+        if not sys.is_finalizing() and self._keeper is not None:
             text = f"unclosed {self!r}: use it in a with statement, or call close()"
             warnings.warn(text, ResourceWarning, stacklevel=2, source=self)
-            self.close()
+            self._keeper.close_later()

@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from remctl_toolkit.machine.channel import Channel
+
 
 def parents() -> dict[int, int]:
     """Return the parent of each process that runs, by its number; zombies have ended."""
@@ -59,3 +61,15 @@ class Traces:
     def gone(self) -> bool:
         """Whether nothing is there any more."""
         return not self.left()
+
+
+def traces(channel: Channel) -> Traces:
+    """Look for those of an open channel."""
+    keeper = channel._keeper
+    assert keeper is not None
+    return Traces.of(keeper.folder, keeper.pid, keeper.own_pid)
+
+
+def read_all(channel: Channel) -> bytes:
+    """Read standard output to its end."""
+    return b"".join(iter(channel.read, b""))

@@ -110,9 +110,9 @@ class Feeds:
             result = session.run(command)
         if result.status == _FED:
             return True
-        if result.status in _GONE or result.status in _UNREAD:
-            return False
         text = result.stderr_text(errors="replace").strip()
+        if result.status in _GONE or (result.status in _UNREAD and not text):
+            return False
         raise remctl.RemctlError(f"cannot write to the command: {text or result.status}")
 
     @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import marshal
+import signal
 import threading
 import weakref
 from collections.abc import Callable
@@ -201,6 +202,17 @@ class Keeper:
 
     # In any other.
 
+    def send_signal(self, number: int) -> None:
+        """Send a signal to the command, and all of its group.
+
+        Raises:
+            ValueError: there is no such signal.
+            ClosedError, RemctlError: see `tell()`.
+        """
+        if not 0 <= number < signal.NSIG:
+            raise ValueError(f"{number!r} is not the number of a signal")
+        self.say(b"k %d" % number)
+
     def say(self, words: bytes) -> None:
         """Have the keeper do something; nothing if it has ended.
 
@@ -269,6 +281,19 @@ class Keeper:
         except remctl.RemctlError:
             return  # It is lost, and will notice that, too.
         self.wait_ended(GRACE + self._patience)
+
+    def close(self) -> None:
+        """End it, by its own means or by what is left."""
+        try:
+            self.end()
+        finally:
+            self.abandon()
+
+    def close_later(self) -> None:
+        """Do that in another thread: whoever finds garbage may hold any lock."""
+        if self.ended:
+            return
+        threading.Thread(target=self.close, name="remctl-close", daemon=True).start()
 
     def fail(self, error: BaseException) -> None:
         """The channel is lost: another part of it has found out."""

@@ -86,7 +86,10 @@ class Drain:
                 while view:
                     if self._waits and not self._stop.wait(self._fd, select.POLLOUT):
                         return
-                    view = view[os.write(self._fd, view[:_SIP]) :]
+                    try:
+                        view = view[os.write(self._fd, view[:_SIP]) :]
+                    except BlockingIOError:  # Whoever shares it has set that, and was quicker.
+                        continue
         except BrokenPipeError:
             self.finish(None)
             raise
@@ -140,7 +143,7 @@ class Pump:
         end = False
         while not end and self._stop.wait(self._fd, select.POLLIN):
             data, end = self._gather()
-            if not self._feeds.feed(data, end):
+            if (data or end) and not self._feeds.feed(data, end):
                 return
 
     def _gather(self) -> tuple[bytes, bool]:
@@ -148,7 +151,10 @@ class Pump:
         taken: list[bytes] = []
         left = PIECE
         while left > 0 and (not taken or self._stop.wait(self._fd, select.POLLIN, 0)):
-            piece = os.read(self._fd, min(left, _GULP))
+            try:
+                piece = os.read(self._fd, min(left, _GULP))
+            except BlockingIOError:  # Somebody else, who shares it, was quicker.
+                break
             if not piece:
                 return b"".join(taken), True
             taken.append(piece)

@@ -193,7 +193,7 @@ class ChannelProcess:
             ChannelError: the channel was lost.
         """
         if self.poll() is None:
-            self._own().say(b"k %d" % sig)
+            self._own().send_signal(sig)
 
     def terminate(self) -> None:
         """Ask the command to end: SIGTERM."""
@@ -229,11 +229,9 @@ class ChannelProcess:
                 return
             self._closed = True
             try:
-                keeper.end()
+                keeper.close()
             finally:
-                keeper.abandon()
                 pump.stop()
-                pulse_of(self.connection).leave(keeper)
                 self._close_pipes()
         if self.returncode is None:
             self.returncode = keeper.returncode
@@ -265,14 +263,14 @@ class ChannelProcess:
         return f"<ChannelProcess on {self.connection.host}, process {self.pid}, {state}>"
 
     def __del__(self) -> None:
-        if getattr(self, "_pump", None) is None or self._process != os.getpid():
+        keeper = getattr(self, "_keeper", None)
+        if keeper is None or self._closed or self._process != os.getpid() or sys.is_finalizing():
             return
-        if sys.is_finalizing():
-            return
-        if not self._closed and self.poll() is None:
-            text = f"command {self.pid} on {self.connection.host} is still running"
+        if keeper.returncode is None and not keeper.ended:
+            text = f"command {keeper.pid} on {self.connection.host} is still running"
             warnings.warn(text, ResourceWarning, stacklevel=2, source=self)
-        self.close()
+        keeper.close_later()
+        self._close_pipes()
 
 
 def _pipe(size: int) -> tuple[int, int]:

@@ -66,16 +66,17 @@ class Pulse:
         arrived = time.monotonic()  # when the last beat did
         while (keepers := self._wait()) is not None:
             live = [keeper for keeper in keepers if not keeper.ended]
-            sent = time.monotonic()
             if not live:
                 continue
             patience = min(keepers[keeper][1] for keeper in live)
+            sent = time.monotonic()
             try:
                 tell(live[0].connection, [keeper.folder for keeper in live], b"b", patience)
                 arrived = sent
             except remctl.RemctlError as error:
+                silence = time.monotonic() - arrived
                 for keeper in live:
-                    if keeper.connection.closed or sent - arrived > keepers[keeper][1]:
+                    if keeper.connection.closed or silence > keepers[keeper][1]:
                         keeper.fail(error)
 
     def _wait(self) -> dict[Keeper, tuple[float, float]] | None:

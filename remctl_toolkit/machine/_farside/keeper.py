@@ -37,7 +37,9 @@ def end_with(kind, data):
 
 def make_folder():
     bases = [os.environb.get(b"TMPDIR", b""), b"/tmp", b"/var/tmp", b"/dev/shm"]
-    for base in filter(os.path.isabs, bases):
+    for base in bases:
+        if not base.startswith(b"/") or b"\n" in base:
+            continue
         folder = base + b"/.remctl-" + os.urandom(16).hex().encode()
         try:
             os.mkdir(folder, 0o700)
@@ -152,8 +154,8 @@ class Command:
             os.killpg(self.pid, number)
         except ProcessLookupError:
             os.kill(self.pid, number)  # It has not made its group yet.
-        except PermissionError:
-            pass  # All of the group run as another user.
+        except OSError:
+            pass  # All of the group run as another user, or there is no such signal here.
 
     def reap(self):
         pid, status = os.waitpid(self.pid, os.WNOHANG) if self.status is None else (0, 0)
@@ -420,7 +422,10 @@ def keep(spec):
     keeper.close()
     settle(folder)
     remove_folder(folder)
-    os.write(life, b".")
+    try:
+        os.write(life, b".")
+    except BrokenPipeError:
+        pass  # Somebody has killed it.
     os.waitpid(watcher, 0)
     os._exit(0)
 
