@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 _LINGER = 5.0  # seconds that the channel stays when nobody uses it
 _READ = 1 << 20  # octets
 _FULL = 1 << 22  # octets that may wait here until the thread comes to them
-_ANSWERS = 10.0  # seconds for the far side's answer to what takes it no time
 
 # Over there the module has the name that it has here.
 _LOADER = f"""\

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 Talk = Callable[[socket.socket], object]
@@ -50,12 +52,17 @@ def serving(talk: Talk, listener: socket.socket | None = None) -> Iterator[int]:
         sockets.discard(sock)
 
     def accept() -> None:
-        with contextlib.suppress(OSError):
-            while True:
+        while True:
+            try:
                 sock = listener.accept()[0]
-                sockets.add(sock)
-                threads.append(threading.Thread(target=serve, args=[sock]))
-                threads[-1].start()
+            except OSError as error:
+                if error.errno != errno.EMFILE:
+                    return  # It was shut down.
+                time.sleep(0.01)
+                continue
+            sockets.add(sock)
+            threads.append(threading.Thread(target=serve, args=[sock]))
+            threads[-1].start()
 
     acceptor = threading.Thread(target=accept)
     acceptor.start()

@@ -112,7 +112,7 @@ class Stream:
         self.watched: int | None = None  # the events that are waited for
         # Those that are left to connect to, while it is not connected.
         self.addresses: Pairs | None = None
-        self.deadline = 0.0
+        self.deadline = self.again = 0.0  # when to give up, and to try again
         self.may_send = self.granted = self.window = WINDOW
         self.taken = 0  # octets that the socket took since the last grant
         self.kept_up = False  # It took all there was at least once since.
@@ -164,6 +164,7 @@ class Stream:
                 return
             self.drop()
             if number == errno.EAGAIN:  # A Unix socket has no room: tick() comes back to it.
+                self.again = time.monotonic() + PAUSE
                 return
             self.addresses.pop(0)
         self.break_off(number_name(number))
@@ -191,7 +192,7 @@ class Stream:
         """Look after connecting: nothing happens to its socket when the time is over."""
         if now >= self.deadline:
             self.break_off(b"ETIMEDOUT")
-        elif self.sock is None and self.addresses:
+        elif self.sock is None and self.addresses and now >= self.again:
             self.attempt(errno.EAGAIN)
 
     def drop(self, reset: bool = False) -> None:
@@ -362,6 +363,7 @@ class Listener:
         self.mux = mux
         self.sock = sock
         self.accepted = accepted  # called with each new connection's socket
+        self.again = 0.0  # when to accept again
         address = sock.getsockname()
         self.port = address[1] if isinstance(address, tuple) else None
         self.path = address if self.port is None else None
@@ -391,10 +393,12 @@ class Listener:
         if number in NO_DESCRIPTORS:  # Those who wait would wake us again and again.
             self.mux.watch(self.sock.fileno(), None, self)
             self.mux.waiting.add(self)
+            self.again = time.monotonic() + PAUSE
 
     def tick(self, now: float) -> None:
-        self.mux.waiting.discard(self)
-        self.mux.watch(self.sock.fileno(), select.POLLIN, self)
+        if now >= self.again:
+            self.mux.waiting.discard(self)
+            self.mux.watch(self.sock.fileno(), select.POLLIN, self)
 
     def close(self) -> None:
         self.mux.listeners.discard(self)

@@ -5,7 +5,6 @@ import _signal  # The C part alone: signal itself takes as long to import as Pyt
 import _socket
 import os
 import select
-import sys
 import time
 
 from remctl_toolkit.machine._farside.mux import (
@@ -40,6 +39,7 @@ class Lookup:
 
     def run(self, arguments, writer):
         try:
+            _signal.set_wakeup_fd(-1)
             _signal.signal(_signal.SIGTERM, _signal.SIG_DFL)
             os.dup2(writer, 0)
             os.closerange(1, self.mux.highest() + 8)  # A connection ends when nobody has it.
@@ -80,6 +80,21 @@ class Output:
     def ready(self, events):
         if events & ~select.POLLOUT:
             self.mux.over = True  # Nobody reads it.
+
+
+class Ending:
+    """The signal that ends us, as poll() tells of it: one that comes just before would be missed."""
+
+    def __init__(self, mux):
+        self.mux = mux
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        _signal.set_wakeup_fd(writer)
+        _signal.signal(_signal.SIGTERM, lambda *_: None)
+        mux.watch(reader, select.POLLIN, self)
+
+    def ready(self, events):
+        self.mux.over = True
 
 
 class FarMux(Mux):
@@ -214,8 +229,8 @@ class FarMux(Mux):
 def main():
     """Serve until the near side ends, or our keeper wants us to."""
     _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN)
-    _signal.signal(_signal.SIGTERM, lambda *_: sys.exit(0))
     mux = FarMux()
+    Ending(mux)
     try:
         mux.run()
     except BrokenPipeError:
