@@ -131,7 +131,7 @@ class OneShot:
         """Run it to its end, and return its status: 0 to 255, or -N if our signal N ended it.
 
         An exception that comes from elsewhere (Ctrl-C, or a target that cannot be written to) ends
-        the command over there.
+        the command over there, if it has told its number by then.
 
         Raises:
             WorkingFolderError: its folder cannot be entered.

@@ -7,21 +7,29 @@ import itertools
 import os
 import threading
 import time
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
+
+
+class Late(Protocol):
+    """What may have to be started late."""
+
+    def is_waiting(self) -> bool:
+        """Whether it is not started, and not over."""
+
+    def start_late(self) -> None:
+        """Start it."""
 
 
 class _Waiting(NamedTuple):
     date: float
-    number: int  # for two of the same date: functions cannot be compared
-    start: Callable[[], None]
+    number: int  # for two of the same date: the rest cannot be compared
+    what: Late
 
 
 class Starter:
-    """One thread that calls functions after a while, each in a thread of its own.
+    """One thread that starts what is still waiting after a while, each in a thread of its own.
 
-    That a function is not needed any more it has to find out itself: what comes in time must cost
-    nothing.
+    What has started by itself in time, nearly everything, costs next to nothing.
     """
 
     def __init__(self) -> None:
@@ -35,12 +43,12 @@ class Starter:
         self._numbers = itertools.count()
         self._thread: threading.Thread | None = None
 
-    def add(self, start: Callable[[], None], seconds: float) -> None:
-        """Call `start` after so many seconds."""
+    def add(self, what: Late, seconds: float) -> None:
+        """Start it after so many seconds, if it still waits then."""
         if self._pid != os.getpid():
             self._forget()  # The thread is the parent's.
         with self._changed:
-            new = _Waiting(time.monotonic() + seconds, next(self._numbers), start)
+            new = _Waiting(time.monotonic() + seconds, next(self._numbers), what)
             heapq.heappush(self._waiting, new)
             if self._thread is None:
                 self._thread = threading.Thread(
@@ -52,19 +60,22 @@ class Starter:
 
     def _run(self) -> None:
         while True:
-            start = self._next()
-            threading.Thread(target=start, name="remctl-start", daemon=True).start()
-            del start
+            what = self._next()
+            threading.Thread(target=what.start_late, name="remctl-start", daemon=True).start()
+            del what
 
-    def _next(self) -> Callable[[], None]:
+    def _next(self) -> Late:
         with self._changed:
             while True:
+                # All of them, or each command would wake us once.
+                self._waiting = [one for one in self._waiting if one.what.is_waiting()]
+                heapq.heapify(self._waiting)
                 if not self._waiting:
                     self._changed.wait()
                     continue
                 left = self._waiting[0].date - time.monotonic()
                 if left <= 0:
-                    return heapq.heappop(self._waiting).start
+                    return heapq.heappop(self._waiting).what
                 self._changed.wait(left)
 
 

@@ -51,9 +51,10 @@ class MachineEnv(RemoteEnv):  # type: ignore[misc]
 
     def changes(self) -> dict[str, str | None]:
         """Return what is different from how it was found; None for what was taken out."""
-        now = self.getdict()
+        now = self._curr
+        now["PATH"] = self.path.join()
         changed: dict[str, str | None] = {
-            name: value for name, value in now.items() if self._orig.get(name) != value
+            name: str(value) for name, value in now.items() if self._orig.get(name) != value
         }
         changed.update((name, None) for name in self._orig if name not in now)
         return changed

@@ -74,7 +74,7 @@ def feed(file: IO[bytes], data: bytes) -> None:
 
 
 def duplicate(target: Any, inherited: int) -> int:
-    """Return a descriptor of our own: what plumbum gives us it closes as soon as we have started."""
+    """Return a descriptor of our own: what plumbum gives us, it closes at once."""
     if target == subprocess.DEVNULL:
         return os.open(os.devnull, os.O_RDWR)
     try:

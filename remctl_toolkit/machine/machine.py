@@ -16,7 +16,7 @@ import threading
 import weakref
 from collections.abc import Callable, Sequence
 from subprocess import PIPE
-from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
+from typing import IO, TYPE_CHECKING, Any, Self, TypeVar, cast
 
 try:
     from plumbum.commands import BaseCommand, CommandNotFound
@@ -41,8 +41,9 @@ from .session import Shell, open_session
 if TYPE_CHECKING:
     import re
     import socket
+    from types import ModuleType
 
-    from .call import Interpreter
+    from .call import Interpreter, RemoteModule
     from .tunnel import Tunnel
 
 _T = TypeVar("_T")
@@ -250,6 +251,7 @@ class Machine(BaseRemoteMachine):  # type: ignore[misc]
             stdout=stdout,
             stderr=stderr,
             encoding=encoding,
+            keep=self,
         )
         self._open.add(process)
         return process
@@ -377,6 +379,11 @@ class Machine(BaseRemoteMachine):  # type: ignore[misc]
             data = data.encode(self.custom_encoding or "utf8")
         paths.write(self.connection, self._own_path(fn), bytes(data))
 
+    @property
+    def sftp(self) -> _Files:
+        """What plumbum's ``path.open(mode)`` asks for a file; see `paths.open()`."""
+        return _Files(self)
+
     # What is not plumbum's.
 
     def tunnel(
@@ -420,7 +427,7 @@ class Machine(BaseRemoteMachine):  # type: ignore[misc]
 
         with self._lock:
             self._check_open()
-            if self._interpreter is None or getattr(self._interpreter, "closed", False):
+            if self._interpreter is None or self._interpreter.closed:
                 self._interpreter = Interpreter(self.connection)
             return self._interpreter
 
@@ -429,9 +436,16 @@ class Machine(BaseRemoteMachine):  # type: ignore[misc]
         result: _T = self.interpreter.call(function, *args, **kwargs)
         return result
 
-    def import_module(self, module: Any, *args: Any, **kwargs: Any) -> Any:
-        """Have a module over there; see `Interpreter.import_module()`."""
-        return self.interpreter.import_module(module, *args, **kwargs)
+    def import_module(self, module: ModuleType) -> RemoteModule:
+        """Return a module whose functions run over there; see `Interpreter.import_module()`."""
+        return self.interpreter.import_module(module)
+
+    def facts(self, *names: str, timeout: float | None = 120.0) -> dict[str, Any]:
+        """Return facts about the far side by their names, all if none is named; see `facts`."""
+        from . import facts
+
+        self._check_open()
+        return facts.gather(self, names or facts.NAMES, timeout=timeout)
 
     def gateway(self, **how: Any) -> Any:
         """Open a gateway of execnet; see `gateway.open_gateway()`."""
@@ -462,3 +476,18 @@ class Machine(BaseRemoteMachine):  # type: ignore[misc]
     def __del__(self) -> None:
         with contextlib.suppress(Exception):
             self.close()
+
+
+class _Files:
+    """Opens files of a machine."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+
+    def open(self, path: Any, mode: str = "r", bufsize: int = -1) -> IO[Any]:
+        """Open one; `bufsize` is there for plumbum's sake."""
+        from . import paths
+
+        machine = self._machine
+        encoding = None if "b" in mode else machine.custom_encoding or "utf8"
+        return paths.open(machine.connection, machine._own_path(path), mode, encoding=encoding)

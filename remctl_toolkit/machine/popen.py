@@ -19,7 +19,7 @@ import time
 from collections.abc import Container, Iterator
 from subprocess import DEVNULL, PIPE, STDOUT
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, Literal, Self, cast
+from typing import IO, TYPE_CHECKING, Any, Literal, Self
 
 import plumbum.commands.processes
 from plumbum.commands.processes import ProcessExecutionError, ProcessTimedOut, iter_lines
@@ -27,6 +27,7 @@ from plumbum.machines.base import PopenAddons
 
 import remctl
 
+from ._plumbum_lines import read_lines
 from ._plumbum_oneshot import LARGEST, Collected, Descriptor, Nowhere, OneShot, Writable
 from ._plumbum_starter import starter
 from ._plumbum_streams import Input, duplicate, feed, known_input, open_one
@@ -50,6 +51,7 @@ class Popen(PopenAddons):  # type: ignore[misc]
         command: what to run.
         stdin, stdout, stderr: as for `subprocess.Popen`.
         encoding: what plumbum decodes the output with; None has it as octets.
+        keep: what must not be deleted as long as this is there: the machine closes itself then.
 
     Attributes:
         args, argv: the command as text.
@@ -63,8 +65,6 @@ class Popen(PopenAddons):  # type: ignore[misc]
         ClosedError: the connection was closed.
     """
 
-    iter_lines = iter_lines
-
     def __init__(
         self,
         connection: Connection,
@@ -74,7 +74,9 @@ class Popen(PopenAddons):  # type: ignore[misc]
         stdout: Any = PIPE,
         stderr: Any = PIPE,
         encoding: str | None = "utf8",
+        keep: object = None,
     ) -> None:
+        self._keep = keep
         self._state: _State = "over"
         self._connection = connection
         self._command = command
@@ -109,7 +111,7 @@ class Popen(PopenAddons):  # type: ignore[misc]
             raise
         self._stdin: Any = Input(self) if stdin == PIPE else None
         self._state = "waiting"
-        starter.add(self._start_late, GRACE)
+        starter.add(self, GRACE)
 
     @classmethod
     def ended(cls, connection: Connection, command: Command, pid: int) -> Self:
@@ -161,7 +163,7 @@ class Popen(PopenAddons):  # type: ignore[misc]
 
     def _make_pipe(self, number: int) -> None:
         reader, self._writers[number] = os.pipe()
-        self._files[number] = open(reader, "rb")
+        self._files[number] = os.fdopen(reader, "rb")
 
     def _close_writers(self) -> None:
         writers = list(self._writers.values())
@@ -174,9 +176,12 @@ class Popen(PopenAddons):  # type: ignore[misc]
 
     # Starting it.
 
-    def _start_late(self) -> None:
-        if self._state != "waiting":
-            return
+    def is_waiting(self) -> bool:
+        """Whether it is not started, and not over."""
+        return self._state == "waiting"
+
+    def start_late(self) -> None:
+        """Start it, if it still waits."""
         with contextlib.suppress(Exception):  # It is kept, for whoever asks how it went.
             self._start()
 
@@ -477,8 +482,13 @@ class Popen(PopenAddons):  # type: ignore[misc]
             host = self._connection.host
             raise ProcessExecutionError(self.argv, self.returncode, stdout, stderr, host=host)
 
-    def __iter__(self) -> Iterator[tuple[int, str]]:
-        return cast("Iterator[tuple[int, str]]", self.iter_lines())
+    def iter_lines(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        """Iterate over lines of output as they come; see plumbum's function for the arguments."""
+        lines: Iterator[Any] = iter_lines(self, *args, _iter_lines=read_lines, **kwargs)
+        return lines
+
+    def __iter__(self) -> Iterator[Any]:
+        return self.iter_lines()
 
     def __enter__(self) -> Self:
         return self

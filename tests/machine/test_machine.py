@@ -436,24 +436,28 @@ def test_signals(machine: Machine, tmp_path: Path, started: bool) -> None:
     assert process.wait(20) == -9
 
 
-def test_an_interrupt_ends_the_command(machine: Machine, tmp_path: Path) -> None:
-    pid = tmp_path / "pid"
-    stop = threading.Event()
+def test_an_interrupt_ends_the_command(machine: Machine, patient: None) -> None:
+    process = machine["sleep"]["100"].popen()
+    pids: list[int] = []
 
     def interrupt() -> None:
-        eventually(lambda: pid.exists() and pid.read_text(), 20)
-        if not stop.is_set():
-            os.kill(os.getpid(), 2)
+        pids.append(eventually(lambda: process.pid or 0, 20))
+        os.kill(os.getpid(), 2)
 
     thread = threading.Thread(target=interrupt)
     thread.start()
     try:
         with pytest.raises(KeyboardInterrupt):
-            machine["sh"]("-c", f"echo $$ >{pid}; exec sleep 100")
+            process.communicate()
     finally:
-        stop.set()
         thread.join()
-    eventually(lambda: not is_running(int(pid.read_text())))
+    eventually(lambda: not is_running(pids[0]))
+
+
+def test_a_process_keeps_its_machine(server: RemctldServer) -> None:
+    process = Machine(server.host, server.port, server.principal)["cat"].popen()
+    gc.collect()
+    assert process.communicate(b"x") == (b"x", b"")
 
 
 # -- Its end --------------------------------------------------------------------------------------
@@ -507,8 +511,14 @@ def test_many_threads_at_once(machine: Machine) -> None:
 # -- Names ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ODD_NAMES)
-def test_odd_names(machine: Machine, tmp_path: Path, name: str | bytes) -> None:
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [("connection", name) for name in ODD_NAMES] + [("python_only", n) for n in ODD_NAMES[-2:]],
+)
+def test_odd_names(
+    request: pytest.FixtureRequest, tmp_path: Path, line: str, name: str | bytes
+) -> None:
+    machine = Machine.over(request.getfixturevalue(line))
     text = os.fsdecode(name)
     file = tmp_path / text
     octets = bytes(range(256))
@@ -535,3 +545,29 @@ def test_odd_names(machine: Machine, tmp_path: Path, name: str | bytes) -> None:
         assert os.fsencode(machine["pwd"](encoding=None)[:-1]) == os.fsencode(file)
     path.delete()
     assert not file.exists()
+
+
+# -- What is not plumbum's ------------------------------------------------------------------------
+
+
+def test_functions_and_modules(machine: Machine) -> None:
+    import platform
+
+    assert machine.call(os.getpid) == machine.call(os.getpid) != os.getpid()
+    assert machine.import_module(platform).node() == os.uname().nodename
+    interpreter = machine.interpreter
+    assert machine.interpreter is interpreter
+    interpreter.close()
+    assert machine.call(abs, -1) == 1
+
+
+def test_facts(machine: Machine) -> None:
+    assert set(machine.facts("memory", "system")) == {"memory", "system", "reasons"}
+
+
+def test_gateways(server: RemctldServer) -> None:
+    with Machine(server.host, server.port, server.principal) as machine:
+        gateway = machine.gateway()
+        channel = gateway.remote_exec("channel.send(6 * 7)")
+        assert channel.receive(20) == 42
+        gateway.exit()

@@ -135,7 +135,8 @@ def test_popen(machine: Machine) -> None:
     with machine["cat"].popen() as process:
         process.stdin.write(b"x")
         process.stdin.flush()
-        assert process.stdout.read(1) == b"x"  # type: ignore[union-attr]
+        assert process.stdout is not None
+        assert process.stdout.read(1) == b"x"
     assert process.returncode == 0
 
 
@@ -148,8 +149,9 @@ def test_popen_of_a_list_and_of_a_text(machine: Machine) -> None:
         machine.popen(["ls", "a\0b"])
 
 
-def test_much_input_and_output(machine: Machine) -> None:
-    data = os.urandom(1 << 16) * 400  # More than is sent with the command.
+def test_much_input_and_output(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("remctl_toolkit.machine.popen.LARGEST", 1 << 20)
+    data = os.urandom(3 << 20)  # More than is sent with the command.
     output, errors = machine["tee"]["/dev/stderr"].popen().communicate(data)
     assert output == data
     assert errors == data
@@ -185,28 +187,36 @@ def test_lines(machine: Machine, sh: Any) -> None:
 
 def test_lines_arrive_as_they_are_written(machine: Machine, sh: Any, tmp_path: Path) -> None:
     go = tmp_path / "go"
-    process = sh[f"echo 1; while ! [ -e {go} ]; do sleep 0.02; done; echo 2"].popen(
-        stdin=subprocess.DEVNULL
-    )
-    lines = iter(process)
+    script = f"printf '1\\n2\\n'; while ! [ -e {go} ]; do sleep 0.02; done; printf 345"
+    process = sh[script].popen(stdin=subprocess.DEVNULL)
+    lines = process.iter_lines(linesize=2)
     assert next(lines) == ("1", None)
+    assert next(lines) == ("2", None)
     go.touch()
-    assert list(lines) == [("2", None)]
+    assert list(lines) == [("34", None), ("5", None)]
+
+
+def test_lines_of_what_is_started_and_left(sh: Any) -> None:
+    lines = list(sh["echo x; sleep 20 & exit"].popen(stdin=subprocess.DEVNULL))
+    assert lines == [("x", None)]
+    lines = list((sh["echo x >&2; echo y"] | sh["cat"]).popen())
+    assert sorted(lines, key=str) == [("y", None), (None, "x")]
 
 
 def test_bgrun(machine: Machine, tmp_path: Path) -> None:
     with machine["sh"]["-c"].bgrun([f"touch {tmp_path}/x; echo y"]) as process:
         eventually((tmp_path / "x").exists)
         assert process.run() == (0, "y\n", "")
-    pid = None
-    with (
-        pytest.raises(RuntimeError, match="body"),
-        machine["sleep"].bgrun(["100"]) as process,
-    ):
-        eventually(lambda: process.poll() is None and process.pid)
-        pid = process.pid
-        raise RuntimeError("body")
-    eventually(lambda: not Path(f"/proc/{pid}").exists())
+    found = []
+
+    def begin() -> None:
+        with machine["sleep"].bgrun(["100"]) as process:
+            found.append(eventually(lambda: process.poll() is None and process.pid))
+            raise RuntimeError("body")
+
+    with pytest.raises(RuntimeError, match="body"):
+        begin()
+    eventually(lambda: not Path(f"/proc/{found[0]}").exists())
 
 
 # -- Modifiers ------------------------------------------------------------------------------------
@@ -284,7 +294,7 @@ def test_nohup(machine: Machine, sh: Any, tmp_path: Path) -> None:
 
 
 def test_a_logger(sh: Any) -> None:
-    class Logger(logging.Logger, PipeToLoggerMixin):
+    class Logger(logging.Logger, PipeToLoggerMixin):  # type: ignore[misc]
         pass
 
     found = []
