@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from types import BuiltinFunctionType, FunctionType, ModuleType, TracebackType
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar
+from types import ModuleType, TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
 from ._call.errors import (
     CallTimeoutError,
@@ -20,7 +21,7 @@ from ._call.link import WINDOW, Link, Pending, Stream, agent_source
 from ._call.output import Lines, Output, show
 from ._call.packing import Packer
 from .errors import ClosedError
-from .modules import Allowed, ModuleServer
+from .modules import Allowed, ModuleServer, RemoteFunction, RemoteModule
 from .values import DecodeError, decode
 
 if TYPE_CHECKING:
@@ -39,16 +40,13 @@ __all__ = [
     "ResultError",
 ]
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
 RESULT_LIMIT = 256 << 20  # octets
 
 _CLOSE_WAIT = 10.0  # seconds that a generator over there has for its end
 
 
 class Interpreter:
-    """A Python interpreter of the far side that runs functions from here; for any number of threads.
+    """A Python interpreter of the far side that runs functions from here, for several threads.
 
     Functions are called by name where a module can be imported, and travel as source where not.
     Modules are imported over there from its own standard library, then from here, then from what
@@ -125,7 +123,7 @@ class Interpreter:
     @property
     def served(self) -> tuple[str, ...]:
         """The modules, and the files of packages, that the far side had from here so far."""
-        return tuple(self._modules.served)
+        return self._modules.served
 
     # Calls.
 
@@ -264,7 +262,7 @@ class Interpreter:
     def __del__(self) -> None:
         link = getattr(self, "_link", None)
         if link is not None and link.pid == os.getpid():
-            warnings.warn(f"{self!r} was not closed: use with", ResourceWarning, source=self)
+            warnings.warn(f"{self!r} was not closed: use with", ResourceWarning, 2, source=self)
             self.close()
 
 
@@ -415,55 +413,5 @@ class RemoteIterator(Iterator[Any]):
     def __del__(self) -> None:
         reply = getattr(self, "_reply", None)
         if reply is not None:
-            try:
+            with contextlib.suppress(InterpreterEndedError):  # Then it has ended, too.
                 reply.pending.abandon()
-            except InterpreterEndedError:
-                pass  # Then it has ended, too.
-
-
-class RemoteFunction(Generic[P, T]):
-    """A function that runs over there."""
-
-    def __init__(self, interpreter: Interpreter, function: Callable[P, T]) -> None:
-        self._interpreter = interpreter
-        self._function = function
-        self.__name__ = getattr(function, "__name__", "?")
-        self.__doc__ = function.__doc__
-        self.__wrapped__ = function
-
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call it over there; see `Interpreter.call()`."""
-        return self._interpreter.call(self._function, *args, **kwargs)  # type: ignore[no-any-return]
-
-    def __repr__(self) -> str:
-        return f"<function {self.__name__} on {self._interpreter.name}>"
-
-
-class RemoteModule:
-    """A module whose functions run over there; nothing but its functions can be had of it."""
-
-    def __init__(self, interpreter: Interpreter, module: ModuleType) -> None:
-        self._interpreter = interpreter
-        self._module = module
-        self.__name__ = module.__name__
-        self.__doc__ = module.__doc__
-
-    def __getattr__(self, name: str) -> RemoteFunction[..., Any]:
-        found = vars(self._module).get(name)
-        if name.startswith("__") or not isinstance(found, (FunctionType, BuiltinFunctionType)):
-            raise AttributeError(
-                f"module {self.__name__!r} has no function {name!r} to run on "
-                f"{self._interpreter.name}",
-                name=name,
-                obj=self,
-            )
-        return RemoteFunction(self._interpreter, found)
-
-    def __dir__(self) -> list[str]:
-        kinds = (FunctionType, BuiltinFunctionType)
-        return sorted(
-            name for name, value in vars(self._module).items() if isinstance(value, kinds)
-        )
-
-    def __repr__(self) -> str:
-        return f"<module {self.__name__!r} on {self._interpreter.name}>"

@@ -1,7 +1,7 @@
-"""What the far side may import from here: the sources of modules, and the files of packages.
+"""Modules on their way: what the far side may import from here, and modules that run over there.
 
-The far side asks by name; it is answered with text that was found the way `import` finds it.  Nothing is
-imported or run here because it asks.
+The far side asks by name; it is answered with text that was found the way `import` finds it.
+Nothing is imported or run here because it asks.
 """
 
 from __future__ import annotations
@@ -11,9 +11,16 @@ import logging
 import sys
 import threading
 from collections.abc import Callable, Iterable
-from typing import Any, TypeAlias
+from types import BuiltinFunctionType, FunctionType, ModuleType
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeAlias, TypeVar
+
+if TYPE_CHECKING:
+    from .call import Interpreter
 
 Allowed: TypeAlias = "Callable[[str], object] | Iterable[str] | None"
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _EXTENSION = (importlib.machinery.ExtensionFileLoader, importlib.machinery.BuiltinImporter)
 _PARTS_LIMIT = 64
@@ -28,14 +35,12 @@ class ModuleServer:
         allowed: the modules that it may have: names, each with all that is below it in its package,
             or a function that is called with a name; None: whatever can be imported here.
 
-    Attributes:
-        served: the names of modules and files that were asked for and sent, in that order.
     """
 
     def __init__(self, allowed: Allowed = None) -> None:
         self._allowed = _allows(allowed)
         self._lock = threading.Lock()
-        self.served: list[str] = []
+        self._served: dict[str, None] = {}
 
     def __call__(self, question: str, name: str, parts: tuple[str, ...] = ()) -> tuple[Any, ...]:
         """Answer one question; what the far side says is never trusted to be sensible."""
@@ -46,6 +51,12 @@ class ModuleServer:
         if question in ("data", "list", "kind"):
             return self._resource(question, name, parts)
         return ("missing",)
+
+    @property
+    def served(self) -> tuple[str, ...]:
+        """The names of modules and files that were asked for and sent, in that order."""
+        with self._lock:
+            return tuple(self._served)
 
     def allows(self, name: str) -> bool:
         """Whether the far side may have that module of ours, if there is one."""
@@ -92,7 +103,7 @@ class ModuleServer:
     def _note(self, name: str) -> None:
         log.debug("sent %s", name)
         with self._lock:
-            self.served.append(name)
+            self._served[name] = None
 
     def _resource(self, question: str, name: str, parts: Any) -> tuple[Any, ...]:
         sensible = isinstance(parts, tuple) and len(parts) <= _PARTS_LIMIT
@@ -126,6 +137,54 @@ class ModuleServer:
         return (False, f"there is no such file in package {name}")
 
 
+class RemoteFunction(Generic[P, T]):
+    """A function that runs over there."""
+
+    def __init__(self, interpreter: Interpreter, function: Callable[P, T]) -> None:
+        self._interpreter = interpreter
+        self._function = function
+        self.__name__ = getattr(function, "__name__", "?")
+        self.__doc__ = function.__doc__
+        self.__wrapped__ = function
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call it over there; see `Interpreter.call()`."""
+        return self._interpreter.call(self._function, *args, **kwargs)  # type: ignore[no-any-return]
+
+    def __repr__(self) -> str:
+        return f"<function {self.__name__} on {self._interpreter.name}>"
+
+
+class RemoteModule:
+    """A module whose functions run over there; nothing but its functions can be had of it."""
+
+    def __init__(self, interpreter: Interpreter, module: ModuleType) -> None:
+        self._interpreter = interpreter
+        self._module = module
+        self.__name__ = module.__name__
+        self.__doc__ = module.__doc__
+
+    def __getattr__(self, name: str) -> RemoteFunction[..., Any]:
+        found = vars(self._module).get(name)
+        if name.startswith("__") or not isinstance(found, (FunctionType, BuiltinFunctionType)):
+            raise AttributeError(
+                f"module {self.__name__!r} has no function {name!r} to run on "
+                f"{self._interpreter.name}",
+                name=name,
+                obj=self,
+            )
+        return RemoteFunction(self._interpreter, found)
+
+    def __dir__(self) -> list[str]:
+        kinds = (FunctionType, BuiltinFunctionType)
+        return sorted(
+            name for name, value in vars(self._module).items() if isinstance(value, kinds)
+        )
+
+    def __repr__(self) -> str:
+        return f"<module {self.__name__!r} on {self._interpreter.name}>"
+
+
 def _allows(allowed: Allowed) -> Callable[[str], bool]:
     if allowed is None:
         return lambda name: True
@@ -135,7 +194,7 @@ def _allows(allowed: Allowed) -> Callable[[str], bool]:
         raise TypeError("modules must be a list of names, not one string: use [...]")
     names = tuple(allowed)
     for name in names:
-        if not isinstance(name, str) or not _is_name(name):
+        if not _is_name(name):
             raise ValueError(f"modules has {name!r}, which is no name of a module")
     return lambda name: any(name == n or name.startswith(f"{n}.") for n in names)
 
@@ -183,11 +242,11 @@ def _find_next(name: str, path: Any) -> importlib.machinery.ModuleSpec | None:
         return None
     for finder in sys.meta_path:
         find_spec = getattr(finder, "find_spec", None)
-        spec = None if find_spec is None else find_spec(name, path)
+        spec: importlib.machinery.ModuleSpec | None = find_spec and find_spec(name, path)
         if spec is None:
             continue
         # Hooks that change what they load, such as pytest's, do not tell the source.
         whole = isinstance(spec.loader, _EXTENSION) or hasattr(spec.loader, "get_source")
         if whole or (spec.origin is None and spec.submodule_search_locations is not None):
-            return spec  # type: ignore[no-any-return]
+            return spec
     return None

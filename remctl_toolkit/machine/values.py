@@ -1,7 +1,7 @@
 """Reads what the far side returned: plain data, whatever the octets are.
 
-Nothing of it is run, imported or evaluated: what the octets ask for is one of the types below, or an
-error.  `_farside/agent_values.py` writes them.
+Nothing of it is run, imported or evaluated: what the octets ask for is one of the types below, or
+an error.  `_farside/agent_values.py` writes them.
 """
 
 from __future__ import annotations
@@ -163,8 +163,8 @@ _READERS: dict[bytes, Callable[[_Reader], Any]] = {
 def decode(octets: bytes) -> Any:
     """Return the value that `octets` stand for.
 
-    None, bool, int, float, complex, str, bytes, bytearray, range, list, tuple, set, frozenset, dict,
-    datetime, date, time, timedelta, Decimal, PurePosixPath and UUID: exactly these types.
+    None, bool, int, float, complex, str, bytes, bytearray, range, list, tuple, set, frozenset,
+    dict, datetime, date, time, timedelta, Decimal, PurePosixPath and UUID: exactly these types.
 
     Raises:
         DecodeError: they stand for none.

@@ -38,8 +38,7 @@ def fail(text: str) -> None:
 
 def numbers(n: int, note: str = "") -> Iterator[int]:
     try:
-        for number in range(n):
-            yield number
+        yield from range(n)
     finally:
         if note:
             Path(note).write_text("ended")
@@ -131,7 +130,3 @@ def forked() -> int:
     if pid == 0:
         return 99
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
-def open_files() -> list[str]:
-    return sorted(os.listdir("/proc/self/fd"))

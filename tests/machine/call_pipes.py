@@ -1,7 +1,8 @@
-"""Interpreters of this machine, over pipes instead of channels: one for each Python that there is."""
+"""Interpreters of this machine, over pipes instead of channels, for each Python that there is."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -62,10 +63,8 @@ class PipeStream:
         self.process.wait()
         for file in (self.process.stdin, self.process.stdout, self.process.stderr):
             assert file is not None
-            try:
+            with contextlib.suppress(BrokenPipeError):
                 file.close()
-            except BrokenPipeError:
-                pass
 
 
 class _Here:

@@ -257,7 +257,7 @@ def test_state_is_kept_between_calls(far: PipeInterpreter, main: Any) -> None:
 
 
 def test_tracebacks_show_the_source(far: PipeInterpreter, main: Any) -> None:
-    with pytest.raises(RemoteCallError, match="ValueError on far.example.org: limit 10") as caught:
+    with pytest.raises(RemoteCallError, match=r"ValueError on far.example.org: limit 10") as caught:
         far.call(main.failing)
     lines = caught.value.remote_traceback.splitlines()
     line = SCRIPT.splitlines().index('    raise ValueError(f"limit {LIMIT}")') + 1
@@ -314,7 +314,7 @@ def test_what_cannot_be_sent_is_one_error_before_anything_is(
     elif args == "called":
         function, args = function(), (1,)
     if text is None:
-        with pytest.raises(RemoteCallError, match="TypeError"):
+        with pytest.raises(RemoteCallError, match=r"TypeError"):
             here.call(function, *args)
         return
     with pytest.raises(TypeError, match=text):
@@ -324,7 +324,7 @@ def test_what_cannot_be_sent_is_one_error_before_anything_is(
 
 
 def test_modules_that_nobody_can_import(far: PipeInterpreter, tmp_path: Path) -> None:
-    text = """
+    text = r"""
 class Odd(Exception):
     pass
 def check(x):
@@ -385,7 +385,7 @@ def test_each_way_to_run_a_program(way: str, tmp_path: Path) -> None:
 
 
 def test_doctests(far: PipeInterpreter) -> None:
-    text = """
+    text = r"""
     >>> WORD = "hello"
     >>> def greet(name):
     ...     return WORD + name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import decimal
 import enum
@@ -99,10 +100,8 @@ def test_values_come_back_as_they_are(value: Any) -> None:
 @example(b"s\x00\x00\x00\x01\xff")
 @example(b"p\x00\x00\x00\x01\x00")
 def test_any_octets_are_a_value_or_the_one_error(octets: bytes) -> None:
-    try:
+    with contextlib.suppress(DecodeError):
         decode(octets)
-    except DecodeError as error:
-        assert str(error)
 
 
 @settings(deadline=None, max_examples=150)
@@ -112,10 +111,8 @@ def test_octets_that_were_changed_are_a_value_or_the_one_error(value: Any, data:
     octets[data.draw(st.integers(0, len(octets) - 1))] = data.draw(st.integers(0, 255))
     cut = data.draw(st.integers(0, len(octets)))
     for changed in (bytes(octets), bytes(octets[:cut]), bytes(octets) + b"N"):
-        try:
+        with contextlib.suppress(DecodeError):
             decode(changed)
-        except DecodeError:
-            continue
 
 
 @settings(deadline=None)

@@ -55,9 +55,7 @@ def test_any_function_with_any_arguments(tun: Tunnel) -> None:
     assert tun.call(json.loads, json.dumps(data)) == data
 
 
-def test_standard_error_is_for_debugging(
-    tun: Tunnel, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_standard_error_is_for_debugging(tun: Tunnel, capsys: pytest.CaptureFixture[str]) -> None:
     def debug() -> str:
         import sys
 

@@ -165,9 +165,9 @@ def test_files_of_packages(far: PipeInterpreter, ours: Path) -> None:
     package = importlib.import_module("rm_package")
     assert far.call(package.get_data) == "é and more\n".encode()
     assert far.call(package.resource) == "é and more\n"
-    with pytest.raises(RemoteCallError, match="FileNotFoundError"):
+    with pytest.raises(RemoteCallError, match=r"FileNotFoundError"):
         far.call(package.no_data)
-    with pytest.raises(RemoteCallError, match="FileNotFoundError"):
+    with pytest.raises(RemoteCallError, match=r"FileNotFoundError"):
         far.call(package.by_loader, "/etc/passwd")
     if far.python_version >= (3, 10):
         names = ["__init__.py", "__pycache__", "words.txt"]
@@ -179,19 +179,19 @@ def test_files_of_packages(far: PipeInterpreter, ours: Path) -> None:
 
 def test_errors_of_modules(far: PipeInterpreter, places: Any, monkeypatch: Any) -> None:
     monkeypatch.syspath_prepend(places["files"])
-    with pytest.raises(RemoteCallError, match="SyntaxError"):
+    with pytest.raises(RemoteCallError, match=r"SyntaxError"):
         far.call(importlib.import_module, "rm_broken")
-    with pytest.raises(RemoteCallError, match="KeyError on .*: 'as it is imported'") as caught:
+    with pytest.raises(RemoteCallError, match=r"KeyError on .*: 'as it is imported'") as caught:
         far.call(importlib.import_module, "rm_failing")
     assert f'File "{places["files"]}/rm_failing.py", line 3' in caught.value.remote_traceback
     assert "raise KeyError('as it is imported')" in caught.value.remote_traceback
-    with pytest.raises(RemoteCallError, match="ModuleNotFoundError.*: No module named 'rm_none'"):
+    with pytest.raises(RemoteCallError, match=r"ModuleNotFoundError.*: No module named 'rm_none'"):
         far.call(importlib.import_module, "rm_none")
     assert far.call(abs, -1) == 1
 
 
 def test_extension_modules_are_one_error(far: PipeInterpreter) -> None:
-    text = "ImportError on .*: module '_remctl' is an extension module, which cannot be sent"
+    text = r"ImportError on .*: module '_remctl' is an extension module, which cannot be sent"
     with pytest.raises(RemoteCallError, match=text):
         far.call(_remctl.remctl_new)
     assert far.call(abs, -1) == 1
@@ -203,9 +203,8 @@ def test_the_standard_library_is_the_far_sides() -> None:
         "ModuleNotFoundError on .*: No module named 'tomllib': "
         r"it is in the standard library of Python 3\.\d+ here, but not there"
     )
-    with PipeInterpreter(pythons()["3.8"]) as far:
-        with pytest.raises(RemoteCallError, match=text):
-            far.call(importlib.import_module, "tomllib")
+    with PipeInterpreter(pythons()["3.8"]) as far, pytest.raises(RemoteCallError, match=text):
+        far.call(importlib.import_module, "tomllib")
 
 
 def test_nothing_is_run_here(one: PipeInterpreter, ours: Path) -> None:
@@ -230,12 +229,11 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 IMPORT = "__import__({!r}).PLACE"
 
 
-
 def test_what_is_installed_there_comes_last(installed: None, ours: Path) -> None:
     with PipeInterpreter(sys.executable) as far:
         assert far.call(eval, IMPORT.format("rm_only_there")) == "installed"
         assert far.call(eval, IMPORT.format("_remctl")) == "installed"
-        with pytest.raises(RemoteCallError, match="AttributeError"):
+        with pytest.raises(RemoteCallError, match=r"AttributeError"):
             far.call(eval, IMPORT.format("rm_plain"))
 
 
@@ -257,10 +255,10 @@ def test_what_is_installed_there_can_come_first(
 def test_modules_can_be_limited(ours: Path, modules: Any) -> None:
     plain, package = map(importlib.import_module, ("rm_plain", "rm_package"))
     with PipeInterpreter(sys.executable, modules=modules) as far:
-        text = "No module named 'rm_package': it may not be sent"
+        text = r"No module named 'rm_package': it may not be sent"
         with pytest.raises(RemoteCallError, match=text):
             far.call(plain.where)
-        with pytest.raises(ValueError, match="rm_package is not among the modules .* modules="):
+        with pytest.raises(ValueError, match=r"rm_package is not among the modules .* modules="):
             far.call(package.get_data)
         assert far.served == ("rm_plain",)
 
@@ -304,7 +302,7 @@ def test_what_nobody_may_have(
     monkeypatch.syspath_prepend(tmp_path)
     server = ModuleServer()
     assert server(question, name, parts)[0] in (False, "missing", "refused")
-    assert server.served == []
+    assert server.served == ()
 
 
 # -- import_module --------------------------------------------------------------------------------
@@ -335,9 +333,9 @@ def test_modules_over_there(one: PipeInterpreter, channelexec: Any) -> None:
     assert repr(remote) == "<module 'rm_channelexec' on far.example.org>"
     assert repr(remote.twice) == "<function twice on far.example.org>"
     for name in ("VALUE", "Thing", "none", "os"):
-        with pytest.raises(AttributeError, match=f"has no function '{name}' to run on far"):
+        with pytest.raises(AttributeError, match=rf"has no function '{name}' to run on far"):
             getattr(remote, name)
-    with pytest.raises(RemoteCallError, match="TypeError"):
+    with pytest.raises(RemoteCallError, match=r"TypeError"):
         remote.twice()
-    with pytest.raises(TypeError, match="module must be a module, not str"):
+    with pytest.raises(TypeError, match=r"module must be a module, not str"):
         one.import_module("os")  # type: ignore[arg-type]

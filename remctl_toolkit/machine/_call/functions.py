@@ -133,9 +133,10 @@ def methods_of(cls: type) -> Iterator[FunctionType]:
     """Return the functions that were written in a class."""
     for value in vars(cls).values():
         function = inspect.unwrap(getattr(value, "__func__", value)) if callable(value) else value
-        if isinstance(function, FunctionType) and function.__module__ == cls.__module__:
-            if function.__qualname__ == f"{cls.__qualname__}.{function.__name__}":
-                yield function
+        if not isinstance(function, FunctionType) or function.__module__ != cls.__module__:
+            continue
+        if function.__qualname__ == f"{cls.__qualname__}.{function.__name__}":
+            yield function
 
 
 def _files_of_methods(cls: type) -> list[str]:

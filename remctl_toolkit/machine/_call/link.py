@@ -110,13 +110,13 @@ class Pending:
 
 def agent_source(settings: dict[str, Any]) -> str:
     """Return the program of the interpreter, which keeps ``__main__`` empty for its callers."""
-    text = "\n".join(map(source, _AGENT))
+    programs = {f"_remctl_{name.removeprefix('agent_')}": source(name) for name in _AGENT}
     return (
         "import sys\n"
-        "sys.modules['_remctl_agent'] = type(sys)('_remctl_agent')\n"
-        f"exec(compile({text!a}, '<remctl agent>', 'exec'),"
-        " sys.modules['_remctl_agent'].__dict__)\n"
-        f"sys.modules['_remctl_agent'].start({settings!a})\n"
+        f"for name, text in {programs!a}.items():\n"
+        "    module = sys.modules[name] = type(sys)(name)\n"
+        "    exec(compile(text, '<remctl ' + name + '>', 'exec'), module.__dict__)\n"
+        f"module.start({settings!a})\n"
     )
 
 
@@ -154,8 +154,14 @@ class Link:
             self._hello.get(timeout=_START_WAIT)
         except Empty:
             self._fail("its interpreter did not start", ended=False)
-        if self.error is not None:
+        try:
+            self._check()
+        except InterpreterEndedError:
             self.close()
+            raise
+
+    def _check(self) -> None:
+        if self.error is not None:
             raise self.error
 
     # Sending.
@@ -169,15 +175,13 @@ class Link:
         """
         if len(octets) > _MESSAGE_LIMIT:
             raise ValueError(f"a call takes {len(octets)} octets: {_MESSAGE_LIMIT} are the most")
-        if self.error is not None:
-            raise self.error
+        self._check()
         try:
             with self._writing:
                 self._stream.write(_HEAD.pack(letter, number, len(octets)) + octets)
         except (OSError, RemctlError) as error:
             self._fail(f"the way to its interpreter is lost: {error}")
-            assert self.error is not None
-            raise self.error from None
+            self._check()
 
     def start(self, octets: bytes) -> Pending:
         """Send a call; see `send()`."""

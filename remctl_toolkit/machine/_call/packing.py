@@ -1,8 +1,9 @@
 """Packs a call for the far side: its function, its arguments, and what both need over there.
 
-What can be imported travels as its name.  What cannot (functions of ``__main__``, those made inside
-others) travels as a piece of source, and what it uses of its module beside it, name by name.  What was
-sent once is sent again only if it has changed here: the far side keeps it, as it keeps what it changes.
+What can be imported travels as its name.  What cannot (functions of ``__main__``, those made
+inside others) travels as a piece of source, and what it uses of its module beside it, name by name.
+What was sent once is sent again only if it has changed here: the far side keeps it, and what it
+has changed of it.
 """
 
 from __future__ import annotations
@@ -178,7 +179,7 @@ class _Batch:
 
     def _describe(self, thing: Any) -> tuple[Any, ...]:
         if isinstance(thing, _CACHED):
-            settings = thing.cache_parameters()  # type: ignore[attr-defined]
+            settings = thing.cache_parameters()
             return ("cached", thing.__wrapped__, settings["maxsize"], settings["typed"])
         if isinstance(thing, type):
             return self._describe_class(thing)

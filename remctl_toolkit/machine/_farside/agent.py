@@ -10,12 +10,16 @@ import sys
 from _thread import allocate_lock, get_ident, start_new_thread
 from pickle import loads
 
+import _remctl_functions
+import _remctl_imports
+from _remctl_values import Unsendable, encode
+
 try:
     from _queue import Empty, SimpleQueue
 except ImportError:
     from queue import Empty, SimpleQueue
 
-HIDDEN = ("<remctl agent>", "<frozen importlib._bootstrap>")  # in tracebacks
+HIDDEN = ("<remctl ", "<frozen importlib._bootstrap>")  # what begins so is not in tracebacks
 HEAD = struct.Struct(">cII")
 GRANT = struct.Struct(">II")
 STOP = _signal.SIGRTMAX  # interrupts what the main thread waits for
@@ -76,11 +80,11 @@ class Printed:
             os.set_blocking(reading, False)
             self.pipes[reading] = b"%d" % number
         for name, number in (("stdout", 1), ("stderr", 2)):
-            file = open(
-                number, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False
+            file = open(  # noqa: SIM115
+                number, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False
             )
             setattr(sys, name, file)
-            setattr(sys, "__%s__" % name, file)
+            setattr(sys, f"__{name}__", file)
 
     def pump(self):
         import select
@@ -126,13 +130,13 @@ class Questions:
         self.open = {}
 
     def ask(self, *question):
-        answer = SimpleQueue()
+        answer: SimpleQueue[bytes] = SimpleQueue()
         with self.lock:
             self.last += 1
             number = self.last
             self.open[number] = answer
         try:
-            self.line.send(b"?", number, encode(question, QUESTION_LIMIT))  # noqa: F821
+            self.line.send(b"?", number, encode(question, QUESTION_LIMIT))
             return loads(answer.get())
         finally:
             self.open.pop(number, None)
@@ -154,8 +158,8 @@ class Call:
         self.inside = False  # The function's code runs, and may be interrupted.
         self.stopped = None  # what it is, or would be, interrupted with
         self.streams = False
-        self.thread = None
-        self.grants = SimpleQueue()
+        self.thread = 0
+        self.grants: SimpleQueue[tuple[int, int] | None] = SimpleQueue()
 
     def run(self):
         self.thread = get_ident()
@@ -191,7 +195,7 @@ class Call:
             return b"P", self.failure("prepare", Cancelled())
         try:
             message, self.octets = loads(self.octets), None
-            function, (args, kwargs) = STORE.load(*message)  # noqa: F821
+            function, (args, kwargs) = _remctl_functions.STORE.load(*message)
         except BaseException as error:
             return b"P", self.failure("prepare", error)
         result = function(*args, **kwargs)
@@ -201,8 +205,8 @@ class Call:
 
     def encoded(self, letter, result):
         try:
-            return letter, encode(result, self.agent.limit)  # noqa: F821
-        except Unsendable as error:  # noqa: F821
+            return letter, encode(result, self.agent.limit)
+        except Unsendable as error:
             return b"!", self.failure("result", error)
 
     def stream(self, results):
@@ -234,7 +238,7 @@ class Call:
         return b"E", b""
 
     def failure(self, stage, error):
-        return encode(told(stage, error), 8 * ERROR_LIMIT)  # noqa: F821
+        return encode(told(stage, error), 8 * ERROR_LIMIT)
 
     def stop(self):
         """End it, from another thread: nobody waits for its result."""
@@ -266,10 +270,10 @@ def told(stage, error):
     try:
         message = str(error)[:ERROR_LIMIT]
     except Exception as another:
-        message = "<no text: str() raised %s>" % type(another).__name__
+        message = f"<no text: str() raised {type(another).__name__}>"
     try:
         values = error.args
-        encode(values, ERROR_LIMIT)  # noqa: F821
+        encode(values, ERROR_LIMIT)
     except Exception:  # Whatever they are made of, they are not plain data.
         values = None
     return (stage, tuple(names), message, traceback_of(error)[-ERROR_LIMIT:], values)
@@ -279,7 +283,7 @@ def traceback_of(error):
     import linecache
     import traceback
 
-    for texts in (FINDER.sources, STORE.texts):  # noqa: F821
+    for texts in (_remctl_imports.SOURCES, _remctl_functions.STORE.texts):
         for name, text in list(texts.items()):
             linecache.cache[name] = (len(text), None, text.splitlines(True), name)
     try:
@@ -287,7 +291,7 @@ def traceback_of(error):
         hide(told, set())
         return "".join(told.format())
     except Exception as another:  # A class may do anything when it is to be shown.
-        return "(no traceback: showing it raised %s)\n" % type(another).__name__
+        return f"(no traceback: showing it raised {type(another).__name__})\n"
 
 
 def hide(told, seen):
@@ -295,7 +299,7 @@ def hide(told, seen):
     if told is None or id(told) in seen:
         return
     seen.add(id(told))
-    told.stack[:] = [frame for frame in told.stack if frame.filename not in HIDDEN]
+    told.stack[:] = [frame for frame in told.stack if not frame.filename.startswith(HIDDEN)]
     hide(told.__cause__, seen)
     hide(told.__context__, seen)
 
@@ -311,9 +315,9 @@ class Agent:
         self.printed = Printed(self.line)
         self.questions = Questions(self.line)
         self.main = get_ident()
-        self.current = None  # the main thread's call
+        self.current: Call | None = None  # the main thread's
         self.calls = {}
-        self.waiting = SimpleQueue()
+        self.waiting: SimpleQueue[Call | None] = SimpleQueue()
         self.ended = allocate_lock()
         self.ended.acquire()
         _signal.signal(STOP, self.interrupt)
@@ -368,7 +372,7 @@ class Agent:
     def work(self):
         """Serve in the main thread, where functions can wait for signals and be interrupted."""
         version = tuple(sys.version_info[:3])
-        self.line.send(b"H", 0, encode((version, os.getpid()), PIECE))  # noqa: F821
+        self.line.send(b"H", 0, encode((version, os.getpid()), PIECE))
         start_new_thread(self.listen, ())
         start_new_thread(self.printed.pump, ())
         while True:
@@ -376,7 +380,6 @@ class Agent:
             if call is None:
                 break
             self.run(call)
-            call = None
         for _ in range(int(GRACE * 20)):
             if not self.calls:
                 break
@@ -393,11 +396,10 @@ class Agent:
 
 
 def start(settings):
-    global FINDER, ask
-    FINDER = Finder(settings["prefer_far"])  # noqa: F821
     agent = Agent(settings)
-    ask = agent.questions.ask
-    sys.meta_path.append(FINDER)
-    for name in [name for name in vars(sys.modules["__main__"]) if not name.startswith("__")]:
-        del vars(sys.modules["__main__"])[name]
+    _remctl_imports.ask = agent.questions.ask
+    sys.meta_path.append(_remctl_imports.Finder(settings["prefer_far"]))
+    names = vars(sys.modules["__main__"])
+    for name in [name for name in names if not name.startswith("__")]:
+        del names[name]  # It is the callers'.
     agent.work()

@@ -6,6 +6,7 @@ import io
 import sys
 from _thread import RLock
 from importlib import import_module
+from types import CellType, FunctionType
 
 try:
     from _pickle import Unpickler
@@ -109,15 +110,13 @@ class Store:
             code = marshal.loads(definition["code"])
         else:
             code = find_code(self.compiled(definition), definition["codename"])
-        cells = tuple(cell(None) for _ in code.co_freevars)
-        made = type(cell)(code, space, definition["name"], None, cells)
+        cells = tuple(CellType() for _ in code.co_freevars)
+        made = FunctionType(code, space, definition["name"], None, cells)
         links = OwnReader(definition["links"], made).load()
         made.__defaults__, made.__kwdefaults__, closed = links
         for place, name in zip(cells, code.co_freevars):
             if name in closed:
                 place.cell_contents = closed[name]
-            else:
-                del place.cell_contents
         made.__qualname__, made.__module__ = definition["qualname"], module
         made.__doc__ = definition["doc"]
         return made
@@ -147,10 +146,6 @@ class Store:
         self.texts[filename] = "\n".join(known)
 
 
-def cell(value):
-    return (lambda: value).__closure__[0]
-
-
 def bare_function(ast, tree, definition):
     """Leave of a function what is its code: the rest was worked out where it comes from."""
     node = find_node(ast, tree, definition)
@@ -178,14 +173,12 @@ def bare_function(ast, tree, definition):
 
 
 def find_node(ast, tree, definition):
-    if definition["kind"] == "lambda":
-        wanted = (ast.Lambda,)
-    else:
-        wanted = (ast.FunctionDef, ast.AsyncFunctionDef)
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    wanted = (ast.Lambda,) if definition["kind"] == "lambda" else functions
     for node in ast.walk(tree):
         if isinstance(node, wanted):
             return node
-    raise SyntaxError("no function in what was sent of %s" % definition["name"])
+    raise SyntaxError("no function in what was sent of {}".format(definition["name"]))
 
 
 def find_code(code, name):
@@ -195,7 +188,7 @@ def find_code(code, name):
                 return constant
             if constant.co_name == "around":
                 return find_code(constant, name)
-    raise SyntaxError("no code in what was sent of %s" % name)
+    raise SyntaxError(f"no code in what was sent of {name}")
 
 
 STORE = Store()

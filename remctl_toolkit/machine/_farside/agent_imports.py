@@ -1,10 +1,15 @@
 # Imports what this interpreter's standard library does not have from the other end of the line.
-# `ask(question, ...)` comes from agent.py: it sends a question, and returns the answer.
 
 import sys
 from importlib.machinery import ModuleSpec, PathFinder
 
+SOURCES: "dict[str, str]" = {}  # from a path to its text, for tracebacks
 SCHEME = "remctl:"  # begins the entries of a package's __path__
+
+
+def ask(*question):
+    """Send a question, and return the answer; the agent puts its own in the place of this."""
+    raise NotImplementedError
 
 
 class Imported:
@@ -33,7 +38,7 @@ class Imported:
     def get_data(self, path):
         folder = self.origin.rpartition("/")[0] + "/"
         if not path.startswith(folder):
-            raise FileNotFoundError(2, "not a file of package %s" % self.name, path)
+            raise FileNotFoundError(2, f"not a file of package {self.name}", path)
         return File(self.name, tuple(path[len(folder) :].split("/"))).read_bytes()
 
     def get_resource_reader(self, name):
@@ -74,7 +79,7 @@ class File:
     __truediv__ = joinpath
 
     def _ask(self, question):
-        found, answer = ask(question, self.package, self.parts)  # noqa: F821
+        found, answer = ask(question, self.package, self.parts)
         if not found:
             raise FileNotFoundError(2, answer, "/".join(self.parts))
         return answer
@@ -83,7 +88,7 @@ class File:
         return iter([self.joinpath(name) for name in self._ask("list")])
 
     def _kind(self):
-        return ask("kind", self.package, self.parts)[1]  # noqa: F821
+        return ask("kind", self.package, self.parts)[1]
 
     def is_dir(self):
         return self._kind() == "dir"
@@ -137,7 +142,6 @@ class Finder:
 
     def __init__(self, prefer_far):
         self.prefer_far = prefer_far
-        self.sources = {}  # from a path to its text, for tracebacks
         self.installed = None
 
     def find_spec(self, name, path=None, target=None):
@@ -148,11 +152,12 @@ class Finder:
             spec = self.find_installed(name)
             if spec is not None:
                 return spec
-        kind, *answer = ask("module", name)  # noqa: F821
+        kind, *answer = ask("module", name)
         if kind in ("module", "package"):
             return self.spec(name, kind == "package", *answer)
         if kind == "namespace":
-            spec = ModuleSpec(name, Namespace(name), is_package=True)
+            loader = Namespace(name)
+            spec = ModuleSpec(name, loader, is_package=True)  # type: ignore[arg-type]
             spec.submodule_search_locations.append(SCHEME + name)
             return spec
         spec = self.find_installed(name) if path is None else None
@@ -163,8 +168,9 @@ class Finder:
         return spec
 
     def spec(self, name, is_package, origin, source):
-        self.sources[origin] = source
-        spec = ModuleSpec(name, Imported(name, origin, source), origin=origin)
+        SOURCES[origin] = source
+        loader = Imported(name, origin, source)
+        spec = ModuleSpec(name, loader, origin=origin)  # type: ignore[arg-type]
         spec.has_location = True
         if is_package:
             spec.submodule_search_locations = [SCHEME + name]

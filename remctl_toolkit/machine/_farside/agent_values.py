@@ -1,6 +1,6 @@
 # Writes results as octets that machine/values.py reads: plain data, and nothing that could run.
 #
-# A value is a letter and what belongs to it.  Sizes and counts have four octets, the high one first.
+# A value is a letter and what belongs to it.  Sizes and counts are four octets, the high one first.
 
 import struct
 
@@ -71,6 +71,8 @@ NAMED = {
     ("uuid", "UUID"): lambda value: b"u" + value.bytes,
 }
 
+REDUCED = (int, float, complex, str, bytes, bytearray)
+
 # What these have in them is written by the loop in encode().
 LETTERS = {list: b"L", tuple: b"U", set: b"S", frozenset: b"Z", dict: b"M"}
 
@@ -87,7 +89,7 @@ class Encoder:
     def add(self, octets):
         self.size += len(octets)
         if self.size > self.limit:
-            raise Unsendable("result takes more than %d octets; return less" % self.limit)
+            raise Unsendable(f"result takes more than {self.limit} octets; return less")
         self.pieces.append(octets)
 
     def way(self, kind):
@@ -104,7 +106,7 @@ class Encoder:
             except Unsendable:
                 raise
             except Exception as error:
-                raise Unsendable("%s cannot be written: %r" % (self.place(), error))
+                raise Unsendable(f"{self.place()} cannot be written: {error!r}") from None
             self.add(octets)
         elif letter is None:
             self.refuse(value)
@@ -113,9 +115,9 @@ class Encoder:
 
     def container(self, letter, value):
         if id(value) in self.open:
-            raise Unsendable("%s holds itself" % self.place())
+            raise Unsendable(f"{self.place()} holds itself")
         if len(self.path) >= MAX_DEPTH:
-            raise Unsendable("result is nested more than %d deep" % MAX_DEPTH)
+            raise Unsendable(f"result is nested more than {MAX_DEPTH} deep")
         self.open.add(id(value))
         # A copy: other threads may be at work on it.
         parts = list(value.items()) if letter == b"M" else list(value)
@@ -136,14 +138,12 @@ class Encoder:
     def place(self):
         words = ["result"]
         for step in self.path[:8]:
-            words.append(
-                " (%s)" % step if step in ("a key", "a member") else "[%s]" % ascii(step)[:40]
-            )
+            words.append(f" ({step})" if step in ("a key", "a member") else f"[{ascii(step)[:40]}]")
         return "".join(words)
 
     def refuse(self, value):
         kind = type(value)
-        name = "%s.%s" % (kind.__module__, kind.__qualname__)
+        name = f"{kind.__module__}.{kind.__qualname__}"
         if hasattr(kind, "__dataclass_fields__"):
             cure = "return dataclasses.asdict(...) of it"
         elif hasattr(kind, "__await__"):
@@ -152,21 +152,23 @@ class Encoder:
             cure = "return its .value"
         else:
             cure = "return plain data made from it"
-        raise Unsendable(
-            "%s is a %s, and only plain data comes back: %s" % (self.place(), name, cure)
-        )
+        raise Unsendable(f"{self.place()} is a {name}, and only plain data comes back: {cure}")
 
 
 def find_way(kind):
     for base in kind.__mro__:
         simple = SIMPLE.get(base) or NAMED.get((base.__module__, base.__qualname__))
-        if simple is None and base not in LETTERS:
-            continue
-        if base in (bool, int, float, complex, str, bytes, bytearray) and kind is not base:
+        if base in LETTERS:
+            return LETTERS[base], None
+        if simple is not None:
             # A subclass may say what it likes of itself.
-            return None, lambda value: simple(plain(base, value))
-        return LETTERS.get(base), simple
+            own = kind is not base and base in REDUCED
+            return None, reduced(base, simple) if own else simple
     return None, None
+
+
+def reduced(base, simple):
+    return lambda value: simple(plain(base, value))
 
 
 def plain(base, value):
@@ -176,7 +178,7 @@ def plain(base, value):
         return base(memoryview(value))
     if base is complex:
         return complex(value.real, value.imag)
-    return getattr(base, "__%s__" % base.__name__)(value)
+    return getattr(base, f"__{base.__name__}__")(value)
 
 
 def encode(value, limit):
