@@ -279,12 +279,13 @@ def test_the_environment_of_commands(machine: Machine) -> None:
 
 @pytest.mark.parametrize("name", ["a.b", "", "1a", "a b", "a;id", "a\n", "é"])
 def test_names_that_no_shell_can_set(machine: Machine, name: str) -> None:
-    for change in (
+    changes: list[Callable[[], Any]] = [
         lambda: machine.env.__setitem__(name, "x"),
         lambda: machine.env.__delitem__(name),
         lambda: machine.env.pop(name, "x"),
         lambda: machine.env.update({name: "x"}),
-    ):
+    ]
+    for change in changes:
         with pytest.raises(ValueError, match="Invalid environment variable name"):
             change()
 
@@ -372,7 +373,7 @@ def test_nohup_with_files_of_ones_own(machine: Machine, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("where", [{"cwd": "/nonexistent"}, {"stdout": "/nonexistent/x"}])
-def test_nohup_says_what_is_wrong(machine: Machine, where: dict[str, str]) -> None:
+def test_nohup_says_what_is_wrong(machine: Machine, where: dict[str, Any]) -> None:
     with pytest.raises(ProcessExecutionError, match="/nonexistent"):
         machine.daemonic_popen(machine["true"], **where)
 
@@ -474,12 +475,10 @@ def test_close_ends_all_that_runs(server: RemctldServer, tmp_path: Path) -> None
     waiting = script["waiting"].popen()
     session = machine.session()
     names = [tmp_path / "live", tmp_path / "channel"]
-    for name in names:
-        eventually(lambda name=name: name.exists() and name.read_text())  # type: ignore[misc]
+    eventually(lambda: all(name.exists() and name.read_text() for name in names))
     machine.close()
     machine.close()
-    for name in names:
-        eventually(lambda name=name: not is_running(int(name.read_text())))  # type: ignore[misc]
+    eventually(lambda: not any(is_running(int(name.read_text())) for name in names))
     assert machine.closed
     assert not session.alive()
     assert waiting.returncode == -9 or not is_running(waiting.pid or 0)
