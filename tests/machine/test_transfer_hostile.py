@@ -166,13 +166,25 @@ def test_what_is_not_what_was_sent(inside: Path, wrong: dict[str, int]) -> None:
         [(b"t", b"many")],
         [(b"x", b"nonsense")],
         [(b"e", b"nonsense")],
-        [*file(b"."), END, *file(b".")],
-        [folder(b"."), *[folder(b"d")] * 300],
     ],
     ids=repr,
 )
 def test_frames_out_of_turn(inside: Path, frames: list[Frame]) -> None:
     with pytest.raises(TransferError, match=r"evil.example.org does not transfer"):
+        download(sent_by(encoded(*frames)), "/top", inside)
+
+
+@pytest.mark.parametrize(
+    ("frames", "reason"),
+    [
+        ([*file(b"."), END, (b"x", b"ENOENT text\0/path")], "after the end"),
+        ([folder(b"."), *[folder(b"d")] * 300], "too many folders"),
+        ([folder(b"."), UP, UP, END], ""),
+    ],
+    ids=["more", "deep", "up"],
+)
+def test_frames_that_do_not_end(inside: Path, frames: list[Frame], reason: str) -> None:
+    with pytest.raises(TransferError, match=f"evil.example.org does not transfer .*{reason}"):
         download(sent_by(encoded(*frames)), "/top", inside)
 
 
@@ -235,7 +247,10 @@ def test_errors_are_shown_without_tricks(inside: Path) -> None:
         download(sent_by(encoded((b"e", b"error \0/a"))), "/top", inside)
 
 
-@pytest.mark.parametrize("frames", [[folder(b"."), UP], [(b"f", b"."), (b"h", b"1000000000000")]])
+HOLE = [(b"f", b"."), (b"h", b"1000"), (b"c", b"1000 0 644 0 0")]
+
+
+@pytest.mark.parametrize("frames", [[folder(b"."), UP], HOLE], ids=["folder", "hole"])
 def test_fetch_takes_a_file_only(inside: Path, frames: list[Frame]) -> None:
     with pytest.raises((TransferError, IsADirectoryError)):
         fetch(sent_by(encoded(*frames, END)), "/file", inside / "file")
