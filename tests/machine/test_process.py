@@ -7,6 +7,7 @@ import logging
 import os
 import pickle
 import stat
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +18,13 @@ import pytest
 from support.waiting import eventually
 
 import remctl
-from remctl_toolkit.machine import ClosedError, CommandTimeoutError, Connection, process
+from remctl_toolkit.machine import (
+    ClosedError,
+    CommandTimeoutError,
+    Connection,
+    farside,
+    process,
+)
 from remctl_toolkit.machine.process import CommandFailedError, Target, check, run
 from remctl_toolkit.testing import Command, RemctldServer
 
@@ -287,6 +294,44 @@ def test_what_has_a_connection_will_do(connection: Connection) -> None:
     assert closed == [True]
 
 
+def test_folder_and_environment_of_a_machine(connection: Connection, tmp_path: Path) -> None:
+    pytest.importorskip("plumbum")
+    from remctl_toolkit.machine.machine import Machine
+
+    machine = Machine.over(connection)
+    try:
+        machine.cwd.chdir(tmp_path)
+        machine.env["A"] = "b"
+        assert check(machine, "pwd; echo $A", shell=True)[0] == [str(tmp_path), "b"]
+        found = check(machine, "pwd; echo $A", shell=True, cwd="/", extend_env={"A": "c"})
+        assert found[0] == ["/", "c"]
+    finally:
+        machine.close()
+
+
+@pytest.mark.parametrize("version", ["3.8", "3.9", "3.10", "3.12", "3.13"])
+def test_older_and_newer_pythons(version: str) -> None:
+    """Whatever Python the far side has."""
+    versions = Path.home() / ".pyenv" / "versions"
+    pythons = sorted(versions.glob(f"{version}.*/bin/python3"))
+    if not pythons:
+        pytest.skip(f"no Python {version} here")
+    command = farside.Command.of(["sh", "-c", "echo out; cat; echo err >&2; exit 3"], "/")
+    spec = command.spec(silence=LIMIT, limit=LIMIT)
+    sources = "\n".join(map(farside.source, ("execute", "follow")))
+    done = subprocess.run(
+        [pythons[0], "-IS", "-W", "error", "-c", f"{sources}\nfollow({spec}, execute, end)"],
+        input=b"in",
+        capture_output=True,
+        timeout=30,
+    )
+    frames = list(process._Frames().feed(done.stdout))
+    assert b"".join(octets for kind, octets in frames if kind == b"o") == b"out\nin"
+    assert frames[-1] == (b"s", b"3")
+    assert (b"e", b"err\n") in frames
+    assert (done.stderr, done.returncode) == (b"", 0)
+
+
 @pytest.mark.parametrize(
     ("arguments", "options", "error"),
     [
@@ -382,13 +427,30 @@ def test_a_global_timeout(connection: Connection) -> None:
     assert check(target, ["echo", "x"], timeout=-1)[0] == ["x"]
 
 
+def beat_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    sources = {name: farside.source(name) for name in ("execute", "follow")}
+    assert "BEAT = 5.0" in sources["follow"]
+    sources["follow"] = sources["follow"].replace("BEAT = 5.0", "BEAT = 0.2")
+    monkeypatch.setattr(process, "source", sources.__getitem__)
+
+
+def test_a_far_side_without_a_sign_of_life_is_given_up(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That is not the command's silence."""
+    monkeypatch.setattr(process, "_PATIENCE", 0.5)
+    monkeypatch.setattr("remctl_toolkit.machine.connection._STARTS_AND_ENDS", 1.0)
+    with pytest.raises(remctl.RemctlTimeoutError):
+        check(connection, ["sleep", "4"])
+    beat_often(monkeypatch)
+    assert check(connection, ["sleep", "2"])[2] == 0
+
+
 def test_a_command_ends_when_nobody_reads_any_more(
     server: RemctldServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may be silent itself: what runs it finds out by its own beats."""
-    sources = {name: process.source(name) for name in ("execute", "follow")}
-    sources["follow"] = sources["follow"].replace("BEAT = 5.0", "BEAT = 0.2")
-    monkeypatch.setattr(process, "source", sources.__getitem__)
+    beat_often(monkeypatch)
     connection = Connection(server.host, server.port, server.principal)
     pid_file = tmp_path / "pid"
     script = 'echo $$ >"$0.new"; mv "$0.new" "$0"; exec sleep 300'

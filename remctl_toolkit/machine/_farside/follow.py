@@ -5,7 +5,6 @@
 import _signal
 import os
 import select
-import struct
 import time
 
 BEAT = 5.0  # seconds after which something is sent, to find out whether anybody still reads
@@ -19,7 +18,7 @@ class Gone(Exception):
 
 
 def send(kind, octets=b""):
-    frame = struct.pack(">cI", kind, len(octets)) + octets
+    frame = kind + len(octets).to_bytes(4, "big") + octets
     try:
         while frame:
             frame = frame[os.write(1, frame) :]

@@ -1,7 +1,9 @@
 """What programs that use remoto import in its place.
 
-import remctl_toolkit.machine.remoto as remoto
-from remctl_toolkit.machine.remoto.process import run, check
+Instead of ``import remoto`` and ``from remoto.process import run, check`` it is::
+
+    import remctl_toolkit.machine.remoto as remoto
+    from remctl_toolkit.machine.remoto.process import run, check
 """
 
 from . import connection, exc, process
