@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import execnet
 import pytest
 from support.waiting import eventually
 
-from remctl_toolkit.machine import Connection
+from remctl_toolkit.machine import Connection, Machine
 from remctl_toolkit.machine.gateway import GatewayError, open_gateway
-
-if TYPE_CHECKING:
-    from remctl_toolkit.testing import RemctldServer
+from remctl_toolkit.testing import Realm, RemctldServer, machine_commands
 
 pytestmark = pytest.mark.once
 
@@ -41,11 +40,6 @@ def runs(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
-
-
-def folders() -> set[str]:
-    """What channels have in /tmp."""
-    return {entry for entry in os.listdir("/tmp") if entry.startswith(".remctl-")}
 
 
 def add(channel, a, b):  # Annotations would be names that are not sent.
@@ -151,6 +145,13 @@ def test_default_group(connection: Connection) -> None:
     assert len(execnet.default_group) == 0
 
 
+def test_gateway_of_a_machine(server: RemctldServer, group: execnet.Group) -> None:
+    with Machine(server.host, server.port, principal=server.principal) as machine:
+        gateway = machine.gateway(group=group)
+        assert gateway.remote_exec("channel.send(1)").receive(WAIT) == 1
+        group.terminate(timeout=WAIT)
+
+
 # -- Other interpreters, and none -----------------------------------------------------------------
 
 
@@ -191,16 +192,18 @@ def pid_of(gateway: execnet.Gateway) -> int:
 
 
 @pytest.fixture
-def alone(server: RemctldServer) -> Iterator[Connection]:
+def alone(remctl_realm: Realm, tmp_path: Path) -> Iterator[Connection]:
     """A connection that a test may close; nothing of its channels is left over."""
-    before = folders()
-    with Connection(server.host, server.port, server.principal) as connection:
-        yield connection
-    eventually(lambda: folders() <= before, WAIT)
+    env = {"TMPDIR": str(tmp_path)}
+    with RemctldServer(remctl_realm, machine_commands(), env=env) as server:
+        with Connection(server.host, server.port, server.principal) as connection:
+            yield connection
+        eventually(lambda: not list(tmp_path.iterdir()), WAIT)
 
 
-def test_it_ends_with_the_group(alone: Connection, group: execnet.Group) -> None:
+def test_it_ends_with_the_group(alone: Connection, group: execnet.Group, tmp_path: Path) -> None:
     gateways = [open_gateway(alone, group=group) for _ in range(2)]
+    assert list(tmp_path.iterdir())
     pids = [pid_of(gateway) for gateway in gateways]
     threads = threading.active_count()
     group.terminate(timeout=WAIT)
@@ -253,11 +256,8 @@ def test_interpreter_that_is_killed(alone: Connection, group: execnet.Group) -> 
 
 def test_it_ends_with_a_process_that_does_not_end_it(server: RemctldServer) -> None:
     """As with execnet's own: what is in the default group ends before Python does."""
-    import subprocess
-    import sys
-
     code = f"""
-from remctl_toolkit.machine import Connection
+from remctl_toolkit.machine import Connection, Machine
 from remctl_toolkit.machine.gateway import open_gateway
 connection = Connection({server.host!r}, {server.port}, {server.principal!r})
 gateway = open_gateway(connection)
