@@ -24,6 +24,15 @@ sys.exit(main())
 """
 
 
+class Process(subprocess.Popen[bytes]):
+    """A process that ends with a with statement that an exception ends."""
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: Any) -> None:
+        if kind is not None:
+            self.kill()
+        super().__exit__(kind, *rest)
+
+
 class Bridge:
     """A server with the lines that remctl-rsh needs, and remctl-rsh as a program.
 
@@ -55,11 +64,11 @@ class Bridge:
         program.chmod(0o755)
         return program
 
-    def popen(self, *words: str, **more: Any) -> subprocess.Popen[bytes]:
+    def popen(self, *words: str, **more: Any) -> Process:
         """Start remctl-rsh with some words."""
         pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
         env = {**self.env, **more.pop("env", {})}
-        return subprocess.Popen([self.program, *words], env=env, **{**pipes, **more})
+        return Process([self.program, *words], env=env, **{**pipes, **more})
 
     def run(
         self, *words: str, input: bytes = b"", **more: Any

@@ -399,17 +399,25 @@ def greeter() -> Iterator[int]:
 
 
 def greeting(address: tuple[str, int] | str) -> bytes:
-    with socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET) as near:
-        near.settimeout(TIMEOUT)
-        near.connect(address)
-        with near.makefile("rb") as file:
-            return file.read()
+    """What is said to whoever connects, as soon as somebody listens."""
+    family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
+    end = time.monotonic() + TIMEOUT
+    while True:
+        with socket.socket(family) as near:
+            near.settimeout(TIMEOUT)
+            try:
+                near.connect(address)
+            except (FileNotFoundError, ConnectionRefusedError):
+                assert time.monotonic() < end
+                time.sleep(0.01)
+                continue
+            with near.makefile("rb") as file:
+                return file.read()
 
 
 def test_tunnel_to_the_other_side(rsh: Bridge, greeter: int, tmp_path: Path) -> None:
     path = f"{tmp_path}/socket"
     with rsh.popen("-N", "-v", "-L", f"{path}:localhost:{greeter}", rsh.host) as process:
-        eventually(lambda: os.path.exists(path), TIMEOUT)
         assert greeting(path) == b"welcome\n"
         process.terminate()
         assert process.wait(TIMEOUT) == -signal.SIGTERM

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 from .options import COMMAND, parse
 from .request import Request, UsageError
-from .streams import open_missing_descriptors
 
 __all__ = ["main"]
 
@@ -26,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status; ``--help`` has the rules.  After a signal there is none: it ends the
         process, as soon as the command has ended.
     """
-    open_missing_descriptors()
+    _open_missing_descriptors()
     try:
         request = parse(sys.argv[1:] if argv is None else argv, os.environ)
         if request.page is not None:
@@ -35,6 +34,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say(f"{error} (see --help)")
         return _OUR_ERROR
     return _run(request)
+
+
+def _open_missing_descriptors() -> None:
+    """Let 0, 1 and 2 lead nowhere where they were closed: a session would get such a number."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(fd, True)
+    os.close(fd)
 
 
 def _print_page(request: Request) -> int:

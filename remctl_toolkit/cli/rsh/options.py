@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
 
 from .request import Request, UsageError, forward, port_number, seconds
 
@@ -21,7 +20,7 @@ SHELLS = ("bash", "zsh", "tcsh")
 Setter = Callable[[Request, str], None]
 
 
-class Option(NamedTuple):
+class Option:
     """An option.
 
     Attributes:
@@ -31,10 +30,11 @@ class Option(NamedTuple):
         set: called with the request, and the value ("" if it has none).
     """
 
-    names: tuple[str, ...]
-    metavar: str | None
-    help: str
-    set: Setter
+    def __init__(self, names: tuple[str, ...], metavar: str | None, help: str, set: Setter) -> None:
+        self.names = names
+        self.metavar = metavar
+        self.help = help
+        self.set = set
 
 
 def _first(name: str, convert: Callable[[str], object] = str) -> Setter:

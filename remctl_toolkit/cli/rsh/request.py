@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from typing import TypeAlias
+
+TYPE_CHECKING = False  # typing takes longer to import than all of this to run.
+if TYPE_CHECKING:
+    from typing import TypeAlias
 
 __all__ = ["Request", "UsageError"]
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import select
 import threading
-from collections.abc import Callable
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from queue import SimpleQueue
 
     from remctl_toolkit.machine.channel import Channel
 
-__all__ = ["Input", "Over", "Pumps", "StreamError", "open_missing_descriptors"]
+__all__ = ["Input", "Over", "Pumps", "StreamError"]
 
 _PIECE = 1 << 18  # octets
 
@@ -36,13 +36,6 @@ class Over:
 
 class StreamError(Exception):
     """Our input cannot be read, or our output not be written."""
-
-
-def open_missing_descriptors() -> None:
-    """Let 0, 1 and 2 lead nowhere where they were closed: a session would get such a number."""
-    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
-        os.set_inheritable(fd, True)
-    os.close(fd)
 
 
 class Pumps:
