@@ -148,7 +148,7 @@ class Connection:
             "source_ip": source_ip,
             "credentials": credentials,
         }
-        self._address: str | None = None
+        self._peer: tuple[str, int] | None = None  # where the first session found the machine
         self._forget_sessions()
         try:
             self.far = self._find_python()
@@ -264,22 +264,22 @@ class Connection:
         with self._opening:
             for attempt in range(1, _ATTEMPTS + 1):
                 session = remctl.Remctl(**self._settings)
-                session._address = self._address
+                session._address, port = self._peer or (None, self.port)
                 with self._lock:
                     self._check_open()
                     self._used.add(session)
                 try:
-                    session.open(self.host, self.port, self._principal)
+                    session.open(self.host, port, self._principal)
                 except BaseException as error:
                     self._discard(session)
                     # The first says what is wrong at once; later ones were right a moment ago.
-                    again = self._address is not None and attempt < _ATTEMPTS and not self.closed
+                    again = self._peer is not None and attempt < _ATTEMPTS and not self.closed
                     if not again or not isinstance(error, remctl.RemctlProtocolError):
                         raise
                     time.sleep(random.uniform(0.05, 0.2) * 2**attempt)
                     continue
-                if self._address is None:
-                    self._address = _peer_address(session)
+                if self._peer is None:
+                    self._peer = _peer_of(session)
                 return session
         raise AssertionError("the last attempt either returns or raises")
 
@@ -527,7 +527,8 @@ def _timed_out(status: int | None, start: float, timeout: float) -> bool:
     return status == _TIMED_OUT and time.monotonic() - start >= timeout
 
 
-def _peer_address(session: remctl.Remctl) -> str:
+def _peer_of(session: remctl.Remctl) -> tuple[str, int]:
     # The descriptor stays the session's.
     with socket.socket(fileno=os.dup(session.fileno())) as view:
-        return str(view.getpeername()[0])
+        address, port = view.getpeername()[:2]
+        return address, port
