@@ -48,7 +48,9 @@ def _local_path(path: str | os.PathLike[str]) -> str:
 def _last_name(path: str) -> str:
     """Return what a copy of it is called: "." if only its contents are meant."""
     name = os.path.basename(path.rstrip("/"))
-    return os.path.basename(os.path.realpath(path)) or "." if name == ".." else name or "."
+    if name == "..":
+        name = os.path.basename(os.path.abspath(path))
+    return name or "."
 
 
 # -- Upload ---------------------------------------------------------------------------------------
@@ -307,6 +309,10 @@ def put(
 # -- Download -------------------------------------------------------------------------------------
 
 
+class _StoppedError(Exception):
+    """The caller's `progress` raised what is the cause of this; it is not about a file."""
+
+
 class _Download(transfer_receive.Receiver):
     """Makes here what the far side sends."""
 
@@ -335,7 +341,10 @@ class _Download(transfer_receive.Receiver):
                 raise ValueError("a hole where none should be")
             self._digest.update(octets)
         if self._progress is not None:
-            self._progress(self.done, self._total, self.where)
+            try:
+                self._progress(self.done, self._total, self.where)
+            except Exception as error:
+                raise _StoppedError from error
 
     def _take_total(self, body: bytes) -> None:
         self._total = int(body)
@@ -381,6 +390,8 @@ def _download(
             raise malformed(connection, f"it stopped ({errors.reason(result.status)})")
     except transfer_receive.Malformed as error:
         raise malformed(connection, str(error)) from None
+    except _StoppedError as stopped:
+        raise stopped.__cause__ or stopped from None
     finally:
         receiver.discard()
     if receiver.refusal is not None:

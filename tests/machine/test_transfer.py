@@ -17,8 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from plumbum import local
+from plumbum.path.utils import copy as plumbum_copy
+from plumbum.path.utils import move
 
 from remctl_toolkit.machine import Connection, transfer
+from remctl_toolkit.machine.machine import Machine
 from remctl_toolkit.machine.transfer import TransferError, download, fetch, put, upload
 from remctl_toolkit.machine.transfer_far import far_path
 from remctl_toolkit.testing import Command, RemctldServer, machine_commands
@@ -209,6 +213,13 @@ def test_only_the_contents(copy: Copy, tmp_path: Path) -> None:
     # A folder that was there is its owner's: only what is made gets modes and times.
     assert (tmp_path / "folder").stat().st_mode & 0o777 == 0o711
     assert (tmp_path / "folder").stat().st_mtime_ns != OLD[1]
+
+
+def test_what_is_called_dot_dot(copy: Copy, tmp_path: Path) -> None:
+    (tmp_path / "a/b").mkdir(parents=True)
+    (tmp_path / "folder").mkdir()
+    copy(f"{tmp_path}/a/b/..", tmp_path / "folder")
+    assert (tmp_path / "folder/a/b").is_dir()
 
 
 def test_the_same_again_replaces(copy: Copy, tree: Path, tmp_path: Path) -> None:
@@ -440,7 +451,7 @@ def test_a_full_disk_here(connection: Connection, tmp_path: Path) -> None:
 # -- Interrupted ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError, BrokenPipeError])
 def test_nothing_stays_of_what_was_interrupted(
     copy: Copy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
 ) -> None:
@@ -452,13 +463,13 @@ def test_nothing_stays_of_what_was_interrupted(
     def progress(done: int, total: int | None, path: str) -> None:
         seen.append(os.listdir(tmp_path / "folder"))
         if done > 1_000_000:
-            raise error
+            raise error("enough")
 
-    with pytest.raises(error):
+    with pytest.raises(error) as caught:
         copy(tmp_path / "here", tmp_path / "folder", progress=progress)
+    assert caught.value.args == ("enough",)
     assert seen[-1][0].startswith(".remctl-")
     assert os.listdir(tmp_path / "folder") == []
-    # What is there in the meantime is for nobody else.
     copy(tmp_path / "here", tmp_path / "folder")
     assert (tmp_path / "folder/here").stat().st_size == 3_000_000
 
@@ -634,3 +645,30 @@ def test_names_are_not_in_the_log(
     download(connection, tmp_path / "private-name", tmp_path / "private-back")
     assert " upload " in far_log()
     assert "private" not in far_log()
+
+
+# -- plumbum --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def machine(connection: Connection) -> Iterator[Machine]:
+    with Machine.over(connection) as machine:
+        yield machine
+
+
+def test_plumbums_copy_and_move(machine: Machine, tree: Path, tmp_path: Path) -> None:
+    os.chmod(tree / "empty", 0o755)
+    before = described(tree)
+    far, near = machine.path(tmp_path / "far"), local.path(tmp_path / "near")
+    plumbum_copy(local.path(tree), far)
+    assert described(tmp_path / "far") == before
+    move(far, near)
+    assert described(tmp_path / "near") == before
+    assert not (tmp_path / "far").exists()
+
+
+def test_paths_of_the_machine(machine: Machine, tmp_path: Path) -> None:
+    path = machine.path(tmp_path / "a 'b")
+    path.write(b"\xff\0")
+    assert path.read() == b"\xff\0"
+    assert (tmp_path / "a 'b").read_bytes() == b"\xff\0"

@@ -307,18 +307,25 @@ def test_modes_that_are_none(connection: Connection, mode: str, how: dict[str, A
         paths.open(connection, "/etc/passwd", mode, **how)
 
 
+@pytest.mark.parametrize(
+    ("size", "reason"), [(10000, "more than was asked"), (50, "not what was sent")]
+)
 def test_more_than_was_asked_for(
-    connection: Connection, place: Path, monkeypatch: pytest.MonkeyPatch
+    connection: Connection,
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    size: int,
+    reason: str,
 ) -> None:
     place.write_bytes(OCTETS)
     really = connection.python_run
 
     def more(program: str, payload: bytes = b"", **how: Any) -> Any:
-        return really(program.replace(", 10, ", ", 10000, "), payload, **how)
+        return really(program.replace(", 10, ", f", {size}, "), payload, **how)
 
     monkeypatch.setattr(connection, "python_run", more)
     with (
         paths.open(connection, place, "rb", 0) as file,
-        pytest.raises(TransferError, match="more than was asked"),
+        pytest.raises(TransferError, match=reason),
     ):
         file.read(10)

@@ -156,7 +156,7 @@ class Sender:
         # What a file had when it was opened, and no more: some grow as fast as they are read.
         # Those of /proc say that they have nothing.
         size, done, crc = status.st_size, 0, 0
-        holes = self.sparse and status.st_blocks * 512 < size
+        holes = self.sparse and hasattr(os, "SEEK_DATA") and status.st_blocks * 512 < size
         end = 0
         while done < size or not size:
             if holes and done >= end:
