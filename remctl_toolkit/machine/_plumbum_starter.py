@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 import os
 import threading
 import time
 from typing import NamedTuple, Protocol
+
+_LOOK = 0.01  # seconds
 
 
 class Late(Protocol):
@@ -42,20 +45,21 @@ class Starter:
         self._waiting: list[_Waiting] = []
         self._numbers = itertools.count()
         self._thread: threading.Thread | None = None
+        self._wakes = 0.0  # when the thread does by itself
 
     def add(self, what: Late, seconds: float) -> None:
         """Start it after so many seconds, if it still waits then."""
         if self._pid != os.getpid():
             self._forget()  # The thread is the parent's.
+        date = time.monotonic() + seconds
         with self._changed:
-            new = _Waiting(time.monotonic() + seconds, next(self._numbers), what)
-            heapq.heappush(self._waiting, new)
+            heapq.heappush(self._waiting, _Waiting(date, next(self._numbers), what))
             if self._thread is None:
                 self._thread = threading.Thread(
                     target=self._run, name="remctl-starter", daemon=True
                 )
                 self._thread.start()
-            elif self._waiting[0] is new:
+            elif date < self._wakes:
                 self._changed.notify()
 
     def _run(self) -> None:
@@ -66,17 +70,22 @@ class Starter:
 
     def _next(self) -> Late:
         with self._changed:
+            busy = True
             while True:
                 # All of them, or each command would wake us once.
                 self._waiting = [one for one in self._waiting if one.what.is_waiting()]
                 heapq.heapify(self._waiting)
-                if not self._waiting:
-                    self._changed.wait()
-                    continue
-                left = self._waiting[0].date - time.monotonic()
-                if left <= 0:
-                    return heapq.heappop(self._waiting).what
-                self._changed.wait(left)
+                now = time.monotonic()
+                if self._waiting:
+                    busy = True
+                    self._wakes = self._waiting[0].date
+                    if self._wakes <= now:
+                        return heapq.heappop(self._waiting).what
+                else:
+                    # One command follows another: it is cheaper to look than to be woken by each.
+                    self._wakes = now + _LOOK if busy else math.inf
+                    busy = False
+                self._changed.wait(None if self._wakes == math.inf else self._wakes - now)
 
 
 starter = Starter()
