@@ -72,13 +72,10 @@ class _Reader:
     def parts(self, each: int = 1) -> list[Any]:
         """Read so many values after each other as the count before them says."""
         (count,) = self.unpack(_SIZE)
-        count *= each
-        if count > self.left():  # Each takes an octet, at least.
-            raise DecodeError("a container says that there is more in it than was sent")
         self._depth += 1
         if self._depth > MAX_DEPTH:
             raise DecodeError("a value is nested too deep")
-        found = [self.value() for _ in range(count)]
+        found = [self.value() for _ in range(each * count)]
         self._depth -= 1
         return found
 

@@ -113,6 +113,12 @@ def shout() -> str:
     return "quiet"
 
 
+def noisy(n: int) -> Iterator[int]:
+    for number in range(n):
+        print(number)
+        yield number
+
+
 def read_input() -> tuple[str, bytes]:
     return sys.stdin.read(), os.read(0, 10)
 

@@ -114,8 +114,8 @@ def submodules():
         return pool.submit(os.path.join, "a", "b").result()
 
 
-def default_point():
-    return LIMIT
+def default_point(ready=True):
+    return LIMIT if ready else Point()
 
 
 class Base:

@@ -77,7 +77,7 @@ def kinds(value: Any) -> Any:
     return type(value)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=60)
 @given(VALUES)
 def test_values_come_back_as_they_are(value: Any) -> None:
     found = through(value)
@@ -85,7 +85,7 @@ def test_values_come_back_as_they_are(value: Any) -> None:
     assert kinds(found) == kinds(value)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=80)
 @given(st.binary(max_size=200))
 @example(b"")
 @example(b"L\xff\xff\xff\xff")
@@ -104,7 +104,7 @@ def test_any_octets_are_a_value_or_the_one_error(octets: bytes) -> None:
         decode(octets)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=80)
 @given(VALUES, st.data())
 def test_octets_that_were_changed_are_a_value_or_the_one_error(value: Any, data: Any) -> None:
     octets = bytearray(FAR["encode"](value, LIMIT))

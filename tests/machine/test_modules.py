@@ -297,6 +297,7 @@ def test_what_nobody_may_have(
     question: str, name: Any, parts: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_files(tmp_path)
+    (tmp_path / "__main__.py").write_text("SECRET = 1")
     (tmp_path / "rm_package" / "link.txt").symlink_to("/etc/passwd")
     (tmp_path / "rm_package" / "linked").symlink_to("/etc")
     monkeypatch.syspath_prepend(tmp_path)

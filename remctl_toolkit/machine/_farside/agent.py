@@ -347,13 +347,13 @@ class Agent:
         elif letter == b"R":
             self.questions.answered(number, octets)
         else:
-            call = self.calls.get(number)
-            if call is None:
+            known = self.calls.get(number)
+            if known is None:
                 return
             if letter == b"M":
-                call.grants.put(GRANT.unpack(octets))
+                known.grants.put(GRANT.unpack(octets))
             elif letter == b"X":
-                call.stop()
+                known.stop()
 
     def run(self, call):
         try:
@@ -376,10 +376,10 @@ class Agent:
         start_new_thread(self.listen, ())
         start_new_thread(self.printed.pump, ())
         while True:
-            call = self.waiting.get()
-            if call is None:
+            given = self.waiting.get()
+            if given is None:
                 break
-            self.run(call)
+            self.run(given)
         for _ in range(int(GRACE * 20)):
             if not self.calls:
                 break
