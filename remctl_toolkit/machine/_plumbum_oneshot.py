@@ -10,7 +10,6 @@ import contextlib
 import os
 import signal
 import threading
-from dataclasses import dataclass
 from typing import Protocol
 
 import remctl
@@ -31,15 +30,13 @@ class Writable(Protocol):
         """Take some of it."""
 
 
-@dataclass(frozen=True, repr=False)
 class _Announced(Command):
-    """A command that tells its process number first.
+    """A command that tells its process number first."""
 
-    Attributes:
-        merged: whether its standard error goes to standard output.
-    """
-
-    merged: bool = False
+    def __init__(self, command: Command, merged: bool) -> None:
+        """Be that command; `merged` is whether its standard error goes to standard output."""
+        vars(self).update(vars(command))
+        self.merged = merged
 
     def shell_payload(self, mark: bytes, data: bytes) -> bytes | None:
         payload = super().shell_payload(mark, data)
@@ -115,11 +112,8 @@ class OneShot:
         self._connection = connection
         self._label = command.label
         self._mark = _new_mark()
-        announced = _Announced(
-            command.argv, command.cwd, command.env, command.extend_env, merged=merged
-        )
         self._words, self._payload = connection._remctl_command(
-            announced, self._mark, data, None, None
+            _Announced(command, merged), self._mark, data, None, None
         )
         self._merged = merged
         self._lock = threading.Lock()

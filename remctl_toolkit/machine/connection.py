@@ -5,15 +5,12 @@ from __future__ import annotations
 import ast
 import contextlib
 import os
-import random
-import secrets
 import socket
 import threading
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import remctl
 
@@ -49,8 +46,7 @@ class _Writable(Protocol):
     def write(self, octets: bytes, /) -> int | None: ...
 
 
-@dataclass(frozen=True)
-class FarSide:
+class FarSide(NamedTuple):
     """What was found on the far side when it was connected to.
 
     Attributes:
@@ -276,7 +272,8 @@ class Connection:
                     again = self._peer is not None and attempt < _ATTEMPTS and not self.closed
                     if not again or not isinstance(error, remctl.RemctlProtocolError):
                         raise
-                    time.sleep(random.uniform(0.05, 0.2) * 2**attempt)
+                    # Not all that were turned away at once come again at once.
+                    time.sleep((1 + os.urandom(1)[0] / 85) * 0.05 * 2**attempt)
                     continue
                 if self._peer is None:
                     self._peer = _peer_of(session)
@@ -340,7 +337,7 @@ class Connection:
             ClosedError: the connection was closed.
             RemctlError: see `remctl.Remctl.run()`.
         """
-        command = self._command_of(argv, cwd, env, extend_env)
+        command = self.command_of(argv, cwd, env, extend_env)
         mark = _new_mark()
         remctl_command, payload = self._remctl_command(command, mark, input, timeout, label)
         return self._run(remctl_command, payload, mark, timeout, stdout, stderr)
@@ -365,7 +362,7 @@ class Connection:
         Raises:
             See `run()`; the iterator raises what comes up while the command runs.
         """
-        command = self._command_of(argv, cwd, env, extend_env)
+        command = self.command_of(argv, cwd, env, extend_env)
         mark = _new_mark()
         remctl_command, payload = self._remctl_command(command, mark, input, timeout, label)
         with self._streaming(remctl_command, payload, mark, timeout) as tokens:
@@ -400,7 +397,7 @@ class Connection:
         with self._streaming(command, octets, _new_mark(), timeout) as tokens:
             yield tokens
 
-    def _command_of(
+    def command_of(
         self,
         argv: Iterable[Word],
         cwd: Word | None,
@@ -410,7 +407,7 @@ class Connection:
         """Return the command as the far side has to run it."""
         self._check_open()
         changes = {**(self.account_env if env is None else {}), **(extend_env or {})}
-        return Command.of(argv, self.far.home if cwd is None else cwd, env, changes)
+        return Command(argv, self.far.home if cwd is None else cwd, env, changes)
 
     @property
     def account_env(self) -> dict[str, str]:
@@ -519,7 +516,7 @@ class Connection:
 
 def _new_mark() -> bytes:
     """Return what no command can guess: it begins the far side's own word on standard error."""
-    return b"remctl-machine:%b" % secrets.token_hex(12).encode()
+    return b"remctl-machine:%b" % os.urandom(12).hex().encode()
 
 
 def _timed_out(status: int | None, start: float, timeout: float) -> bool:

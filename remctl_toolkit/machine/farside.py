@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import functools
-import importlib.resources
 import os
 import re
 import shlex
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import TypeAlias
 
 Word: TypeAlias = "str | bytes | int | os.PathLike[str] | os.PathLike[bytes]"
@@ -40,8 +38,10 @@ _SHELL_SCRIPT_LIMIT = 4096
 @functools.cache
 def source(name: str) -> str:
     """Return the text of a file of `_farside`."""
-    folder = importlib.resources.files(__package__).joinpath("_farside")
-    return folder.joinpath(f"{name}.py").read_text("utf-8")
+    # importlib.resources would do, but takes longer to import than all the rest.
+    path = os.path.join(os.path.dirname(__file__), "_farside", f"{name}.py")
+    octets: bytes = __spec__.loader.get_data(path)  # type: ignore[union-attr]
+    return octets.decode()
 
 
 def python_payload(program: str, data: bytes = b"") -> bytes:
@@ -89,7 +89,6 @@ def _environment(given: Environment | None, what: str) -> dict[bytes, bytes | No
     return taken
 
 
-@dataclass(frozen=True, repr=False)
 class Command:
     """A command of the far side: checked, and as octets.
 
@@ -100,19 +99,13 @@ class Command:
         extend_env: what to change in it; None takes a name away.
     """
 
-    argv: list[bytes]
-    cwd: bytes
-    env: dict[bytes, bytes] | None = None
-    extend_env: dict[bytes, bytes | None] = field(default_factory=dict)
-
-    @classmethod
-    def of(
-        cls,
+    def __init__(
+        self,
         argv: Iterable[Word],
         cwd: Word,
         env: Mapping[str, Word] | None = None,
         extend_env: Environment | None = None,
-    ) -> Command:
+    ) -> None:
         """Check and convert.
 
         Raises:
@@ -120,13 +113,14 @@ class Command:
         """
         if isinstance(argv, (str, bytes)):
             raise TypeError(f"a command is a list of words, not {type(argv).__name__}: use [...]")
-        words = [octets(word, f"argument {place}") for place, word in enumerate(argv)]
-        if not words or not words[0]:
+        self.argv = [octets(word, f"argument {place}") for place, word in enumerate(argv)]
+        if not self.argv or not self.argv[0]:
             raise ValueError("a command needs a program to run")
-        whole = None
+        self.cwd = octets(cwd, "cwd")
+        self.env: dict[bytes, bytes] | None = None
         if env is not None:
-            whole = {k: v for k, v in _environment(env, "env").items() if v is not None}
-        return cls(words, octets(cwd, "cwd"), whole, _environment(extend_env, "extend_env"))
+            self.env = {k: v for k, v in _environment(env, "env").items() if v is not None}
+        self.extend_env = _environment(extend_env, "extend_env")
 
     @property
     def label(self) -> str:

@@ -260,7 +260,7 @@ class Machine(BaseRemoteMachine):  # type: ignore[misc]
         self._check_open()
         changes: dict[str, Any] = {**self._changes(), **words.env, **(env or {})}
         folder = words.folder(self, cwd)
-        command = self.connection._command_of(words.argv, folder, None, changes)
+        command = self.connection.command_of(words.argv, folder, None, changes)
         return command
 
     def daemonic_popen(

@@ -348,7 +348,7 @@ class _Job:
         changes.update(extend_env or {})
         words = target.cmd(_words(command, shell))
         folder = cwd if cwd is not None else far.home if target.cwd is None else target.cwd
-        self._command = Command.of(words, folder, env or None, changes)
+        self._command = Command(words, folder, env or None, changes)
         self.name = self._command.label
         self.label = self.name if label is None else check_label(label)
 
@@ -361,7 +361,7 @@ class _Job:
             payload = python_payload(program, payload)
             python = self.connection.far.python
             words = ["sudo", "-n", "--", python, "-IS", "-c", PYTHON_LOADER, self.label]
-            program = Command.of(words, "/").python_program(b"")
+            program = Command(words, "/").python_program(b"")
         frames = _Frames()
         ways = self.connection.python_stream(program, payload, label=self.label, timeout=_PATIENCE)
         with ways as tokens:

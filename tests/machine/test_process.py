@@ -316,7 +316,7 @@ def test_older_and_newer_pythons(version: str) -> None:
     pythons = sorted(versions.glob(f"{version}.*/bin/python3"))
     if not pythons:
         pytest.skip(f"no Python {version} here")
-    command = farside.Command.of(["sh", "-c", "echo out; cat; echo err >&2; exit 3"], "/")
+    command = farside.Command(["sh", "-c", "echo out; cat; echo err >&2; exit 3"], "/")
     spec = command.spec(silence=LIMIT, limit=LIMIT)
     sources = "\n".join(map(farside.source, ("execute", "follow")))
     done = subprocess.run(

@@ -33,7 +33,7 @@ def describe(
         raise TypeError(f"source must be text, not {type(source).__name__}")
     if argv is not None and payload:
         raise ValueError("payload is for source: write() gives a program its input")
-    command = connection._command_of(["python"] if argv is None else argv, cwd, env, extend_env)
+    command = connection.command_of(["python"] if argv is None else argv, cwd, env, extend_env)
     shown = command.label if argv is not None else "channel"
     return {
         "argv": None if argv is None else command.argv,

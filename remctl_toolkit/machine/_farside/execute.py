@@ -14,7 +14,8 @@ def fail(status, text):
 
 
 def execute(spec):
-    _signal.signal(_signal.SIGPIPE, _signal.SIG_DFL)  # Python ignores it, and that is inherited.
+    for number in (_signal.SIGPIPE, _signal.SIGXFSZ):  # Python ignores them: that is inherited.
+        _signal.signal(number, _signal.SIG_DFL)
     folder = spec["cwd"]
     try:
         os.chdir(folder)

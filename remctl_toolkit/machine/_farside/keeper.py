@@ -92,7 +92,8 @@ def environment(spec):
 
 
 def execute(argv, variables):
-    _signal.signal(_signal.SIGPIPE, _signal.SIG_DFL)  # Python ignores it, and that is inherited.
+    for number in (_signal.SIGPIPE, _signal.SIGXFSZ):  # Python ignores them: that is inherited.
+        _signal.signal(number, _signal.SIG_DFL)
     try:
         os.execvpe(argv[0], argv, variables)
     except OSError as error:
@@ -182,6 +183,23 @@ def lives(group):
         if int(found) == group and state != b"Z":
             return True
     return False
+
+
+def has_members(group):
+    # More than zombies, that is: in a container, the first process may not take these.
+    try:
+        names = list(filter(str.isdigit, os.listdir("/proc")))
+    except OSError:
+        return True
+    for name in names:
+        try:
+            with open("/proc/" + name + "/stat", "rb") as file:
+                state, _, its_group = file.read().rpartition(b")")[2].split()[:3]
+        except OSError:
+            continue  # It has just ended.
+        if int(its_group) == group and state not in b"ZX":
+            return True
+    return not names
 
 
 def end_group(pid, grace, reap=None):
