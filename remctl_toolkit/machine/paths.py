@@ -355,7 +355,7 @@ def open(
 
     With ``w`` and ``x`` it is seen at once and complete when the file is closed, see `write()`; a
     ``with`` block that ends by an exception leaves the old file.  ``a`` and ``r+`` write in place.
-    Each time the buffer is filled or emptied is a command: about 6 ms.
+    Each time the buffer is filled or emptied is a command: about 10 ms.
 
     Args:
         mode: as for the builtin.

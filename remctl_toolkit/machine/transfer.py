@@ -10,6 +10,8 @@ import tempfile
 from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias, TypedDict
 
+import remctl
+
 from ._farside import transfer_receive, transfer_send
 from .connection import Connection
 from .farside import Word
@@ -161,7 +163,12 @@ class _Upload:
             return
         payload, done = b"".join(frames.pieces), frames.contents
         frames.clear()
-        reply = self._ask(self._spec, payload)
+        try:
+            reply = self._ask(self._spec, payload)
+        except OSError as error:
+            if not isinstance(error, remctl.RemctlError):
+                self._begun = False  # The far side said so, when it had put things in order.
+            raise
         match reply:
             case {"state": dict(), "parent": bytes(), "name": bytes()}:
                 self._spec.update({key: reply[key] for key in ("state", "parent", "name")})

@@ -21,7 +21,8 @@ from plumbum import local
 from plumbum.path.utils import copy as plumbum_copy
 from plumbum.path.utils import move
 
-from remctl_toolkit.machine import Connection, transfer
+import remctl
+from remctl_toolkit.machine import Connection, paths, transfer
 from remctl_toolkit.machine.machine import Machine
 from remctl_toolkit.machine.transfer import TransferError, download, fetch, put, upload
 from remctl_toolkit.machine.transfer_far import far_path
@@ -390,7 +391,13 @@ def test_what_may_not_be_read_over_there(account: Account, tmp_path: Path, tree:
     assert sorted(os.listdir(tmp_path / "there")) == ["a", "z"]
 
 
-def test_what_may_not_be_written_over_there(account: Account) -> None:
+@pytest.mark.parametrize("batch", [100, 8 << 20], ids=["parts", "whole"])
+def test_what_may_not_be_written_over_there(
+    account: Account, monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
+    monkeypatch.setattr(transfer, "_BATCH", batch)
+    # Over there it was put in order already.
+    monkeypatch.setattr(transfer._Upload, "_abandon", lambda *_: pytest.fail("asked again"))
     top = Path(tempfile.mkdtemp(dir=account.folder))
     top.chmod(0o555)
     with pytest.raises(PermissionError, match="Permission denied") as caught:
@@ -426,6 +433,16 @@ def test_a_full_disk_over_there(
     assert caught.value.errno == errno.EFBIG
     assert caught.value.filename == str(tmp_path / "folder/here")
     assert os.listdir(tmp_path / "folder") == []
+
+
+@pytest.mark.parametrize("size", [3_000_000, 9_000_000])
+def test_a_full_disk_keeps_the_old_file(small_disk: Connection, tmp_path: Path, size: int) -> None:
+    (tmp_path / "file").write_text("old")
+    with pytest.raises(OSError, match="File too large") as caught:
+        paths.write(small_disk, tmp_path / "file", bytes(size))
+    assert caught.value.filename == str(tmp_path / "file")
+    assert os.listdir(tmp_path) == ["file"]
+    assert (tmp_path / "file").read_text() == "old"
 
 
 @contextmanager
@@ -529,11 +546,11 @@ def test_what_could_not_be_taken_away_is_told(
         nonlocal count
         count += 1
         if count > 2:
-            raise ConnectionError("the network is gone")
+            raise remctl.RemctlDisconnectedError("the network is gone")
         return really(program, payload, **how)
 
     monkeypatch.setattr(connection, "python_run", cut)
-    with pytest.raises(ConnectionError) as caught:
+    with pytest.raises(remctl.RemctlDisconnectedError) as caught:
         upload(connection, tmp_path / "here", tmp_path / "there")
     (left,) = [name for name in os.listdir(tmp_path) if name.startswith(".remctl-")]
     assert f"a temporary file {left} may be left on {connection.host}" in caught.value.__notes__[0]
@@ -567,6 +584,25 @@ def test_a_source_that_grows(
 
     upload(connection, tmp_path / "log", tmp_path / "copy", progress=grow)
     assert (tmp_path / "copy").read_bytes() == b"x" * 3_000_000
+
+
+@pytest.mark.parametrize("target", ["secret", "secrets"])
+def test_a_source_that_becomes_a_link(
+    connection: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    (tmp_path / "secret").write_text("secret")
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree/swapped").symlink_to(tmp_path / target)
+    really = os.stat
+
+    def before(path: Any, *, follow_symlinks: bool = True, **how: Any) -> os.stat_result:
+        return really(path, follow_symlinks=follow_symlinks or path == "swapped", **how)
+
+    monkeypatch.setattr(os, "stat", before)
+    with pytest.raises(TransferError, match="swapped"):
+        upload(connection, tmp_path / "tree", tmp_path / "copy")
+    assert os.listdir(tmp_path / "copy") == []
 
 
 # -- Progress, digests ----------------------------------------------------------------------------
