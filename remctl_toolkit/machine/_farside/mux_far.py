@@ -83,7 +83,7 @@ class Output:
 
 
 class Ending:
-    """The signal that ends us, as poll() tells of it: one that comes just before would be missed."""
+    """The signal that ends us, as poll() tells of it: just before it, one would be missed."""
 
     def __init__(self, mux):
         self.mux = mux
