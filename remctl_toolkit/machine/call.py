@@ -170,6 +170,7 @@ class Interpreter:
         return reply.value(letter, octets)
 
     def _send(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Pending:
+        self._open_link()  # In a forked child, the lock may be held for ever.
         # What is packed counts on what was packed before: it has to arrive in that order.
         with self._packing:
             link = self._open_link()

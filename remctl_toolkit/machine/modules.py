@@ -46,10 +46,15 @@ class ModuleServer:
         """Answer one question; what the far side says is never trusted to be sensible."""
         if not _is_name(name):
             return ("missing",)
-        if question == "module":
-            return self._module(name)
-        if question in ("data", "list", "kind"):
-            return self._resource(question, name, parts)
+        try:
+            if question == "module":
+                return self._module(name)
+            if question in ("data", "list", "kind"):
+                return self._resource(question, name, parts)
+        except Exception as error:  # Finders and loaders of others: they raise anything.
+            log.warning("cannot look for %s", name, exc_info=True)
+            text = f"{name!r} cannot be looked for: {type(error).__name__}: {error}"
+            return ("unfit" if question == "module" else False, text)
         return ("missing",)
 
     @property

@@ -447,9 +447,15 @@ def test_output_goes_where_it_is_wanted() -> None:
         assert ("web", RemctlStream.STDERR, "to stderr") in lines
         assert far.call(print, "no end", end="") is None
         assert lines[-1] == ("web", RemctlStream.STDOUT, "no end")
-        lines.clear()
-        for number in far.call(far_functions.noisy, 100):
-            assert len(lines) > number
+
+
+def test_output_comes_before_the_item_that_was_made_with_it(own: PipeInterpreter) -> None:
+    letters: list[bytes] = []
+    link: Any = own._link
+    take = link._take
+    link._take = lambda letter, *rest: (letters.append(letter), take(letter, *rest))
+    assert list(own.call(far_functions.noisy, 20)) == list(range(20))
+    assert [letter for letter in letters if letter != b"?"] == [b"G", *[b"1", b"I"] * 20, b"E"]
 
 
 def test_output_that_raises_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -306,6 +306,21 @@ def test_what_nobody_may_have(
     assert server.served == ()
 
 
+class Angry:
+    def find_spec(self, name: str, path: Any, target: Any = None) -> None:
+        if name.startswith("rm_angry"):
+            raise RuntimeError("not today")
+
+
+def test_a_finder_that_fails_is_one_error(
+    one: PipeInterpreter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "meta_path", [Angry(), *sys.meta_path])
+    with pytest.raises(RemoteCallError, match=r"ImportError.*rm_angry.*RuntimeError: not today"):
+        one.call(importlib.import_module, "rm_angry")
+    assert one.call(abs, -1) == 1
+
+
 # -- import_module --------------------------------------------------------------------------------
 
 
