@@ -261,6 +261,24 @@ def test_an_answer_after_the_end_of_the_question(connection: Connection) -> None
         assert read_all(sock) == b"300000"
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_long_answer_after_the_end_of_the_question(connection: Connection, reverse: bool) -> None:
+    def talk(sock: socket.socket) -> None:
+        read_all(sock)
+        sock.sendall(bytes(12 * MEBIBYTE))
+
+    with (
+        serving(talk) as port,
+        Tunnel(connection, *((port, 0) if reverse else (0, port)), reverse=reverse) as tunnel,
+        connect(tunnel.dport if reverse else tunnel.lport) as sock,
+    ):
+        sock.shutdown(socket.SHUT_WR)
+        streams = mux_of(tunnel).streams
+        # The reader is late, so it is for poll() to say when there is room.
+        eventually(lambda: reverse or any(s and s.queue for s in list(streams.values())))
+        assert sum(map(len, iter(lambda: sock.recv(65536), b""))) == 12 * MEBIBYTE
+
+
 def test_a_slow_reader_is_alone_with_that(connection: Connection, echo_port: int) -> None:
     sent = 0
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import errno
+import hashlib
 import os
 import queue
+import random
 import resource
 import signal
 import socket
@@ -33,6 +36,7 @@ from remctl_toolkit.machine.tunnel_mux import Address, FarListener, NearMux
 pytestmark = pytest.mark.once
 
 HOST = "far.example.org"
+MEBIBYTE = 1 << 20
 
 
 class Connection(SimpleNamespace):
@@ -222,9 +226,7 @@ def test_what_it_says_last_is_the_reason(script: Script) -> None:
     situation.end()
 
 
-def test_a_flood_waits_until_it_is_wanted(
-    script: Script, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_flood_waits_until_it_is_wanted(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tunnel_mux, "_FULL", 50_000)
     situation = Situation(script, Connection())
     begun, release = threading.Event(), threading.Event()
@@ -375,6 +377,56 @@ def connection() -> Connection:
 def answers(sock: socket.socket) -> bool:
     sock.sendall(b"x")
     return sock.recv(1) == b"x"
+
+
+def chat(sock: socket.socket, seed: int) -> tuple[str, str]:
+    """Send and read at random times; return digests of what was sent and read."""
+    chance = random.Random(seed)
+    sent, read = hashlib.sha256(), hashlib.sha256()
+
+    def send() -> None:
+        for _ in range(chance.randrange(12)):
+            octets = chance.randbytes(chance.choice([1, 100, 70_000, 400_000]))
+            sock.sendall(octets)
+            sent.update(octets)
+            time.sleep(chance.choice([0, 0, 0.01]))
+        sock.shutdown(socket.SHUT_WR)
+
+    pauses = random.Random(-seed)
+    sender = threading.Thread(target=send)
+    sender.start()
+    while octets := sock.recv(pauses.choice([1000, 65536, MEBIBYTE])):
+        read.update(octets)
+        time.sleep(pauses.choice([0, 0, 0, 0.01]))
+    sender.join()
+    return sent.hexdigest(), read.hexdigest()
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_what_is_sent_is_read(far: Far, connection: Any, reverse: bool) -> None:
+    def serve(sock: socket.socket) -> None:
+        number = sock.recv(1)[0]
+        theirs[number] = chat(sock, 100 + number)
+
+    def ask(number: int) -> None:
+        with connect(tunnel.dport if reverse else tunnel.lport) as sock:
+            sock.sendall(bytes([number]))
+            ours[number] = chat(sock, number)
+
+    far()
+    ours: dict[int, tuple[str, str]] = {}
+    theirs: dict[int, tuple[str, str]] = {}
+    with (
+        serving(serve) as port,
+        Tunnel(connection, *((port, 0) if reverse else (0, port)), reverse=reverse) as tunnel,
+        concurrent.futures.ThreadPoolExecutor(16) as pool,
+    ):
+        list(pool.map(ask, range(24)))
+        eventually(lambda: len(theirs) == 24)
+        assert tunnel._mux is not None
+        streams = tunnel._mux.streams
+        eventually(lambda: not streams)
+    assert ours == {number: (sent, read) for number, (read, sent) in theirs.items()}
 
 
 SLOW = """

@@ -212,15 +212,14 @@ class Stream:
         if self.addresses is not None:
             self.see_whether_connected()
             return
+        if self.ended and not self.queue:  # It was watched for its end alone.
+            if events & ~(select.POLLIN | select.POLLOUT):
+                self.break_off(b"ECONNRESET")
+            return
         if self.queue:
             self.flush()
-        if self.sock is None:
-            return
-        if self.may_read():
-            if events & ~select.POLLOUT:
-                self.read()
-        elif self.ended and not self.queue:  # It was watched for its end alone.
-            self.break_off(b"ECONNRESET")
+        if self.sock is not None and self.may_read() and events & ~select.POLLOUT:
+            self.read()
 
     def may_read(self) -> bool:
         return self.may_send > 0 and not self.ended
