@@ -1,7 +1,8 @@
-# Runs functions for the other end of the line, in threads of one process that stays.
-#
-# Standard input and output are the line: frames of a letter, a number (the call's, or the
-# question's) and octets.  What functions print goes through pipes of its own, and so into frames.
+"""Runs functions for the other end of the line, in threads of one process that stays.
+
+Standard input and output are the line: frames of a letter, a number (the call's, or the
+question's) and octets.  What functions print goes through pipes of its own, and so into frames.
+"""
 
 import _signal
 import os

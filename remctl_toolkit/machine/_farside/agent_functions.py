@@ -1,6 +1,7 @@
-# Makes functions and classes from what was sent of them: their source, and what they use.
-#
-# What the functions of one module use is in one namespace, which stays from call to call.
+"""Makes functions and classes from what was sent of them: their source, and what they use.
+
+What the functions of one module use is in one namespace, which stays from call to call.
+"""
 
 import io
 import sys

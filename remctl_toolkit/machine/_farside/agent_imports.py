@@ -1,4 +1,4 @@
-# Imports what this interpreter's standard library does not have from the other end of the line.
+"""Imports what this interpreter's standard library does not have from the other end of the line."""
 
 import sys
 from importlib.machinery import ModuleSpec, PathFinder

@@ -1,6 +1,7 @@
-# Writes results as octets that machine/values.py reads: plain data, and nothing that could run.
-#
-# A value is a letter and what belongs to it.  Sizes and counts are four octets, the high one first.
+"""Writes results as octets that machine/values.py reads: plain data, and nothing that could run.
+
+A value is a letter and what belongs to it.  Sizes and counts are four octets, the high one first.
+"""
 
 import struct
 
