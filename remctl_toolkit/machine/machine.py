@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from .call import Interpreter, RemoteModule
+    from .transfer import Transferred
     from .tunnel import Tunnel
 
 _T = TypeVar("_T")
@@ -336,6 +337,20 @@ class Machine(BaseRemoteMachine):  # type: ignore[misc]
             raise TypeError(f"dst of download cannot be {dst!r}")
         return transfer.download(self.connection, self._own_path(src), os.fspath(dst), **how)
 
+    def put(self, local: Any, remote: Any = None, **how: Any) -> Transferred:
+        """Copy a file from here to there, and say what was done; see `transfer.put()`."""
+        from . import transfer
+
+        remote = None if remote is None else self._own_path(remote)
+        return transfer.put(self.connection, os.fspath(local), remote, **how)
+
+    def fetch(self, remote: Any, local: Any = None, **how: Any) -> Transferred:
+        """Copy a file from there to here, and say what was done; see `transfer.fetch()`."""
+        from . import transfer
+
+        local = None if local is None else os.fspath(local)
+        return transfer.fetch(self.connection, self._own_path(remote), local, **how)
+
     def _own_path(self, path: Any) -> str:
         self._check_open()
         if isinstance(path, LocalPath):
@@ -344,8 +359,11 @@ class Machine(BaseRemoteMachine):  # type: ignore[misc]
             if path.remote is not self:
                 raise TypeError(f"{path!r} points to a different remote machine")
             return str(path)
-        kept = str(self.path(os.fsdecode(path)))
-        return kept + "/" if os.fsdecode(path).endswith("/") and kept != "/" else kept
+        given = os.fsdecode(path)
+        kept = str(self.path(given))
+        # What a path forgets at its end means something to a copy: a folder, or what is in it.
+        end = "/." if given.endswith("/.") else "/" if given.endswith("/") else ""
+        return kept if kept == "/" else kept + end
 
     def _path_listdir(self, fn: str) -> list[str]:
         return [name.rpartition("/")[2] for name in self._find(fn, "-maxdepth 1", retcode=0)]

@@ -181,7 +181,7 @@ DATA = st.one_of(
 
 
 @settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
     frames=st.lists(st.builds(frame, KINDS, NUMBERS, DATA), max_size=12),

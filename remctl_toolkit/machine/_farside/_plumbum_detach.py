@@ -1,4 +1,4 @@
-# Starts a command so that it goes on without us; execute.py is sent before this, for `execute`.
+"""Starts a command so that it goes on without us; execute.py is sent before this, for `execute`."""
 
 import _signal
 import os

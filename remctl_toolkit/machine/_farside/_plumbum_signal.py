@@ -1,4 +1,4 @@
-# Sends a signal to a process and to all that it has started; standard input says "PID NUMBER".
+"""Sends a signal to a process and to all that it has started; standard input says "PID NUMBER"."""
 
 import _signal  # The C part alone: signal itself takes as long to import as Python to start.
 import os

@@ -1,5 +1,6 @@
-# Becomes the command that `spec` describes, or runs it for a limited time; the command's standard
-# input is what follows this source.
+"""Becomes the command that `spec` describes, or runs it for a limited time; the command's standard
+input is what follows this source.
+"""
 
 import _signal  # The C part alone: signal itself takes as long to import as Python to start.
 import os

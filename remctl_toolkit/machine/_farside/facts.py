@@ -1,5 +1,6 @@
-# Finds out what kind of machine this is: addresses, routes, system, disks, memory, users, packages.
-# Everything is plain data; what cannot be had is None.
+"""Finds out what kind of machine this is: addresses, routes, system, disks, memory, users, packages.
+Everything is plain data; what cannot be had is None.
+"""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-# Writes to the FIFOs of keepers, where there is no command for sh to do it faster.
+"""Writes to the FIFOs of keepers, where there is no command for sh to do it faster."""
 
 import os
 

@@ -1,4 +1,4 @@
-# Reads and changes one file, in as many commands as it takes.
+"""Reads and changes one file, in as many commands as it takes."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-# Runs the command that `spec` describes, and sends what it writes, and how it ended, in frames on
-# standard output: so what it wrote first comes first, whichever stream it went to.  Comes after
-# execute.py, and is given what it uses of that.
+"""Runs the command that `spec` describes, and sends what it writes, and how it ended, in frames on
+standard output: so what it wrote first comes first, whichever stream it went to.  Comes after
+execute.py, and is given what it uses of that.
+"""
 
 import _signal
 import os

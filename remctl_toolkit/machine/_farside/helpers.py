@@ -1,4 +1,4 @@
-# Programs run by functions of the far side.
+"""Programs run by functions of the far side."""
 
 
 def check_output(argv, input=b"", **keywords):

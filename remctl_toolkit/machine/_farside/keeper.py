@@ -1,14 +1,15 @@
-# Keeps a command for a channel: starts it, and stands between it and the client until its end.
-#
-# Downwards, on our standard output, go frames: a letter, the length in four octets, and the data.
-#   H  hello: folder, pid of the command, our own pid    O, E  standard output, error
-#   F  the command cannot be started: why                o, e  its end
-#   X  the exit status; -N for signal N                  B     a beat: nothing else was to be said
-#   D  its folder cannot be entered: why                 C     this text compiled, for the next time
-# Upwards come commands of other sessions, which write to two FIFOs in a folder of our own: `data`
-# is the command's standard input, `control` takes lines:
-#   b  a beat    e  the end of standard input    k N  signal N for the command    q  end it all
-#   c O, c E  nobody reads that stream any more
+"""Keeps a command for a channel: starts it, and stands between it and the client until its end.
+
+Downwards, on our standard output, go frames: a letter, the length in four octets, and the data.
+  H  hello: folder, pid of the command, our own pid    O, E  standard output, error
+  F  the command cannot be started: why                o, e  its end
+  X  the exit status; -N for signal N                  B     a beat: nothing else was to be said
+  D  its folder cannot be entered: why                 C     this text compiled, for the next time
+Upwards come commands of other sessions, which write to two FIFOs in a folder of our own: `data`
+is the command's standard input, `control` takes lines:
+  b  a beat    e  the end of standard input    k N  signal N for the command    q  end it all
+  c O, c E  nobody reads that stream any more
+"""
 
 import _signal  # The C part alone: signal itself takes as long to import as Python to start.
 import fcntl

@@ -1,14 +1,15 @@
-# Many connections over one stream of octets: what is the same on both sides.  It is imported here,
-# and sent, with mux_far.py after it, to run over there.
-#
-# Frames are a letter, the number of a connection or listener, the length of the data, and the data:
-#   C  connect to this address          L  listen on this address, and give its connections to us
-#   O  opened: that succeeded           P  that succeeded, on this port
-#   I  incoming: a new connection of    U  do not listen any more, and the answer to it; or why
-#      that listener, or                   listening failed
-#   D  data of a connection             W  so much more data may be sent
-#   E  no more data will be sent        X  no more frames will be sent; an error's name, or nothing
-# Each side sends X once for every connection, and forgets it when it has sent and received it.
+"""Many connections over one stream of octets: what is the same on both sides.  It is imported here,
+and sent, with mux_far.py after it, to run over there.
+
+Frames are a letter, the number of a connection or listener, the length of the data, and the data:
+  C  connect to this address          L  listen on this address, and give its connections to us
+  O  opened: that succeeded           P  that succeeded, on this port
+  I  incoming: a new connection of    U  do not listen any more, and the answer to it; or why
+     that listener, or                   listening failed
+  D  data of a connection             W  so much more data may be sent
+  E  no more data will be sent        X  no more frames will be sent; an error's name, or nothing
+Each side sends X once for every connection, and forgets it when it has sent and received it.
+"""
 
 import _socket  # socket itself takes as long to import as Python to start.
 import errno

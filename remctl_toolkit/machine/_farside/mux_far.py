@@ -1,5 +1,6 @@
-# The far side of tunnels: connects and listens for the near side, which talks to us through our
-# standard input and output.  mux.py is sent with it, to be there under its name.
+"""The far side of tunnels: connects and listens for the near side, which talks to us through our
+standard input and output.  mux.py is sent with it, to be there under its name.
+"""
 
 import _signal  # The C part alone: signal itself takes as long to import as Python to start.
 import _socket

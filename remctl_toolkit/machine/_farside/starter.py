@@ -1,5 +1,6 @@
-# Starts keeper.py, which takes as long to compile as Python to start: compiled where that was done
-# before by this very Python.
+"""Starts keeper.py, which takes as long to compile as Python to start: compiled where that was done
+before by this very Python.
+"""
 
 import marshal
 import os

@@ -1,8 +1,9 @@
-# Makes files and folders of frames, see transfer_send.py.  It runs on either side: there for an
-# upload, in several commands; here for a download, where who sends is not to be trusted.
-#
-# Each name is that of an entry of the folder that is open, and no link is ever followed: nothing
-# can be made elsewhere.
+"""Makes files and folders of frames, see transfer_send.py.  It runs on either side: there for an
+upload, in several commands; here for a download, where who sends is not to be trusted.
+
+Each name is that of an entry of the folder that is open, and no link is ever followed: nothing
+can be made elsewhere.
+"""
 
 from __future__ import annotations
 

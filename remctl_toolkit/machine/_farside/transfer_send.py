@@ -1,19 +1,20 @@
-# Turns a file or a tree into frames.  It runs on either side: there for a download, here for an
-# upload.
-#
-# A frame is one octet for its kind, four for the length of its body, and the body:
-#   d  mode name                      a folder begins
-#   u  mode atime mtime               it ends
-#   l  atime mtime name NUL target    a symbolic link
-#   f  name                           a file begins
-#   b  octets                         more of it
-#   h  length                         so many zeros more, which took no space
-#   c  length crc mode atime mtime    the file is complete
-#   a                                 it is not, and will not be
-#   t  octets                         how much there is in all
-#   x  errno text NUL path            something is left out
-#   e  errno text NUL path            nothing can be sent
-#   z                                 the end
+"""Turns a file or a tree into frames.  It runs on either side: there for a download, here for an
+upload.
+
+A frame is one octet for its kind, four for the length of its body, and the body:
+  d  mode name                      a folder begins
+  u  mode atime mtime               it ends
+  l  atime mtime name NUL target    a symbolic link
+  f  name                           a file begins
+  b  octets                         more of it
+  h  length                         so many zeros more, which took no space
+  c  length crc mode atime mtime    the file is complete
+  a                                 it is not, and will not be
+  t  octets                         how much there is in all
+  x  errno text NUL path            something is left out
+  e  errno text NUL path            nothing can be sent
+  z                                 the end
+"""
 
 from __future__ import annotations
 
