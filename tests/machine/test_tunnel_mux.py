@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import errno
 import hashlib
+import itertools
 import os
 import queue
 import random
@@ -429,6 +430,27 @@ def test_what_is_sent_is_read(far: Far, connection: Any, reverse: bool) -> None:
     assert ours == {number: (sent, read) for number, (read, sent) in theirs.items()}
 
 
+def test_a_window_is_wider_for_who_keeps_up_alone(far: Far, connection: Any) -> None:
+    def pour(sock: socket.socket) -> None:
+        while True:
+            sock.sendall(bytes(65536))
+
+    far()
+    with serving(pour) as port, connect_sock(connection, port) as sock:
+        (mux,) = tunnel_mux._living
+        (stream,) = mux.streams.values()
+        assert stream is not None
+        windows = []
+        for _ in range(80):
+            eventually(lambda: stream.granted == 0)  # There is always more to read.
+            read_exactly(sock, 32768)
+            windows.append(stream.window)
+        # What it kept up with at first counts once; 2.5 MiB would be enough for more.
+        assert len(set(windows)) <= 2
+        assert mux.widening == protocol.WIDENING - windows[-1] + WINDOW
+    eventually(lambda: mux.widening == protocol.WIDENING)
+
+
 SLOW = """
 really = module.addresses
 def addresses(family, host, port, flags=0):
@@ -447,6 +469,7 @@ def test_a_name_that_takes_long_delays_nobody_else(far: Far, connection: Any) ->
     with (
         serving(echo) as port,
         Tunnel(connection, 0, port, dhost="slow.example.org") as slow,
+        Tunnel(connection, port, 0, reverse=True) as back,
         connect_sock(connection, port) as quick,
         connect(slow.lport) as late,
     ):
@@ -455,7 +478,10 @@ def test_a_name_that_takes_long_delays_nobody_else(far: Far, connection: Any) ->
         assert answers(quick)
         assert time.monotonic() - start < 0.9
         quick.shutdown(socket.SHUT_WR)
-        assert read_all(quick) == b""  # The process that asks for the name has no part in it.
+        assert read_all(quick) == b""
+        back.close()
+        with pytest.raises(ConnectionRefusedError):  # The process that asks has no part in it.
+            connect(back.dport)
         assert time.monotonic() - start < 0.9
         assert late.recv(1) == b"y"
 
@@ -525,7 +551,9 @@ def test_it_has_no_more_descriptors(far: Far, connection: Any) -> None:
             assert answers(sock)
 
 
-def test_we_have_no_more_descriptors(far: Far, connection: Any) -> None:
+def test_we_have_no_more_descriptors(
+    far: Far, connection: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     far()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with (
@@ -543,6 +571,11 @@ def test_we_have_no_more_descriptors(far: Far, connection: Any) -> None:
             second.connect(("127.0.0.1", int(forward.lport)))
             eventually(lambda: mux.waiting)
             assert answers(first)
+            rounds = itertools.count()
+            tick = mux.tick
+            monkeypatch.setattr(mux, "tick", lambda: tick() if next(rounds) else None)
+            time.sleep(0.3)
+            assert next(rounds) < 30
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         assert answers(second)
