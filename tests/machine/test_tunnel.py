@@ -33,7 +33,8 @@ from machine.tunnel_servers import (
 )
 from support.waiting import eventually, open_descriptors, thread_count
 
-from remctl_toolkit.machine import ClosedError, Connection, tunnel_mux
+from remctl_toolkit.machine import ClosedError, Connection, MachineError, tunnel_mux
+from remctl_toolkit.machine._farside import mux as protocol
 from remctl_toolkit.machine.tunnel import Tunnel, TunnelError, connect_sock
 from remctl_toolkit.testing import RemctldServer
 
@@ -231,7 +232,7 @@ def test_much_both_ways_at_once(connection: Connection, echo_port: int, reverse:
             received.update(piece)
         sending.result()
         assert received.digest() == sent.digest()
-        assert mux_of(tunnel).widening <= tunnel_mux.protocol.WIDENING
+        assert mux_of(tunnel).widening <= protocol.WIDENING
 
 
 def test_each_direction_ends_by_itself(connection: Connection) -> None:
@@ -301,7 +302,7 @@ def test_a_slow_reader_is_alone_with_that(connection: Connection, echo_port: int
         eventually(settled, 20)
         assert sent < BOUND
         (stream,) = [s for s in mux_of(tunnel).streams.values() if s and s.owner is not None]
-        assert sum(map(len, stream.queue)) <= tunnel_mux.protocol.WIDEST
+        assert sum(map(len, stream.queue)) <= protocol.WIDEST
         read_exactly(slow, sent)
         assert answers(quick, bytes(MEBIBYTE))
 
@@ -370,7 +371,7 @@ def test_many_in_turn_leave_nothing(connection: Connection, echo_port: int) -> N
             talk()
         eventually(lambda: not mux.streams)
         eventually(lambda: (open_descriptors(), len(os.listdir(far_fds))) <= before)
-        assert mux.widening == tunnel_mux.protocol.WIDENING
+        assert mux.widening == protocol.WIDENING
 
 
 # -- What does not go through ---------------------------------------------------------------------
@@ -695,4 +696,4 @@ def test_a_closed_connection(own: Connection) -> None:
 
 
 def test_the_error_is_one_of_the_machines() -> None:
-    assert issubclass(TunnelError, tunnel_mux.MachineError)
+    assert issubclass(TunnelError, MachineError)

@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from machine.tunnel_servers import connect, echo, read_all, read_exactly, serving
 from support.waiting import eventually, open_descriptors, thread_count
 
-from remctl_toolkit.machine import tunnel, tunnel_mux
+from remctl_toolkit.machine import MachineError, tunnel, tunnel_mux
 from remctl_toolkit.machine._farside import mux as protocol
 from remctl_toolkit.machine._farside.mux import FAR, HEADER, LIMIT, SIZE, WIDEST, WINDOW
 from remctl_toolkit.machine.farside import source
@@ -40,13 +40,11 @@ HOST = "far.example.org"
 MEBIBYTE = 1 << 20
 
 
-class Connection(SimpleNamespace):
+class Connection:
     """What tunnels want to know of a connection."""
 
-    __hash__ = object.__hash__
-
-    def __init__(self) -> None:
-        super().__init__(host=HOST, far=SimpleNamespace(home="/"))
+    host = HOST
+    far = SimpleNamespace(home="/")
 
 
 def frame(kind: bytes, number: int, data: bytes = b"") -> bytes:
@@ -75,7 +73,7 @@ class Script:
     def write(self, octets: bytes) -> None:
         if self.stuck.is_set():
             self.closed.wait()
-            raise tunnel_mux.MachineError("closed")
+            raise MachineError("closed")
         self.heard += octets
 
     def close(self) -> None:
@@ -250,11 +248,11 @@ def test_a_flood_waits_until_it_is_wanted(script: Script, monkeypatch: pytest.Mo
 
 
 def test_it_is_closed_though_nobody_takes_what_is_sent(
-    script: Script, monkeypatch: pytest.MonkeyPatch
+    script: Script, connection: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tunnel, "_ANSWERS", 0.2)
     before = thread_count()
-    with Tunnel(Connection(), 0, 80) as forward:
+    with Tunnel(connection, 0, 80) as forward:
         script.stuck.set()
         with connect(forward.lport) as sock:
             sock.sendall(b"x")
@@ -498,7 +496,7 @@ def full(path: Path) -> tuple[socket.socket, list[socket.socket]]:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(path))
     listener.listen(0)
-    waiting = []
+    waiting: list[socket.socket] = []
     while True:
         sock = socket.socket(socket.AF_UNIX)
         sock.setblocking(False)
