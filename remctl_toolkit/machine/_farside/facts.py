@@ -1,4 +1,5 @@
-"""Finds out what kind of machine this is: addresses, routes, system, disks, memory, users, packages.
+"""Finds out what kind of machine this is: addresses, routes, system, disks, memory and so on.
+
 Everything is plain data; what cannot be had is None.
 """
 
