@@ -48,6 +48,19 @@ NOT_MEANT_FOR = {
     "leaks": [
         # A child that inherited a session leaves libremctl's memory alone: see close_inherited().
         "tests/test_fork.py::test_session_survives_a_child_that_inherited_it",
+        # Look for leaks themselves; their library stands between the sanitizer and who allocated.
+        "tests/test_faults.py",
+        # Processes that end while threads of theirs wait: Python leaves what these had.
+        "tests/fleet/test_sessions.py::test_a_process_ends_while_hosts_are_at_work",
+        "tests/testing/test_keeper.py",
+        # Programs that never load the extension; Python itself leaves something behind in these.
+        "tests/test_backend_config.py",
+        # Examples that end with objects of python-gssapi in their globals.
+        "tests/test_docs.py",
+    ],
+    "programs": [
+        # Frees with delete what came from malloc(): groff itself.
+        "tests/cli/test_fleet_usage.py::test_the_man_page_has_no_mistakes",
     ],
     "build": [
         # Which symbols the extension exports, and what a build has to look like.
@@ -80,33 +93,37 @@ def options(place: Place, name: str, **settings: object) -> str:
 
 
 def run_address(place: Place, arguments: Command) -> int:
-    """AddressSanitizer, UndefinedBehaviorSanitizer and LeakSanitizer."""
+    """AddressSanitizer and UndefinedBehaviorSanitizer; LeakSanitizer where it tells something."""
     library = runtime_library("libasan.so")
     # Python compiles with -fwrapv, with which an overflow is not undefined.
     compiler = place.build("-fsanitize=address,undefined -fno-wrapv")
+    asan: dict[str, object] = {
+        "halt_on_error": 1,
+        "verify_asan_link_order": 0,  # test_faults.py preloads a library of its own, before it
+        "detect_leaks": 0,  # compilers, shells and the remctl client are not asked for theirs
+    }
     environment = {
         **compiler,
         "LD_PRELOAD": library,
         "PYTHONMALLOC": "malloc",
-        "ASAN_OPTIONS": options(
-            place,
-            "address",
-            halt_on_error=1,
-            verify_asan_link_order=0,  # test_faults.py preloads a library of its own, before it
-            detect_leaks=0,  # compilers, shells and the remctl client are not asked for theirs
-            include_if_exists=leak_options(place),
-        ),
         "LSAN_OPTIONS": f"suppressions={leak_suppressions(place)}:print_suppressions=0",
         "UBSAN_OPTIONS": options(place, "undefined", print_stacktrace=1, halt_on_error=1),
     }
-    command = [*pytest(), *deselect("memory", "leaks", "build"), *arguments]
-    return place.run(command, environment)
+    without = {**environment, "ASAN_OPTIONS": options(place, "address", **asan)}
+    asan["include_if_exists"] = leak_options(place)
+    leaks = {**environment, "ASAN_OPTIONS": options(place, "address", **asan)}
+    skipped = deselect("memory", "build", "programs")
+    status = place.run([*pytest(), *skipped, *deselect("leaks"), *arguments], leaks)
+    if arguments:  # They may say which tests.
+        return status
+    print("-- without a look at leaks", flush=True)
+    return place.run([*pytest(), *skipped, *NOT_MEANT_FOR["leaks"]], without) or status
 
 
 def leak_options(place: Place) -> str:
     """Have this interpreter look for leaks: a file of options that has the program's name."""
     folder = place.checkout / "asan"
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     program = Path(sys.executable)
     for name in {program.name, program.resolve().name}:  # It may be known by either.
         (folder / name).write_text("detect_leaks=1\n")
@@ -119,6 +136,7 @@ def leak_suppressions(place: Place) -> Path:
     if sys.base_prefix != "/usr":
         lines += "# Runs the existing binding, in some tests.\nleak:/usr/bin/python3\n"
     written = place.checkout / "asan" / "leaks.txt"
+    written.parent.mkdir(exist_ok=True)
     written.write_text(lines)
     return written
 
