@@ -40,11 +40,18 @@ NOT_MEANT_FOR = {
         # commands by a fork beside threads; what these do with threads is in tests/fleet as well.
         "tests/cli",
         "tests/test_docs.py::test_the_demo_ends_when_nobody_reads_it",
+        # Start programs by way of a shell, which crashes with the library.
+        "tests/fleet/test_hosts.py::test_groups_stand_for_their_members_and_may_overlap",
+        "tests/fleet/test_hosts.py::test_groups_that_are_not_known_are_refused",
+        "tests/test_backend_running.py",
+        "tests/test_docs.py::test_test_files_of_the_page_pass",
         # How promptly other threads get their turn.
         "tests/test_threads.py::test_other_threads_run_while_the_simple_call_of_the_extension_does",
         "tests/test_threads.py::test_other_threads_run_while_a_server_says_nothing",
-        # Preload a library of their own, and count threads.
+        # Preload libraries of their own, or count threads.
         "tests/test_faults.py",
+        "tests/hostile/test_promises.py::test_context_without_a_flag_is_refused",
+        "tests/hostile/test_promises.py::test_flags_are_not_looked_at_with_protocol_1",
     ],
     "leaks": [
         # A child that inherited a session leaves libremctl's memory alone: see close_inherited().
