@@ -179,16 +179,18 @@ def check(
             last line of standard error.
         stop_on_timeout: whether a timeout raises; if not, there is a warning in the log.  None is
             the machine's way, see `run()`.
-        options:
-            env: the command's whole environment; None is the server's, with HOME, USER, LOGNAME
-                and SHELL of the account, and the folders of administrators' programs in PATH.
-            extend_env: what to set in it, on top; None as a value takes a name away.
-            cwd: the folder to run it in; None is the user's home.
-            stdin: what it gets on standard input: octets, or text, which is sent as UTF-8.
-            shell: run `command`, a string, by /bin/sh; if it is a list, its first word is what the
-                shell runs, and the others are $0, $1, ... there.
-            sudo: run it as root, by ``sudo -n``; None is the machine's way.
-            label: what remctld's log shows of it; None is the program's name.
+        options: see below.
+
+    Keyword Args:
+        env: the command's whole environment; None is the server's, with HOME, USER, LOGNAME and
+            SHELL of the account, and the folders of administrators' programs in PATH.
+        extend_env: what to set in it, on top; None as a value takes a name away.
+        cwd: the folder to run it in; None is the user's home.
+        stdin: what it gets on standard input: octets, or text, which is sent as UTF-8.
+        shell: run `command`, a string, by /bin/sh; if it is a list, its first word is what the
+            shell runs, and the others are $0, $1, ... there.
+        sudo: run it as root, by ``sudo -n``; None is the machine's way.
+        label: what remctld's log shows of it; None is the program's name.
 
     Returns:
         Lines of standard output and standard error, without their ``\n`` or ``\r\n``; and the exit

@@ -1,4 +1,5 @@
 """Sources that run on the far side: Python 3.8 and up, standard library only.
 
-They are sent as text, never imported here.
+They are sent as text.  What both sides do alike (the frames of tunnels, the sending and receiving of
+files) is imported here as well.
 """
