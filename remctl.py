@@ -1028,6 +1028,7 @@ class Remctl:
         self._ccache = None if ccache is None else _check_ccache(ccache)
         self._used_ccache = self._ccache  # What credentials named last, if there are any.
         self._source_ip = None if source_ip is None else _check_source_ip(source_ip)
+        self._address: str | None = None  # Connect there, not to the host's address: for machines.
         self._credentials = _check_credentials(credentials, ccache)
         if host:
             self.open(host, port, principal)
@@ -1149,7 +1150,8 @@ class Remctl:
             self._used_ccache = ccache
             if ccache is not None:
                 self._call(_remctl.remctl_set_ccache, handle, ccache)
-            connection = _connect_any_port(host, port, self._source_ip, self._timeout, wanted)
+            address = self._address or host
+            connection = _connect_any_port(address, port, self._source_ip, self._timeout, wanted)
             start = time.monotonic()
             with connection:
                 fd = connection.fileno()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -25,7 +26,13 @@ ROOT = Path(__file__).resolve().parent.parent
 _SYSTEM_PYTHON = "/usr/bin/python3"
 
 # Contestants of this project in Python, and their modules.
-_OURS = {"ours": "ours", "fleet": "our_fleet", "async": "our_async"}
+_OURS = {
+    "ours": "ours",
+    "fleet": "our_fleet",
+    "async": "our_async",
+    "machine": "our_machine",
+    "machines": "our_machine",
+}
 _OWN = (*_OURS, "c-own", "c-plain")
 SSH_PEERS = ("asyncssh", "paramiko", "plumbum", "fabric", "remoto")
 
@@ -35,6 +42,10 @@ COMMANDS = (
     Command("zeros", script='exec head "$1" "$2" /dev/zero'),
     Command("count", program="/usr/bin/wc", stdin="last"),
     Command("sleep", program="/bin/sleep"),
+    # What a machine needs, and what it is compared with.
+    Command("python", program="/usr/bin/python3", stdin="last"),
+    Command("sh", program="/bin/sh", stdin="last"),
+    Command("true", program="/bin/true"),
 )
 
 
@@ -164,7 +175,7 @@ class Place:
         if who == "existing":
             _require_existing()
             return [_SYSTEM_PYTHON, "-m", "benchmarks.peers.existing", action]
-        if importlib.util.find_spec(who) is None:
+        if not (shutil.which(who) if who == "scp" else importlib.util.find_spec(who)):
             raise Missing(f"{who} is not installed")
         return [sys.executable, "-m", f"benchmarks.peers.over_{who}", action]
 
@@ -186,8 +197,10 @@ class Place:
             Missing: it is not installed.
         """
         full = {**(env or self.env), "PYTHONPATH": self.python_path(who)}
-        if who in SSH_PEERS:
+        if who in (*SSH_PEERS, "scp"):
             full |= self.sshd.env
+        if who == "machines":
+            full |= self.everywhere.env
         if who == "fleet":
             silent_port = str(self.silent.getsockname()[1])
             full |= {**self.everywhere.env, "BENCH_SILENT_PORT": silent_port}

@@ -98,7 +98,11 @@ class Place(NamedTuple):
 @pytest.fixture(scope="module")
 def place(remctl_realm: Realm) -> Iterator[Place]:
     """A realm of its own, as the examples change it; the shared one sees to missing programs."""
-    commands = [*runpy.run_path(str(DEMO))["COMMANDS"], *SAMPLE_COMMANDS]
+    commands = [
+        *runpy.run_path(str(DEMO))["COMMANDS"],
+        *SAMPLE_COMMANDS,
+        *testing.machine_commands(),
+    ]
     with ExitStack() as stack:
         realm = stack.enter_context(testing.Realm())
         principal = realm.add_host("server.example.org")

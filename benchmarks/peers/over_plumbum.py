@@ -41,6 +41,18 @@ class _Commands(Action):
         subprocess.run(end, stderr=subprocess.DEVNULL, check=False)
 
 
+class _True(_Commands):
+    """The least that a command can do."""
+
+    def prepare(self) -> None:
+        super().prepare()
+        self.true = self.machine["true"]
+
+    def go(self, count: int) -> None:
+        for _ in range(count):
+            self.true()
+
+
 class _Shell(Action):
     """Commands by one shell."""
 
@@ -65,4 +77,4 @@ class _Connects(Action):
 
 
 if __name__ == "__main__":
-    serve({"commands": _Commands, "shell": _Shell, "connects": _Connects})
+    serve({"commands": _Commands, "true": _True, "shell": _Shell, "connects": _Connects})

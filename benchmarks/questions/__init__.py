@@ -42,5 +42,6 @@ QUESTIONS = (
     Question("waiting", "1,000 sessions that wait, on one event loop"),
     Question("importing", "import remctl"),
     Question("backend", "a command of a small backend, in Python and in Perl"),
+    Question("machine", "a whole machine: commands, functions, files, tunnels"),
     Question("delay", "20 ms of network delay: round trips"),
 )

@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from remctl_toolkit.testing import MissingPrograms, Realm, RealmError, RemctldServer
 from remctl_toolkit.testing import programs as system
-from remctl_toolkit.testing.server import SAMPLE_COMMANDS
+from remctl_toolkit.testing.server import SAMPLE_COMMANDS, machine_commands
 
 __all__ = ["main"]
 
@@ -140,7 +140,8 @@ def _config_text(path: str) -> str:
 
 def _run_in_sandbox(command: Sequence[str], config: str, *, verbose: bool) -> int:
     """Start a realm and a server, run a command or a shell, and return its exit status."""
-    with Realm() as realm, RemctldServer(realm, SAMPLE_COMMANDS, config=config) as server:
+    commands = (*SAMPLE_COMMANDS, *machine_commands())
+    with Realm() as realm, RemctldServer(realm, commands, config=config) as server:
         env = {**os.environ, **realm.env, **server.env, "PATH": system.search_path()}
         with _log_on_stderr(server.log_path, wanted=verbose):
             if command:

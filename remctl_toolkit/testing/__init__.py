@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .errors import RealmError, ServerError
     from .programs import MissingPrograms
     from .realm import Realm
-    from .server import Command, RemctldServer
+    from .server import Command, RemctldServer, machine_commands
 
 __all__ = [
     "Command",
@@ -29,6 +29,7 @@ __all__ = [
     "RemctldServer",
     "ServerError",
     "backend_commands",
+    "machine_commands",
 ]
 
 _HOMES = {
@@ -39,6 +40,7 @@ _HOMES = {
     "RemctldServer": "server",
     "ServerError": "errors",
     "backend_commands": "backends",
+    "machine_commands": "server",
 }
 
 

@@ -6,6 +6,7 @@ import os
 import socket
 import stat
 import subprocess
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from .realm import Realm
 
-__all__ = ["SAMPLE_COMMANDS", "Command", "RemctldServer"]
+__all__ = ["SAMPLE_COMMANDS", "Command", "RemctldServer", "machine_commands"]
 
 _START_TIMEOUT = 20.0  # seconds for remctld to be ready; it takes some 20 ms
 _LOG_TAIL = 20  # lines of the log that an error message shows
@@ -134,6 +135,21 @@ SAMPLE_COMMANDS = (
 - ``test streams`` prints a line to each of stdout and stderr.
 - ``test sleep N`` takes N seconds.
 """
+
+
+def machine_commands(python: str | None = None, shell: str | None = "/bin/sh") -> list[Command]:
+    """Return the commands that a `remctl_toolkit.machine.Machine` needs: ``python`` and ``sh``.
+
+    They give a shell, as the user that runs this, to whoever may run the server's commands.
+
+    Args:
+        python: the interpreter of the far side; None is the system's, or else this one.
+        shell: its shell; None leaves that command out.
+    """
+    if python is None:
+        python = next(filter(os.path.exists, ("/usr/bin/python3", sys.executable)))
+    commands = [Command("python", program=python, stdin="last")]
+    return commands if shell is None else [*commands, Command("sh", program=shell, stdin="last")]
 
 
 class RemctldServer:

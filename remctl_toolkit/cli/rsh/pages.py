@@ -1,0 +1,138 @@
+"""What remctl-rsh says about itself: help, version, completion, and the man page.
+
+    python -m remctl_toolkit.cli.rsh.pages > remctl-rsh.1
+
+That needs argparse-manpage, and completion needs shtab.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import remctl
+
+from .options import COMMAND, OPTIONS
+
+__all__ = ["manpage", "page", "parser"]
+
+USAGE = "%(prog)s [OPTION ...] [USER@]HOST [COMMAND [ARGUMENT ...]]"
+
+DESCRIPTION = """\
+Run a command on a host as ssh does, over remctl: for the programs that run ssh.
+The words of the command are joined with spaces, and /bin/sh runs them over there;
+standard input, output and error are its own. Without a command it is the account's
+shell. The host's remctl.conf needs a line, and may have a second, which is faster:
+
+  python ALL /usr/bin/python3 stdin=last user=NAME ACL
+  sh     ALL /bin/sh          stdin=last user=NAME ACL"""
+
+EXAMPLES = """\
+  remctl-rsh web1 uptime
+  rsync -e remctl-rsh -a site/ web1:/srv/site/
+  GIT_SSH_COMMAND=remctl-rsh git clone web1:/srv/project.git
+  sftp -S remctl-rsh web1
+  scp -S remctl-rsh notes.txt backup@web1:
+  remctl-rsh -N -L 5432:localhost:5432 db1"""
+
+NOTES = {
+    "accounts": """\
+  USER@HOST is the account that the remctl commands python-USER and sh-USER run as;
+  where the server has no such commands, python and sh will do if they run as USER.
+  With --python NAME and --shell NAME: NAME-USER, or else NAME.""",
+    "exit status": """\
+  the command's own; 127 and 126 if there is no such command, or it is none
+  255  what went wrong is ours (one line on standard error says what), or a signal
+       ended the command: as ssh has it
+  SIGINT, SIGTERM and SIGHUP are passed on; they end the command, and then this
+  process, as does SIGPIPE when nobody reads the output.""",
+    "environment": """\
+  REMCTL_RSH_PORT, REMCTL_RSH_PRINCIPAL, REMCTL_RSH_PYTHON, REMCTL_RSH_SHELL,
+  REMCTL_RSH_CCACHE, REMCTL_RSH_TIMEOUT
+      the options of these names, where a program has no way to pass them
+  KRB5CCNAME
+      the tickets to use""",
+    "ssh's options": """\
+  Those that are about ssh's keys, encryption, X11 and such are accepted, and do
+  nothing: -4 -6 -A -a -C -g -K -k -M -X -x -Y -y, and -B -c -E -e -F -I -i -m -P -S
+  with their values. -D, -f, -J, -O, -Q, -W and -w are errors.""",
+}
+
+
+def page(name: str) -> str:
+    """Return the page: "help", "version", or what a shell of that name completes options with.
+
+    Raises:
+        MissingExtraError: shtab is not installed, for completion.
+    """
+    if name == "version":
+        return f"{COMMAND} {remctl.__version__}\n"
+    return parser().format_help() if name == "help" else _completion(name)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return a parser with the same options, to make pages of; it reads no command line."""
+    built = argparse.ArgumentParser(
+        prog=COMMAND,
+        usage=USAGE,
+        description=DESCRIPTION,
+        epilog="\n\n".join(
+            f"{name}:\n{text}" for name, text in {"examples": EXAMPLES, **NOTES}.items()
+        ),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        add_help=False,
+    )
+    built.add_argument("host", metavar="[USER@]HOST", help="the host, and the account there")
+    built.add_argument("command", nargs="*", metavar="COMMAND", help="what to run there")
+    for option in OPTIONS:
+        if option.metavar is None:
+            built.add_argument(*option.names, action="store_true", help=option.help or _HIDDEN)
+        else:
+            built.add_argument(*option.names, metavar=option.metavar, help=option.help or _HIDDEN)
+    return built
+
+
+_HIDDEN = argparse.SUPPRESS
+
+
+def _completion(shell: str) -> str:
+    from remctl_toolkit.hosts import MissingExtraError
+
+    try:
+        import shtab
+    except ImportError:
+        raise MissingExtraError("shtab", "completion") from None
+    built = parser()
+    for action in built._actions:  # argparse has no other way to them
+        action.metavar = None if action.dest == "host" else action.metavar
+    text: str = shtab.complete(built, shell)
+    return text.rstrip("\n") + "\n"
+
+
+def manpage() -> str:
+    """Return the page, as man reads it."""
+    from argparse_manpage.manpage import Manpage
+
+    built = parser()
+    built.epilog = None  # It is made into sections.
+    made = Manpage(built)
+    made.description = "run a command on a host as ssh does, over remctl"
+    made.source = f"python-remctl {remctl.__version__}"
+    made.manual = "remctl"
+    made.add_section("synopsis", "=", USAGE % {"prog": rf"\fB{COMMAND}\fR"})
+    for name, text in {**NOTES, "examples": EXAMPLES}.items():
+        made.add_section(name, "=", f".nf\n{_escaped(text)}\n.fi")
+    made.add_section(
+        "see also", "=", r"\fBrsync\fR(1), \fBsftp\fR(1), \fBssh\fR(1), \fBremctl\fR(1)"
+    )
+    return str(made)
+
+
+def _escaped(text: str) -> str:
+    """Return a text that is to be shown as it is; it must not begin a line with . or '."""
+    return text.replace("\\", r"\e").replace("-", r"\-")
+
+
+if __name__ == "__main__":
+    sys.stdout.write(manpage())

@@ -1,0 +1,109 @@
+"""A whole machine over remctl: commands, pipes, paths, Python functions, files, tunnels.
+
+    with Machine("server.example.org") as machine:
+        print(machine["ls"]("-l"))
+
+Nothing is imported until a name is asked for: a program that needs a channel does not wait for
+plumbum.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .call import (
+        CallTimeoutError,
+        Interpreter,
+        InterpreterEndedError,
+        RemoteCallError,
+        ResultError,
+    )
+    from .channel import Channel, ChannelError, ChannelProcess
+    from .connection import Connection, FarSide
+    from .errors import (
+        ClosedError,
+        CommandTimeoutError,
+        MachineError,
+        NoPythonError,
+        WorkingFolderError,
+    )
+    from .gateway import GatewayError, open_gateway
+    from .group import Group, GroupError, GroupResult, Queue
+    from .machine import Machine
+    from .process import CommandFailedError
+    from .transfer import TransferError
+    from .tunnel import Tunnel, TunnelError
+
+__all__ = [
+    "CallTimeoutError",
+    "Channel",
+    "ChannelError",
+    "ChannelProcess",
+    "ClosedError",
+    "CommandFailedError",
+    "CommandTimeoutError",
+    "Connection",
+    "FarSide",
+    "GatewayError",
+    "Group",
+    "GroupError",
+    "GroupResult",
+    "Interpreter",
+    "InterpreterEndedError",
+    "Machine",
+    "MachineError",
+    "NoPythonError",
+    "Queue",
+    "RemoteCallError",
+    "ResultError",
+    "TransferError",
+    "Tunnel",
+    "TunnelError",
+    "WorkingFolderError",
+    "open_gateway",
+]
+
+_HOMES = {
+    "CallTimeoutError": "call",
+    "Channel": "channel",
+    "ChannelError": "channel",
+    "ChannelProcess": "channel",
+    "ClosedError": "errors",
+    "CommandFailedError": "process",
+    "CommandTimeoutError": "errors",
+    "Connection": "connection",
+    "FarSide": "connection",
+    "GatewayError": "gateway",
+    "Group": "group",
+    "GroupError": "group",
+    "GroupResult": "group",
+    "Interpreter": "call",
+    "InterpreterEndedError": "call",
+    "Machine": "machine",
+    "MachineError": "errors",
+    "NoPythonError": "errors",
+    "Queue": "group",
+    "RemoteCallError": "call",
+    "ResultError": "call",
+    "TransferError": "transfer",
+    "Tunnel": "tunnel",
+    "TunnelError": "tunnel",
+    "WorkingFolderError": "errors",
+    "open_gateway": "gateway",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name from its file the first time it is asked for."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value: object = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,62 @@
+"""What functions print over there, shown here line by line."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from typing import TypeAlias
+
+from remctl import RemctlStream
+
+Output: TypeAlias = Callable[[str, RemctlStream, str], object]
+
+_LINE_LIMIT = 65536  # octets that are kept while there is no end of a line
+
+
+def show(host: str, stream: RemctlStream, line: str) -> None:
+    """Write a line to standard error, with the host before it.
+
+    Red if it was standard error there, and this is a terminal; which gets no control characters.
+    """
+    text = "".join(c if c.isprintable() or c == "\t" else ascii(c)[1:-1] for c in line)
+    text = f"[{host}] {text}"
+    if stream == RemctlStream.STDERR and sys.stderr.isatty():
+        text = f"\x1b[31m{text}\x1b[0m"
+    print(text, file=sys.stderr, flush=True)
+
+
+class Lines:
+    """Makes lines of octets, and hands them on.
+
+    What `output` raises does not end the thread that calls it: `threading.excepthook` is told.
+    """
+
+    def __init__(self, host: str, output: Output) -> None:
+        self._host = host
+        self._output = output
+        self._rest = {RemctlStream.STDOUT: b"", RemctlStream.STDERR: b""}
+
+    def take(self, stream: RemctlStream, octets: bytes) -> None:
+        """Take some octets of a stream, and hand on the lines that end in them."""
+        *lines, rest = (self._rest[stream] + octets).split(b"\n")
+        self._rest[stream] = rest
+        for line in lines:
+            self._hand_on(stream, line)
+        if len(rest) > _LINE_LIMIT:
+            self.flush()
+
+    def flush(self) -> None:
+        """Hand on what has no end of a line yet."""
+        for stream, rest in self._rest.items():
+            if rest:
+                self._rest[stream] = b""
+                self._hand_on(stream, rest)
+
+    def _hand_on(self, stream: RemctlStream, line: bytes) -> None:
+        try:
+            self._output(self._host, stream, line.decode("utf-8", "replace"))
+        except Exception as error:
+            thread = threading.current_thread()
+            details = (type(error), error, error.__traceback__, thread)
+            threading.excepthook(threading.ExceptHookArgs(details))

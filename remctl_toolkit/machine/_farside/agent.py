@@ -1,0 +1,406 @@
+"""Runs functions for the other end of the line, in threads of one process that stays.
+
+Standard input and output are the line: frames of a letter, a number (the call's, or the
+question's) and octets.  What functions print goes through pipes of its own, and so into frames.
+"""
+
+import _signal
+import os
+import struct
+import sys
+from _thread import allocate_lock, get_ident, start_new_thread
+from pickle import loads
+
+import _remctl_functions
+import _remctl_imports
+from _remctl_values import Unsendable, encode
+
+try:
+    from _queue import Empty, SimpleQueue
+except ImportError:
+    from queue import Empty, SimpleQueue
+
+HIDDEN = ("<remctl ", "<frozen importlib._bootstrap>")  # what begins so is not in tracebacks
+HEAD = struct.Struct(">cII")
+GRANT = struct.Struct(">II")
+STOP = _signal.SIGRTMAX  # interrupts what the main thread waits for
+GRACE = 1.0  # seconds for calls to end in when the line does
+PIECE = 65536
+QUESTION_LIMIT = 4000  # octets: what a pipe takes whole, so that no interrupt can come between
+ERROR_LIMIT = 262144  # characters of a traceback, or a message
+
+
+class Cancelled(BaseException):
+    """Nobody waits for this call any more."""
+
+
+class Line:
+    """The way to the other end."""
+
+    def __init__(self, source, target):
+        self.source = source
+        self.target = target
+        self.lock = allocate_lock()
+        self.pid = os.getpid()
+
+    def send(self, letter, number, octets):
+        if os.getpid() != self.pid:
+            os._exit(1)  # A fork of ours that went on where its parent was to.
+        rest = memoryview(HEAD.pack(letter, number, len(octets)) + octets)
+        with self.lock:
+            while rest:
+                rest = rest[os.write(self.target, rest) :]
+
+    def frames(self):
+        buffer = bytearray()
+        while True:
+            while len(buffer) >= HEAD.size:
+                letter, number, size = HEAD.unpack_from(buffer)
+                if len(buffer) < HEAD.size + size:
+                    break
+                octets = bytes(memoryview(buffer)[HEAD.size : HEAD.size + size])
+                del buffer[: HEAD.size + size]
+                yield letter, number, octets
+            piece = os.read(self.source, 1 << 20)
+            if not piece:
+                return
+            buffer += piece
+
+
+class Printed:
+    """What is written to file descriptors 1 and 2, on its way to the other end."""
+
+    def __init__(self, line):
+        self.line = line
+        self.lock = allocate_lock()
+        self.pipes = {}
+        for number in (1, 2):
+            reading, writing = os.pipe()
+            os.dup2(writing, number)
+            os.close(writing)
+            os.set_blocking(reading, False)
+            self.pipes[reading] = b"%d" % number
+        for name, number in (("stdout", 1), ("stderr", 2)):
+            file = open(  # noqa: SIM115
+                number, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False
+            )
+            setattr(sys, name, file)
+            setattr(sys, f"__{name}__", file)
+
+    def pump(self):
+        import select
+
+        waiter = select.poll()
+        for pipe in self.pipes:
+            waiter.register(pipe, select.POLLIN)
+        while True:
+            waiter.poll()
+            self.drain()
+
+    def drain(self):
+        """Send all that was written so far."""
+        with self.lock:
+            for pipe, letter in self.pipes.items():
+                while True:
+                    try:
+                        octets = os.read(pipe, PIECE)
+                    except BlockingIOError:
+                        break
+                    if not octets:
+                        break
+                    self.line.send(letter, 0, octets)
+                    if len(octets) < PIECE:
+                        break
+
+    def flush(self):
+        for file in (sys.stdout, sys.stderr):
+            try:
+                file.flush()
+            except (AttributeError, ValueError):  # It was replaced, or closed.
+                pass
+        self.drain()
+
+
+class Questions:
+    """What this end asks, and waits for the answer to."""
+
+    def __init__(self, line):
+        self.line = line
+        self.lock = allocate_lock()
+        self.last = 0
+        self.open = {}
+
+    def ask(self, *question):
+        answer: SimpleQueue[bytes] = SimpleQueue()
+        with self.lock:
+            self.last += 1
+            number = self.last
+            self.open[number] = answer
+        try:
+            self.line.send(b"?", number, encode(question, QUESTION_LIMIT))
+            return loads(answer.get())
+        finally:
+            self.open.pop(number, None)
+
+    def answered(self, number, octets):
+        answer = self.open.get(number)
+        if answer is not None:
+            answer.put(octets)
+
+
+class Call:
+    """A call, from when it arrives until its result is sent."""
+
+    def __init__(self, agent, number, octets):
+        self.agent = agent
+        self.number = number
+        self.octets = octets
+        self.lock = allocate_lock()
+        self.inside = False  # The function's code runs, and may be interrupted.
+        self.stopped = None  # what it is, or would be, interrupted with
+        self.streams = False
+        self.thread = 0
+        self.grants: SimpleQueue[tuple[int, int] | None] = SimpleQueue()
+
+    def run(self):
+        self.thread = get_ident()
+        try:
+            try:
+                letter, octets = self.outcome()
+            finally:
+                self.leave()
+        except BaseException as error:
+            if self.stopped is not None and type(error) is self.stopped:
+                letter, octets = b"X", b""
+            else:
+                letter, octets = b"!", self.failure("call", error)
+        self.agent.printed.flush()
+        if self.thread == self.agent.main:
+            self.agent.current = None  # The next call may be here before this thread goes on.
+        self.agent.line.send(letter, self.number, octets)
+
+    def enter(self):
+        """Say whether the function's code may run now."""
+        with self.lock:
+            self.inside = self.stopped is None
+            return self.inside
+
+    def leave(self):
+        with self.lock:
+            self.inside = False
+        for _ in range(2):
+            pass  # What another thread has raised in this one is here now, at the latest.
+
+    def outcome(self):
+        if not self.enter():
+            return b"P", self.failure("prepare", Cancelled())
+        try:
+            message, self.octets = loads(self.octets), None
+            function, (args, kwargs) = _remctl_functions.STORE.load(*message)
+        except BaseException as error:
+            return b"P", self.failure("prepare", error)
+        result = function(*args, **kwargs)
+        if hasattr(type(result), "__next__"):
+            return self.stream(result)
+        return self.encoded(b"V", result)
+
+    def encoded(self, letter, result):
+        try:
+            return letter, encode(result, self.agent.limit)
+        except Unsendable as error:
+            return b"!", self.failure("result", error)
+
+    def stream(self, results):
+        self.streams = True
+        self.agent.line.send(b"G", self.number, b"")
+        items = octets = 0  # on their way
+        try:
+            for item in results:
+                self.leave()
+                letter, frame = self.encoded(b"I", item)
+                if letter != b"I":
+                    return letter, frame
+                items += 1
+                octets += len(frame)
+                self.agent.printed.flush()
+                self.agent.line.send(letter, self.number, frame)
+                while items >= self.agent.window_items or octets >= self.agent.window_octets:
+                    grant = self.grants.get()
+                    if grant is None:
+                        return b"X", b""
+                    items -= grant[0]
+                    octets -= grant[1]
+                if not self.enter():
+                    return b"X", b""
+        finally:
+            close = getattr(results, "close", None)
+            if close is not None:
+                close()
+        return b"E", b""
+
+    def failure(self, stage, error):
+        return encode(told(stage, error), 8 * ERROR_LIMIT)
+
+    def stop(self):
+        """End it, from another thread: nobody waits for its result."""
+        with self.lock:
+            if self.stopped is not None:
+                return
+            self.stopped = GeneratorExit if self.streams else Cancelled
+            self.grants.put(None)
+            if not self.inside:
+                return
+            if self.thread == self.agent.main:
+                _signal.pthread_kill(self.thread, STOP)
+                return
+            try:
+                import ctypes
+            except ImportError:
+                return  # It ends by itself, or not at all.
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                ctypes.c_ulong(self.thread), ctypes.py_object(self.stopped)
+            )
+
+
+def told(stage, error):
+    """Return what there is to tell of an exception, as plain data."""
+    names = []
+    for base in type(error).__mro__[:-1]:
+        inner = base.__module__ in ("builtins", "__main__")
+        names.append(base.__qualname__ if inner else base.__module__ + "." + base.__qualname__)
+    try:
+        message = str(error)[:ERROR_LIMIT]
+    except Exception as another:
+        message = f"<no text: str() raised {type(another).__name__}>"
+    try:
+        values = error.args
+        encode(values, ERROR_LIMIT)
+    except Exception:  # Whatever they are made of, they are not plain data.
+        values = None
+    return (stage, tuple(names), message, traceback_of(error)[-ERROR_LIMIT:], values)
+
+
+def traceback_of(error):
+    import linecache
+    import traceback
+
+    for texts in (_remctl_imports.SOURCES, _remctl_functions.STORE.texts):
+        for name, text in list(texts.items()):
+            linecache.cache[name] = (len(text), None, text.splitlines(True), name)
+    try:
+        told = traceback.TracebackException(type(error), error, error.__traceback__)
+        hide(told, set())
+        return "".join(told.format())
+    except Exception as another:  # A class may do anything when it is to be shown.
+        return f"(no traceback: showing it raised {type(another).__name__})\n"
+
+
+def hide(told, seen):
+    """Leave the frames of this program out of a traceback."""
+    if told is None or id(told) in seen:
+        return
+    seen.add(id(told))
+    told.stack[:] = [frame for frame in told.stack if not frame.filename.startswith(HIDDEN)]
+    hide(told.__cause__, seen)
+    hide(told.__context__, seen)
+
+
+class Agent:
+    def __init__(self, settings):
+        self.limit = settings["limit"]
+        self.window_items, self.window_octets = settings["window"]
+        self.line = Line(os.dup(0), os.dup(1))
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, 0)
+        os.close(nothing)
+        self.printed = Printed(self.line)
+        self.questions = Questions(self.line)
+        self.main = get_ident()
+        self.current: Call | None = None  # the main thread's
+        self.calls = {}
+        self.waiting: SimpleQueue[Call | None] = SimpleQueue()
+        self.ended = allocate_lock()
+        self.ended.acquire()
+        _signal.signal(STOP, self.interrupt)
+
+    def interrupt(self, number, frame):
+        call = self.current
+        if call is not None and call.inside and call.stopped is not None:
+            raise call.stopped
+
+    def listen(self):
+        try:
+            for letter, number, octets in self.line.frames():
+                if letter == b"Q":
+                    break
+                self.take(letter, number, octets)
+        finally:
+            self.end()
+
+    def take(self, letter, number, octets):
+        if letter == b"C":
+            call = self.calls[number] = Call(self, number, octets)
+            if self.current is None:
+                self.current = call
+                self.waiting.put(call)
+            else:
+                start_new_thread(self.run, (call,))
+        elif letter == b"R":
+            self.questions.answered(number, octets)
+        else:
+            known = self.calls.get(number)
+            if known is None:
+                return
+            if letter == b"M":
+                known.grants.put(GRANT.unpack(octets))
+            elif letter == b"X":
+                known.stop()
+
+    def run(self, call):
+        try:
+            call.run()
+        finally:
+            self.calls.pop(call.number, None)
+
+    def end(self):
+        """The line has ended: so do the calls, and this process after them."""
+        for call in list(self.calls.values()):
+            call.stop()
+        self.waiting.put(None)
+        self.ended.acquire(timeout=2 * GRACE)
+        os._exit(0)
+
+    def work(self):
+        """Serve in the main thread, where functions can wait for signals and be interrupted."""
+        version = tuple(sys.version_info[:3])
+        self.line.send(b"H", 0, encode((version, os.getpid()), PIECE))
+        start_new_thread(self.listen, ())
+        start_new_thread(self.printed.pump, ())
+        while True:
+            given = self.waiting.get()
+            if given is None:
+                break
+            self.run(given)
+        for _ in range(int(GRACE * 20)):
+            if not self.calls:
+                break
+            try:
+                self.waiting.get(timeout=0.05)
+            except Empty:
+                pass
+        import atexit
+
+        atexit._run_exitfuncs()
+        self.printed.flush()
+        self.ended.release()
+        self.waiting.get()  # The other thread ends this process.
+
+
+def start(settings):
+    agent = Agent(settings)
+    _remctl_imports.ask = agent.questions.ask
+    sys.meta_path.append(_remctl_imports.Finder(settings["prefer_far"]))
+    names = vars(sys.modules["__main__"])
+    for name in [name for name in names if not name.startswith("__")]:
+        del names[name]  # It is the callers'.
+    agent.work()

@@ -1,0 +1,531 @@
+"""The way to one account of a host: sessions, and commands whose input is known beforehand."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import os
+import socket
+import threading
+import time
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from types import TracebackType
+from typing import Any, NamedTuple, Protocol
+
+import remctl
+
+from .errors import (
+    ClosedError,
+    CommandTimeoutError,
+    MachineError,
+    NoPythonError,
+    WorkingFolderError,
+)
+from .farside import (
+    PYTHON_LOADER,
+    SHELL_LOADER,
+    Command,
+    Environment,
+    Word,
+    check_label,
+    python_payload,
+    source,
+)
+
+OLDEST_PYTHON = (3, 8)
+
+_PARALLEL_OPENS = 4  # A remctld without systemd listens with a backlog of 5.
+_ATTEMPTS = 4
+_FRESH = 30.0  # seconds after which a session that waited is asked whether it is still there
+_STARTS_AND_ENDS = 10.0  # seconds that a command may take beside its own time
+
+_TIMED_OUT = 124  # The status for it, see _farside/limited.py; timeout(1) has the same.
+
+
+class _Writable(Protocol):
+    def write(self, octets: bytes, /) -> int | None: ...
+
+
+class FarSide(NamedTuple):
+    """What was found on the far side when it was connected to.
+
+    Attributes:
+        python_version: of the interpreter that runs there, as (major, minor, micro).
+        python: its path.
+        uid: the user that commands run as.
+        user, home, shell: that user's name, home folder ("/" if it cannot be entered) and shell.
+        path: where remctld looks for programs, its PATH.
+        system: what uname(2) says: the system's name, node, release, version and machine.
+    """
+
+    python_version: tuple[int, int, int]
+    python: str
+    uid: int
+    user: str
+    home: str
+    shell: str
+    path: str
+    system: tuple[str, str, str, str, str]
+
+
+class _Marked:
+    """A file for standard error that keeps the far side's own word to us out of it."""
+
+    def __init__(self, file: _Writable | None, mark: bytes) -> None:
+        self._file = file
+        self._mark = mark
+        self._kept: list[bytes] = []
+        self.word: bytes | None = None
+
+    def write(self, octets: bytes) -> int | None:
+        if octets.startswith(self._mark):
+            self.word = octets[len(self._mark) :]
+            return len(octets)
+        if self._file is not None:
+            return self._file.write(octets)
+        self._kept.append(octets)
+        return len(octets)
+
+    def kept(self) -> bytes | None:
+        """Return what no file was given for."""
+        return b"".join(self._kept) if self._file is None and self._kept else None
+
+
+class Connection:
+    """The way to one account of a host, for any number of threads.
+
+    The server needs a line in its remctl.conf for each account; a second makes commands faster::
+
+        python ALL /usr/bin/python3 stdin=last user=NAME ACL
+        sh     ALL /bin/sh          stdin=last user=NAME ACL
+
+    Whoever is in that ACL has a full shell as that user.  remctld's log shows constants and a label
+    for each command: everything else travels on standard input, which is not logged.
+
+    Args:
+        host, port, principal, ccache, source_ip, credentials: see `remctl.Remctl`.
+        python: the remctl command that runs Python.
+        shell: the remctl command that runs sh; it is used if the server has it.  None: never.
+        connect_timeout: seconds that each step of connecting may take.
+
+    Attributes:
+        far: what was found there, a `FarSide`.
+        shell: None if the server does not have that command.
+
+    Raises:
+        RemctlConnectError, RemctlAuthenticationError, RemctlTimeoutError: see `remctl.Remctl`.
+        NoPythonError: the command for Python is not there, not allowed, or not as it must be.
+        MachineError: both commands are there, but run as different users.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int | str | None = None,
+        principal: str | None = None,
+        *,
+        python: str = "python",
+        shell: str | None = "sh",
+        connect_timeout: float = 30.0,
+        ccache: str | os.PathLike[str] | None = None,
+        source_ip: str | None = None,
+        credentials: remctl.RemctlCredentials | None = None,
+    ) -> None:
+        self.host = host
+        self.port = port
+        self.python = python
+        self.shell: str | None = None
+        self.closed = False
+        self._principal = principal
+        self._connect_timeout = connect_timeout
+        self._settings: dict[str, Any] = {
+            "timeout": connect_timeout,
+            "ccache": ccache,
+            "source_ip": source_ip,
+            "credentials": credentials,
+        }
+        self._peer: tuple[str, int] | None = None  # where the first session found the machine
+        self._forget_sessions()
+        try:
+            self.far = self._find_python()
+            self.shell = self._find_shell(shell)
+        except BaseException:
+            self.close()
+            raise
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else f"{self.far.user}@{self.host}"
+        return f"<{type(self).__name__} {state}>"
+
+    # Finding out what is there.
+
+    def _find_python(self) -> FarSide:
+        line = f"{self.python} ALL /usr/bin/python3 stdin=last user=NAME ACL"
+        cure = f"the remctl.conf of {self.host} needs a line such as: {line}"
+        try:
+            result = self.python_run(source("probe"), label="probe", timeout=self._connect_timeout)
+        except remctl.RemctlServerError as error:
+            reason = f"{self.host} does not let us run its command {self.python!r}: {error}"
+            raise self._named(NoPythonError(f"{reason}; {cure}")) from None
+        try:
+            far = FarSide(**ast.literal_eval(result.stdout_text()))
+        except (SyntaxError, TypeError, ValueError):
+            said = (result.stderr or result.stdout or b"").decode("utf-8", "replace").strip()
+            last = said.splitlines()[-1] if said else f"status {result.status}, and no word"
+            text = f"command {self.python!r} of {self.host} does not run Python as it must: {last}"
+            raise self._named(NoPythonError(f"{text}; {cure}")) from None
+        if far.python_version < OLDEST_PYTHON:
+            found, needed = (".".join(map(str, v)) for v in (far.python_version, OLDEST_PYTHON))
+            text = f"Python {found} of {self.host} is too old: {needed} is needed"
+            raise self._named(NoPythonError(text))
+        return far
+
+    def _find_shell(self, shell: str | None) -> str | None:
+        if shell is None:
+            return None
+        command = (shell, "-c", SHELL_LOADER, "probe", b"echo `id -u`\n")
+        try:
+            with self.session() as session:
+                uid = session.run(command).stdout
+        except remctl.RemctlServerError:
+            return None
+        if uid is None or not uid.strip().isdigit():
+            return None
+        if int(uid) != self.far.uid:
+            text = f"on {self.host}, command {self.python!r} runs as user {self.far.uid} but "
+            text += f"{shell!r} as {int(uid)}: name another, or None, as the command for the shell"
+            raise self._named(MachineError(text))
+        return shell
+
+    def _named(self, error: MachineError) -> MachineError:
+        error.host, error.port = self.host, remctl._check_port(self.port) or None
+        return error
+
+    # Sessions.
+
+    def _forget_sessions(self) -> None:
+        self._lock = threading.Lock()
+        self._opening = threading.BoundedSemaphore(_PARALLEL_OPENS)
+        self._idle: list[tuple[remctl.Remctl, float]] = []
+        self._used: set[remctl.Remctl] = set()
+        self._pid = os.getpid()
+
+    @contextlib.contextmanager
+    def session(self) -> Generator[remctl.Remctl]:
+        """Have a session for oneself: one that waits, or a new one.
+
+        All sessions lead to the same machine, whatever the host's name leads to meanwhile.  One
+        left by an exception, or with a command unread, is closed; the others wait for the next.
+        The session's timeout is that for connecting: a command that may be silent for longer needs
+        another.
+
+        Raises:
+            ClosedError: the connection was closed.
+            RemctlError: see `remctl.Remctl.open()`.
+        """
+        session = self._take()
+        try:
+            yield session
+        except BaseException:
+            self._discard(session)
+            raise
+        self._give_back(session)
+
+    def _take(self) -> remctl.Remctl:
+        if self._pid != os.getpid():
+            self._forget_sessions()
+        while True:
+            with self._lock:
+                self._check_open()
+                if not self._idle:
+                    break
+                session, since = self._idle.pop()
+                self._used.add(session)
+            if time.monotonic() - since < _FRESH or self._answers(session):
+                return session
+            self._discard(session)
+        return self._open_session()
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise self._named(ClosedError(f"the connection to {self.host} was closed"))
+
+    def _answers(self, session: remctl.Remctl) -> bool:
+        try:
+            return session.noop()
+        except remctl.RemctlError:  # Nothing was sent by it: a new one will do.
+            return False
+
+    def _open_session(self) -> remctl.Remctl:
+        with self._opening:
+            for attempt in range(1, _ATTEMPTS + 1):
+                session = remctl.Remctl(**self._settings)
+                session._address, port = self._peer or (None, self.port)
+                with self._lock:
+                    self._check_open()
+                    self._used.add(session)
+                try:
+                    session.open(self.host, port, self._principal)
+                except BaseException as error:
+                    self._discard(session)
+                    # The first says what is wrong at once; later ones were right a moment ago.
+                    again = self._peer is not None and attempt < _ATTEMPTS and not self.closed
+                    if not again or not isinstance(error, remctl.RemctlProtocolError):
+                        raise
+                    # Not all that were turned away at once come again at once.
+                    time.sleep((1 + os.urandom(1)[0] / 85) * 0.05 * 2**attempt)
+                    continue
+                if self._peer is None:
+                    self._peer = _peer_of(session)
+                return session
+        raise AssertionError("the last attempt either returns or raises")
+
+    def _give_back(self, session: remctl.Remctl) -> None:
+        try:
+            clean = session.opened and session.missing() == 0 and session.output().type == "done"
+        except remctl.RemctlError:
+            clean = False
+        if clean:
+            with self._lock:
+                if not self.closed:
+                    session.set_timeout(self._connect_timeout)
+                    self._used.discard(session)
+                    self._idle.append((session, time.monotonic()))
+                    return
+        self._discard(session)
+
+    def _discard(self, session: remctl.Remctl) -> None:
+        with self._lock:
+            self._used.discard(session)
+        session.close()
+
+    # Commands.
+
+    def run(
+        self,
+        argv: Iterable[Word],
+        *,
+        input: bytes = b"",
+        cwd: Word | None = None,
+        env: Mapping[str, Word] | None = None,
+        extend_env: Environment | None = None,
+        timeout: float | None = None,
+        label: str | None = None,
+        stdout: _Writable | None = None,
+        stderr: _Writable | None = None,
+    ) -> remctl.RemctlSimpleResult:
+        """Run a command to its end: one remctl command, with its own streams and status.
+
+        A status of 255 is the command's, or says that a signal ended it; 127 that there is no such
+        program, 126 that it cannot be run (as in sh).
+
+        Args:
+            argv: the program and its arguments: text, octets, numbers, paths.
+            input: what it gets on standard input, less than 100 MiB with all the rest.
+            cwd: the folder to run it in; None is the user's home.
+            env: its whole environment; None is the server's, with HOME, USER, LOGNAME and SHELL of
+                the account.
+            extend_env: what to set in it, on top; None takes a name away.
+            timeout: seconds after which it is ended, with all that it started; None is never.
+            label: what remctld's log shows of it; None is the program's name.
+            stdout, stderr: binary files to write that stream to as it arrives.
+
+        Raises:
+            TypeError, ValueError: an argument cannot be right; nothing was sent.
+            CommandTimeoutError: it took too long, and was ended.
+            WorkingFolderError: `cwd` cannot be entered; nothing was run.
+            ClosedError: the connection was closed.
+            RemctlError: see `remctl.Remctl.run()`.
+        """
+        command = self.command_of(argv, cwd, env, extend_env)
+        mark = _new_mark()
+        remctl_command, payload = self._remctl_command(command, mark, input, timeout, label)
+        return self._run(remctl_command, payload, mark, timeout, stdout, stderr)
+
+    @contextlib.contextmanager
+    def stream(
+        self,
+        argv: Iterable[Word],
+        *,
+        input: bytes = b"",
+        cwd: Word | None = None,
+        env: Mapping[str, Word] | None = None,
+        extend_env: Environment | None = None,
+        timeout: float | None = None,
+        label: str | None = None,
+    ) -> Generator[Iterator[remctl.RemctlOutput]]:
+        """Run a command, and iterate over its tokens as they come; see `run()` for the arguments.
+
+        Leaving before the end closes the session; remctld notices when the command writes
+        something: what must not go on without us needs a `Channel`.
+
+        Raises:
+            See `run()`; the iterator raises what comes up while the command runs.
+        """
+        command = self.command_of(argv, cwd, env, extend_env)
+        mark = _new_mark()
+        remctl_command, payload = self._remctl_command(command, mark, input, timeout, label)
+        with self._streaming(remctl_command, payload, mark, timeout) as tokens:
+            yield tokens
+
+    def python_run(
+        self,
+        program: str,
+        payload: bytes = b"",
+        *,
+        label: str,
+        timeout: float | None = None,
+        stdout: _Writable | None = None,
+        stderr: _Writable | None = None,
+    ) -> remctl.RemctlSimpleResult:
+        """Run a Python program there, as ``python3 -IS``; it may read `payload` from descriptor 0.
+
+        `timeout` is for the network's silence, not for the program: that has to end itself.
+
+        Raises:
+            CommandTimeoutError, ClosedError, RemctlError: see `run()`.
+        """
+        command, octets = self._python_command(program, payload, label)
+        return self._run(command, octets, _new_mark(), timeout, stdout, stderr)
+
+    @contextlib.contextmanager
+    def python_stream(
+        self, program: str, payload: bytes = b"", *, label: str, timeout: float | None = None
+    ) -> Generator[Iterator[remctl.RemctlOutput]]:
+        """The same, token by token; see `python_run()` and `stream()`."""
+        command, octets = self._python_command(program, payload, label)
+        with self._streaming(command, octets, _new_mark(), timeout) as tokens:
+            yield tokens
+
+    def command_of(
+        self,
+        argv: Iterable[Word],
+        cwd: Word | None,
+        env: Mapping[str, Word] | None,
+        extend_env: Environment | None,
+    ) -> Command:
+        """Return the command as the far side has to run it."""
+        self._check_open()
+        changes = {**(self.account_env if env is None else {}), **(extend_env or {})}
+        return Command(argv, self.far.home if cwd is None else cwd, env, changes)
+
+    @property
+    def account_env(self) -> dict[str, str]:
+        """What a login sets in the environment, and remctld does not."""
+        far = self.far
+        return {"HOME": far.home, "USER": far.user, "LOGNAME": far.user, "SHELL": far.shell}
+
+    def _remctl_command(
+        self,
+        command: Command,
+        mark: bytes,
+        data: bytes,
+        timeout: float | None,
+        label: str | None,
+    ) -> tuple[tuple[str, ...], bytes]:
+        shown = command.label if label is None else check_label(label)
+        if self.shell is not None and timeout is None:
+            payload = command.shell_payload(mark, data)
+            if payload is not None:
+                return (self.shell, "-c", SHELL_LOADER, shown), payload
+        return self._python_command(command.python_program(mark, timeout), data, shown)
+
+    def _python_command(
+        self, program: str, data: bytes, label: str
+    ) -> tuple[tuple[str, ...], bytes]:
+        words = (self.python, "-IS", "-c", PYTHON_LOADER, check_label(label))
+        return words, python_payload(program, data)
+
+    def _run(
+        self,
+        command: tuple[str, ...],
+        payload: bytes,
+        mark: bytes,
+        timeout: float | None,
+        stdout: _Writable | None,
+        stderr: _Writable | None,
+    ) -> remctl.RemctlSimpleResult:
+        errors = _Marked(stderr, mark)
+        start = time.monotonic()
+        with self.session() as session:
+            session.set_timeout(0 if timeout is None else timeout + _STARTS_AND_ENDS)
+            result = session.run((*command, payload), stdout=stdout, stderr=errors)
+        result.stderr = errors.kept()
+        if errors.word is not None:
+            raise self._no_folder(errors.word)
+        if timeout is not None and _timed_out(result.status, start, timeout):
+            result.status = None
+            raise self._took_too_long(timeout, result)
+        return result
+
+    @contextlib.contextmanager
+    def _streaming(
+        self, command: tuple[str, ...], payload: bytes, mark: bytes, timeout: float | None
+    ) -> Generator[Iterator[remctl.RemctlOutput]]:
+        with self.session() as session:
+            session.set_timeout(0 if timeout is None else timeout + _STARTS_AND_ENDS)
+            with contextlib.closing(session.stream((*command, payload))) as tokens:
+                yield self._unmarked(tokens, mark, timeout)
+
+    def _unmarked(
+        self, tokens: Iterable[remctl.RemctlOutput], mark: bytes, timeout: float | None
+    ) -> Iterator[remctl.RemctlOutput]:
+        start = time.monotonic()
+        for token in tokens:
+            if token.stream == 2 and token.output is not None and token.output.startswith(mark):
+                raise self._no_folder(token.output[len(mark) :])
+            if timeout is not None and _timed_out(token.status, start, timeout):
+                raise self._took_too_long(timeout, None)
+            yield token
+
+    def _no_folder(self, word: bytes) -> MachineError:
+        reason = word.decode("utf-8", "replace").strip() or "no such folder, or no permission"
+        text = f"cannot enter the folder to run in on {self.host}: {reason}"
+        return self._named(WorkingFolderError(text))
+
+    def _took_too_long(
+        self, timeout: float, partial: remctl.RemctlSimpleResult | None
+    ) -> MachineError:
+        text = f"command took longer than {timeout:g} s on {self.host}, and was ended"
+        error = CommandTimeoutError(text)
+        error.partial = partial
+        return self._named(error)
+
+    # The end.
+
+    def close(self) -> None:
+        """Close all sessions; a command that runs in another thread ends with an exception."""
+        with self._lock:
+            self.closed = True
+            sessions = [*self._used, *(session for session, _ in self._idle)]
+            self._idle.clear()
+        for session in sessions:
+            session.close()
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _new_mark() -> bytes:
+    """Return what no command can guess: it begins the far side's own word on standard error."""
+    return b"remctl-machine:%b" % os.urandom(12).hex().encode()
+
+
+def _timed_out(status: int | None, start: float, timeout: float) -> bool:
+    # A command may have the same status, but hardly by itself after that time.
+    return status == _TIMED_OUT and time.monotonic() - start >= timeout
+
+
+def _peer_of(session: remctl.Remctl) -> tuple[str, int]:
+    # The descriptor stays the session's.
+    with socket.socket(fileno=os.dup(session.fileno())) as view:
+        address, port = view.getpeername()[:2]
+        return address, port

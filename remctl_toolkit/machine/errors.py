@@ -1,0 +1,28 @@
+"""What can go wrong with a machine beyond what can go wrong with remctl itself."""
+
+from __future__ import annotations
+
+import remctl
+
+
+class MachineError(remctl.RemctlError):
+    """Something about the far side is not as it has to be; the base of these exceptions."""
+
+
+class NoPythonError(MachineError):
+    """The host has no remctl command that runs Python for this principal, or not as it must."""
+
+
+class WorkingFolderError(MachineError):
+    """The folder that a command was to run in cannot be entered."""
+
+
+class CommandTimeoutError(MachineError, TimeoutError):
+    """A command took longer than it was given; it was ended on the far side.
+
+    `partial` is what it had produced until then.
+    """
+
+
+class ClosedError(MachineError, ValueError):
+    """The connection, channel or machine was closed."""

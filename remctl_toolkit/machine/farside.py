@@ -1,0 +1,169 @@
+"""What is sent to the far side: sources as text, and what a command is there."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import shlex
+from collections.abc import Iterable, Mapping
+from typing import TypeAlias
+
+Word: TypeAlias = "str | bytes | int | os.PathLike[str] | os.PathLike[bytes]"
+Environment: TypeAlias = "Mapping[str, Word] | Mapping[str, Word | None]"
+
+# Reads its program from standard input, and leaves there what follows.  remctld logs it each time,
+# as it stands: no value may be in it.
+PYTHON_LOADER = """\
+import os,sys
+def r(n,s=b''):
+ while len(s)<n:
+  d=os.read(0,n-len(s))
+  if not d:sys.exit('no program on standard input')
+  s+=d
+ return s
+exec(compile(r(int(r(8),16)),'<remctl>','exec'))"""
+
+# The same for sh: a line, in which $remctl_n stands for the end of one.  A shell's `read` takes one
+# octet at a time from what cannot be rewound.  What is called so in the environment is lost.
+SHELL_LOADER = """remctl_n='
+';IFS= read -r remctl_s;eval "$remctl_s\""""
+
+_LABEL_LIMIT = 60
+_SHELL_NAME = re.compile(rb"[A-Za-z_][A-Za-z0-9_]*\Z")
+# Beyond this, reading the script one octet at a time takes longer than starting Python.
+_SHELL_SCRIPT_LIMIT = 4096
+
+
+@functools.cache
+def source(name: str) -> str:
+    """Return the text of a file of `_farside`."""
+    # importlib.resources would do, but takes longer to import than all the rest.
+    path = os.path.join(os.path.dirname(__file__), "_farside", f"{name}.py")
+    octets: bytes = __spec__.loader.get_data(path)  # type: ignore[union-attr]
+    return octets.decode()
+
+
+def python_payload(program: str, data: bytes = b"") -> bytes:
+    """Return what PYTHON_LOADER takes on standard input: a program, and then what it may read."""
+    octets = program.encode("utf-8", "surrogateescape")
+    return b"%08x%b%b" % (len(octets), octets, data)
+
+
+def check_label(label: str) -> str:
+    """Return a label as remctld's log shall show it: a few printable characters, never empty.
+
+    Raises:
+        TypeError: it is no text.
+    """
+    if not isinstance(label, str):
+        raise TypeError(f"label must be a string, not {type(label).__name__}")
+    printable = "".join(c if c.isascii() and c.isprintable() else "?" for c in label)
+    return printable[:_LABEL_LIMIT] or "-"
+
+
+def octets(word: Word, what: str) -> bytes:
+    """Return a word of a command line, or a value of its environment, as octets.
+
+    Raises:
+        TypeError: it is nothing that a word can be.
+        ValueError: there is a NUL in it, or a character without octets.
+    """
+    if isinstance(word, bool) or not isinstance(word, (str, bytes, int, os.PathLike)):
+        raise TypeError(
+            f"{what} must be text, octets, a number or a path, not {type(word).__name__}"
+        )
+    taken = b"%d" % word if isinstance(word, int) else os.fsencode(word)
+    if b"\0" in taken:
+        raise ValueError(f"{what} cannot hold a NUL")
+    return taken
+
+
+def _environment(given: Environment | None, what: str) -> dict[bytes, bytes | None]:
+    taken: dict[bytes, bytes | None] = {}
+    for name, value in (given or {}).items():
+        key = octets(name, f"a name in {what}")
+        if not key or b"=" in key:
+            raise ValueError(f"{name!r} cannot be a name in {what}")
+        taken[key] = None if value is None else octets(value, f"{what}[{name!r}]")
+    return taken
+
+
+class Command:
+    """A command of the far side: checked, and as octets.
+
+    Attributes:
+        argv: the program and its arguments.
+        cwd: the folder to run it in.
+        env: the whole environment; None is the server's own.
+        extend_env: what to change in it; None takes a name away.
+    """
+
+    def __init__(
+        self,
+        argv: Iterable[Word],
+        cwd: Word,
+        env: Mapping[str, Word] | None = None,
+        extend_env: Environment | None = None,
+    ) -> None:
+        """Check and convert.
+
+        Raises:
+            TypeError, ValueError: something cannot be part of a command; the text says what.
+        """
+        if isinstance(argv, (str, bytes)):
+            raise TypeError(f"a command is a list of words, not {type(argv).__name__}: use [...]")
+        self.argv = [octets(word, f"argument {place}") for place, word in enumerate(argv)]
+        if not self.argv or not self.argv[0]:
+            raise ValueError("a command needs a program to run")
+        self.cwd = octets(cwd, "cwd")
+        self.env: dict[bytes, bytes] | None = None
+        if env is not None:
+            self.env = {k: v for k, v in _environment(env, "env").items() if v is not None}
+        self.extend_env = _environment(extend_env, "extend_env")
+
+    @property
+    def label(self) -> str:
+        """What remctld's log shows of it: the program's name alone."""
+        return check_label(os.path.basename(os.fsdecode(self.argv[0])))
+
+    def spec(self, mark: bytes = b"", **more: object) -> str:
+        """Return it as the text of a Python dictionary, for the sources in `_farside`."""
+        return ascii(
+            {
+                "argv": self.argv,
+                "cwd": self.cwd,
+                "env": self.env,
+                "extend_env": self.extend_env,
+                "mark": mark,
+                **more,
+            }
+        )
+
+    def python_program(self, mark: bytes, timeout: float | None = None) -> str:
+        """Return the Python program that becomes this command, or runs it for a limited time."""
+        verb = "execute" if timeout is None else "limited"
+        return f"{source('execute')}\n{verb}({self.spec(mark, timeout=timeout)})\n"
+
+    def shell_payload(self, mark: bytes, data: bytes) -> bytes | None:
+        """Return what SHELL_LOADER takes to become this command; None if it is not for a shell."""
+        # A whole environment would have to go through the arguments of env(1), where ps shows it.
+        if self.env is not None or not all(map(_SHELL_NAME.match, self.extend_env)):
+            return None
+        enter = b"cd -- %b 2>/dev/null||{ echo %b >&2;exit 125;}" % (_quote(self.cwd), mark)
+        steps = [enter]
+        for name, value in self.extend_env.items():
+            steps.append(
+                b"unset %b" % name if value is None else b"export %b=%b" % (name, _quote(value))
+            )
+        # `--` is not known to every exec, and a program may begin with a minus.
+        steps.append(b"exec %b" % b" ".join(map(_quote, self.argv)))
+        script = b";".join(steps)
+        if len(script) > _SHELL_SCRIPT_LIMIT or self.argv[0].startswith(b"-"):
+            return None
+        return b"%b\n%b" % (script, data)
+
+
+def _quote(word: bytes) -> bytes:
+    quoted = shlex.quote(word.decode("latin-1")).encode("latin-1")
+    return quoted.replace(b"\n", b"'\"$remctl_n\"'")

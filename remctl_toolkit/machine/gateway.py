@@ -1,0 +1,213 @@
+"""execnet gateways: Python of the far side, with channels to it.
+
+    group = execnet.Group()
+    gateway = open_gateway(connection, group=group)
+    gateway.remote_exec("channel.send(6 * 7)").receive()  # 42
+    group.terminate()
+
+The gateway is execnet's own; this is what it reads and writes.  execnet's ways to make gateways all
+start a local program (``popen//python=remctl-rsh --exact HOST python3`` is one, see remctl-rsh);
+this one goes through the sessions of a connection that is there already.  It needs nothing of
+execnet but what each of its own gateways is made of: `Group`, `XSpec`, `Gateway`, the protocol
+`IO`, and the function that sends the far side's half (`bootstrap_exec`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+from .channel import Channel
+from .errors import MachineError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import execnet
+    from execnet.gateway_base import ExecModel
+
+    from .connection import Connection
+    from .farside import Word
+
+__all__ = ["GatewayError", "open_gateway"]
+
+_ENDING = 10.0  # seconds that an interpreter has to end: execnet's half gives its threads five
+_COMPLAINT = 4096  # octets of standard error that are kept until the gateway is there
+_MODELS = ("thread", "main_thread_only")
+
+# execnet's half is sent as the first line of standard input.
+_BOOTSTRAP = "import sys;exec(eval(sys.stdin.readline()))"
+
+
+class GatewayError(MachineError):
+    """The far side's Python did not become a gateway."""
+
+
+def open_gateway(
+    connection: Connection,
+    *,
+    group: execnet.Group | None = None,
+    id: str | None = None,
+    python: Word | Sequence[Word] | None = None,
+) -> execnet.Gateway:
+    """Return an execnet gateway to an interpreter in the connection's account.
+
+    It ends with its group (``group.terminate()``), by ``gateway.exit()``, or with the connection;
+    nothing of it is left over there.  Its standard error comes out on ours, as with execnet's own
+    gateways; what is printed over there goes nowhere.
+
+    Args:
+        connection: the way to the account.
+        group: the group that it becomes a member of; None is execnet's own,
+            ``execnet.default_group``, which ends with this process.
+        id: its name in the group; None finds one.
+        python: the interpreter over there, 3.8 or later, or the words of a command that becomes
+            one (``["sudo", "-n", "python3"]``); None is the one that the connection uses.
+
+    Raises:
+        ValueError: there is such an id in the group, or the group uses greenlets.
+        GatewayError: there is no such interpreter, or it is none.
+        RemctlError: see `Channel`.
+        ImportError: execnet is not installed, or not one that this works with.
+    """
+    import execnet
+    from execnet.gateway_bootstrap import bootstrap_exec
+
+    if group is None:
+        group = execnet.default_group
+    if group.execmodel.backend not in _MODELS:
+        raise ValueError(f"the gateway needs threads, and its group has {group.execmodel.backend}")
+    spec = execnet.XSpec(f"ssh={connection.host}")
+    spec.id = id
+    group.allocate_id(spec)
+    if any(gateway.id == spec.id for gateway in group):
+        raise ValueError(f"the group has a gateway {spec.id!r} already")
+    spec.execmodel = group.remote_execmodel.backend
+    io = _ChannelIO(connection, _words(connection, python), group.execmodel)
+    try:
+        bootstrap_exec(io, spec)
+        io.started()
+        gateway = execnet.Gateway(io, spec)
+    except BaseException:
+        io.end()
+        raise
+    group._register(gateway)
+    return gateway
+
+
+def _words(connection: Connection, python: Word | Sequence[Word] | None) -> list[Word]:
+    if python is None:
+        return [connection.far.python]
+    return list(python) if isinstance(python, (list, tuple)) else [python]  # type: ignore[list-item]
+
+
+class _ChannelIO:
+    """What execnet reads and writes: a channel, as the protocol ``execnet.gateway_base.IO``."""
+
+    def __init__(self, connection: Connection, python: list[Word], execmodel: ExecModel) -> None:
+        self.execmodel = execmodel
+        self.remoteaddress = connection.host
+        self._python = python
+        self._writing = threading.Lock()
+        self._greeted = False
+        self._failure: MachineError | None = None
+        self._complaint = b""
+        words = [*python, "-u", "-c", _BOOTSTRAP]
+        self._channel = Channel(connection, words, label="gateway")
+        self._errors = threading.Thread(
+            target=self._show_errors, name="remctl-gateway-stderr", daemon=True
+        )
+        self._errors.start()
+
+    # What execnet calls.
+
+    def read(self, size: int, /) -> bytes:
+        """Read so many octets.
+
+        Raises:
+            EOFError: there are fewer, or the channel was lost.
+        """
+        try:
+            octets = self._channel.read_exactly(size)
+        except MachineError as error:
+            self._failure = error
+            raise EOFError(str(error)) from error
+        self._greeted = True
+        return octets
+
+    def write(self, octets: bytes, /) -> None:
+        """Write all of it.
+
+        Raises:
+            OSError: the far side has ended, or the channel was lost or closed.
+        """
+        try:
+            with self._writing:  # A large message must not be cut by another thread's.
+                self._channel.write(octets)
+        except MachineError as error:
+            raise OSError(str(error)) from error
+
+    def close_read(self) -> None:
+        """End it all: execnet calls this when there is nothing more to read."""
+        with contextlib.suppress(MachineError, TimeoutError):  # What is left, end() ends.
+            self._channel.wait(_ENDING)
+        self.end()
+
+    def close_write(self) -> None:
+        """Let the far side's input end."""
+        # It may have ended, and execnet's receiver must not stumble over that.
+        with contextlib.suppress(MachineError):
+            self._channel.close_write()
+
+    def wait(self) -> int | None:
+        """Wait for the interpreter's end; None if it was lost."""
+        try:
+            return self._channel.wait()
+        except MachineError:
+            return self._channel.returncode
+
+    def kill(self) -> None:
+        """End the interpreter, and the channel."""
+        with contextlib.suppress(MachineError):  # It was lost, or closed.
+            self._channel.kill()
+        self.end()
+
+    # What we call.
+
+    def started(self) -> None:
+        """Let what comes on standard error be shown.
+
+        Raises:
+            GatewayError: the interpreter has ended before it was a gateway.
+            ChannelError: the channel was lost.
+        """
+        if self._greeted:
+            return
+        if self._failure is not None:
+            raise self._failure
+        self._errors.join(_ENDING)
+        lines = self._complaint.decode("utf-8", "replace").strip().splitlines()
+        reason = lines[-1] if lines else f"it ended with status {self._channel.returncode}"
+        name = " ".join(map(str, self._python))
+        text = f"{name} of {self.remoteaddress} did not become a gateway: {reason}"
+        error = GatewayError(text)
+        error.host = self.remoteaddress
+        raise error
+
+    def end(self) -> None:
+        """Close the channel: nothing is left over there."""
+        self._channel.close()
+        self._errors.join(_ENDING)
+
+    def _show_errors(self) -> None:
+        try:
+            while octets := self._channel.read_stderr():
+                if self._greeted:
+                    sys.stderr.write(octets.decode("utf-8", "replace"))
+                    sys.stderr.flush()
+                else:
+                    self._complaint = (self._complaint + octets)[-_COMPLAINT:]
+        except MachineError:
+            pass  # It was closed; or it was lost, which whoever reads standard output is told.

@@ -1,0 +1,13 @@
+"""What programs that use remoto import in its place.
+
+Instead of ``import remoto`` and ``from remoto.process import run, check`` it is::
+
+    import remctl_toolkit.machine.remoto as remoto
+    from remctl_toolkit.machine.remoto.process import run, check
+"""
+
+from . import connection, exc, process
+from .connection import Connection
+from .file_sync import rsync
+
+__all__ = ["Connection", "connection", "exc", "process", "rsync"]

@@ -1,0 +1,394 @@
+"""remoto's connections: to a host, to a container on it, to a pod."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shlex
+import threading
+from collections.abc import Callable
+from types import ModuleType, TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import remctl
+
+from .. import connection as machine_connection
+from ..call import Interpreter, RemoteCallError, RemoteFunction
+from ..channel import Channel
+from ..farside import PYTHON_LOADER, python_payload
+from ..process import Target
+from .logs import logger_of
+
+if TYPE_CHECKING:
+    import execnet
+
+__all__ = [
+    "Connection",
+    "DockerConnection",
+    "KubernetesConnection",
+    "OpenshiftConnection",
+    "PodmanConnection",
+    "get",
+]
+
+_ENDS_WITHIN = 1.0  # seconds, for a gateway
+
+log = logging.getLogger(__name__)
+
+
+class Connection(Target):
+    """A host, as remoto has it.
+
+    Args:
+        hostname: its name.  There is no other way to this host itself than to any other.
+        logger: what has `debug` and `error`, at least; None is the one named after the host, which
+            is shown if logging was not set up.
+        sudo: whether commands, functions and gateways are root's, by ``sudo -n``.
+        threads: does nothing, as in remoto.
+        eager: connect at once, not when it is needed.
+        detect_sudo: set `sudo` if the account is not root's.
+        use_ssh: does nothing: it is never this process that does the work.
+        interpreter: the Python of functions and gateways; None is the one of the connection.
+        ssh_options: there is no ssh: a ValueError.
+        port, principal, python, shell, connect_timeout, ccache, source_ip, credentials: see
+            `remctl_toolkit.machine.Connection`.
+
+    Attributes:
+        hostname, logger, sudo, interpreter: see above.
+        global_timeout: the timeout of `run()` and `check()` without one, in seconds; None is never.
+
+    Raises:
+        ValueError: `ssh_options` was given.
+        RemctlError: see `remctl_toolkit.machine.Connection`.
+    """
+
+    stop_on_timeout = False
+
+    def __init__(
+        self,
+        hostname: str,
+        logger: Any = None,
+        sudo: bool = False,
+        threads: int = 1,
+        eager: bool = True,
+        detect_sudo: bool = False,
+        use_ssh: bool = False,
+        interpreter: str | None = None,
+        ssh_options: str | None = None,
+        *,
+        port: int | str | None = None,
+        principal: str | None = None,
+        python: str = "python",
+        shell: str | None = "sh",
+        connect_timeout: float = 30.0,
+        ccache: str | os.PathLike[str] | None = None,
+        source_ip: str | None = None,
+        credentials: remctl.RemctlCredentials | None = None,
+    ) -> None:
+        if ssh_options is not None:
+            text = "ssh_options: there is no ssh here; use port=, principal=, ccache=, source_ip="
+            raise ValueError(text)
+        self.hostname = hostname
+        self.logger = logger_of(hostname) if logger is None else logger
+        self.sudo = sudo
+        self.interpreter = interpreter
+        self.remote_module: Any = None
+        self._detect_sudo = detect_sudo
+        self._settings: dict[str, Any] = {
+            "port": port,
+            "principal": principal,
+            "python": python,
+            "shell": shell,
+            "connect_timeout": connect_timeout,
+            "ccache": ccache,
+            "source_ip": source_ip,
+            "credentials": credentials,
+        }
+        self._lock = threading.RLock()
+        self._opened: machine_connection.Connection | None = None
+        self._interpreters: dict[tuple[str, ...], Interpreter] = {}
+        self._gateway: execnet.Gateway | None = None
+        if eager:
+            self._open()
+
+    def _open(self) -> machine_connection.Connection:
+        with self._lock:
+            if self._opened is None:
+                opened = machine_connection.Connection(self.hostname, **self._settings)
+                self._opened = opened
+                if self._detect_sudo and opened.far.uid != 0:
+                    self.logger.debug("connection detected need for sudo")
+                    self.sudo = True
+            return self._opened
+
+    @property
+    def connection(self) -> machine_connection.Connection:
+        """The way there; it is opened now if `eager` was false."""
+        return self._open()
+
+    def has_connection(self) -> bool:
+        """Whether the host is connected to, and answers."""
+        if self._opened is None or self._opened.closed:
+            return False
+        try:
+            with self._opened.session() as session:
+                return session.noop()
+        except remctl.RemctlError:
+            return False
+
+    # Functions.
+
+    def _prefix(self) -> list[str]:
+        """Return what runs a program in the place that this leads to."""
+        return []
+
+    def _python(self, interpreter: str | None) -> tuple[str, ...]:
+        chosen = interpreter or self.interpreter or self._usual_python()
+        sudo = ["sudo", "-n", "--"] if self.sudo else []
+        return (*sudo, *self._prefix(), chosen)
+
+    def _usual_python(self) -> str:
+        return self.connection.far.python
+
+    def import_module(self, module: ModuleType, python_executable: str | None = None) -> Any:
+        """Return a module whose functions run over there.
+
+        The module need not have a loop over its channel; what there is of it does no harm.  An
+        exception over there is a RuntimeError with its type and text, and the next call works.
+
+        Args:
+            module: the module.
+            python_executable: the Python to run them; None is that of the connection.
+
+        Raises:
+            See `Interpreter`.
+        """
+        words = self._python(python_executable)
+        with self._lock:
+            if words not in self._interpreters:
+                self._interpreters[words] = self._interpreter_of(words)
+            interpreter = self._interpreters[words]
+        self.remote_module = _RemoteModule(interpreter, module)
+        return self.remote_module
+
+    def _interpreter_of(self, words: tuple[str, ...]) -> Interpreter:
+        if words == (self.connection.far.python,):
+            return Interpreter(self.connection)
+        return _InterpreterBy(self.connection, words)
+
+    @property
+    def gateway(self) -> execnet.Gateway:
+        """A gateway of execnet, opened when it is first asked for."""
+        import execnet
+
+        from ..gateway import open_gateway
+
+        with self._lock:
+            if self._gateway is None:
+                group = execnet.Group()
+                words = self._python(None)
+                self._gateway = open_gateway(self.connection, group=group, python=words)
+                self._group = group
+            return self._gateway
+
+    @property
+    def group(self) -> execnet.Group:
+        """The group of the gateway."""
+        _ = self.gateway
+        return self._group
+
+    def execute(self, function: Any, **keywords: Any) -> execnet.Channel:
+        """Run a function, whose first argument is a channel, or a text; return that channel."""
+        return self.gateway.remote_exec(function, **keywords)
+
+    # The end.
+
+    def exit(self) -> None:
+        """End what runs over there for this, and close the connection."""
+        with self._lock, contextlib.ExitStack() as stack:
+            if self._opened is not None:
+                stack.callback(self._opened.close)
+            if self._gateway is not None:
+                stack.callback(self._group.terminate, timeout=_ENDS_WITHIN)
+            for interpreter in self._interpreters.values():
+                stack.callback(interpreter.close)
+            self._interpreters = {}
+            self._gateway = None
+
+    close = exit
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.exit()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.hostname}>"
+
+
+class _InterpreterBy(Interpreter):
+    """An interpreter that a command becomes, such as sudo."""
+
+    def __init__(self, connection: machine_connection.Connection, words: tuple[str, ...]) -> None:
+        self._words = words
+        super().__init__(connection)
+
+    def _start(self, program: str) -> Channel:
+        words = [*self._words, "-IS", "-c", PYTHON_LOADER, "call"]
+        channel = Channel(self._connection, words, label="call")
+        try:
+            channel.write(python_payload(program))
+        except BaseException:
+            channel.close()
+            raise
+        return channel
+
+
+class _RemoteModule:
+    """A module whose functions run over there, with remoto's exceptions."""
+
+    def __init__(self, interpreter: Interpreter, module: ModuleType) -> None:
+        self._module = interpreter.import_module(module)
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        function: RemoteFunction[..., Any] = getattr(self._module, name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return function(*args, **kwargs)
+            except RemoteCallError as error:
+                text = f"{error.type_name}: {error.message}" if error.message else error.type_name
+                raise RuntimeError(text) from error
+
+        return call
+
+
+class _ContainerConnection(Connection):
+    """Runs commands by a program on the host that leads to a container."""
+
+    executable = ""
+
+    def _usual_python(self) -> str:
+        return "python3"
+
+    def cmd(self, cmd: Any) -> list[Any]:
+        """Return the command that runs `cmd` in the container."""
+        words = [os.fsdecode(w) if isinstance(w, (bytes, os.PathLike)) else str(w) for w in cmd]
+        return [*self._prefix(), "/bin/sh", "-c", shlex.join(words)]
+
+
+class DockerConnection(_ContainerConnection):
+    """A container of docker's on a host.
+
+    The time limits of `run()` and `check()` end docker's client on the host; environment and
+    folder are the client's, too.
+
+    Args:
+        hostname: the host; None is localhost.
+        container_id, container_name: either says which container.
+        user: who to be in it; None is its own way.
+        settings: see `Connection`.
+
+    Raises:
+        TypeError: there is neither an id nor a name.
+        See `Connection`.
+    """
+
+    executable = "docker"
+
+    def __init__(
+        self,
+        hostname: str | None = None,
+        container_id: str | None = None,
+        container_name: str | None = None,
+        user: str | None = None,
+        **settings: Any,
+    ) -> None:
+        identifier = container_id or container_name
+        if not identifier:
+            raise TypeError("Either container_id or container_name must be provided")
+        self.identifier = identifier
+        self.user = user
+        super().__init__(hostname or "localhost", **settings)
+
+    def _prefix(self) -> list[str]:
+        user = ["-u", self.user] if self.user else []
+        return [self.executable, "exec", "-i", *user, self.identifier]
+
+
+class PodmanConnection(DockerConnection):
+    """A container of podman's on a host; see `DockerConnection`."""
+
+    executable = "podman"
+
+
+class KubernetesConnection(_ContainerConnection):
+    """A pod, by kubectl on a host; see `DockerConnection` for what holds on the host.
+
+    Args:
+        pod_name: the pod.
+        namespace, context: where it is; None is kubectl's own way.
+        hostname: the host that has kubectl.
+        settings: see `Connection`.
+    """
+
+    executable = "kubectl"
+
+    def __init__(
+        self,
+        pod_name: str,
+        namespace: str | None = None,
+        context: str | None = None,
+        hostname: str = "localhost",
+        **settings: Any,
+    ) -> None:
+        self.pod_name = pod_name
+        self.namespace = namespace
+        self.context = context
+        super().__init__(hostname, **settings)
+
+    def _prefix(self) -> list[str]:
+        context = ["--context", self.context] if self.context else []
+        namespace = ["-n", self.namespace] if self.namespace else []
+        return [self.executable, *context, "exec", "-i", *namespace, self.pod_name, "--"]
+
+
+class OpenshiftConnection(KubernetesConnection):
+    """A pod, by oc on a host; see `KubernetesConnection`."""
+
+    executable = "oc"
+
+
+_BY_NAME: dict[str, type[Connection]] = {
+    "ssh": Connection,
+    "remctl": Connection,
+    "docker": DockerConnection,
+    "podman": PodmanConnection,
+    "kubernetes": KubernetesConnection,
+    "k8s": KubernetesConnection,
+    "openshift": OpenshiftConnection,
+    "oc": OpenshiftConnection,
+}
+
+
+def get(name: str | None = None, fallback: str | None = "ssh") -> type[Connection] | None:
+    """Return the class of a kind of connection by its name: "ssh" is `Connection` here.
+
+    Args:
+        name: the name; None is "ssh".
+        fallback: the name to take if there is no such kind; None returns None then.
+    """
+    wanted = (name or "ssh").strip().lower()
+    if wanted not in _BY_NAME:
+        log.warning('no connection backend found for: "%s"', wanted)
+        if fallback:
+            log.info('falling back to "%s"', fallback)
+        return _BY_NAME.get(fallback or "")
+    return _BY_NAME[wanted]

@@ -1,0 +1,106 @@
+"""What the tests of remctl-rsh share: servers, and the command as a program."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from testing.processes import TIMEOUT, python_environ
+
+from remctl_toolkit.testing import Command, Realm, RemctldServer, machine_commands
+
+_PROGRAM = """\
+#!{python} -E
+import sys
+sys.path[:0] = {path!r}
+from remctl_toolkit.cli.rsh import main
+sys.exit(main())
+"""
+
+
+class Process(subprocess.Popen[bytes]):
+    """A process that ends with a with statement that an exception ends."""
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: Any) -> None:
+        if kind is not None:
+            self.kill()
+        super().__exit__(kind, *rest)
+
+
+class Bridge:
+    """A server with the lines that remctl-rsh needs, and remctl-rsh as a program.
+
+    Attributes:
+        program: its path.
+        env: an environment in which it finds the server and the realm.
+        folder: an empty folder.
+    """
+
+    def __init__(self, realm: Realm, server: RemctldServer, folder: Path) -> None:
+        self.realm = realm
+        self.server = server
+        self.folder = folder
+        self.host = server.host
+        self.program = self.installed_as("remctl-rsh")
+        self.env = python_environ(
+            **realm.env,
+            REMCTL_RSH_PORT=str(server.port),
+            REMCTL_RSH_PRINCIPAL=server.principal,
+            LC_ALL="C.UTF-8",
+        )
+
+    def installed_as(self, name: str) -> Path:
+        """Install the command under a name, as pip does."""
+        program = self.folder / "bin" / name
+        program.parent.mkdir(exist_ok=True)
+        path = [entry for entry in python_environ()["PYTHONPATH"].split(os.pathsep) if entry]
+        program.write_text(_PROGRAM.format(python=sys.executable, path=path))
+        program.chmod(0o755)
+        return program
+
+    def popen(self, *words: str, **more: Any) -> Process:
+        """Start remctl-rsh with some words."""
+        pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        env = {**self.env, **more.pop("env", {})}
+        return Process([self.program, *words], env=env, **{**pipes, **more})
+
+    def run(
+        self, *words: str, input: bytes = b"", **more: Any
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run remctl-rsh with some words, and keep what it prints."""
+        return self.run_program(str(self.program), *words, input=input, **more)
+
+    def run_program(
+        self, *words: str, input: bytes = b"", check: bool = False, **more: Any
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run another program, which is to run remctl-rsh."""
+        env = {**self.env, **more.pop("env", {})}
+        done = subprocess.run(
+            words,
+            env=env,
+            input=input,
+            capture_output=True,
+            timeout=TIMEOUT,
+            check=False,
+            **more,
+        )
+        if check:
+            assert done.returncode == 0, f"{shlex.join(words)}: {done.stderr.decode()}"
+        return done
+
+    def sh(self, script: str, *words: str, **more: Any) -> subprocess.CompletedProcess[bytes]:
+        """Run a command over there, with the host before it."""
+        return self.run(*words, self.host, script, **more)
+
+
+@contextmanager
+def bridge(realm: Realm, folder: Path, *lines: Command) -> Iterator[Bridge]:
+    """Have a server, with lines besides the usual ones."""
+    with RemctldServer(realm, (*machine_commands(), *lines)) as server:
+        yield Bridge(realm, server, folder)

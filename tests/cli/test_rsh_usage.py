@@ -1,0 +1,285 @@
+"""remctl-rsh: ssh's options and our own, wrong usage, help, completion and the man page."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+
+import pytest
+from testing.processes import TIMEOUT, python_environ
+
+from remctl_toolkit.cli.rsh.options import OPTIONS, parse
+from remctl_toolkit.cli.rsh.pages import manpage, parser
+from remctl_toolkit.cli.rsh.request import Request, UsageError
+
+pytestmark = pytest.mark.once
+
+
+def read(*words: str, **environ: str) -> Request:
+    return parse(words, environ)
+
+
+def run(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-m", "remctl_toolkit.cli.rsh", *words],
+        env=python_environ(COLUMNS="80", **variables),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+
+
+# -- The command line -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["web1"], []),
+        (["web1", "ls", "-l"], ["ls", "-l"]),
+        (["-x", "-aT", "web1", "ls -l"], ["ls -l"]),
+        (["--", "web1", "ls"], ["ls"]),
+        (["web1", "--", "ls"], ["ls"]),
+        (["web1", "ls", "--", "-p", "1"], ["ls", "--", "-p", "1"]),
+        (["web1", "-q", "ls"], ["ls"]),
+        (["-oRemoteCommand=ls -l", "web1"], ["ls -l"]),
+        (["-oRemoteCommand=none", "web1", "ls"], ["ls"]),
+    ],
+)
+def test_what_follows_the_host_is_the_command(words: list[str], expected: list[str]) -> None:
+    request = read(*words)
+    assert (request.host, request.command) == ("web1", expected)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-p", "22", "-l", "me", "web1"],
+        ["-p22", "-lme", "web1"],
+        ["-xp22", "-Tlme", "web1"],
+        ["me@web1", "-p", "22"],
+        ["-oPort=22", "-o", "User=me", "web1"],
+        ["-oport 22", "-o", "uSER = me", "web1"],
+        ["-o", "HostName=web1", "-o", "Port 22", "me@alias"],
+        ["-p", "22", "-p", "23", "-l", "me", "other@web1"],
+    ],
+)
+def test_ways_to_say_port_and_user(words: list[str]) -> None:
+    """Of several, the first counts, as with ssh."""
+    request = read(*words, REMCTL_RSH_PORT="24")
+    assert (request.host, request.user, request.port) == ("web1", "me", 22)
+
+
+def test_users_with_an_at_sign() -> None:
+    request = read("me@example.org@web1")
+    assert (request.user, request.host) == ("me@example.org", "web1")
+
+
+def test_options_of_ours() -> None:
+    words = ["--principal=host/web1", "--python", "py", "--shell=", "--ccache", "FILE:/x"]
+    request = read(*words, "--timeout", "2.5", "-b", "::1", "web1")
+    assert (request.principal, request.python, request.shell) == ("host/web1", "py", "")
+    assert (request.ccache, request.timeout, request.source_ip) == ("FILE:/x", 2.5, "::1")
+
+
+def test_environment_comes_last() -> None:
+    environ = {
+        "REMCTL_RSH_PORT": "1",
+        "REMCTL_RSH_PRINCIPAL": "host/a",
+        "REMCTL_RSH_PYTHON": "p",
+        "REMCTL_RSH_SHELL": "s",
+        "REMCTL_RSH_CCACHE": "c",
+        "REMCTL_RSH_TIMEOUT": "2",
+    }
+    request = read("web1", **environ)
+    assert (request.port, request.principal, request.python) == (1, "host/a", "p")
+    assert (request.shell, request.ccache, request.timeout) == ("s", "c", 2.0)
+    request = read("-oPort=7", "-oConnectTimeout=8", "web1", **environ)
+    assert (request.port, request.timeout) == (7, 8.0)
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["-n"], "no_input"),
+        (["-oStdinNull=yes"], "no_input"),
+        (["-N"], "no_command"),
+        (["-oSessionType=none"], "no_command"),
+        (["-q"], "quiet"),
+        (["-oLogLevel=QUIET"], "quiet"),
+        (["-v"], "verbose"),
+        (["-oLogLevel DEBUG3"], "verbose"),
+        (["-tt"], "terminal"),
+        (["-oRequestTTY=force"], "terminal"),
+    ],
+)
+def test_switches(words: list[str], name: str) -> None:
+    assert getattr(read(*words, "web1"), name) is True
+    assert getattr(read("web1"), name) is False
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        # As sftp and scp, git, plumbum, execnet, rsync and ansible start ssh.
+        "'-oForwardX11 no' '-oPermitLocalCommand no' '-oClearAllForwardings yes'",
+        "-x -oPermitLocalCommand=no -oClearAllForwardings=yes -oRemoteCommand=none -oRequestTTY=no",
+        "-o SendEnv=GIT_PROTOCOL -4",
+        "-T -i /home/me/.ssh/id",
+        "-C -F /dev/null",
+        "-C -o ControlMaster=auto -o ControlPersist=60s -o StrictHostKeyChecking=no -S /x"
+        " -o KbdInteractiveAuthentication=no -o PasswordAuthentication=no -o ControlPath=/x/%h",
+        "-oProxyCommand=none '-oProxyJump none' -oTunnel=no -oForkAfterAuthentication=no",
+        "-A -X -Y -k -K -g -M -y -6 -a -m mac -c cipher -e none -E log -I lib -B eth0 -P tag",
+    ],
+)
+def test_options_that_do_nothing(words: str) -> None:
+    assert vars(read(*shlex.split(words), "web1")) == vars(read("web1"))
+
+
+def test_tunnels() -> None:
+    words = ["-L", "1:a:2", "-L[::1]:0:[::2]:3", "-oRemoteForward=localhost:4 b:5", "-R/x:/y"]
+    request = read(*words, "-L", "6:/z", "web1")
+    assert request.local == [
+        ("localhost", 1, "a", 2),
+        ("::1", 0, "::2", 3),
+        ("localhost", 6, None, "/z"),
+    ]
+    assert request.remote == [("localhost", 4, "b", 5), (None, "/x", None, "/y")]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "no host"),
+        (["--"], "no host"),
+        (["-q"], "no host"),
+        ([""], "'' is no host"),
+        (["@web1"], "'@web1' is no host"),
+        (["me@"], "'me@' is no host"),
+        (["--", "-oProxyCommand=x"], "is no host"),
+        (["ssh://web1"], "is no host"),
+        (["-p"], "-p: a value is missing"),
+        (["-p", "x", "web1"], "-p: a port is a number from 1 to 65535, not 'x'"),
+        (["-p", "70000", "web1"], "not '70000'"),
+        (["-oPort=0", "web1"], "-o 'Port=0': a port is a number"),
+        (["-oPort", "web1"], "-o 'Port': a value is missing"),
+        (["-oProt=1", "web1"], "ssh has no such option, or it is not known here"),
+        (["-o", "", "web1"], "ssh has no such option"),
+        (["-oSetEnv=A", "web1"], "'A' is not NAME=VALUE"),
+        (["-oSetEnv=A='", "web1"], "No closing quotation"),
+        (["-oSessionType=x", "web1"], "SessionType is none, subsystem or default"),
+        (["--timeout", "0", "web1"], "--timeout: it must be seconds, more than 0, not '0'"),
+        (["--nonsense", "web1"], "no such option: --nonsense"),
+        (["-Z", "web1"], "no such option: -Z"),
+        (["--exact=1", "web1"], "--exact has no value"),
+        (["--exact", "web1"], "--exact goes with a command"),
+        (["-s", "web1"], "-s goes with the name of a subsystem"),
+        (["-N", "web1", "ls"], "-N goes without a command"),
+        (["-oRemoteCommand=a", "web1", "b"], "another one is the option RemoteCommand"),
+        (["-L", "1:2", "web1"], "a tunnel is"),
+        (["-L", "1:a:0", "web1"], "not '0'"),
+        (["-R", ":1:a:2", "web1"], "a tunnel is"),
+        (["-D", "1", "web1"], "-D: there is no way to have a SOCKS proxy over remctl"),
+        (["-J", "a", "web1"], "a jump host"),
+        (["-oProxyCommand=nc %h", "web1"], "a proxy command"),
+        (["-W", "a:1", "web1"], "use -L"),
+        (["-f", "web1"], "into the background"),
+        (["--print-completion", "fish"], "completion is for bash, zsh, tcsh, not 'fish'"),
+    ],
+)
+def test_wrong_usage(words: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(message)):
+        read(*words)
+
+
+def test_wrong_variable_is_named() -> None:
+    with pytest.raises(UsageError, match="REMCTL_RSH_PORT: a port is a number"):
+        read("web1", REMCTL_RSH_PORT="x")
+
+
+# -- Pages ----------------------------------------------------------------------------------------
+
+
+def test_wrong_usage_is_one_line_and_our_status() -> None:
+    done = run("-p", "x", "web1")
+    assert (done.returncode, done.stdout) == (255, "")
+    assert re.fullmatch(r"remctl-rsh: -p: .*\(see --help\)\n", done.stderr)
+
+
+def test_configuration_is_told_without_a_server() -> None:
+    done = run("-G", "-p", "22", "me@nowhere.invalid")
+    assert done.stdout == "host nowhere.invalid\nport 22\nuser me\n"
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_what_git_asks_first_imports_little() -> None:
+    code = "import sys; from remctl_toolkit.cli.rsh import main; main(['-G', 'web1']);"
+    code += "print({'remctl', 'argparse', 'socket', 'ssl', 'plumbum'} & set(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=python_environ(), capture_output=True, text=True
+    )
+    assert done.stdout.endswith("\nset()\n")
+
+
+def test_help_has_all_options_that_do_something() -> None:
+    page = run("--help").stdout
+    assert [line for line in page.splitlines() if len(line) > 85] == []
+    for text in ("rsync -e remctl-rsh", "exit status:", "REMCTL_RSH_PORT", "255"):
+        assert text in page
+    for option in OPTIONS:
+        assert option.names[0] in page
+
+
+def test_examples_of_the_help_page_can_be_typed() -> None:
+    examples = re.findall(r"^  remctl-rsh (.*)$", parser().format_help(), re.MULTILINE)
+    assert len(examples) > 1
+    for line in examples:
+        assert read(*line.split()).host
+
+
+def test_version() -> None:
+    for option in ("-V", "--version"):
+        assert re.fullmatch(r"remctl-rsh \d[\w.]+\n", run(option).stdout)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+def test_completion(shell: str) -> None:
+    text = run("--print-completion", shell).stdout
+    assert "remctl-rsh" in text
+    assert "principal" in text
+
+
+def test_completion_without_shtab() -> None:
+    code = "import sys; sys.modules['shtab'] = None; from remctl_toolkit.cli.rsh import main;"
+    code += "sys.exit(main(['--print-completion', 'bash']))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=python_environ(), capture_output=True, text=True
+    )
+    assert done.returncode == 255
+    assert re.fullmatch(r"remctl-rsh: .*shtab.*\n", done.stderr)
+
+
+def test_the_man_page_is_made_of_the_parser() -> None:
+    page = manpage()
+    plain = page.replace("\\-", "-")
+    for option in OPTIONS:
+        assert not option.help or f"\\fB{option.names[0]}\\fR" in plain or "-h" in option.names
+    for section in ("SYNOPSIS", "ACCOUNTS", "EXIT STATUS", "ENVIRONMENT", "EXAMPLES", "SEE ALSO"):
+        assert f".SH {section}\n" in page
+
+
+@pytest.mark.skipif(shutil.which("groff") is None, reason="groff is not installed")
+def test_the_man_page_has_no_mistakes() -> None:
+    done = subprocess.run(
+        ["groff", "-man", "-ww", "-Tutf8", "-P-c"],
+        input=manpage(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stderr == ""

@@ -1,0 +1,83 @@
+"""Interpreters of this machine, over pipes instead of channels, for each Python that there is."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from remctl_toolkit.machine.call import Interpreter
+
+OLDEST = (3, 8)
+
+
+def pythons() -> dict[str, str]:
+    """Return the Pythons of this machine that a far side may have, by their versions."""
+    found = {}
+    for minor in range(OLDEST[1], 20):
+        path = shutil.which(f"python3.{minor}")
+        if path is not None and "shims" not in path:
+            found[f"3.{minor}"] = path
+    for path in sorted(Path.home().glob(".pyenv/versions/3.*/bin/python3")):
+        match = re.match(r"3\.(\d+)\.", path.parent.parent.name)
+        if match and int(match[1]) >= OLDEST[1]:
+            found[f"3.{match[1]}"] = str(path)
+    return dict(sorted(found.items(), key=lambda item: int(item[0].split(".")[1])))
+
+
+class PipeStream:
+    """What a channel is, over the pipes of a process."""
+
+    def __init__(self, python: str, program: str) -> None:
+        command = [python, "-IS", "-c", program]
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe)
+        self.writes = 0
+
+    def write(self, data: bytes) -> None:
+        assert self.process.stdin is not None
+        self.writes += 1
+        self.process.stdin.write(data)
+        self.process.stdin.flush()
+
+    def read(self, n: int = -1) -> bytes:
+        assert self.process.stdout is not None
+        return os.read(self.process.stdout.fileno(), n)
+
+    def read_stderr(self, n: int = -1) -> bytes:
+        assert self.process.stderr is not None
+        return os.read(self.process.stderr.fileno(), n)
+
+    def wait(self, timeout: float | None = None) -> int:
+        try:
+            return self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise TimeoutError from None
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        for file in (self.process.stdin, self.process.stdout, self.process.stderr):
+            assert file is not None
+            with contextlib.suppress(BrokenPipeError):
+                file.close()
+
+
+class _Here:
+    host = "far.example.org"
+
+
+class PipeInterpreter(Interpreter):
+    """An interpreter over pipes."""
+
+    def __init__(self, python: str, **settings: Any) -> None:
+        self.python = python
+        super().__init__(_Here(), **settings)  # type: ignore[arg-type]
+
+    def _start(self, program: str) -> PipeStream:
+        self.stream = PipeStream(self.python, program)
+        return self.stream

@@ -1,0 +1,75 @@
+"""What a channel has on the far side, which is this machine: processes and a folder."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from remctl_toolkit.machine.channel import Channel
+
+
+def parents() -> dict[int, int]:
+    """Return the parent of each process that runs, by its number; zombies have ended."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
+        except OSError:  # It ended meanwhile.
+            continue
+        if state != "Z":
+            found[int(entry.name)] = int(parent)
+    return found
+
+
+def descendants(pid: int) -> set[int]:
+    """Return what a process has started, and what those have."""
+    parent_of = parents()
+    found: set[int] = set()
+    new = {pid}
+    while new:
+        new = {child for child, parent in parent_of.items() if parent in new}
+        found |= new
+    return found
+
+
+@dataclass(frozen=True)
+class Traces:
+    """What there is of one channel."""
+
+    folder: str
+    command: int
+    keeper: int
+    session: int
+    processes: frozenset[int]
+    """The keeper, and all below it."""
+
+    @classmethod
+    def of(cls, folder: bytes, command: int, keeper: int) -> Traces:
+        """Look for them now."""
+        below = frozenset({keeper, *descendants(keeper)})
+        return cls(os.fsdecode(folder), command, keeper, parents()[keeper], below)
+
+    def left(self) -> list[str]:
+        """Return what is still there."""
+        there = [str(pid) for pid in self.processes & set(parents())]
+        paths = (self.folder, self.folder + ".gone")
+        return there + [path for path in paths if os.path.exists(path)]
+
+    def gone(self) -> bool:
+        """Whether nothing is there any more."""
+        return not self.left()
+
+
+def traces(channel: Channel) -> Traces:
+    """Look for those of an open channel."""
+    keeper = channel._keeper
+    assert keeper is not None
+    return Traces.of(keeper.folder, keeper.pid, keeper.own_pid)
+
+
+def read_all(channel: Channel) -> bytes:
+    """Read standard output to its end."""
+    return b"".join(iter(channel.read, b""))

@@ -1,0 +1,252 @@
+"""Results: what comes back is what was returned, or one error; whatever the octets are."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import decimal
+import enum
+import math
+import pathlib
+import subprocess
+import uuid
+from collections import OrderedDict, namedtuple
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from machine.call_pipes import pythons
+
+from remctl_toolkit.machine.farside import source
+from remctl_toolkit.machine.values import MAX_DEPTH, DecodeError, decode
+
+pytestmark = pytest.mark.once
+
+FAR: dict[str, Any] = {}
+exec(source("agent_values"), FAR)
+
+LIMIT = 1 << 20
+
+
+def through(value: Any, limit: int = LIMIT) -> Any:
+    return decode(FAR["encode"](value, limit))
+
+
+TIMES = st.timezones() | st.none()
+HASHABLE = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.complex_numbers(allow_nan=False)
+    | st.text(st.characters())
+    | st.binary()
+    | st.dates()
+    | st.times()
+    | st.datetimes()
+    | st.timedeltas()
+    | st.uuids()
+    | st.decimals(allow_nan=False)
+    | st.builds(range, st.integers(), st.integers(), st.integers().filter(bool))
+    | st.text("ab./", min_size=1).map(pathlib.PurePosixPath),
+    lambda inner: st.tuples(inner, inner) | st.frozensets(inner, max_size=4),
+    max_leaves=8,
+)
+VALUES = st.recursive(
+    HASHABLE | st.binary().map(bytearray),
+    lambda inner: (
+        st.lists(inner, max_size=5)
+        | st.lists(inner, max_size=3).map(tuple)
+        | st.dictionaries(HASHABLE, inner, max_size=4)
+        | st.sets(HASHABLE, max_size=4)
+    ),
+    max_leaves=20,
+)
+
+
+def kinds(value: Any) -> Any:
+    """Return the types of a value and all that is in it, in order."""
+    if isinstance(value, dict):
+        return [dict, *(kinds(part) for item in value.items() for part in item)]
+    if isinstance(value, (list, tuple)):
+        return [type(value), *map(kinds, value)]
+    if isinstance(value, (set, frozenset)):
+        return [type(value), len(value)]
+    return type(value)
+
+
+@settings(deadline=None, max_examples=60)
+@given(VALUES)
+def test_values_come_back_as_they_are(value: Any) -> None:
+    found = through(value)
+    assert found == value
+    assert kinds(found) == kinds(value)
+
+
+@settings(deadline=None, max_examples=80)
+@given(st.binary(max_size=200))
+@example(b"")
+@example(b"L\xff\xff\xff\xff")
+@example(b"M\x00\x00\x00\x01L\x00\x00\x00\x00N")
+@example(b"S\x00\x00\x00\x02NN")
+@example(b"n\x00\x00\x00\x031_0")
+@example(b"n\x00\x00\x00\x04sNaN")
+@example(b"S\x00\x00\x00\x01n\x00\x00\x00\x04sNaN")
+@example(b"r" + b"i\x00\x00\x00\x01\x00" * 3)
+@example(b"d\x00\x00\x00\x00")
+@example(b"x\x7f\xff\xff\xff\x00\x00\x00\x00\x00\x00\x00\x00")
+@example(b"s\x00\x00\x00\x01\xff")
+@example(b"p\x00\x00\x00\x01\x00")
+def test_any_octets_are_a_value_or_the_one_error(octets: bytes) -> None:
+    with contextlib.suppress(DecodeError):
+        decode(octets)
+
+
+@settings(deadline=None, max_examples=80)
+@given(VALUES, st.data())
+def test_octets_that_were_changed_are_a_value_or_the_one_error(value: Any, data: Any) -> None:
+    octets = bytearray(FAR["encode"](value, LIMIT))
+    octets[data.draw(st.integers(0, len(octets) - 1))] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.integers(0, len(octets)))
+    for changed in (bytes(octets), bytes(octets[:cut]), bytes(octets) + b"N"):
+        with contextlib.suppress(DecodeError):
+            decode(changed)
+
+
+@settings(deadline=None)
+@given(st.datetimes(timezones=st.timezones()), st.integers(0, 1))
+def test_times_keep_their_offset(time: datetime.datetime, fold: int) -> None:
+    time = time.replace(fold=fold)
+    found = through(time)
+    assert (found.utcoffset(), found.replace(tzinfo=None)) == (
+        time.utcoffset(),
+        time.replace(tzinfo=None),
+    )
+    assert found.fold == fold
+
+
+def test_what_has_no_equal() -> None:
+    assert math.isnan(through(math.nan))
+    assert math.copysign(1, through(-0.0)) == -1
+    assert str(through(decimal.Decimal("-sNaN12"))) == "-sNaN12"
+    assert str(through(decimal.Decimal("-0E+3"))) == "-0E+3"
+
+
+class Colour(enum.IntEnum):
+    RED = 3
+
+
+class Name(str):
+    def __str__(self) -> str:
+        return "something else"
+
+
+class Plain(enum.Enum):
+    RED = 3
+
+
+@dataclass
+class Point:
+    x: int = 1
+
+
+Pair = namedtuple("Pair", "a b")
+
+
+@pytest.mark.parametrize(
+    ("value", "plain"),
+    [
+        (Colour.RED, 3),
+        (Name("abc"), "abc"),
+        (Pair(1, 2), (1, 2)),
+        (OrderedDict(a=1), {"a": 1}),
+        (pathlib.PosixPath("/a/b"), pathlib.PurePosixPath("/a/b")),
+        (memoryview(b"abc"), b"abc"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_subclasses_come_back_as_what_they_derive_from(value: Any, plain: Any) -> None:
+    found = through(value)
+    assert found == plain
+    assert type(found) is type(plain)
+
+
+async def coroutine() -> None:
+    """Do nothing."""
+
+
+def _itself() -> list[Any]:
+    found: list[Any] = []
+    found.append([found])
+    return found
+
+
+def _nested(depth: int) -> list[Any]:
+    found: list[Any] = []
+    for _ in range(depth - 1):
+        found = [found]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ([1, {"a": Point()}], r"result\[1\]\['a'\] is a .*Point, .*: return dataclasses.asdict"),
+        ({Plain.RED: 1}, r"result \(a key\) is a .*Plain, .*: return its .value"),
+        ({(1, object())}, r"result \(a member\)\[1\] is a builtins.object"),
+        (object(), r"result is a builtins.object, and only plain data"),
+        (_itself(), r"result\[0\]\[0\] holds itself"),
+        (_nested(MAX_DEPTH + 1), "nested more than 100 deep"),
+        (bytes(LIMIT), "takes more than 1048576 octets"),
+        ([0] * LIMIT, "takes more than 1048576 octets"),
+    ],
+    ids=range(8),
+)
+def test_what_is_not_plain_data_is_one_error(value: Any, text: str) -> None:
+    with pytest.raises(FAR["Unsendable"], match=text):
+        FAR["encode"](value, LIMIT)
+
+
+def test_coroutines_have_a_cure() -> None:
+    waiting = coroutine()
+    with pytest.raises(FAR["Unsendable"], match=r"asyncio.run\(\)"):
+        FAR["encode"](waiting, LIMIT)
+    waiting.close()
+
+
+def test_depth_has_the_same_limit_on_both_sides() -> None:
+    assert through(_nested(MAX_DEPTH)) == _nested(MAX_DEPTH)
+    octets = b"L\x00\x00\x00\x01" * MAX_DEPTH + b"L\x00\x00\x00\x00"
+    with pytest.raises(DecodeError, match="nested too deep"):
+        decode(octets)
+
+
+def test_uuids() -> None:
+    value = uuid.uuid4()
+    assert through({value: 1}) == {value: 1}
+
+
+def test_sizes_are_not_believed() -> None:
+    # Nothing is set aside for what was only announced.
+    for letter in (b"s", b"b", b"a", b"i", b"n", b"L", b"M", b"S", b"Z", b"U"):
+        with pytest.raises(DecodeError):
+            decode(letter + b"\xff\xff\xff\xff")
+
+
+@pytest.mark.parametrize("version", pythons())
+def test_each_python_writes_the_same(version: str) -> None:
+    values = (
+        "[None, True, -5, 1 << 70, 1.5, 2j, 'a\\udcff', b'b', bytearray(b'c'), range(1, 5, 2),"
+        " (1,), {2}, frozenset([3]), {'k': []}, datetime.datetime(2020, 1, 2, 3, 4, 5, 6),"
+        " datetime.date(1, 1, 1), datetime.time(1, 2), datetime.timedelta(-1, 1),"
+        " decimal.Decimal('1.50'), pathlib.Path('/a')]"
+    )
+    program = "import datetime, decimal, pathlib, sys\n" + source("agent_values")
+    program += f"\nsys.stdout.buffer.write(encode({values}, 1 << 20))"
+    command = [pythons()[version], "-IS", "-c", program]
+    octets = subprocess.run(command, check=True, timeout=30, stdout=subprocess.PIPE).stdout
+    expected = eval(values, {"datetime": datetime, "decimal": decimal, "pathlib": pathlib})
+    expected[-1] = pathlib.PurePosixPath("/a")
+    assert decode(octets) == expected

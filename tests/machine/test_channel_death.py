@@ -1,0 +1,384 @@
+"""Channels whose client, network, server or keeper goes away: what is left cleans up."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+from machine.farsides import Traces, descendants, read_all, traces
+from support.proxy import TO_CLIENT, TO_SERVER, Proxy
+from support.subprocesses import in_child
+from support.waiting import eventually
+
+import remctl
+from remctl_toolkit.machine import ClosedError, Connection
+from remctl_toolkit.machine._channel import inbox, request
+from remctl_toolkit.machine.channel import Channel, ChannelError
+
+if TYPE_CHECKING:
+    from remctl_toolkit.testing import RemctldServer
+
+pytestmark = pytest.mark.once
+
+BEAT, PATIENCE = 0.2, 1.5
+LIMIT = 12.0  # seconds for what takes one or two at most
+
+
+@pytest.fixture(autouse=True)
+def _little_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(request, "GRACE", 0.4)
+
+
+# What a channel may be doing when it happens.
+IDLE = "echo ready; exec sleep 1000"
+FLOODING = "echo ready; exec yes"
+DEAF = "trap '' TERM; echo ready; sleep 1000; sleep 1000"
+SCRIPTS = {"idle": IDLE, "flooding": FLOODING, "deaf": DEAF}
+
+
+def opened(connection: Connection, script: str) -> Channel:
+    channel = Channel(connection, ["sh", "-c", script], beat=BEAT, patience=PATIENCE)
+    assert channel.read(6) == b"ready\n"
+    return channel
+
+
+def lost(use: Callable[[], object]) -> ChannelError:
+    """Use a channel until that fails."""
+    with pytest.raises(ChannelError) as caught:
+        use()
+    return caught.value
+
+
+@contextlib.contextmanager
+def blocked_feed(channel: Channel) -> Iterator[list[BaseException]]:
+    """Write more than a command takes that does not read; what comes of it in the end."""
+    failures: list[BaseException] = []
+    sending = threading.Event()
+
+    def write() -> None:
+        try:
+            while True:
+                sending.set()
+                channel.write(b"x" * (1 << 20))
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    assert sending.wait(LIMIT)
+    try:
+        yield failures
+    finally:
+        thread.join(LIMIT)
+        assert not thread.is_alive()
+
+
+# -- The client -----------------------------------------------------------------------------------
+
+CLIENT = """
+import sys, time, threading
+from remctl_toolkit.machine import Connection
+from remctl_toolkit.machine._channel import inbox, request
+from remctl_toolkit.machine.channel import Channel, ChannelError
+host, port, principal, shell, script, beat, patience, feed = sys.argv[1:]
+connection = Connection(host, int(port), principal, shell=shell or None)
+with Channel(connection, ["sh", "-c", script], beat=float(beat), patience=float(patience)) as c:
+    assert c.read(6) == b"ready\\n"
+    keeper = c._keeper
+    print(keeper.folder.decode(), keeper.pid, keeper.own_pid, flush=True)
+    try:
+        if feed:
+            c.write(b"x" * (64 << 20))
+        while True:
+            time.sleep(0.1)
+            c.poll()
+    except ChannelError as error:
+        print("lost", flush=True)
+connection.close()
+"""
+
+
+@contextlib.contextmanager
+def client(
+    server: RemctldServer, script: str, feed: bool = False, shell: str = "sh"
+) -> Iterator[tuple[subprocess.Popen[str], Traces]]:
+    """Another process that has a channel."""
+    where = [server.host, str(server.port), server.principal, shell]
+    rest = [script, str(BEAT), str(PATIENCE), "feed" if feed else ""]
+    with subprocess.Popen(
+        [sys.executable, "-c", CLIENT, *where, *rest],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        try:
+            folder, pid, keeper = process.stdout.readline().split()
+            yield process, Traces.of(folder.encode(), int(pid), int(keeper))
+        finally:
+            process.kill()
+
+
+STATES = [("idle", False), ("flooding", False), ("deaf", True)]
+
+
+@pytest.mark.parametrize(("state", "feed"), STATES)
+def test_a_client_that_is_killed(server: RemctldServer, state: str, feed: bool) -> None:
+    before = descendants(server.pid)
+    with client(server, SCRIPTS[state], feed) as (process, there):
+        if feed:
+            eventually(lambda: "data" in feeds(server), LIMIT)
+        process.kill()
+        eventually(there.gone, LIMIT, what=f"{there} to go: {there.left()}")
+        # The sessions, too: as many as before, or fewer.
+        eventually(lambda: descendants(server.pid) <= before, LIMIT)
+
+
+def feeds(server: RemctldServer) -> str:
+    """Return "data" if a feed is under way."""
+    for pid in descendants(server.pid):
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as file:
+            if file.read() in (b"cat\0",):
+                return "data"
+    return ""
+
+
+@pytest.mark.parametrize(("state", "shell"), [("idle", "sh"), ("flooding", "")])
+def test_a_client_that_is_frozen(server: RemctldServer, state: str, shell: str) -> None:
+    with client(server, SCRIPTS[state], shell=shell) as (process, there):
+        process.send_signal(signal.SIGSTOP)
+        eventually(there.gone, LIMIT, what=f"{there} to go: {there.left()}")
+        process.send_signal(signal.SIGCONT)
+        if state == "idle":
+            assert process.stdout is not None
+            assert process.stdout.read() == "lost\n"
+            assert process.wait(LIMIT) == 0
+
+
+def exit_with_an_open_channel(host: str, port: int, principal: str) -> Traces:
+    channel = opened(Connection(host, port, principal), IDLE)
+    globals()["kept"] = channel  # To the very end.
+    return traces(channel)
+
+
+def test_a_client_that_exits(server: RemctldServer) -> None:
+    there = in_child(exit_with_an_open_channel, server.host, server.port, server.principal)
+    eventually(there.gone, LIMIT)
+
+
+# -- The far side ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", SCRIPTS)
+def test_a_keeper_that_is_killed(either: Connection, state: str) -> None:
+    with opened(either, SCRIPTS[state]) as channel, blocked_feed(channel) as failures:
+        there = traces(channel)
+        os.kill(there.keeper, signal.SIGKILL)
+        error = lost(lambda: read_all(channel))
+        assert f"channel to {either.host} was lost: what kept" in str(error)
+        assert error.host == either.host
+        lost(channel.wait)
+        lost(channel.poll)
+        lost(channel.terminate)
+        eventually(there.gone, LIMIT)
+        eventually(lambda: failures, LIMIT)
+    assert isinstance(failures[0], ChannelError | BrokenPipeError)
+
+
+def test_a_keeper_that_is_asked_to_end(connection: Connection) -> None:
+    with opened(connection, "trap '' HUP; " + IDLE) as channel:
+        there = traces(channel)
+        os.kill(there.keeper, signal.SIGTERM)
+        lost(channel.wait)
+        eventually(there.gone, LIMIT)
+
+
+def test_a_keeper_that_is_frozen(connection: Connection) -> None:
+    with opened(connection, IDLE) as channel:
+        there = traces(channel)
+        os.kill(there.keeper, signal.SIGSTOP)
+        start = time.monotonic()
+        error = lost(channel.wait)
+        assert isinstance(error.__cause__, remctl.RemctlTimeoutError)
+        assert time.monotonic() - start < PATIENCE + 2
+    os.kill(there.keeper, signal.SIGCONT)
+    eventually(there.gone, LIMIT)
+
+
+def test_a_watcher_that_is_killed_is_not_missed(connection: Connection) -> None:
+    with opened(connection, "echo ready; exec cat") as channel:
+        there = traces(channel)
+        (watcher,) = there.processes - {there.keeper, there.command}
+        os.kill(watcher, signal.SIGKILL)
+        channel.write(b"x")
+        assert channel.read() == b"x"
+    eventually(there.gone, LIMIT)
+
+
+@pytest.mark.parametrize("state", SCRIPTS)
+def test_a_session_that_is_killed(connection: Connection, state: str) -> None:
+    with opened(connection, SCRIPTS[state]) as channel:
+        there = traces(channel)
+        os.kill(there.session, signal.SIGKILL)
+        error = lost(lambda: read_all(channel))
+        assert isinstance(error.__cause__, remctl.RemctlDisconnectedError)
+        lost(channel.wait)
+        eventually(there.gone, LIMIT)
+    with Channel(connection, ["true"]) as channel:
+        assert channel.wait() == 0
+
+
+def test_a_folder_that_somebody_removes(connection: Connection) -> None:
+    with opened(connection, "echo ready; exec cat") as channel:
+        there = traces(channel)
+        for name in ("data", "control"):
+            os.unlink(f"{there.folder}/{name}")
+        os.rmdir(there.folder)
+        channel.write(b"x")
+
+        def broken() -> bool:
+            try:
+                channel.write(b"x")
+            except BrokenPipeError:
+                return True
+            return False
+
+        eventually(broken, LIMIT)
+        lost(channel.wait)  # No beat arrives any more.
+    eventually(there.gone, LIMIT)
+
+
+# -- What is between ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def proxy(server: RemctldServer) -> Iterator[Proxy]:
+    with Proxy(server.host, server.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def proxied(server: RemctldServer, proxy: Proxy) -> Iterator[Connection]:
+    with Connection(proxy.host, proxy.port, server.principal, connect_timeout=1.0) as connection:
+        yield connection
+
+
+@pytest.mark.parametrize("state", SCRIPTS)
+def test_a_network_that_is_cut(proxied: Connection, proxy: Proxy, state: str) -> None:
+    with opened(proxied, SCRIPTS[state]) as channel:
+        there = traces(channel)
+        for direction in (TO_SERVER, TO_CLIENT):
+            proxy.stall(direction)
+        lost(lambda: read_all(channel))
+        lost(channel.wait)
+        eventually(there.gone, LIMIT)
+
+
+def test_a_network_that_is_cut_while_nobody_reads(proxied: Connection, proxy: Proxy) -> None:
+    with opened(proxied, FLOODING) as channel, blocked_feed(channel) as failures:
+        there = traces(channel)
+        eventually(lambda: channel._stdout._size >= inbox.LIMIT, LIMIT)
+        for direction in (TO_SERVER, TO_CLIENT):
+            proxy.stall(direction)
+        eventually(there.gone, LIMIT)
+        eventually(lambda: failures, LIMIT)
+    assert isinstance(failures[0], ChannelError)
+
+
+def test_a_network_that_loses_one_direction(proxied: Connection, proxy: Proxy) -> None:
+    for direction in (TO_SERVER, TO_CLIENT):
+        with opened(proxied, IDLE) as channel:
+            there = traces(channel)
+            proxy.stall(direction)
+            lost(channel.wait)
+            eventually(there.gone, LIMIT)
+            proxy.release()
+
+
+def test_a_connection_that_is_reset(proxied: Connection, proxy: Proxy) -> None:
+    with opened(proxied, IDLE) as channel:
+        there = traces(channel)
+        proxy.reset(TO_CLIENT)
+        lost(channel.wait)
+        proxy.release()
+        eventually(there.gone, LIMIT)
+
+
+def test_a_network_that_is_slow_is_no_death(proxied: Connection, proxy: Proxy) -> None:
+    with opened(proxied, "echo ready; exec cat") as channel:
+        for direction in (TO_SERVER, TO_CLIENT):
+            proxy.delay(direction, seconds=PATIENCE / 5)
+        channel.write(b"x")
+        assert channel.read() == b"x"
+        with pytest.raises(TimeoutError):
+            channel.wait(PATIENCE + BEAT)
+
+
+# -- This side ------------------------------------------------------------------------------------
+
+
+def test_closing_the_connection_ends_its_channels(server: RemctldServer) -> None:
+    with Connection(server.host, server.port, server.principal) as connection:
+        channel = opened(connection, IDLE)
+    there = traces(channel)
+    lost(channel.wait)
+    channel.close()
+    eventually(there.gone, LIMIT)
+    with pytest.raises(ClosedError):
+        Channel(connection, ["true"])
+
+
+def test_an_idle_channel_lives(either: Connection) -> None:
+    with opened(either, "echo ready; exec cat") as channel:
+        with pytest.raises(TimeoutError):
+            channel.wait(PATIENCE + 4 * BEAT)
+        channel.write(b"x")
+        assert channel.read() == b"x"
+
+
+def use_after_fork(channel: Channel) -> str:
+    """Return what a forked child is told, and what it can do all the same."""
+    found = []
+    for use in (channel.read, lambda: channel.write(b"y"), channel.wait, channel.kill):
+        try:
+            use()
+        except ClosedError as error:
+            found.append(str(error))
+    channel.close()
+    with Channel(channel.connection, ["echo", "x"]) as own:
+        found.append(own.read().decode())
+    return "\0".join(found)
+
+
+def fork_beside_a_channel(host: str, port: int, principal: str) -> list[str]:
+    with (
+        Connection(host, port, principal) as connection,
+        opened(connection, "echo ready; exec cat") as channel,
+    ):
+        reader, writer = os.pipe()
+        if os.fork() == 0:
+            os.write(writer, use_after_fork(channel).encode())
+            os._exit(0)
+        os.close(writer)
+        with open(reader, "rb") as file:
+            said = file.read().decode().split("\0")
+        os.wait()
+        channel.write(b"x")
+        return [*said, channel.read().decode()]
+
+
+def test_a_fork_leaves_the_channel_to_the_parent(server: RemctldServer) -> None:
+    *told, theirs, ours = in_child(
+        fork_beside_a_channel, server.host, server.port, server.principal
+    )
+    assert len(told) == 4
+    assert all("belongs to process" in text for text in told)
+    assert (theirs, ours) == ("x\n", "x")

@@ -1,0 +1,231 @@
+"""Channels: how commands and Python text are started, and many at once."""
+
+from __future__ import annotations
+
+import ast
+import concurrent.futures
+import os
+import shutil
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from machine.farsides import read_all, traces
+from support.waiting import eventually, open_descriptors, thread_count
+
+from remctl_toolkit.machine import Connection, WorkingFolderError
+from remctl_toolkit.machine._channel import keeping
+from remctl_toolkit.machine.channel import Channel
+from remctl_toolkit.machine.farside import source
+from remctl_toolkit.testing import Command, RemctldServer
+
+if TYPE_CHECKING:
+    from remctl_toolkit.testing import Realm
+
+pytestmark = pytest.mark.once
+
+
+# -- Starting -------------------------------------------------------------------------------------
+
+
+def test_a_program_that_is_not_there_is_127(either: Connection) -> None:
+    with Channel(either, ["no-such-program"]) as channel:
+        assert channel.wait() == 127
+        assert b"no-such-program: No such file" in channel.read_stderr()
+    with Channel(either, ["/etc/passwd"]) as channel:
+        assert channel.wait() == 126
+
+
+def test_a_folder_that_cannot_be_entered_is_one_error(either: Connection) -> None:
+    with pytest.raises(WorkingFolderError, match=f"cannot enter .* on {either.host}: No such"):
+        Channel(either, ["pwd"], cwd="/nonexistent")
+
+
+def test_cwd_and_environment(either: Connection, tmp_path: Path) -> None:
+    script = 'pwd; echo "$A"; echo "$HOME"'
+    with Channel(
+        either, ["sh", "-c", script], cwd=tmp_path, extend_env={"A": "a b", "HOME": None}
+    ) as channel:
+        assert read_all(channel) == b"%b\na b\n\n" % os.fsencode(tmp_path)
+    with Channel(either, ["/usr/bin/env"], env={"A": "b"}) as channel:
+        assert read_all(channel) == b"A=b\n"
+
+
+def test_a_broken_pipe_ends_a_command_over_there(connection: Connection) -> None:
+    with Channel(connection, ["sh", "-c", "{ yes; echo $? >&2; } | head -n 1"]) as channel:
+        assert read_all(channel) == b"y\n"
+        assert channel.read_stderr() == b"141\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "text"),
+    [
+        ({}, ValueError, "either argv"),
+        ({"argv": ["cat"], "source": "pass"}, ValueError, "either argv"),
+        ({"argv": "cat"}, TypeError, "list of words"),
+        ({"argv": ["cat"], "payload": b"x"}, ValueError, "payload is for source"),
+        ({"source": b"pass"}, TypeError, "source must be text"),
+        ({"argv": ["cat"], "stderr": 2}, ValueError, "stderr must be"),
+        ({"argv": ["cat"], "beat": 6.0}, ValueError, "twice the beat"),
+        ({"argv": ["cat"], "beat": 0.0}, ValueError, "twice the beat"),
+    ],
+)
+def test_what_cannot_be_right_is_not_sent(
+    connection: Connection, arguments: dict[str, Any], error: type[Exception], text: str
+) -> None:
+    with pytest.raises(error, match=text):
+        Channel(connection, **arguments)
+
+
+def test_nothing_but_the_label_is_logged(
+    either: Connection, server: RemctldServer, far_log: Callable[[], str]
+) -> None:
+    secret = os.urandom(8).hex()
+    argv = ["sh", "-c", f"cat; : {secret}"]
+    with Channel(either, argv, extend_env={"S": secret}, label=f"l-{secret[:4]}") as channel:
+        for octets in (secret.encode(), secret.encode() * 1000):
+            channel.write(octets)
+            assert channel.read_exactly(len(octets)) == octets
+        folder = os.fsdecode(traces(channel).folder)
+        channel.send_signal(signal.SIGUSR1)
+        channel.wait()
+    server.wait_for_log(f"l-{secret[:4]}")
+    assert secret not in far_log()
+    assert folder not in far_log()
+
+
+# -- Python text ----------------------------------------------------------------------------------
+
+PROGRAM = """
+import sys, os
+assert __name__ == "__main__" and payload == b"\\0" * 100000, len(payload)
+assert sorted(name for name in globals() if not name.startswith("__")) == ["os", "payload", "sys"]
+for line in sys.stdin:
+    print(line.strip().upper(), flush=True)
+os.write(2, b"bye")
+sys.exit(7)
+"""
+
+
+def test_python_text(either: Connection) -> None:
+    with Channel(either, source=PROGRAM, payload=b"\0" * 100000) as channel:
+        channel.write(b"abc\n")
+        assert channel.read() == b"ABC\n"
+        channel.write(b"def\n")
+        assert channel.read() == b"DEF\n"
+        channel.close_write()
+        assert (channel.read(), channel.read_stderr(), channel.wait()) == (b"", b"bye", 7)
+
+
+def test_python_text_that_raises(connection: Connection) -> None:
+    with Channel(connection, source="def f():\n  1/0\nf()\n", label="sums") as channel:
+        assert channel.wait() == 1
+        text = b"".join(iter(channel.read_stderr, b"")).decode()
+    assert 'File "<sums>", line 2, in f' in text
+    assert text.endswith("ZeroDivisionError: division by zero\n")
+
+
+def test_python_text_can_be_interrupted(connection: Connection) -> None:
+    text = (
+        "import time\ntry:\n  print(1, flush=True); time.sleep(1000)\nexcept KeyboardInterrupt:\n"
+    )
+    with Channel(connection, source=text + "  print('caught')") as channel:
+        assert channel.read() == b"1\n"
+        channel.send_signal(signal.SIGINT)
+        assert (read_all(channel), channel.wait()) == (b"caught\n", 0)
+
+
+def test_python_text_has_the_environment(connection: Connection, tmp_path: Path) -> None:
+    text = "import os; print(os.getcwd(), os.environ['A'], os.environ.get('HOME'))"
+    change = {"A": "b", "HOME": None}
+    with Channel(connection, source=text, cwd=tmp_path, extend_env=change) as channel:
+        assert read_all(channel).decode() == f"{tmp_path} b None\n"
+
+
+@pytest.mark.parametrize("name", ["keeper", "starter", "feeder"])
+def test_sources_are_for_python_3_8(name: str) -> None:
+    text = source(name)
+    assert text.isascii()
+    ast.parse(text, feature_version=(3, 8))
+
+
+def find_python(minor: int) -> str | None:
+    """Return the path of an interpreter, not that of a script that chooses one."""
+    found = shutil.which(f"python3.{minor}")
+    if found is None:
+        return None
+    command = [found, "-c", "import sys; print(sys.executable)"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    return result.stdout.strip() or None
+
+
+@pytest.mark.parametrize("minor", range(8, 15))
+def test_another_python_over_there(remctl_realm: Realm, minor: int) -> None:
+    python = find_python(minor)
+    if python is None:
+        pytest.skip(f"there is no python3.{minor}")
+    line = Command("python", program=python, stdin="last")
+    with (
+        RemctldServer(remctl_realm, (line,)) as server,
+        Connection(server.host, server.port, server.principal) as connection,
+    ):
+        assert connection.far.python_version[:2] == (3, minor)
+        for _ in range(2):  # The second time, the keeper is compiled.
+            with Channel(connection, ["sh", "-c", "cat; exit 3"]) as channel:
+                channel.write(b"abc")
+                assert channel.read() == b"abc"
+                channel.close_write()
+                assert channel.wait() == 3
+        with Channel(connection, source="print(input())") as channel:
+            there = traces(channel)
+            channel.write(b"abc\n")
+            assert read_all(channel) == b"abc\n"
+        assert there.gone()
+
+
+# -- Many -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def undisturbed(connection: Connection) -> Iterator[None]:
+    """Threads and descriptors are as many afterwards as before."""
+    threads, descriptors = thread_count(), open_descriptors()
+    yield
+    eventually(lambda: thread_count() <= threads, 20)
+    sessions = len(connection._idle)
+    assert open_descriptors() <= descriptors + sessions
+
+
+def test_many_channels_at_once(connection: Connection, undisturbed: None) -> None:
+    together = threading.Barrier(40)
+
+    def work(number: int) -> bytes:
+        with Channel(connection, ["cat"], beat=0.5) as channel:
+            together.wait(50)
+            channel.write(b"%d" % number)
+            octets = channel.read()
+            channel.close_write()
+            assert channel.wait() == 0
+            return octets
+
+    with concurrent.futures.ThreadPoolExecutor(40) as pool:
+        assert list(pool.map(work, range(40))) == [b"%d" % number for number in range(40)]
+
+
+def test_the_keeper_is_compiled_once(server: RemctldServer) -> None:
+    with Connection(server.host, server.port, server.principal) as connection:
+        with Channel(connection, ["true"]) as channel:
+            channel.wait()
+        compiled = keeping._compiled[connection]
+        with Channel(connection, ["true"]) as channel:
+            channel.wait()
+        assert keeping._compiled[connection] is compiled
+        # Another Python over there, as after an upgrade.
+        keeping._compiled[connection] = b"other\0" + compiled.partition(b"\0")[2]
+        with Channel(connection, ["true"]) as channel:
+            assert channel.wait() == 0
+        assert keeping._compiled[connection] == compiled

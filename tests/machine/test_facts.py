@@ -1,0 +1,250 @@
+"""Facts of a machine, held against what the kernel says of this one, which is the far side."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from remctl_toolkit.machine import Connection, facts, helpers
+from remctl_toolkit.machine.farsources import functions_of
+
+pytestmark = pytest.mark.once
+
+FAR = functions_of("facts")
+
+
+@pytest.fixture(scope="module")
+def found(connection: Connection) -> dict[str, Any]:
+    return facts.gather(connection)
+
+
+def test_all_facts_are_there(found: dict[str, Any]) -> None:
+    assert set(found) == {*facts.NAMES, "reasons"}
+    assert {name for name in facts.NAMES if found[name] is None} == set(found["reasons"])
+
+
+def test_addresses(found: dict[str, Any]) -> None:
+    loopback = [each for each in found["addresses"] if each["address"] == "127.0.0.1"]
+    name = loopback[0]["interface"]
+    assert loopback == [
+        {
+            "interface": name,
+            "family": "inet",
+            "address": "127.0.0.1",
+            "prefix": 8,
+            "scope": "host",
+        }
+    ]
+    interfaces = {name for _, name in socket.if_nameindex()}
+    for each in found["addresses"]:
+        assert each["interface"] in interfaces
+        ipaddress.ip_interface(f"{each['address']}/{each['prefix']}")
+        with socket.socket(getattr(socket, f"AF_{each['family'].upper()}")) as probe:
+            if each["scope"] != "link":
+                probe.bind((each["address"], 0))  # It is one of this machine's.
+
+
+def test_facts_without_the_program_ip(found: dict[str, Any]) -> None:
+    """The kernel's own files tell the same."""
+    key = ("interface", "family", "address", "prefix")
+    assert sorted(tuple(each[k] for k in key) for each in FAR["addresses_by_kernel"]()) == sorted(
+        tuple(each[k] for k in key) for each in found["addresses"]
+    )
+    key = ("family", "destination", "gateway", "interface")
+    by_kernel = {tuple(each[k] for k in key) for each in FAR["routes_by_kernel"]()}
+    by_ip = {tuple(each[k] for k in key) for each in found["routes"] if each["family"] == "inet"}
+    assert by_ip <= by_kernel
+
+
+def test_routes_as_the_kernel_writes_them() -> None:
+    line = "eth0 00000000 010011AC 0003 0 0 100 00000000 0 0 0"
+    if sys.byteorder == "little":
+        assert FAR["route_of"](line.split()) == {
+            "family": "inet",
+            "destination": "default",
+            "gateway": "172.17.0.1",
+            "interface": "eth0",
+            "source": None,
+            "metric": 100,
+        }
+    down = "eth0 00000000 010011AC 0000 0 0 100 00000000"
+    assert FAR["route_of"](down.split()) is None
+    zeros = "0" * 32
+    address = "20010db8000000000000000000000001"
+    line = f"{address[:16]}{zeros[:16]} 40 {zeros} 00 {address} 00000400 1 0 00000003 eth0"
+    route = FAR["route6_of"](line.split())
+    assert (route["destination"], route["gateway"]) == ("2001:db8::/64", "2001:db8::1")
+    assert route["metric"] == 1024
+    line = f"{address} 80 {zeros} 00 {zeros} 00000000 1 0 80200001 eth0"
+    assert FAR["route6_of"](line.split()) is None
+
+
+def test_routes(found: dict[str, Any]) -> None:
+    defaults = [each for each in found["routes"] if each["destination"] == "default"]
+    lines = [line.split() for line in Path("/proc/net/route").read_text().splitlines()[1:]]
+    expected = {line[0] for line in lines if line[1] == line[7] == "00000000"}
+    assert {each["interface"] for each in defaults if each["family"] == "inet"} == expected
+
+
+def test_system(found: dict[str, Any]) -> None:
+    system = found["system"]
+    uname = os.uname()
+    assert (system["hostname"], system["release"]) == (uname.nodename, uname.release)
+    assert (system["kernel"], system["machine"]) == (uname.sysname, uname.machine)
+    assert system["cpus"] == os.cpu_count()
+    assert abs(system["uptime"] - float(Path("/proc/uptime").read_text().split()[0])) < 60
+    release = Path("/etc/os-release").read_text()
+    assert f"ID={system['distribution']['id']}\n" in release
+    assert '"' not in system["distribution"]["name"]
+    (boot,) = (line for line in Path("/proc/stat").read_text().splitlines() if "btime" in line)
+    assert abs(system["boot_time"] - int(boot.split()[1])) < 60
+
+
+def test_disks(found: dict[str, Any]) -> None:
+    disks = {disk["mountpoint"]: disk for disk in found["disks"]}
+    root = shutil.disk_usage("/")
+    assert disks["/"]["size"] == root.total
+    assert abs(disks["/"]["available"] - root.free) < root.total / 10
+    assert not {"proc", "sysfs", "cgroup2"} & {disk["type"] for disk in found["disks"]}
+    assert FAR["plain"](r"/a\040b\134c") == r"/a b\c"
+
+
+def test_disks_of_the_network_are_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that is down would keep us for ever."""
+    texts = {
+        "/proc/filesystems": "nodev\tproc\nnodev\tnfs4\n\text4\n",
+        "/proc/self/mounts": (
+            "proc /proc proc rw 0 0\n/dev/sda1 / ext4 rw,noatime 0 0\n"
+            "server:/x /far\\040away nfs4 rw 0 0\n"
+        ),
+    }
+    asked: list[str] = []
+
+    def space_of(place: str) -> dict[str, int]:
+        asked.append(place)
+        return {"size": 1}
+
+    monkeypatch.setitem(FAR, "text_of", texts.__getitem__)
+    monkeypatch.setitem(FAR, "space_of", space_of)
+    local, remote = FAR["find_disks"]()
+    assert asked == ["/"]
+    assert (local["type"], local["options"], local["size"]) == ("ext4", ["rw", "noatime"], 1)
+    assert (remote["mountpoint"], remote["device"]) == ("/far away", "server:/x")
+    assert remote["size"] is None
+
+
+def test_memory(found: dict[str, Any]) -> None:
+    memory = found["memory"]
+    assert memory["total"] == os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert 0 < memory["available"] <= memory["total"]
+    assert 0 <= memory["swap_free"] <= memory["swap_total"]
+
+
+def test_users(found: dict[str, Any]) -> None:
+    expected = [(each.pw_name, each.pw_uid, each.pw_dir) for each in pwd.getpwall()]
+    assert [(each["name"], each["uid"], each["home"]) for each in found["users"]] == expected
+
+
+@pytest.mark.skipif(not shutil.which("dpkg-query"), reason="a system without dpkg")
+def test_packages(found: dict[str, Any]) -> None:
+    ours = {each["name"]: each for each in found["packages"]}
+    form = ["dpkg-query", "-W", "-f", "${Version} ${Architecture}", "dpkg"]
+    version, architecture = subprocess.check_output(form, text=True).split()
+    expected = {"name": "dpkg", "version": version, "architecture": architecture}
+    assert ours["dpkg"] == expected
+
+
+def program(folder: Path, name: str, script: str) -> None:
+    path = folder / name
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
+def test_packages_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(FAR, "SYSTEM_FOLDERS", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = FAR["gather"](["packages"])
+    assert found == {
+        "packages": None,
+        "reasons": {"packages": "no dpkg-query here; no rpm here; no apk here"},
+    }
+    assert FAR["packages"]() is None
+    program(tmp_path, "dpkg-query", "echo 'it is locked' >&2; exit 2")
+    program(tmp_path, "rpm", r"printf 'bash\t1:5.2-1\tx86_64\n'")
+    assert FAR["packages"]() == [{"name": "bash", "version": "1:5.2-1", "architecture": "x86_64"}]
+    (tmp_path / "rpm").unlink()
+    assert "dpkg-query: it is locked" in FAR["gather"](["packages"])["reasons"]["packages"]
+    (tmp_path / "installed").write_text("P:musl\nV:1.2-r0\nA:x86_64\n\nP:zlib\nV:1.3\n\n")
+    assert FAR["packages_of_apk"](str(tmp_path / "installed")) == [
+        {"name": "musl", "version": "1.2-r0", "architecture": "x86_64"},
+        {"name": "zlib", "version": "1.3", "architecture": None},
+    ]
+
+
+def test_what_cannot_be_had_is_none_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(path: str) -> str:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setitem(FAR, "text_of", broken)
+    found = FAR["gather"](["memory", "users"])
+    assert found["memory"] is None
+    assert found["users"]
+    assert "Permission denied: '/proc/meminfo'" in found["reasons"]["memory"]
+
+
+def test_both_sides_know_the_same_names() -> None:
+    assert tuple(FAR["FINDERS"]) == facts.NAMES
+
+
+def test_some_of_them(connection: Connection) -> None:
+    assert set(facts.gather(connection, ["memory"])) == {"memory", "reasons"}
+    assert set(facts.gather(connection, "users")) == {"users", "reasons"}
+    with pytest.raises(ValueError, match="no fact 'colour'; there are addresses, routes"):
+        facts.gather(connection, ["colour"])
+
+
+def test_ip_is_an_address_of_this_machine() -> None:
+    address = facts.ip()
+    known = {each["address"] for each in facts.addresses() or []}
+    assert address is None or address in known
+
+
+def test_python_there(connection: Connection) -> None:
+    system = facts.gather(connection, "system")["system"]
+    assert system["python_version"] == connection.far.python_version
+    assert system["python_executable"] == connection.far.python
+    assert facts.python_version() == sys.version_info[:3]
+    assert os.path.realpath(facts.python_executable()) == os.path.realpath(sys.executable)
+
+
+def test_helpers() -> None:
+    assert helpers.check_output(["cat"], input=b"\xff\n") == b"\xff\n"
+    assert helpers.output_lines(["printf", r"a\n\nb"]) == ["a", "", "b"]
+    assert helpers.output_lines(["true"]) == []
+    with pytest.raises(subprocess.CalledProcessError):
+        helpers.output_lines(["false"])
+
+
+@pytest.mark.parametrize("version", ["3.8", "3.9", "3.10", "3.12", "3.13"])
+def test_older_and_newer_pythons(version: str) -> None:
+    """Whatever Python the far side has."""
+    versions = Path.home() / ".pyenv" / "versions"
+    pythons = sorted(versions.glob(f"{version}.*/bin/python3"))
+    if not pythons:
+        pytest.skip(f"no Python {version} here")
+    source = Path(FAR["gather"].__code__.co_filename).read_text()
+    code = f"{source}\nprint(ascii(gather()))"
+    done = subprocess.run(
+        [pythons[0], "-IS", "-W", "error", "-c", code], capture_output=True, text=True, timeout=30
+    )
+    assert done.stderr == ""
+    assert f"'python_version': ({version.replace('.', ', ')}" in done.stdout

@@ -1,0 +1,357 @@
+"""What the far side imports from here, and what it cannot have."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import subprocess
+import sys
+import textwrap
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import _remctl
+import pytest
+from machine.call_pipes import PipeInterpreter, pythons
+
+from remctl_toolkit.machine import Connection
+from remctl_toolkit.machine.call import Interpreter, RemoteCallError
+from remctl_toolkit.machine.modules import ModuleServer
+
+pytestmark = pytest.mark.once
+
+FILES = {
+    "rm_plain.py": """
+        import os
+        import string
+        from rm_package.inner import deep
+        STATE = []
+        LOADED = os.getpid()
+        def where():
+            return os.getpid(), LOADED
+        def add(x):
+            STATE.append(x)
+            return STATE
+        def low():
+            return deep.LETTERS, string.__file__.startswith(os.path.dirname(os.__file__))
+        """,
+    "rm_package/__init__.py": """
+        import pkgutil
+        from . import sibling
+        from .sibling import NAME
+        def get_data():
+            return pkgutil.get_data(__name__, "data/words.txt")
+        def no_data():
+            return pkgutil.get_data(__name__, "data/none.txt")
+        def by_loader(path):
+            return __loader__.get_data(path)
+        def resource():
+            import importlib.resources
+            return importlib.resources.read_text("rm_package.data", "words.txt")
+        def files():
+            import importlib.resources
+            root = importlib.resources.files(__name__)
+            names = sorted(e.name for e in root.joinpath("data").iterdir() if "pyc" not in e.name)
+            with importlib.resources.as_file(root / "data" / "words.txt") as path:
+                return names, path.read_text(), (root / "none").is_file(), root.is_dir()
+        def source():
+            import inspect
+            return inspect.getsource(get_data)
+        """,
+    "rm_package/sibling.py": "NAME = __name__\n",
+    "rm_package/inner/__init__.py": "",
+    "rm_package/inner/deep.py": "import string\nLETTERS = string.ascii_lowercase[:3]\n",
+    "rm_package/data/__init__.py": "",
+    "rm_package/data/words.txt": "é and more\n",
+    "rm_space/one/thing.py": "def name():\n    return __name__\n",
+    "rm_broken.py": "def f(:\n",
+    "rm_failing.py": "def f():\n    pass\nraise KeyError('as it is imported')\n",
+    "rm_uses_extension.py": """
+        def load():
+            import _remctl
+        def load_newer():
+            import tomllib
+        """,
+    "rm_channelexec.py": '''
+        """A module for remoto."""
+        import os
+        from os.path import basename
+        class Thing:
+            pass
+        VALUE = 1
+        def listdir(path):
+            """List a folder."""
+            return os.listdir(path)
+        def twice(x, times=2):
+            return x * times
+        if __name__ == '__channelexec__':
+            for item in channel:
+                channel.send(eval(item))
+        ''',
+}
+
+
+def write_files(folder: Path) -> None:
+    for name, text in FILES.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(textwrap.dedent(text))
+
+
+def write_zip(folder: Path) -> Path:
+    path = folder / "modules.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for folder_name in ("rm_space/", "rm_space/one/"):
+            archive.mkdir(folder_name)  # Or they are no packages for zipimport.
+        for name, text in FILES.items():
+            archive.writestr(name, textwrap.dedent(text))
+    return path
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("modules")
+    write_files(folder / "files")
+    return {"files": folder / "files", "zip": write_zip(folder)}
+
+
+@pytest.fixture(params=["files", "zip"])
+def ours(
+    request: pytest.FixtureRequest, places: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
+    """Where modules are imported from for a test."""
+    place = places[request.param]
+    monkeypatch.syspath_prepend(place)
+    yield place
+    for name in [name for name in sys.modules if name.startswith("rm_")]:
+        del sys.modules[name]
+
+
+@pytest.fixture(params=pythons())
+def far(request: pytest.FixtureRequest) -> Iterator[PipeInterpreter]:
+    with PipeInterpreter(pythons()[request.param]) as interpreter:
+        yield interpreter
+
+
+@pytest.fixture
+def one() -> Iterator[PipeInterpreter]:
+    with PipeInterpreter(sys.executable) as interpreter:
+        yield interpreter
+
+
+def test_modules_and_packages(far: PipeInterpreter, ours: Path) -> None:
+    plain = importlib.import_module("rm_plain")
+    here, loaded = far.call(plain.where)
+    assert here == loaded != os.getpid()
+    assert far.call(plain.low) == ("abc", True)
+    assert [far.call(plain.add, x) for x in (1, 2)] == [[1], [1, 2]]
+    assert plain.STATE == []
+    # Only what was asked for, and the standard library's `string` is its own.
+    assert far.served == (
+        "rm_plain",
+        "rm_package",
+        "rm_package.sibling",
+        "rm_package.inner",
+        "rm_package.inner.deep",
+    )
+    thing = importlib.import_module("rm_space.one.thing")
+    assert far.call(thing.name) == "rm_space.one.thing"
+
+
+def test_files_of_packages(far: PipeInterpreter, ours: Path) -> None:
+    package = importlib.import_module("rm_package")
+    assert far.call(package.get_data) == "é and more\n".encode()
+    assert far.call(package.resource) == "é and more\n"
+    with pytest.raises(RemoteCallError, match=r"FileNotFoundError"):
+        far.call(package.no_data)
+    with pytest.raises(RemoteCallError, match=r"FileNotFoundError"):
+        far.call(package.by_loader, "/etc/passwd")
+    if far.python_version >= (3, 10):
+        names = ["__init__.py", "__pycache__", "words.txt"]
+        found, *rest = far.call(package.files)
+        assert set(found) <= set(names)
+        assert rest == ["é and more\n", False, True]
+    assert far.call(package.source).startswith("def get_data():")
+
+
+def test_errors_of_modules(far: PipeInterpreter, places: Any, monkeypatch: Any) -> None:
+    monkeypatch.syspath_prepend(places["files"])
+    with pytest.raises(RemoteCallError, match=r"SyntaxError"):
+        far.call(importlib.import_module, "rm_broken")
+    with pytest.raises(RemoteCallError, match=r"KeyError on .*: 'as it is imported'") as caught:
+        far.call(importlib.import_module, "rm_failing")
+    assert f'File "{places["files"]}/rm_failing.py", line 3' in caught.value.remote_traceback
+    assert "raise KeyError('as it is imported')" in caught.value.remote_traceback
+    with pytest.raises(RemoteCallError, match=r"ModuleNotFoundError.*: No module named 'rm_none'"):
+        far.call(importlib.import_module, "rm_none")
+    assert far.call(abs, -1) == 1
+
+
+def test_extension_modules_are_one_error(far: PipeInterpreter) -> None:
+    text = r"ImportError on .*: module '_remctl' is an extension module, which cannot be sent"
+    with pytest.raises(RemoteCallError, match=text):
+        far.call(_remctl.remctl_new)
+    assert far.call(abs, -1) == 1
+
+
+@pytest.mark.skipif("3.8" not in pythons(), reason="no Python 3.8 here")
+def test_the_standard_library_is_the_far_sides() -> None:
+    text = (
+        "ModuleNotFoundError on .*: No module named 'tomllib': "
+        r"it is in the standard library of Python 3\.\d+ here, but not there"
+    )
+    with PipeInterpreter(pythons()["3.8"]) as far, pytest.raises(RemoteCallError, match=text):
+        far.call(importlib.import_module, "tomllib")
+
+
+def test_nothing_is_run_here(one: PipeInterpreter, ours: Path) -> None:
+    one.call(exec, "import rm_package.inner.deep")
+    assert [name for name in sys.modules if name.startswith("rm_")] == []
+
+
+# -- What is installed there ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Install modules of the user's over there, whose names may be known here, too."""
+    monkeypatch.setenv("PYTHONUSERBASE", str(tmp_path))
+    command = [sys.executable, "-c", "import site; print(site.getusersitepackages(), end='')"]
+    folder = Path(subprocess.check_output(command, text=True, timeout=30))
+    folder.mkdir(parents=True)
+    for name in ("rm_plain", "rm_only_there", "_remctl"):
+        (folder / f"{name}.py").write_text("PLACE = 'installed'\n")
+
+
+IMPORT = "__import__({!r}).PLACE"
+
+
+def test_what_is_installed_there_comes_last(installed: None, ours: Path) -> None:
+    with PipeInterpreter(sys.executable) as far:
+        assert far.call(eval, IMPORT.format("rm_only_there")) == "installed"
+        assert far.call(eval, IMPORT.format("_remctl")) == "installed"
+        with pytest.raises(RemoteCallError, match=r"AttributeError"):
+            far.call(eval, IMPORT.format("rm_plain"))
+
+
+@pytest.mark.parametrize("prefer", [True, ["rm_plain"]], ids=["all", "named"])
+def test_what_is_installed_there_can_come_first(
+    installed: None, ours: Path, prefer: bool | list[str]
+) -> None:
+    with PipeInterpreter(sys.executable, prefer_far=prefer) as far:
+        assert far.call(eval, IMPORT.format("rm_plain")) == "installed"
+        assert far.call(eval, "__import__('rm_package').NAME") == "rm_package.sibling"
+
+
+# -- What may be had ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "modules", [["rm_plain"], lambda name: name == "rm_plain"], ids=["names", "function"]
+)
+def test_modules_can_be_limited(ours: Path, modules: Any) -> None:
+    plain, package = map(importlib.import_module, ("rm_plain", "rm_package"))
+    with PipeInterpreter(sys.executable, modules=modules) as far:
+        text = r"No module named 'rm_package': it may not be sent"
+        with pytest.raises(RemoteCallError, match=text):
+            far.call(plain.where)
+        with pytest.raises(ValueError, match=r"rm_package is not among the modules .* modules="):
+            far.call(package.get_data)
+        assert far.served == ("rm_plain",)
+
+
+@pytest.mark.parametrize(
+    ("question", "name", "parts"),
+    [
+        ("module", "os", ()),
+        ("module", "__main__", ()),
+        ("module", "../../etc/passwd", ()),
+        ("module", ".rm_package", ()),
+        ("module", "", ()),
+        ("module", b"rm_package", ()),
+        ("module", 3, ()),
+        ("else", "rm_package", ()),
+        ("data", "rm_package", ("..", "rm_plain.py")),
+        ("data", "rm_package", ("/etc/passwd",)),
+        ("data", "rm_package", ("data", "..", "..", "rm_plain.py")),
+        ("data", "rm_package", ("data/../../rm_plain.py",)),
+        ("data", "rm_package", ("link.txt",)),
+        ("data", "rm_package", ("linked", "passwd")),
+        ("data", "rm_package", ("data",)),
+        ("data", "rm_package", ("",)),
+        ("data", "rm_package", ("a\0b",)),
+        ("data", "rm_package", "data"),
+        ("data", "rm_package", (3,)),
+        ("data", "rm_package", ("a",) * 100),
+        ("data", "rm_plain", ("words.txt",)),
+        ("data", "rm_plain", ()),
+        ("data", "os", ("os.py",)),
+        ("list", "json", ()),
+        ("list", "rm_package", ("linked",)),
+    ],
+)
+def test_what_nobody_may_have(
+    question: str, name: Any, parts: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_files(tmp_path)
+    (tmp_path / "__main__.py").write_text("SECRET = 1")
+    (tmp_path / "rm_package" / "link.txt").symlink_to("/etc/passwd")
+    (tmp_path / "rm_package" / "linked").symlink_to("/etc")
+    monkeypatch.syspath_prepend(tmp_path)
+    server = ModuleServer()
+    assert server(question, name, parts)[0] in (False, "missing", "refused")
+    assert server.served == ()
+
+
+class Angry:
+    def find_spec(self, name: str, path: Any, target: Any = None) -> None:
+        if name.startswith("rm_angry"):
+            raise RuntimeError("not today")
+
+
+def test_a_finder_that_fails_is_one_error(
+    one: PipeInterpreter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "meta_path", [Angry(), *sys.meta_path])
+    with pytest.raises(RemoteCallError, match=r"ImportError.*rm_angry.*RuntimeError: not today"):
+        one.call(importlib.import_module, "rm_angry")
+    assert one.call(abs, -1) == 1
+
+
+# -- import_module --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def channelexec(ours: Path) -> ModuleType:
+    return importlib.import_module("rm_channelexec")
+
+
+def test_import_module_as_remoto_has_it(
+    connection: Connection, channelexec: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    with Interpreter(connection) as far:
+        remote = far.import_module(channelexec)
+        assert remote.listdir(str(tmp_path)) == ["file"]
+        assert remote.twice([1], times=3) == [1, 1, 1]
+
+
+def test_modules_over_there(one: PipeInterpreter, channelexec: Any) -> None:
+    remote = one.import_module(channelexec)
+    assert remote.__doc__ == "A module for remoto."
+    assert remote.listdir.__doc__ == "List a folder."
+    assert remote.listdir.__name__ == "listdir"
+    assert remote.basename("/a/b") == "b"
+    assert dir(remote) == ["basename", "listdir", "twice"]
+    assert repr(remote) == "<module 'rm_channelexec' on far.example.org>"
+    assert repr(remote.twice) == "<function twice on far.example.org>"
+    for name in ("VALUE", "Thing", "none", "os"):
+        with pytest.raises(AttributeError, match=rf"has no function '{name}' to run on far"):
+            getattr(remote, name)
+    with pytest.raises(RemoteCallError, match=r"TypeError"):
+        remote.twice()
+    with pytest.raises(TypeError, match=r"module must be a module, not str"):
+        one.import_module("os")  # type: ignore[arg-type]

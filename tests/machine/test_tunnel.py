@@ -1,0 +1,699 @@
+"""Tunnels through a real remctld: what goes through them, and what is left of them."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import errno
+import hashlib
+import http.server
+import os
+import queue
+import re
+import signal
+import socket
+import stat
+import threading
+import urllib.request
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from machine.farsides import Traces
+from machine.tunnel_servers import (
+    connect,
+    echo,
+    read_all,
+    read_exactly,
+    reset,
+    serving,
+    unused_port,
+)
+from support.waiting import eventually, open_descriptors, thread_count
+
+from remctl_toolkit.machine import ClosedError, Connection, MachineError, tunnel_mux
+from remctl_toolkit.machine._farside import mux as protocol
+from remctl_toolkit.machine.tunnel import Tunnel, TunnelError, connect_sock
+from remctl_toolkit.testing import RemctldServer
+
+pytestmark = pytest.mark.once
+
+MEBIBYTE = 1 << 20
+BOUND = 40 * MEBIBYTE  # What the sockets on the way hold, and the widest window.
+UNKNOWN_HOST = ".".join(["a" * 60] * 5)  # Too long for a name: nobody is asked for it.
+
+
+@pytest.fixture(scope="module")
+def echo_port() -> Iterator[int]:
+    with serving(echo) as port:
+        yield port
+
+
+@pytest.fixture
+def own(server: RemctldServer) -> Iterator[Connection]:
+    """A connection that the test may ruin."""
+    with Connection(server.host, server.port, server.principal) as connection:
+        yield connection
+
+
+@pytest.fixture
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a path short enough for Unix sockets."""
+    return tmp_path_factory.mktemp("s")
+
+
+def answers(sock: socket.socket, octets: bytes = b"are you there?") -> bool:
+    sock.sendall(octets)
+    return read_exactly(sock, len(octets)) == octets
+
+
+def mux_of(tunnel: Tunnel) -> tunnel_mux.NearMux:
+    assert tunnel._mux is not None
+    return tunnel._mux
+
+
+def traces(tunnel: Tunnel) -> Traces:
+    keeper = mux_of(tunnel)._channel._keeper
+    assert keeper is not None
+    return Traces.of(keeper.folder, keeper.pid, keeper.own_pid)
+
+
+def is_broken(sock: socket.socket) -> bool:
+    """Whether the connection is over; fails when nothing is heard of that."""
+    sock.settimeout(20)
+    try:
+        while sock.recv(MEBIBYTE):
+            pass
+    except (ConnectionResetError, BrokenPipeError):
+        pass
+    return True
+
+
+# -- Both directions ------------------------------------------------------------------------------
+
+
+def test_a_port_here_leads_there(either: Connection, echo_port: int) -> None:
+    with Tunnel(either, 0, echo_port) as tunnel:
+        assert isinstance(tunnel.lport, int)
+        assert (tunnel.dport, tunnel.lhost, tunnel.dhost) == (echo_port, "localhost", "localhost")
+        assert not tunnel.reverse
+        assert not tunnel.closed
+        with connect(tunnel.lport) as one, connect(tunnel.lport) as other:
+            assert answers(one)
+            assert answers(other)
+            assert answers(one)
+
+
+def test_a_port_there_leads_here(either: Connection, echo_port: int) -> None:
+    with Tunnel(either, echo_port, 0, reverse=True) as tunnel:
+        assert isinstance(tunnel.dport, int)
+        assert tunnel.dport > 0
+        assert (tunnel.lport, tunnel.reverse) == (echo_port, True)
+        with connect(tunnel.dport) as one, connect(tunnel.dport) as other:
+            assert answers(one)
+            assert answers(other)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_port_of_ones_own_choice(connection: Connection, echo_port: int, reverse: bool) -> None:
+    free = unused_port()
+    ports = (echo_port, free) if reverse else (str(free), str(echo_port))
+    with Tunnel(connection, *ports, reverse=reverse) as tunnel:
+        assert (tunnel.dport if reverse else tunnel.lport) == free
+        with connect(free) as sock:
+            assert answers(sock)
+    with pytest.raises(ConnectionRefusedError):
+        connect(free)
+
+
+def test_ip_version_6(connection: Connection) -> None:
+    listener = socket.create_server(("::1", 0), family=socket.AF_INET6)
+    with serving(echo, listener) as port, Tunnel(connection, 0, port, "::1", "::1") as tunnel:
+        assert repr(tunnel) == f"<Tunnel [::1]:{tunnel.lport} -> [::1]:{port}>"
+        with socket.create_connection(("::1", int(tunnel.lport)), 30) as sock:
+            assert answers(sock)
+        with connect_sock(connection, port, ipv6=True) as sock:
+            assert answers(sock)
+        # localhost is both.
+        with connect_sock(connection, port) as sock:
+            assert answers(sock)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_unix_sockets(
+    connection: Connection, folder: Path, reverse: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, path = folder / "target", folder / "path"
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(target))
+    listener.listen()
+    monkeypatch.chdir(folder)
+    ports: tuple[Any, Any] = ("target", path) if reverse else ("path", os.fsencode(target))
+    with serving(echo, listener), Tunnel(connection, *ports, None, None, reverse=reverse) as tunnel:
+        assert (tunnel.dport if reverse else tunnel.lport) == str(path)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        with connect(str(path)) as sock:
+            assert answers(sock)
+            sock.shutdown(socket.SHUT_WR)
+            assert read_all(sock) == b""
+    assert not path.exists()
+    assert target.exists()
+
+
+def test_a_unix_socket_of_somebody_else_stays(connection: Connection, folder: Path) -> None:
+    path = folder / "path"
+    with Tunnel(connection, path, 1, lhost=None):
+        path.unlink()
+        path.touch()
+    assert path.exists()
+
+
+def test_a_socket_that_is_connected(either: Connection, echo_port: int, folder: Path) -> None:
+    with connect_sock(either, echo_port) as sock:
+        assert isinstance(sock, socket.socket)
+        assert answers(sock)
+        sock.shutdown(socket.SHUT_WR)
+        assert read_all(sock) == b""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(folder / "echo"))
+    listener.listen()
+    with serving(echo, listener), connect_sock(either, folder / "echo", None) as sock:
+        assert answers(sock)
+
+
+# -- What goes through ----------------------------------------------------------------------------
+
+
+def test_http(connection: Connection, tmp_path: Path) -> None:
+    (tmp_path / "page").write_bytes(os.urandom(3 * MEBIBYTE))
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args, directory=str(tmp_path))
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
+        thread = threading.Thread(target=httpd.serve_forever, args=[0.01])
+        thread.start()
+        with Tunnel(connection, 0, httpd.server_port) as tunnel:
+            url = f"http://localhost:{tunnel.lport}"
+            for _ in range(3):
+                with urllib.request.urlopen(f"{url}/page", timeout=30) as answer:
+                    assert answer.read() == (tmp_path / "page").read_bytes()
+            with pytest.raises(urllib.error.HTTPError, match="404"):
+                urllib.request.urlopen(f"{url}/none", timeout=30)
+        httpd.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_much_both_ways_at_once(connection: Connection, echo_port: int, reverse: bool) -> None:
+    octets = os.urandom(MEBIBYTE)
+    times = 20
+    sent, received = hashlib.sha256(octets * times), hashlib.sha256()
+    ports = (echo_port, 0) if reverse else (0, echo_port)
+    with (
+        Tunnel(connection, *ports, reverse=reverse) as tunnel,
+        connect(tunnel.dport if reverse else tunnel.lport) as sock,
+        concurrent.futures.ThreadPoolExecutor(1) as pool,
+    ):
+
+        def send() -> None:
+            for _ in range(times):
+                sock.sendall(octets)
+            sock.shutdown(socket.SHUT_WR)
+
+        sending = pool.submit(send)
+        while piece := sock.recv(MEBIBYTE):
+            received.update(piece)
+        sending.result()
+        assert received.digest() == sent.digest()
+        assert mux_of(tunnel).widening <= protocol.WIDENING
+
+
+def test_each_direction_ends_by_itself(connection: Connection) -> None:
+    def talk(sock: socket.socket) -> None:
+        sock.sendall(b"first")
+        sock.shutdown(socket.SHUT_WR)
+        heard.put(read_all(sock))
+
+    heard: queue.Queue[bytes] = queue.Queue()
+    with serving(talk) as port, Tunnel(connection, 0, port) as tunnel:
+        for sock in (connect(tunnel.lport), connect_sock(connection, port)):
+            with sock:
+                assert read_all(sock) == b"first"
+                sock.sendall(b"x" * 3 * MEBIBYTE)
+                sock.shutdown(socket.SHUT_WR)
+                assert heard.get(timeout=20) == b"x" * 3 * MEBIBYTE
+
+
+def test_an_answer_after_the_end_of_the_question(connection: Connection) -> None:
+    with (
+        serving(lambda sock: sock.sendall(b"%d" % len(read_all(sock)))) as port,
+        Tunnel(connection, 0, port) as tunnel,
+        connect(tunnel.lport) as sock,
+    ):
+        sock.sendall(b"x" * 300_000)
+        sock.shutdown(socket.SHUT_WR)
+        assert read_all(sock) == b"300000"
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_long_answer_after_the_end_of_the_question(connection: Connection, reverse: bool) -> None:
+    def talk(sock: socket.socket) -> None:
+        read_all(sock)
+        sock.sendall(bytes(12 * MEBIBYTE))
+
+    with (
+        serving(talk) as port,
+        Tunnel(connection, *((port, 0) if reverse else (0, port)), reverse=reverse) as tunnel,
+        connect(tunnel.dport if reverse else tunnel.lport) as sock,
+    ):
+        sock.shutdown(socket.SHUT_WR)
+        streams = mux_of(tunnel).streams
+        # The reader is late, so it is for poll() to say when there is room.
+        eventually(lambda: reverse or any(s and s.queue for s in list(streams.values())))
+        assert sum(map(len, iter(lambda: sock.recv(65536), b""))) == 12 * MEBIBYTE
+
+
+def test_a_slow_reader_is_alone_with_that(connection: Connection, echo_port: int) -> None:
+    sent = 0
+
+    def pour(sock: socket.socket) -> None:
+        nonlocal sent
+        while True:
+            sent += sock.send(bytes(65536))
+
+    with (
+        serving(pour) as port,
+        Tunnel(connection, 0, port) as tunnel,
+        connect(tunnel.lport) as slow,
+        connect_sock(connection, echo_port) as quick,
+    ):
+
+        def settled() -> bool:
+            before = sent
+            return answers(quick) and answers(quick) and sent == before > 0
+
+        eventually(settled, 20)
+        assert sent < BOUND
+        (stream,) = [s for s in mux_of(tunnel).streams.values() if s and s.owner is not None]
+        assert sum(map(len, stream.queue)) <= protocol.WIDEST
+        read_exactly(slow, sent)
+        assert answers(quick, bytes(MEBIBYTE))
+
+
+def test_a_slow_reader_over_there(connection: Connection, echo_port: int) -> None:
+    go = threading.Event()
+
+    def wait(sock: socket.socket) -> None:
+        go.wait(30)
+        sock.sendall(b"%d" % len(read_all(sock)))
+
+    with (
+        serving(wait) as port,
+        Tunnel(connection, 0, port) as tunnel,
+        connect(tunnel.lport) as slow,
+        connect_sock(connection, echo_port) as quick,
+    ):
+        slow.setblocking(False)
+        sent = 0
+
+        def settled() -> bool:
+            nonlocal sent
+            before = sent
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    sent += slow.send(bytes(65536))
+            return answers(quick) and answers(quick) and sent == before > 0
+
+        try:
+            eventually(settled, 20)
+        finally:
+            go.set()
+        assert sent < BOUND
+        slow.setblocking(True)
+        slow.shutdown(socket.SHUT_WR)
+        assert read_all(slow) == b"%d" % sent
+
+
+def test_many_at_once(connection: Connection, echo_port: int) -> None:
+    def talk(number: int) -> bool:
+        with connect(tunnel.lport) as sock:
+            barrier.wait(30)
+            return all(answers(sock, b"%d" % number * 1000) for _ in range(5))
+
+    barrier = threading.Barrier(64)
+    with (
+        Tunnel(connection, 0, echo_port) as tunnel,
+        concurrent.futures.ThreadPoolExecutor(64) as pool,
+    ):
+        assert all(pool.map(talk, range(64)))
+
+
+def test_many_in_turn_leave_nothing(connection: Connection, echo_port: int) -> None:
+    def talk() -> None:
+        with connect(tunnel.lport) as sock:
+            sock.sendall(b"x")
+            assert sock.recv(1) == b"x"
+
+    with Tunnel(connection, 0, echo_port) as tunnel:
+        mux = mux_of(tunnel)
+        far_fds = f"/proc/{mux._channel.pid}/fd"
+        talk()
+        eventually(lambda: not mux.streams)
+        before = open_descriptors(), len(os.listdir(far_fds))
+        for _ in range(200):
+            talk()
+        eventually(lambda: not mux.streams)
+        eventually(lambda: (open_descriptors(), len(os.listdir(far_fds))) <= before)
+        assert mux.widening == protocol.WIDENING
+
+
+# -- What does not go through ---------------------------------------------------------------------
+
+
+def test_nobody_listens_there(either: Connection) -> None:
+    port = unused_port()
+    with pytest.raises(ConnectionRefusedError, match=f"localhost:{port} from localhost") as caught:
+        connect_sock(either, port)
+    assert caught.value.errno == errno.ECONNREFUSED
+    with Tunnel(either, 0, port) as tunnel:
+        for _ in range(2):
+            with connect(tunnel.lport) as sock, pytest.raises(ConnectionResetError):
+                sock.recv(1)
+
+
+def test_nobody_listens_here(connection: Connection) -> None:
+    with Tunnel(connection, unused_port(), 0, reverse=True) as tunnel:
+        for _ in range(2):
+            with connect(tunnel.dport) as sock, pytest.raises(ConnectionResetError):
+                sock.recv(1)
+
+
+def test_no_such_host_there(connection: Connection) -> None:
+    with pytest.raises(socket.gaierror, match="no such host"):
+        connect_sock(connection, 1, UNKNOWN_HOST)
+    with pytest.raises(socket.gaierror, match="no such host"):
+        Tunnel(connection, 1, 0, dhost=UNKNOWN_HOST, reverse=True)
+
+
+def test_no_such_path_there(connection: Connection, folder: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        connect_sock(connection, folder / "none", None)
+    with pytest.raises(OSError, match="too long") as caught:
+        connect_sock(connection, folder / ("n" * 200), None)
+    assert caught.value.errno == errno.ENAMETOOLONG
+    with pytest.raises(FileNotFoundError):
+        Tunnel(connection, 1, folder / "none" / "path", dhost=None, reverse=True)
+
+
+def test_no_such_host_here(connection: Connection) -> None:
+    with pytest.raises(socket.gaierror, match="cannot listen on"):
+        Tunnel(connection, 0, 1, UNKNOWN_HOST)
+    with pytest.raises(socket.gaierror, match="cannot connect to"):
+        Tunnel(connection, 1, 0, UNKNOWN_HOST, reverse=True)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_port_in_use(connection: Connection, echo_port: int, reverse: bool) -> None:
+    ports = (1, echo_port) if reverse else (echo_port, 1)
+    with pytest.raises(OSError, match=f"cannot listen on localhost:{echo_port}") as caught:
+        Tunnel(connection, *ports, reverse=reverse)
+    assert caught.value.errno == errno.EADDRINUSE
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_path_in_use(connection: Connection, folder: Path, reverse: bool) -> None:
+    path = folder / "used"
+    path.touch()
+    given: dict[str, Any] = {"lport": path, "lhost": None, "dport": 1}
+    if reverse:
+        given = {"dport": path, "dhost": None, "lport": 1, "reverse": True}
+    with pytest.raises(OSError, match="cannot listen") as caught:
+        Tunnel(connection, **given)
+    assert caught.value.errno == errno.EADDRINUSE
+    assert path.exists()
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_an_address_of_another_host(connection: Connection, reverse: bool) -> None:
+    foreign = "192.0.2.1"
+    given: dict[str, Any] = {"lport": 0, "lhost": foreign, "dport": 1}
+    if reverse:
+        given = {"dport": 0, "dhost": foreign, "lport": 1, "reverse": True}
+    with pytest.raises(OSError, match=re.escape(foreign)) as caught:
+        Tunnel(connection, **given)
+    assert caught.value.errno == errno.EADDRNOTAVAIL
+
+
+def test_a_connection_is_reset_there(connection: Connection) -> None:
+    def talk(sock: socket.socket) -> None:
+        sock.recv(1)
+        reset(sock)
+
+    with serving(talk) as port, Tunnel(connection, 0, port) as tunnel:
+        with connect(tunnel.lport) as sock:
+            sock.sendall(b"x")
+            with pytest.raises(ConnectionResetError):
+                sock.recv(1)
+        with connect_sock(connection, port) as sock:
+            sock.sendall(b"x")
+            assert is_broken(sock)
+
+
+def test_a_connection_is_reset_here(connection: Connection) -> None:
+    def talk(sock: socket.socket) -> None:
+        try:
+            seen.append(read_all(sock))
+        except OSError as error:
+            seen.append(error.errno)
+
+    seen: list[object] = []
+    with serving(talk) as port, Tunnel(connection, 0, port) as tunnel:
+        sock = connect(tunnel.lport)
+        sock.sendall(b"x")
+        reset(sock)
+        eventually(lambda: seen)
+        # A pair's other end is gone when it is closed; a server that waits for more has to know.
+        with connect_sock(connection, port) as sock:
+            sock.shutdown(socket.SHUT_WR)
+        eventually(lambda: len(seen) == 2)
+    assert seen[0] == errno.ECONNRESET
+
+
+def test_whoever_closes_a_pair_is_gone(connection: Connection) -> None:
+    gone = threading.Event()
+
+    def talk(sock: socket.socket) -> None:
+        read_all(sock)  # It has ended; half of a connection might go on for ever.
+        try:
+            sock.recv(1)
+            while True:
+                sock.sendall(b"x")
+        finally:
+            gone.set()
+
+    with serving(talk) as port:
+        connect_sock(connection, port).close()
+        assert gone.wait(20)
+
+
+# -- The end --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_nothing_is_left_after_the_end(own: Connection, echo_port: int, reverse: bool) -> None:
+    own.run(["true"])
+    before = thread_count(), open_descriptors()
+    ports = (echo_port, 0) if reverse else (0, echo_port)
+    with Tunnel(own, *ports, reverse=reverse) as tunnel:
+        left = traces(tunnel)
+        mux = mux_of(tunnel)
+        sock = connect(tunnel.dport if reverse else tunnel.lport)
+        assert answers(sock)
+    assert tunnel.closed
+    tunnel.close()
+    assert is_broken(sock)
+    sock.close()
+    assert not mux._server.is_alive()
+    eventually(left.gone, what="processes or folder")
+    own.close()
+    eventually(lambda: thread_count() <= before[0], what="threads")
+    eventually(lambda: open_descriptors() <= before[1], what="descriptors")
+    assert repr(tunnel).endswith(", closed>")
+
+
+def test_all_share_a_channel_until_the_last_ends(
+    own: Connection, echo_port: int, far_log: Callable[[], str]
+) -> None:
+    before = far_log().count("-IS")
+    with Tunnel(own, 0, echo_port) as one:
+        mux = mux_of(one)
+        with Tunnel(own, echo_port, 0, reverse=True) as other, connect_sock(own, echo_port) as sock:
+            assert mux_of(other) is mux
+            with connect(other.dport) as theirs:
+                other.close()
+                assert is_broken(theirs)
+            assert answers(sock)
+            one.close()
+            assert answers(sock)
+            assert not mux.over
+    assert str(echo_port) not in far_log()
+    assert far_log().count("-IS") - before <= 4
+
+
+def test_the_last_socket_lets_the_channel_go(
+    own: Connection, echo_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tunnel_mux, "_LINGER", 0.2)
+    with connect_sock(own, echo_port) as sock:
+        (mux,) = [mux for mux in tunnel_mux._living if mux._channel.connection is own]
+        mux._server.join(0.5)
+        assert answers(sock)
+    mux._server.join(20)
+    assert (mux.over, mux.reason, mux._channel.closed) == (True, None, True)
+    with connect_sock(own, echo_port) as sock:
+        assert answers(sock)
+
+
+def test_closing_while_data_flows(own: Connection) -> None:
+    def pour(sock: socket.socket) -> None:
+        while True:
+            sock.sendall(bytes(MEBIBYTE))
+
+    def drain(sock: socket.socket) -> None:
+        with contextlib.suppress(OSError), sock:
+            pour(sock)
+
+    with serving(pour) as out, serving(read_all) as into, serving(pour) as here:
+        first, second = Tunnel(own, 0, out), Tunnel(own, 0, into)
+        third = Tunnel(own, here, 0, reverse=True)
+        left = traces(first)
+        reading, writing, back = connect(first.lport), connect(second.lport), connect(third.dport)
+        with reading, back, concurrent.futures.ThreadPoolExecutor(1) as pool:
+            sending = pool.submit(drain, writing)
+            read_exactly(reading, 3 * MEBIBYTE)
+            read_exactly(back, MEBIBYTE)
+            for tunnel in (first, second, third):
+                tunnel.close()
+            assert is_broken(reading)
+            assert is_broken(back)
+            sending.result(20)
+    eventually(left.gone)
+
+
+@pytest.mark.parametrize("victim", ["command", "keeper", "session", "connection"])
+def test_the_way_there_is_lost(own: Connection, echo_port: int, victim: str) -> None:
+    with Tunnel(own, 0, echo_port) as tunnel, Tunnel(own, echo_port, 0, reverse=True) as back:
+        left, lport = traces(tunnel), int(tunnel.lport)
+        with (
+            connect(lport) as one,
+            connect(back.dport) as two,
+            connect_sock(own, echo_port) as pair,
+        ):
+            assert all(map(answers, [one, two, pair]))
+            if victim == "connection":
+                own.close()
+            else:
+                os.kill(getattr(left, victim), signal.SIGKILL)
+            assert is_broken(one)
+            assert is_broken(two)
+            assert is_broken(pair)
+        eventually(lambda: tunnel.closed and back.closed)
+        with pytest.raises(ConnectionRefusedError):
+            connect(lport)
+    eventually(left.gone, 10)
+    if victim == "connection":
+        with pytest.raises(ClosedError):
+            connect_sock(own, echo_port)
+    else:
+        with connect_sock(own, echo_port) as sock:
+            assert answers(sock)
+
+
+def test_one_that_is_forgotten_warns(own: Connection, echo_port: int) -> None:
+    tunnels = [Tunnel(own, 0, echo_port)]
+    mux = mux_of(tunnels[0])
+    with pytest.warns(ResourceWarning, match="unclosed <Tunnel"):
+        tunnels.clear()
+    mux._server.join(20)
+    assert mux.over
+
+
+def test_a_forked_child_has_no_part_in_it(own: Connection, echo_port: int) -> None:
+    with Tunnel(own, 0, echo_port) as tunnel, connect(tunnel.lport) as sock:
+        assert answers(sock)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # There are threads.
+            pid = os.fork()
+        if pid == 0:
+            try:
+                mux = mux_of(tunnel)
+                tunnel.close()
+                sockets = [who.sock for who in (*mux.listeners, *mux.streams.values()) if who]
+                done = tunnel.closed and all(
+                    sock is not None and sock.fileno() < 0 for sock in sockets
+                )
+            except BaseException:
+                done = False
+            os._exit(7 if done else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+        assert answers(sock)
+
+
+# -- Arguments ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "text"),
+    [
+        ({"lport": -1}, ValueError, "lport is -1: it must be from 0"),
+        ({"lport": 65536}, ValueError, "lport is 65536"),
+        ({"dport": 0}, ValueError, "dport is 0: it must be from 1"),
+        ({"lport": 0, "reverse": True}, ValueError, "lport is 0: it must be from 1"),
+        ({"dport": 1.5}, TypeError, "dport must be a number, not float"),
+        ({"dport": True}, TypeError, "dport must be a number, not bool"),
+        ({"dport": "/a/socket"}, ValueError, "its host must be None"),
+        ({"dport": "", "dhost": None}, ValueError, "cannot be the path"),
+        ({"dport": "a\0b", "dhost": None}, ValueError, "cannot be the path"),
+        ({"lport": 80, "lhost": None}, TypeError, "lport is a Unix socket's path"),
+        ({"lhost": ""}, ValueError, "lhost is '': that cannot be"),
+        ({"dhost": "a b"}, ValueError, "dhost is 'a b'"),
+        ({"dhost": "a..b"}, ValueError, "dhost is 'a..b'"),
+        ({"dhost": "a\0b"}, ValueError, "dhost is"),
+        ({"dhost": b"host"}, TypeError, "dhost must be a string or None, not bytes"),
+        ({"connect_timeout": 0}, ValueError, "connect_timeout is 0"),
+        ({"connect_timeout": float("nan")}, ValueError, "connect_timeout is nan"),
+        ({"connect_timeout": "1"}, TypeError, "a number of seconds, not str"),
+    ],
+)
+def test_what_cannot_be_right(
+    connection: Connection, given: dict[str, Any], error: type[Exception], text: str
+) -> None:
+    arguments = {"lport": 0, "dport": 1, **given}
+    with pytest.raises(error, match=re.escape(text)):
+        Tunnel(connection, **arguments)
+    with contextlib.suppress(TypeError):  # It is a name of Tunnel's alone.
+        named = {key: value for key, value in given.items() if key in ("dport", "dhost")}
+        if named:
+            with pytest.raises(error, match=re.escape(text)):
+                connect_sock(connection, **{"dport": 1, **named})
+
+
+def test_a_closed_connection(own: Connection) -> None:
+    own.close()
+    before = open_descriptors()
+    with pytest.raises(ClosedError):
+        Tunnel(own, 0, 1)
+    with pytest.raises(ClosedError):
+        connect_sock(own, 1)
+    assert open_descriptors() == before
+
+
+def test_the_error_is_one_of_the_machines() -> None:
+    assert issubclass(TunnelError, MachineError)
