@@ -36,10 +36,6 @@ def test_command_with_tickets_that_python_gssapi_put_into_memory(
 def test_kerberos_is_loaded_once() -> None:
     for library in ("libkrb5", "libgssapi_krb5"):
         assert len(loaded(library)) == 1
-
-
-@pytest.mark.skipif(
-    os.environ.get("REMCTL_LINKED") != "statically", reason="./run wheel says when libremctl is in"
-)
-def test_wheel_brings_its_libremctl() -> None:
-    assert loaded("libremctl") == set()
+    # Said by ./run wheel, of wheels that have libremctl inside.
+    if os.environ.get("REMCTL_LINKED") == "statically":
+        assert loaded("libremctl") == set()
