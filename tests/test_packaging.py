@@ -128,6 +128,11 @@ def test_what_readelf_says():
     assert checking.run_paths(section) == ["/opt/python/lib"]
 
 
+def test_what_nm_says():
+    symbols = "  U fcntl64@GLIBC_2.28\n  U free@GLIBC_2.2.5\n  U krb5_cc_close@krb5_3_MIT\n"
+    assert checking.glibc_versions(symbols) == {(2, 28), (2, 2)}
+
+
 LICENCES = ["p-1.dist-info/licenses/LICENSE", "p-1.dist-info/licenses/LICENSE.libremctl"]
 
 
