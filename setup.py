@@ -75,8 +75,15 @@ If it is where the compiler does not look: REMCTL_CFLAGS=-I... and REMCTL_LIBS="
 """
 
 
+OLD_HEADER = """\
+remctl.h has no {}: it is of a libremctl that is too old. 3.13 or later is needed.\
+"""
+# The youngest of the functions that we call: it came with libremctl 3.3, the others before.
+YOUNGEST_FUNCTION = "remctl_open_fd"
+
+
 class BuildRemctl(build_ext):
-    """Looks for the header first, so that a missing library is one clear message."""
+    """Looks at the header first, so that a missing or old library is one clear message."""
 
     def build_extension(self, ext: Extension) -> None:
         self.require_header(ext)
@@ -96,6 +103,8 @@ class BuildRemctl(build_ext):
             raise PlatformError(f"the C compiler does not run: {error}") from None
         if found.returncode != 0 and "remctl.h" in found.stderr:
             raise PlatformError(MISSING_HEADER)
+        if found.returncode == 0 and YOUNGEST_FUNCTION not in found.stdout:
+            raise PlatformError(OLD_HEADER.format(YOUNGEST_FUNCTION))
 
 
 # PyMODINIT_FUNC marks the module's init function, the one thing that is exported.

@@ -1,0 +1,1 @@
+"""What makes and checks the distributions: ./run wheel and ./run release."""

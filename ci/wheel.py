@@ -1,0 +1,132 @@
+"""Build wheels that need no libremctl, check them, and try them where there is none: ./run wheel.
+
+With wheels as arguments, those are checked and tried, whoever built them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+from .building import (
+    OLD_NEEDS,
+    OLD_POLICY,
+    OLD_SUITE,
+    ROOT,
+    build_libremctl,
+    build_sdist,
+    build_wheel,
+    repair,
+)
+from .checking import check
+from .debian import Unavailable, unpack
+from .environments import describe, gather
+from .shell import Failed, say
+from .trying import try_here, try_in_debian
+
+# Where things are kept from one run to the next: downloads, wheels of other projects, chroots.
+CACHE = ROOT / ".venv"
+WORK = CACHE / "wheel"
+DIST = ROOT / "dist"
+
+UNAVAILABLE = 69  # sysexits.h, as in ./run
+
+
+def arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        prog="./run wheel",
+        description="Build wheels that hold libremctl, check them, and try them where there is"
+        " no libremctl, with every Python that is found and a real server. They come to dist/.",
+    )
+    parser.add_argument("wheels", nargs="*", type=Path, metavar="WHEEL", help="try these instead")
+    parser.add_argument(
+        "--chroot",
+        action="append",
+        default=[],
+        metavar="SUITE",
+        help="also try it in this release of Debian (trixie, sid), unpacked under .venv; as root",
+    )
+    # Which interpreters there are, ./run knows.
+    parser.add_argument("--python", action="append", default=[], type=Path, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def old_system() -> Path | None:
+    """Return the folder of an old Debian to link with, or None where it cannot be had."""
+    folder = CACHE / "chroots" / OLD_SUITE
+    try:
+        unpack(OLD_SUITE, OLD_NEEDS, folder)
+    except Unavailable as error:
+        say(f"linked with this system's C library, so not for older systems: {error}")
+        return None
+    return folder
+
+
+def build(pythons: list[Path]) -> list[Path]:
+    """Build the wheel for all Pythons with a GIL, and one for each without."""
+    system = old_system()
+    say("libremctl, static")
+    libremctl = CACHE / "libremctl"
+    build_libremctl(libremctl, system)
+    say("sdist")
+    sdist = build_sdist(WORK / "sdist")
+    shutil.rmtree(WORK / "repaired", ignore_errors=True)
+    (WORK / "repaired").mkdir(parents=True)
+    wheels = []
+    with_gil = [python for python in pythons if not describe(python).endswith("t")]
+    without = [python for python in pythons if describe(python).endswith("t")]
+    for python in with_gil[:1] + without:
+        say(f"wheel, with Python {describe(python)}")
+        raw = build_wheel(sdist, python, libremctl, system, WORK)
+        wheels.append(repair(raw, OLD_POLICY if system else "auto", WORK / "repaired"))
+    DIST.mkdir(exist_ok=True)
+    return [Path(shutil.copy(path, DIST)) for path in (sdist, *wheels)][1:]
+
+
+def fits(wheel: Path, python: Path) -> bool:
+    """Tell whether a wheel is for this interpreter."""
+    version = describe(python)
+    if not version.endswith("t"):
+        return "-abi3-" in wheel.name
+    major, minor = version.split(".")[:2]
+    return f"-cp{major}{minor}t-" in wheel.name
+
+
+def main() -> int:
+    """Do what the command line says."""
+    options = arguments()
+    done: list[str] = []
+    status = 0
+    try:
+        for wheel in options.wheels or build(options.python):
+            wheel = wheel.resolve()
+            say(f"\n{wheel.name}")
+            for fact in check(wheel):
+                say(f"  {fact}")
+            for python in options.python:
+                if not fits(wheel, python):
+                    continue
+                say(f"\nPython {describe(python)}")
+                gather(python, CACHE / "wheels")
+                how = try_here(wheel, python, CACHE / "wheels", WORK)
+                done.append(f"{wheel.name}  Python {describe(python)}, {how}: ok")
+            for suite in options.chroot if "-abi3-" in wheel.name else []:
+                say(f"\nDebian {suite}")
+                try:
+                    how = try_in_debian(wheel, suite, CACHE / "wheels", CACHE / "chroots")
+                    done.append(f"{wheel.name}  Debian {suite}, {how}: ok")
+                except Unavailable as error:
+                    done.append(f"{wheel.name}  Debian {suite}: skipped: {error}")
+                    status = UNAVAILABLE
+    except Failed as error:
+        say(f"\nFAILED  {error}")
+        status = 1
+    say("\n" + "\n".join(done))
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
