@@ -45,6 +45,8 @@ NOT_MEANT_FOR = {
         "tests/fleet/test_hosts.py::test_groups_that_are_not_known_are_refused",
         "tests/test_backend_running.py",
         "tests/test_docs.py::test_test_files_of_the_page_pass",
+        # Have a shell on the far side, or a remctld that starts one.
+        "tests/machine",
         # How promptly other threads get their turn.
         "tests/test_threads.py::test_other_threads_run_while_the_simple_call_of_the_extension_does",
         "tests/test_threads.py::test_other_threads_run_while_a_server_says_nothing",
@@ -65,6 +67,10 @@ NOT_MEANT_FOR = {
         "tests/test_backend_config.py",
         # Examples that end with objects of python-gssapi in their globals.
         "tests/test_docs.py",
+        # Have programs of all kinds run over there, and end them in the middle.
+        "tests/machine",
+        "tests/cli/test_rsh.py",
+        "tests/cli/test_rsh_tools.py",
     ],
     "programs": [
         # Frees with delete what came from malloc(): groff itself.
