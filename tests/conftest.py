@@ -1,9 +1,14 @@
 """Fixtures that all tests share."""
 
 import gc
+import signal
 from collections.abc import Iterator
 
 import pytest
+
+# A shell ignores it for what it starts in the background, and all that is started here inherits that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope="session")

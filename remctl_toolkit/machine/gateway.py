@@ -87,7 +87,9 @@ def open_gateway(
     spec.execmodel = group.remote_execmodel.backend
     io = _ChannelIO(connection, _words(connection, python), group.execmodel)
     try:
-        bootstrap_exec(io, spec)
+        # What ends before it has read all that is sent to it is told about by started().
+        with contextlib.suppress(BrokenPipeError):
+            bootstrap_exec(io, spec)
         io.started()
         gateway = execnet.Gateway(io, spec)
     except BaseException:
