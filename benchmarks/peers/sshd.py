@@ -22,6 +22,7 @@ Port {port}
 HostKey {folder}/host_key
 AuthorizedKeysFile {folder}/user_key.pub
 PidFile none
+Subsystem sftp internal-sftp
 UsePAM no
 UseDNS no
 StrictModes no
