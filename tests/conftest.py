@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-# A shell ignores it for what it starts in the background, and all that is started here inherits that.
+# A shell ignores it for what it starts in the background, and all that starts here inherits that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

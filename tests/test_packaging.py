@@ -256,14 +256,3 @@ def test_every_python_that_is_promised_is_tested():
     assert supported
     assert promised == set(supported[1].split())
     assert promised <= tested
-
-
-def test_badges_are_of_this_project():
-    source = PROJECT["project"]["urls"]["Source"]
-    badges = re.findall(r"^\[!\[.*\]\((.*)\)\]\((.*)\)$", (ROOT / "README.md").read_text(), re.M)
-    assert badges
-    for picture, target in badges:
-        for url in (picture, target):
-            assert url.startswith(f"{source}/") or PROJECT["project"]["name"] in url
-        if workflow := re.search(r"/workflows/([\w.]+)$", target):
-            assert ROOT / ".github" / "workflows" / workflow[1] in WORKFLOWS

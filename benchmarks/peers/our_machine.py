@@ -76,6 +76,12 @@ class _BareShell(_Bare):
     command = ("sh", "-c", "exec true", "")
 
 
+class _BarePython(_Bare):
+    """Python that does nothing, by its line."""
+
+    command = ("python", "-IS", "-c", "pass", "")
+
+
 class _Call(_Machine):
     """A function that does nothing, on the far side."""
 
@@ -102,6 +108,17 @@ class _Plain(_Machine):
                 if token.type == "output":
                     octets += len(token.output)
         _check(octets == count)
+
+
+class _PlainUp(_Machine):
+    """That many octets as input of plain commands."""
+
+    piece = bytes(8 << 20)
+
+    def go(self, count: int) -> None:
+        for start in range(0, count, len(self.piece)):
+            piece = self.piece[: count - start]
+            self.connection.run(["sh", "-c", "cat > /dev/null"], input=piece).check()
 
 
 class _Channel(_Machine):
@@ -208,9 +225,11 @@ if __name__ == "__main__":
             "true": _True,
             "bare": _Bare,
             "bare-shell": _BareShell,
+            "bare-python": _BarePython,
             "call": _Call,
             "call-python": _CallPython,
             "plain": _Plain,
+            "plain-up": _PlainUp,
             "channel": _Channel,
             "upload": _Upload,
             "download": _Download,

@@ -14,12 +14,14 @@ _OURS = "machine"
 _TRUE = f'{_OURS}["true"]()'
 _BARE = "remctl command true"
 _BARE_SHELL = "remctl command sh -c 'exec true'"
+_PYTHON = "remctl command python3 -IS -c pass"
 _PLUMBUM = "plumbum"
 _CALL = f"{_OURS}.call()"
 _CALL_PYTHON = f"{_OURS}.call(), without the line for sh"
 _TUNNEL = f"{_OURS}.tunnel()"
 _CHANNEL = "Channel"
 _PLAIN = "a plain command's output"
+_PLAIN_UP = "plain commands' input, 8 MiB each"
 _UPLOAD, _DOWNLOAD = f"{_OURS}.upload()", f"{_OURS}.download()"
 _SCP_UP, _SCP_DOWN = "scp, up", "scp, down"
 
@@ -31,10 +33,12 @@ _QUICK_ONES = {
     _CALL: ("machine", "call"),
     _CALL_PYTHON: ("machine", "call-python"),
     _TUNNEL: ("machine", "tunnel"),
+    _PYTHON: ("machine", "bare-python"),
 }
 _BULKY_ONES = {
     _CHANNEL: ("machine", "channel"),
     _PLAIN: ("machine", "plain"),
+    _PLAIN_UP: ("machine", "plain-up"),
     _UPLOAD: ("machine", "upload"),
     _SCP_UP: ("scp", "upload"),
     _DOWNLOAD: ("machine", "download"),
@@ -88,14 +92,15 @@ def _quick_rows(found: Race, missing: dict[str, str]) -> list[Row]:
         rows.append(
             Row(what, _PLUMBUM, ours, _milliseconds(found, _PLUMBUM), times, target=Target(2))
         )
-    for what, key, limit in (
-        ("machine: a function called, ms", _CALL, 2.5),
-        ("machine: a function called, without the line for sh, ms", _CALL_PYTHON, 6),
-        ("machine: request and answer through a tunnel, ms", _TUNNEL, 2),
+    for what, key, limit, bare in (
+        ("machine: a function called, ms", _CALL, 2.5, _BARE_SHELL),
+        ("machine: a function called, without the line for sh, ms", _CALL_PYTHON, 6, _PYTHON),
+        ("machine: request and answer through a tunnel, ms", _TUNNEL, 2, _BARE_SHELL),
     ):
         took = _milliseconds(found, key)
         target = Target(limit, at_least=False)
         rows.append(Row(what, "the limit", took, compared=took, unit="ms", target=target))
+        rows.append(Row(what, bare, took, _milliseconds(found, bare), found.ratio(bare, key)))
     return rows
 
 
@@ -111,10 +116,14 @@ def _bulk_rows(found: Race, octets: int, missing: dict[str, str]) -> list[Row]:
             target=Target(0.9),
         )
     ]
-    for way, ours, theirs in (("up", _UPLOAD, _SCP_UP), ("down", _DOWNLOAD, _SCP_DOWN)):
+    for way, ours, theirs, plain in (
+        ("up", _UPLOAD, _SCP_UP, _PLAIN_UP),
+        ("down", _DOWNLOAD, _SCP_DOWN, _PLAIN),
+    ):
         what = f"machine: a file of {size} {way}, MB/s"
         rate = _rate(found, ours)
         rows.append(Row(what, "the limit", rate, compared=rate, unit="MB/s", target=Target(60)))
+        rows.append(Row(what, plain, rate, _rate(found, plain), found.ratio(ours, plain)))
         if theirs in missing:
             rows.append(Row(what, theirs, rate, target=Target(0.5), note=missing[theirs]))
             continue

@@ -13,8 +13,11 @@ from plumbum.machines.session import ShellSession
 if TYPE_CHECKING:
     from .machine import Machine
 
-# What a shell that is to believe in a terminal is run by.
-_TERMINAL = "import pty, sys; sys.exit(pty.spawn(['/bin/sh']) >> 8)"
+# What a shell that is to believe in a terminal is run by.  Its prompts would be among the output.
+_TERMINAL = """\
+import os, pty, sys
+os.environ.update(PS1='', PS2='')
+sys.exit(pty.spawn(['/bin/sh']) >> 8)"""
 
 
 class Shell:
