@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import tempfile
@@ -173,7 +174,7 @@ class _Echo(threading.Thread):
 
     def run(self) -> None:
         connection, _ = self.listener.accept()
-        with connection:
+        with connection, contextlib.suppress(ConnectionError):  # The tunnel ends when we are done.
             while octets := connection.recv(4096):
                 connection.sendall(octets)
 
