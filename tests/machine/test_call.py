@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
@@ -190,6 +190,12 @@ def test_generators(each: PipeInterpreter, tmp_path: Path) -> None:
         next(numbers)
     assert list(numbers) == []
     assert list(each.call(zip, "ab", [1, 2])) == [("a", 1), ("b", 2)]
+
+
+def test_paths_are_sent_by_their_public_names(each: PipeInterpreter) -> None:
+    """Those of Python 3.13 are made in a module that no other version has."""
+    assert each.call(os.fspath, Path("/a")) == "/a"
+    assert each.call(str, [PurePosixPath("b")]).endswith("PurePosixPath('b')]")
 
 
 def test_calls_that_are_given_up_end_there(each: PipeInterpreter, tmp_path: Path) -> None:

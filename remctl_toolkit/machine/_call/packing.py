@@ -290,7 +290,20 @@ class _Pickler(pickle.Pickler):
     def persistent_id(self, thing: Any) -> Any:
         if self._own is not None and thing is self._own:
             return ("own",)
+        if isinstance(thing, type) and (home := _public_home(thing)):
+            return ("public", home, thing.__qualname__)
         return self._batch.reference(thing)
+
+
+def _public_home(kind: type) -> str | None:
+    """Return the module where a class of the standard library is public, if it is made elsewhere.
+
+    Python 3.13 makes paths in ``pathlib._local``, which no other version has.
+    """
+    home, _, last = kind.__module__.rpartition(".")
+    if not last.startswith("_") or home.partition(".")[0] not in sys.stdlib_module_names:
+        return None
+    return home if getattr(sys.modules.get(home), kind.__qualname__, None) is kind else None
 
 
 def _submodules(module: ModuleType, chains: set[tuple[str, ...]]) -> tuple[str, ...]:

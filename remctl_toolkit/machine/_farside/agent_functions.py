@@ -63,6 +63,10 @@ class Store:
     def read(self, octets):
         return Reader(io.BytesIO(octets)).load()
 
+    def get_public(self, module, name):
+        __import__(module)
+        return getattr(sys.modules[module], name)
+
     def space(self, name):
         found = self.spaces.get(name)
         if found is None:
