@@ -154,7 +154,7 @@ class Keeper:
             }
         )
         connection = self.connection
-        spec["keeper"] = source("keeper")
+        spec["keeper"] = f"{source('execute')}\n{source('keeper')}"
         spec["compiled"] = _compiled.get(connection, b"")
         payload = python_payload(source("starter"), marshal.dumps(spec, 2))
         words = (connection.python, "-IS", "-c", PYTHON_LOADER, spec["label"])

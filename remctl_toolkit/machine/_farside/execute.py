@@ -14,26 +14,32 @@ def fail(status, text):
     os._exit(status)
 
 
-def execute(spec):
-    for number in (_signal.SIGPIPE, _signal.SIGXFSZ):  # Python ignores them: that is inherited.
-        _signal.signal(number, _signal.SIG_DFL)
-    folder = spec["cwd"]
-    try:
-        os.chdir(folder)
-    except OSError as error:
-        fail(125, spec["mark"] + b" " + error.strerror.encode() + b"\n")
-    environment = dict(os.environb) if spec["env"] is None else dict(spec["env"])
+def environment(spec):
+    found = dict(os.environb) if spec["env"] is None else dict(spec["env"])
     for name, value in spec["extend_env"].items():
         if value is None:
-            environment.pop(name, None)
+            found.pop(name, None)
         else:
-            environment[name] = value
-    program = spec["argv"][0]
+            found[name] = value
+    return found
+
+
+def become_program(argv, variables):
+    for number in (_signal.SIGPIPE, _signal.SIGXFSZ):  # Python ignores them: that is inherited.
+        _signal.signal(number, _signal.SIG_DFL)
     try:
-        os.execvpe(program, spec["argv"], environment)
+        os.execvpe(argv[0], argv, variables)
     except OSError as error:
         missing = isinstance(error, (FileNotFoundError, NotADirectoryError))
-        fail(127 if missing else 126, program + b": " + error.strerror.encode() + b"\n")
+        fail(127 if missing else 126, argv[0] + b": " + error.strerror.encode() + b"\n")
+
+
+def execute(spec):
+    try:
+        os.chdir(spec["cwd"])
+    except OSError as error:
+        fail(125, spec["mark"] + b" " + error.strerror.encode() + b"\n")
+    become_program(spec["argv"], environment(spec))
 
 
 def wait_until(child, deadline):

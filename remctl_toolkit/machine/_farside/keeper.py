@@ -9,6 +9,7 @@ Upwards come commands of other sessions, which write to two FIFOs in a folder of
 is the command's standard input, `control` takes lines:
   b  a beat    e  the end of standard input    k N  signal N for the command    q  end it all
   c O, c E  nobody reads that stream any more
+It comes after execute.py, and has the command's environment and its start from there.
 """
 
 import _signal  # The C part alone: signal itself takes as long to import as Python to start.
@@ -82,27 +83,6 @@ def settle(folder):
 # -- The command ----------------------------------------------------------------------------------
 
 
-def environment(spec):
-    found = dict(os.environb) if spec["env"] is None else dict(spec["env"])
-    for name, value in spec["extend_env"].items():
-        if value is None:
-            found.pop(name, None)
-        else:
-            found[name] = value
-    return found
-
-
-def execute(argv, variables):
-    for number in (_signal.SIGPIPE, _signal.SIGXFSZ):  # Python ignores them: that is inherited.
-        _signal.signal(number, _signal.SIG_DFL)
-    try:
-        os.execvpe(argv[0], argv, variables)
-    except OSError as error:
-        missing = isinstance(error, (FileNotFoundError, NotADirectoryError))
-        os.write(2, argv[0] + b": " + error.strerror.encode() + b"\n")
-        os._exit(127 if missing else 126)
-
-
 def enlarge(fd, size):
     try:
         fcntl.fcntl(fd, 1031, size)  # F_SETPIPE_SZ, which fcntl knows by name since Python 3.10.
@@ -142,7 +122,7 @@ class Command:
             for number, fd in enumerate((stdin, theirs[0], theirs[-1])):
                 os.dup2(fd, number)
             if spec["argv"] is not None:
-                execute(spec["argv"], environment(spec))
+                become_program(spec["argv"], environment(spec))  # noqa: F821
             for fd in (stdin, *ours, *theirs):
                 os.close(fd)
             return
@@ -452,7 +432,7 @@ def keep(spec):
 def become(spec):
     """Run Python text as if it were the interpreter's own."""
     _signal.signal(_signal.SIGINT, _signal.default_int_handler)
-    variables = environment(spec)
+    variables = environment(spec)  # noqa: F821
     os.environb.clear()
     os.environb.update(variables)
     names = sys.modules["__main__"].__dict__
