@@ -8,7 +8,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, MutableMapping
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, wait
 from typing import Any
 
 import remctl
@@ -263,14 +263,19 @@ class Plan:
             return
         for future in self._working:
             future.cancel()
-        own = list(self._own.values())
-        for at_work, _ in own:
+        own = list(self._own.items())
+        for _, (at_work, _) in own:
             at_work.give_up(remctl.RemctlNotOpenedError("given up"))
-        for at_work, thread in own:
+        for future, (at_work, thread) in own:
             # Where the process is ending, they stand still and cannot end.
-            while thread.is_alive() and not sys.is_finalizing():
+            while _runs(thread) and not sys.is_finalizing():
                 at_work.give_up(remctl.RemctlNotOpenedError("given up"))
-                thread.join(_AGAIN)
+                wait([future], _AGAIN)
+
+
+def _runs(thread: threading.Thread) -> bool:
+    """Whether a thread runs, or is about to: Ctrl-C may come while start() waits for it."""
+    return thread.is_alive() or thread in threading.enumerate()
 
 
 def _fulfil(future: Future[Outcome], at_work: Visit) -> None:

@@ -10,6 +10,7 @@ import threading
 import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import pytest
 from support.fakeserver import FakeServer, Peer, in_turn, serve, stall_after_output
@@ -19,6 +20,7 @@ from support.subprocesses import in_child
 from support.waiting import eventually, open_descriptors, thread_count
 
 import remctl
+from remctl_toolkit._visit import Visit
 from remctl_toolkit.fleet import Fleet, Host, NotStartedError, Outcome, run_on_hosts
 
 if TYPE_CHECKING:
@@ -181,6 +183,41 @@ def interrupt(port: int, principal: str) -> tuple[bool, list[str]]:
 def test_ctrl_c_ends_the_wait_and_all_that_is_at_work(remctl_realm: Realm) -> None:
     with SilentServer() as server:
         assert in_child(interrupt, server.port, remctl_realm.host_principal) == (True, [])
+        eventually(lambda: server._live == {}, what="connections closed")
+
+
+def interrupt_while_starting(port: int) -> tuple[bool, list[str]]:
+    """Be interrupted while a host's thread starts; whether we were, and which threads are left."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    given_up = threading.Event()
+    bootstrap, give_up = threading.Thread._bootstrap, Visit.give_up  # type: ignore[attr-defined]
+
+    def start_late(thread: threading.Thread) -> None:
+        if thread.name.startswith("remctl-fleet "):
+            os.kill(os.getpid(), signal.SIGINT)
+            given_up.wait(LIMIT)
+        bootstrap(thread)
+
+    def tell_and_give_up(at_work: Visit, reason: remctl.RemctlError) -> None:
+        give_up(at_work, reason)
+        given_up.set()
+
+    interrupted = False
+    with (
+        mock.patch.object(threading.Thread, "_bootstrap", start_late),
+        mock.patch.object(Visit, "give_up", tell_and_give_up),
+    ):
+        try:
+            list(run_on_hosts([Host("localhost", port)], ECHO))
+        except KeyboardInterrupt:
+            interrupted = True
+    return interrupted, fleet_threads()
+
+
+def test_ctrl_c_ends_what_is_only_starting(remctl_realm: Realm) -> None:
+    """A thread that was started is not alive for Python before it tells so."""
+    with SilentServer() as server:
+        assert in_child(interrupt_while_starting, server.port) == (True, [])
         eventually(lambda: server._live == {}, what="connections closed")
 
 

@@ -44,8 +44,8 @@ def owner(ending: str = "sys.stdin.readline()") -> Iterator[tuple[subprocess.Pop
         try:
             assert process.stdout is not None
             folder = Path(process.stdout.readline().strip())
-            # keeper, KDC, remctld, its session, the command, the client
-            assert len(processes_of(folder)) >= 6
+            # keeper, KDC, remctld, its session, the command (not while it becomes sleep), client
+            eventually(lambda: len(processes_of(folder)) >= 6, TIMEOUT, what="six processes")
             yield process, folder
         finally:
             process.kill()
