@@ -230,7 +230,7 @@ class RemctlErrorCode(IntEnum):
     NO_HELP = 10
 
 
-_STREAMS: dict[int | None, RemctlStream | None] = {None: None, **{s.value: s for s in RemctlStream}}
+_STREAMS = (None, RemctlStream.STDOUT, RemctlStream.STDERR)
 _ERROR_CODES: dict[int | None, RemctlErrorCode] = {c.value: c for c in RemctlErrorCode}
 
 
@@ -248,9 +248,17 @@ class RemctlOutput(namedtuple("RemctlOutput", "type output stream status error")
     __slots__ = ()
 
 
+_new_tuple = tuple.__new__
+
+
 def _token(fields: tuple[Any, ...]) -> RemctlOutput:
     kind, output, stream, status, code = fields
-    return RemctlOutput(kind, output, _STREAMS[stream], status, _ERROR_CODES.get(code, code))
+    if stream is not None:
+        stream = _STREAMS[stream]
+    if code is not None:
+        code = _ERROR_CODES.get(code, code)
+    # As RemctlOutput() does it, without the frame that it takes for each of very many.
+    return _new_tuple(RemctlOutput, (kind, output, stream, status, code))
 
 
 _DONE = RemctlOutput("done", None, None, None, None)
@@ -1173,11 +1181,14 @@ class Remctl:
         """Call a function of `_remctl`, which raises ValueError for a handle that is not usable."""
         try:
             if self._applied_timeout != self._timeout:
-                _remctl.remctl_set_timeout(handle, self._timeout)
-                self._applied_timeout = self._timeout
+                self._apply_timeout(handle)
             return function(handle, *arguments)
         except ValueError as error:
             raise self._unusable(handle, error) from None
+
+    def _apply_timeout(self, handle: _remctl.Handle) -> None:
+        _remctl.remctl_set_timeout(handle, self._timeout)
+        self._applied_timeout = self._timeout
 
     def _unusable(self, handle: _remctl.Handle, error: ValueError) -> RemctlError:
         if handle.closed:
@@ -1328,7 +1339,13 @@ class Remctl:
         return missing
 
     def _receive(self, handle: _remctl.Handle) -> tuple[Any, ...]:
-        fields: tuple[Any, ...] = self._call(_remctl.remctl_output, handle)
+        """Read a token: what `_call()` does, without its frame for each of very many."""
+        try:
+            if self._applied_timeout != self._timeout:
+                self._apply_timeout(handle)
+            fields: tuple[Any, ...] = _remctl.remctl_output(handle)
+        except ValueError as error:
+            raise self._unusable(handle, error) from None
         if not fields:
             raise self._failure_of(handle)
         return fields
@@ -1352,18 +1369,22 @@ class Remctl:
         try:
             yield _DONE  # To tokens(), which begins it.
             while not ended:
-                self._check_opened()
+                if self._process is not _process or self._target is None:
+                    self._check_opened()
                 with self._lock:
                     if self._handle is not handle:
                         text = "connection closed meanwhile"
                         raise self._failed(RemctlNotOpenedError(text))
                     token = _token(self._receive(handle))
-                ended = token.type != "output"
-                if token.type == "error":
+                kind = token[0]
+                if kind == "output":
+                    yield token
+                    continue
+                ended = True
+                if kind == "error":
                     raise self._refusal(token.output, token.error)
-                if token.type == "done":
-                    return
-                yield token
+                if kind == "status":
+                    yield token
         finally:
             if not ended:
                 self._abandon(handle)
