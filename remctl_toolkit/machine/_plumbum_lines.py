@@ -41,7 +41,10 @@ def read_lines(
                     "popen line timeout expired", process.argv, process.machine
                 )
             if not ready and process.poll() is not None:
-                break  # What it has started may hold its output open.
+                # poll() waits for a start that is under way: by now all it wrote is in the pipes.
+                ready = selector.select(0)
+                if not ready:
+                    break  # What it has started may hold its output open.
             for key, _ in ready:
                 file: Any = key.fileobj
                 piece: bytes = file.read1(_GULP)

@@ -26,8 +26,9 @@ from plumbum.commands.processes import (
 from plumbum.machines.remote import AsyncRemoteMachine
 from support.waiting import eventually
 
-from remctl_toolkit.machine import Connection, WorkingFolderError
+from remctl_toolkit.machine import Connection, WorkingFolderError, _plumbum_lines
 from remctl_toolkit.machine.machine import Machine
+from remctl_toolkit.machine.popen import Popen
 
 pytestmark = pytest.mark.once
 
@@ -183,6 +184,20 @@ def test_lines(machine: Machine, sh: Any) -> None:
         list(sh["echo x; exec sleep 100"].popen().iter_lines(line_timeout=0.3))
     with pytest.raises(ProcessTimedOut):
         list(sh["echo x; exec sleep 100"].popen().iter_lines(timeout=0.5))
+
+
+def test_lines_of_a_command_that_is_slow_to_start(sh: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever looked in vain for lines, and then learns that it has ended, looks once more."""
+    begin = Popen._start_channel
+
+    def begin_and_await_the_end(process: Popen) -> None:
+        begin(process)
+        assert process._channel is not None
+        process._channel.wait(30)
+
+    monkeypatch.setattr(Popen, "_start_channel", begin_and_await_the_end)
+    monkeypatch.setattr(_plumbum_lines, "_LOOK", 0.001)
+    assert list(sh["echo 1; echo 2"].popen()) == [("1", None), ("2", None)]
 
 
 def test_lines_arrive_as_they_are_written(machine: Machine, sh: Any, tmp_path: Path) -> None:
