@@ -61,7 +61,7 @@ class RawClient:
         self.send(Flag.NOOP | Flag.CONTEXT_NEXT | self.protocol, b"")
         self.context = gssapi.SecurityContext(
             name=gssapi.Name("host@localhost", gssapi.NameType.hostbased_service),
-            flags=[gssapi.RequirementFlag.mutual_authentication],
+            flags=gssapi.RequirementFlag.mutual_authentication,
         )
         answer = None
         while not self.context.complete:
