@@ -23,8 +23,10 @@ exclude_patterns = ["_build"]
 # Each heading can be linked to, as it can in a plain viewer of Markdown.
 myst_heading_anchors = 3
 
-# Links to files outside the documentation are for readers of the checkout.
-suppress_warnings = ["myst.xref_missing"]
+suppress_warnings = [
+    "myst.xref_missing",  # links to files outside the documentation, for readers of the checkout
+    "ref.python",  # two classes of one name in two modules, as Connection
+]
 
 default_role = "code"
 highlight_language = "text"
@@ -66,3 +68,14 @@ if tags.has("commands"):  # noqa: F821 # Sphinx puts it here
     root_doc = "remctl-fleet"
     include_patterns = ["remctl-*.md"]
     suppress_warnings.append("toc.not_included")
+
+
+def drop_object(_app, _domain, _kind, content):
+    """Leave out that the base of a class is object."""
+    for node in list(content):
+        if node.astext() == "Bases: object":
+            content.remove(node)
+
+
+def setup(app):
+    app.connect("object-description-transform", drop_object)
