@@ -49,7 +49,6 @@ html_theme = "furo"
 html_title = f"{project} {release}"
 html_static_path = ["_static"]
 html_css_files = ["pages.css"]
-pygments_style = "default"
 pygments_dark_style = "github-dark"
 
 # -- Man pages ------------------------------------------------------------------------------------
