@@ -180,8 +180,9 @@ def test_the_changelog_has_its_form() -> None:
     """Kinds in order, one line for each change, nothing twice."""
     text = (ROOT / "CHANGELOG.md").read_text()
     _, *versions = re.split(r"^## ", text, flags=re.MULTILINE)
-    assert re.fullmatch(r"Unreleased|\d+\.\d+\.\d+ \(\d{4}-\d\d-\d\d\)", versions[0].split("\n")[0])
     for version in versions:
+        title = version.partition("\n")[0]
+        assert re.fullmatch(r"Unreleased|\d+\.\d+\.\d+((a|b|rc)\d+)? \(\d{4}-\d\d-\d\d\)", title)
         kinds = re.findall(r"^### (.*)$", version, re.MULTILINE)
         assert kinds == [kind for kind in KINDS if kind in kinds]
         changes = [line for line in version.splitlines()[1:] if line and line[0] != "#"]
