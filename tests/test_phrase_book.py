@@ -71,6 +71,6 @@ def test_only_the_libraries_that_the_page_names_are_compared() -> None:
         for code in BLOCK.findall(SSH.read_text())
         for module, _ in imports_of(code)
     }
-    standard = {"io", "platform", "posixpath", "os"}
+    standard = {"io", "platform", "os"}
     assert modules <= NAMED | standard
     assert modules >= NAMED - {"remctl", "_remctl"}
