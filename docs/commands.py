@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import pkgutil
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -77,8 +78,11 @@ def describe(parser: argparse.ArgumentParser, action: argparse.Action) -> nodes.
     term = nodes.term("", "", *names(action))
     term["ids"] = [nodes.make_id(f"{parser.prog} {name}") for name in action.option_strings]
     text = parser._get_formatter()._expand_help(action)
-    body = nodes.definition("", nodes.paragraph(text, text))
-    return nodes.definition_list_item("", term, body)
+    parts = re.split(r"(?<!\S)(--?[a-z][\w-]*)", text)
+    said = [nodes.literal(part, part) if part[:1] == "-" else nodes.Text(part) for part in parts]
+    return nodes.definition_list_item(
+        "", term, nodes.definition("", nodes.paragraph("", "", *said))
+    )
 
 
 def names(action: argparse.Action) -> Iterator[nodes.Node]:

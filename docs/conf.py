@@ -29,6 +29,8 @@ suppress_warnings = [
 ]
 
 default_role = "code"
+# Two dashes begin an option.
+smartquotes = False
 highlight_language = "text"
 # What annotations name and no page describes: types of the standard library, and our private ones.
 nitpick_ignore_regex = [("py:.*", r".*")]
