@@ -18,7 +18,8 @@ from .environment import describe
 from .pictures import bars_as_svg
 from .place import Effort, Place
 from .questions import QUESTIONS, Question
-from .report import Answer, as_json, as_markdown, put_between_markers
+from .questions._contests import EXISTING
+from .report import Answer, as_json, as_markdown, excerpt, put_between_markers
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
@@ -32,6 +33,9 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there")
     parser.add_argument("--docs", type=Path, metavar="FILE", help="put the table in that page")
+    parser.add_argument(
+        "--readme", type=Path, metavar="FILE", help="put what concerns the existing binding there"
+    )
     parser.add_argument("--pictures", type=Path, metavar="FOLDER", help="write SVG files there")
     parser.add_argument("--list", action="store_true", help="list the questions and exit")
     return parser.parse_args(arguments)
@@ -77,6 +81,8 @@ def _write(options: argparse.Namespace, answers: dict[str, Answer], table: str) 
             if answer.bars:
                 picture = bars_as_svg(answer.axis, answer.bars)
                 (options.pictures / f"{name}.svg").write_text(picture)
+    if options.readme:
+        put_between_markers(options.readme, excerpt(table, EXISTING))
 
 
 def main(arguments: list[str]) -> int:

@@ -9,7 +9,16 @@ from typing import Any
 
 from .figures import Spread, Target
 
-__all__ = ["Answer", "Bar", "Row", "as_json", "as_markdown", "put_between_markers"]
+__all__ = [
+    "Answer",
+    "Bar",
+    "Row",
+    "as_json",
+    "as_markdown",
+    "between_markers",
+    "excerpt",
+    "put_between_markers",
+]
 
 BEGIN = "<!-- figures -->"
 END = "<!-- end of figures -->"
@@ -102,6 +111,27 @@ def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
+_EXCERPT_FACTS = ("date", "processor", "effort")
+
+
+def excerpt(report: str, against: str) -> str:
+    """Pick what a report, by as_markdown(), says of one contestant, for a page about that one.
+
+    Raises:
+        ValueError: the report does not compare with it.
+    """
+    lines = report.splitlines()
+    rows = [line[2:-2].split(" | ") for line in lines if line.startswith("| ")]
+    picked = [[row[0], row[3], row[1], row[4]] for row in rows if row[2] == against]
+    if not picked:
+        raise ValueError(f"the report has no line against {against!r}")
+    headings = ["measured", against, "this binding", "compared"]
+    table = [f"| {' | '.join(row)} |" for row in (headings, ["---"] * len(headings), *picked)]
+    wanted = tuple(f"- {name}: " for name in (*_EXCERPT_FACTS, against))
+    facts = [line.removeprefix("- ") for line in lines if line.startswith(wanted)]
+    return "\n".join([*table, "", f"Measured with {'; '.join(facts)}."]) + "\n"
+
+
 def as_json(
     answers: Mapping[str, Answer], failures: Mapping[str, str], environment: Mapping[str, str]
 ) -> dict[str, Any]:
@@ -117,15 +147,29 @@ def as_json(
     }
 
 
+def between_markers(path: Path) -> str:
+    """Return what put_between_markers() has put into a page.
+
+    Raises:
+        ValueError: it does not have both markers, in order.
+    """
+    return _split(path)[1].strip("\n") + "\n"
+
+
 def put_between_markers(path: Path, text: str) -> None:
     """Replace what stands between the markers in a page.
 
     Raises:
         ValueError: it does not have both, in order.
     """
-    page = path.read_text()
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    before, _, after = _split(path)
+    path.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{after}")
+
+
+def _split(path: Path) -> tuple[str, str, str]:
+    """Return what stands before, between and after the markers."""
+    before, begin, rest = path.read_text().partition(BEGIN)
+    between, end, after = rest.partition(END)
     if not begin or not end:
         raise ValueError(f"{path} lacks {BEGIN} or {END}")
-    path.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{after}")
+    return before, between, after

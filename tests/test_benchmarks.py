@@ -27,6 +27,8 @@ from benchmarks.report import (  # noqa: E402
     Row,
     as_json,
     as_markdown,
+    between_markers,
+    excerpt,
     put_between_markers,
 )
 from benchmarks.workers import Worker, WorkerError  # noqa: E402
@@ -181,6 +183,26 @@ def test_table():
     assert "- kernel: Linux" in lines
 
 
+def test_excerpt():
+    """What concerns one contestant, with the columns in the order of time, and where it was."""
+    environment = {"date": "today", "kernel": "Linux", "slow": "slow 1.0", "effort": "little"}
+    report = as_markdown({"fake": fake_answer()}, {}, environment)
+    assert excerpt(report, "slow").splitlines() == [
+        "| measured | slow | this binding | compared |",
+        "| --- | --- | --- | --- |",
+        "| things/s | 0.250 (0.167 to 0.500) | 0.500 (0.250 to 1.00) | 2.00 (1.00 to 3.00) x |",
+        "",
+        "Measured with date: today; slow: slow 1.0; effort: little.",
+    ]
+    with pytest.raises(ValueError, match="no line against 'nobody'"):
+        excerpt(report, "nobody")
+
+
+def test_excerpt_keeps_what_looks_like_a_cells_end():
+    answer = Answer([Row("a | b", "slow", compared=Spread.of([2.0]))])
+    assert "| a \\| b |  |  | 2.00 x |" in excerpt(as_markdown({"fake": answer}, {}, {}), "slow")
+
+
 def test_json():
     found = json.loads(json.dumps(as_json({"fake": fake_answer()}, {}, {"kernel": "Linux"})))
     rows = found["answers"]["fake"]["rows"]
@@ -194,6 +216,7 @@ def test_table_in_a_page(tmp_path: Path):
     put_between_markers(page, "new")
     expected = "before\n<!-- figures -->\n\nnew\n<!-- end of figures -->\nafter\n"
     assert page.read_text() == expected
+    assert between_markers(page) == "new\n"
     page.write_text("nothing")
     with pytest.raises(ValueError, match="lacks"):
         put_between_markers(page, "new")
@@ -257,7 +280,13 @@ def test_a_question_that_fails_does_not_stop_the_others(
 ):
     questions = (FakeQuestion("bad", "fails"), FakeQuestion("good", "works"))
     monkeypatch.setattr(command_line, "QUESTIONS", questions)
+    monkeypatch.setattr(command_line, "EXISTING", "slow")
+    page, readme = tmp_path / "page.md", tmp_path / "README.md"
+    for path in (page, readme):
+        path.write_text("<!-- figures -->\n<!-- end of figures -->\n")
     files = [
+        *("--docs", str(page)),
+        *("--readme", str(readme)),
         *("--json", str(tmp_path / "found.json")),
         *("--markdown", str(tmp_path / "table.md")),
         *("--pictures", str(tmp_path / "pictures")),
@@ -269,4 +298,5 @@ def test_a_question_that_fails_does_not_stop_the_others(
     assert found["failures"] == {"bad": "RuntimeError: no luck"}
     assert "bad failed: RuntimeError: no luck" in (tmp_path / "table.md").read_text()
     assert (tmp_path / "pictures" / "good.svg").exists()
+    assert between_markers(readme) == excerpt(between_markers(page), "slow")
     assert "| things/s |" in capsys.readouterr().out

@@ -243,6 +243,7 @@ def test_build_without_libremctl_says_what_to_install(tmp_path: Path):
 # How a file begins that says what it is for, by suffix. In others, # opens a comment.
 OPENINGS = {
     ".c": r"/\*[\s*]*\w",
+    ".css": r"/\*[\s*]*\w",
     ".h": r"/\*[\s*]*\w",
     ".md": r"# \S",
     ".rst": r"\S",

@@ -19,7 +19,7 @@ from remctl_toolkit.testing import MissingPrograms, Realm, RealmError, RemctldSe
 from remctl_toolkit.testing import programs as system
 from remctl_toolkit.testing.server import SAMPLE_COMMANDS, machine_commands
 
-__all__ = ["main"]
+__all__ = ["main", "parser"]
 
 _EX_USAGE = 2  # argparse's own
 _EX_UNAVAILABLE = 69  # sysexits.h
@@ -99,34 +99,40 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 128 + signal.SIGINT
 
 
-def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Return the options, and the command after ``--`` (empty: a shell)."""
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the options: what ``--help`` and the man page are made of."""
+    built = argparse.ArgumentParser(
         prog="remctl-sandbox",
         usage="%(prog)s [--config FILE] [--verbose] [-- COMMAND [ARGUMENT ...]]",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
+    built.add_argument(
         "--config",
         "--command-file",
         metavar="FILE",
         type=_config_text,
         help="further commands for the server: lines as in its configuration file, see remctld(8)",
     )
-    parser.add_argument(
+    built.add_argument(
         "--verbose", action="store_true", help="show the server's log on standard error"
     )
-    parser.add_argument("stray", nargs="*", help=argparse.SUPPRESS)
+    built.add_argument("stray", nargs="*", help=argparse.SUPPRESS)
+    return built
+
+
+def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Return the options, and the command after ``--`` (empty: a shell)."""
+    built = parser()
     split = argv.index("--") if "--" in argv else len(argv)
-    options = parser.parse_args(argv[:split])
+    options = built.parse_args(argv[:split])
     command = list(argv[split + 1 :])
     if options.stray:
         wanted = shlex.join(["remctl-sandbox", "--", *options.stray])
-        parser.error(f"a command goes after --, as in: {wanted}")
+        built.error(f"a command goes after --, as in: {wanted}")
     if split < len(argv) and not command:
-        parser.error("no command after --")
+        built.error("no command after --")
     return options, command
 
 

@@ -1,9 +1,8 @@
-"""remctl-fleet: wrong usage, missing packages, help, completion and the man page."""
+"""remctl-fleet: wrong usage, missing packages, help and completion."""
 
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +11,6 @@ import pytest
 from cli.fleets import Hosts
 from testing.processes import TIMEOUT, python_environ
 
-from remctl_toolkit.cli.fleet.manpage import manpage
 from remctl_toolkit.cli.fleet.options import parse, parser
 
 # -- Wrong usage ----------------------------------------------------------------------------------
@@ -143,7 +141,7 @@ def test_nothing_of_the_extra_is_loaded_without_need(hosts: Hosts) -> None:
     assert done.stdout == "set()\n"
 
 
-# -- Help, completion, man page -------------------------------------------------------------------
+# -- Help, completion -----------------------------------------------------------------------------
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -155,10 +153,6 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         timeout=TIMEOUT,
         check=True,
     )
-
-
-def options_of_parser() -> set[str]:
-    return set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", parser().format_help()))
 
 
 def test_help_has_examples_and_the_exit_statuses() -> None:
@@ -211,26 +205,3 @@ def test_other_shells_have_completion(shell: str) -> None:
     text = run("remctl_toolkit.cli.fleet", "--print-completion", shell).stdout
     assert "remctl-fleet" in text
     assert "stop-after" in text
-
-
-def test_the_man_page_is_made_of_the_parser() -> None:
-    page = run("remctl_toolkit.cli.fleet.manpage").stdout
-    assert page == manpage()
-    assert "COMMENTS" not in page
-    plain = page.replace("\\-", "-")
-    assert {option for option in options_of_parser() if option not in plain} == {"--help"}
-    for section in ("SYNOPSIS", "WRITING HOSTS", "EXIT STATUS", "EXAMPLES", "SEE ALSO"):
-        assert f".SH {section}\n" in page
-
-
-@pytest.mark.skipif(shutil.which("groff") is None, reason="groff is not installed")
-def test_the_man_page_has_no_mistakes() -> None:
-    done = subprocess.run(
-        ["groff", "-man", "-ww", "-Tutf8", "-P-c"],
-        input=manpage(),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stderr == ""
-    assert "\n       remctl-fleet [OPTION ...] --shell HOST\n" in re.sub(".\b", "", done.stdout)

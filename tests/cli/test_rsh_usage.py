@@ -1,10 +1,9 @@
-"""remctl-rsh: ssh's options and our own, wrong usage, help, completion and the man page."""
+"""remctl-rsh: ssh's options and our own, wrong usage, help and completion."""
 
 from __future__ import annotations
 
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 
@@ -12,7 +11,7 @@ import pytest
 from testing.processes import TIMEOUT, python_environ
 
 from remctl_toolkit.cli.rsh.options import OPTIONS, parse
-from remctl_toolkit.cli.rsh.pages import manpage, parser
+from remctl_toolkit.cli.rsh.pages import parser
 from remctl_toolkit.cli.rsh.request import Request, UsageError
 
 pytestmark = pytest.mark.once
@@ -262,24 +261,3 @@ def test_completion_without_shtab() -> None:
     )
     assert done.returncode == 255
     assert re.fullmatch(r"remctl-rsh: .*shtab.*\n", done.stderr)
-
-
-def test_the_man_page_is_made_of_the_parser() -> None:
-    page = manpage()
-    plain = page.replace("\\-", "-")
-    for option in OPTIONS:
-        assert not option.help or f"\\fB{option.names[0]}\\fR" in plain or "-h" in option.names
-    for section in ("SYNOPSIS", "ACCOUNTS", "EXIT STATUS", "ENVIRONMENT", "EXAMPLES", "SEE ALSO"):
-        assert f".SH {section}\n" in page
-
-
-@pytest.mark.skipif(shutil.which("groff") is None, reason="groff is not installed")
-def test_the_man_page_has_no_mistakes() -> None:
-    done = subprocess.run(
-        ["groff", "-man", "-ww", "-Tutf8", "-P-c"],
-        input=manpage(),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stderr == ""

@@ -1,20 +1,14 @@
-"""What remctl-rsh says about itself: help, version, completion, and the man page.
-
-    python -m remctl_toolkit.cli.rsh.pages > remctl-rsh.1
-
-That needs argparse-manpage, and completion needs shtab.
-"""
+"""What remctl-rsh says about itself: help, version and completion, which needs shtab."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 
 import remctl
 
 from .options import COMMAND, OPTIONS
 
-__all__ = ["manpage", "page", "parser"]
+__all__ = ["page", "parser"]
 
 USAGE = "%(prog)s [OPTION ...] [USER@]HOST [COMMAND [ARGUMENT ...]]"
 
@@ -108,31 +102,3 @@ def _completion(shell: str) -> str:
         action.metavar = None if action.dest == "host" else action.metavar
     text: str = shtab.complete(built, shell)
     return text.rstrip("\n") + "\n"
-
-
-def manpage() -> str:
-    """Return the page, as man reads it."""
-    from argparse_manpage.manpage import Manpage
-
-    built = parser()
-    built.epilog = None  # It is made into sections.
-    made = Manpage(built)
-    made.description = "run a command on a host as ssh does, over remctl"
-    made.source = f"python-remctl {remctl.__version__}"
-    made.manual = "remctl"
-    made.add_section("synopsis", "=", USAGE % {"prog": rf"\fB{COMMAND}\fR"})
-    for name, text in {**NOTES, "examples": EXAMPLES}.items():
-        made.add_section(name, "=", f".nf\n{_escaped(text)}\n.fi")
-    made.add_section(
-        "see also", "=", r"\fBrsync\fR(1), \fBsftp\fR(1), \fBssh\fR(1), \fBremctl\fR(1)"
-    )
-    return str(made)
-
-
-def _escaped(text: str) -> str:
-    """Return a text that is to be shown as it is; it must not begin a line with . or '."""
-    return text.replace("\\", r"\e").replace("-", r"\-")
-
-
-if __name__ == "__main__":
-    sys.stdout.write(manpage())

@@ -1,0 +1,61 @@
+"""The picture of the house in docs/how-it-works.md: its arrows are the imports that there are."""
+
+from __future__ import annotations
+
+import ast
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.once
+
+ROOT = Path(__file__).resolve().parent.parent
+PICTURE = ROOT / "docs" / "pictures" / "house.svg"
+# Files that are parts of a room next to them.
+PARTS = {"_plan": "fleet", "_visit": "fleet"}
+
+
+def room_of(module: str) -> str:
+    """remctl, _remctl, or a room of remctl_toolkit; anything else is no room, which is ""."""
+    first, *rest = module.split(".")
+    if first in ("remctl", "_remctl"):
+        return first
+    room = rest[0] if first == "remctl_toolkit" and rest else ""
+    return PARTS.get(room, room)
+
+
+def imported(file: Path) -> Iterator[str]:
+    package = file.relative_to(ROOT).parent.parts
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else ()
+            base = ".".join([*above, *filter(None, [node.module])])
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def test_the_arrows_are_the_imports() -> None:
+    uses = set()
+    for file in [ROOT / "remctl.py", *(ROOT / "remctl_toolkit").rglob("*.py")]:
+        room = room_of(".".join(file.relative_to(ROOT).with_suffix("").parts))
+        uses |= {(room, room_of(module)) for module in imported(file)}
+    uses = {(room, used) for room, used in uses if used not in ("", room)}
+    picture = ET.fromstring(PICTURE.read_text())
+    arrows = [
+        element.attrib["data-uses"] for element in picture.iter() if "data-uses" in element.attrib
+    ]
+    assert uses == {tuple(arrow.split()) for arrow in arrows}
+
+
+def test_the_arrows_point_down() -> None:
+    picture = ET.fromstring(PICTURE.read_text())
+    paths = [
+        element.attrib["d"] for element in picture.iter() if "arrow" in element.get("class", "")
+    ]
+    assert len(paths) > 10
+    for path in paths:
+        begin, end = path.partition(" ")[2].split("V")
+        assert float(begin) < float(end), path

@@ -1,0 +1,78 @@
+"""The reference, docs/api.md: it describes every name that a public module offers."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+pytestmark = pytest.mark.once
+
+ROOT = Path(__file__).resolve().parent.parent
+REFERENCE = ROOT / "docs" / "api.md"
+
+
+def public_modules() -> list[ModuleType]:
+    """Those that the pages import from."""
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    text = "\n".join(page.read_text() for page in pages)
+    found = {"remctl"}
+    for module, names in re.findall(r"^from (remctl_toolkit[\w.]*) import (.*)$", text, re.M):
+        found.add(module)
+        within = (f"{module}.{name}" for name in re.findall(r"\b[a-z]+\b", names))
+        found.update(name for name in within if is_module(name))
+    return [importlib.import_module(name) for name in sorted(found)]
+
+
+def is_module(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # What it is said to be in is no package.
+        return False
+
+
+def described() -> dict[str, object]:
+    """What the directives of the page describe: names in full, and what they stand for."""
+    found: dict[str, object] = {}
+    module = remctl = importlib.import_module("remctl")
+    directive = re.compile(r"^\.\. auto(\w+):: ([\w.]+)\n((?:   :.*\n)*)", re.MULTILINE)
+    for kind, name, options in directive.findall(REFERENCE.read_text()):
+        names = [name]
+        if kind == "module":
+            module = importlib.import_module(name)
+            listed = re.search(r":members:(.*)", options)
+            names = re.findall(r"\w+", listed[1]) if listed else []
+            names = names or list(found_by_autodoc(module))
+            found[name] = module
+        found.update((f"{module.__name__}.{each}", getattr(module, each)) for each in names)
+    assert found["remctl.Remctl"] is remctl.Remctl
+    return found
+
+
+def found_by_autodoc(module: ModuleType) -> Iterator[str]:
+    """What it takes of `__all__`: it goes by dir(), and leaves out what has no docstring."""
+    for name in set(module.__all__) & set(dir(module)):
+        value = getattr(module, name)
+        if inspect.isclass(value) or inspect.isroutine(value):
+            described = inspect.getdoc(value) is not None
+        else:
+            pattern = rf'^{name}\b.* = (.*|\([^)]*\))\n"""'
+            described = bool(re.search(pattern, inspect.getsource(module), re.MULTILINE))
+        if described:
+            yield name
+
+
+def test_every_public_name_is_described() -> None:
+    found = described()
+    for module in public_modules():
+        for name in module.__all__:
+            full = f"{module.__name__}.{name}"
+            value = getattr(module, name)
+            elsewhere = callable(value) and any(value is other for other in found.values())
+            assert full in found or elsewhere, f"{full} is not in docs/api.md"
