@@ -260,7 +260,7 @@ class Upload:
         try:
             reply = self._ask(self._spec, payload)
         except OSError as error:
-            if not isinstance(error, remctl.RemctlError):
+            if self._large is None and not isinstance(error, remctl.RemctlError):
                 self._begun = False  # The far side said so, when it had put things in order.
             raise
         match reply:
