@@ -113,6 +113,19 @@ def test_put_in_pieces(connection: Connection, here: Path, tmp_path: Path) -> No
     assert (tmp_path / "there").stat().st_mode & 0o777 == 0o751
 
 
+def test_an_interrupted_upload_lets_its_sessions_go(
+    connection: Connection, here: Path, folder: Path
+) -> None:
+    def interrupt(octets: int, total: int | None, path: str) -> None:
+        if octets:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        upload(connection, here, folder, progress=interrupt)
+    assert not connection._used
+    assert os.listdir(folder) == []
+
+
 def test_a_piece_that_is_changed_on_its_way(
     connection: Connection, here: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -144,11 +157,22 @@ def pipe(part: Path, victim: Path) -> None:
     os.mkfifo(part)
 
 
-def longer(part: Path, victim: Path) -> None:
-    os.truncate(part, SIZE + 1)
+def replaced(part: Path, victim: Path) -> None:
+    part.with_name("kept").write_bytes(victim.read_bytes())
+    part.with_name("kept").replace(part)
 
 
-@pytest.mark.parametrize("swap", [link, hard_link, other_name, pipe])
+LEFT = "not as it was left"
+SWAPS = [
+    (link, "symbolic links"),
+    (hard_link, LEFT),
+    (other_name, LEFT),
+    (replaced, LEFT),
+    (pipe, "No such device"),
+]
+
+
+@pytest.mark.parametrize(("swap", "error"), SWAPS)
 @pytest.mark.parametrize("when", [0, SIZE], ids=["before the pieces", "after them"])
 def test_another_file_in_its_place(
     connection: Connection,
@@ -156,6 +180,7 @@ def test_another_file_in_its_place(
     folder: Path,
     tmp_path: Path,
     swap: Callable[[Path, Path], None],
+    error: str,
     when: int,
 ) -> None:
     victim = tmp_path / "victim"
@@ -166,12 +191,12 @@ def test_another_file_in_its_place(
         if octets == when and not done:
             (part,) = folder.iterdir()
             swap(part, victim)
-            done.append(swap)
+            done.append(os.open(part, os.O_RDONLY | os.O_NONBLOCK))
 
-    error = r"not as it was left|symbolic links|No such device"
     with pytest.raises((OSError, TransferError), match=error):
         upload(connection, here, folder, progress=progress)
-    assert done
+    assert os.fstat(done[0]).st_size in (0, when)
+    os.close(done[0])
     assert victim.read_bytes() == b"v" * when
     assert set(os.listdir(folder)) <= {"kept"}
 
@@ -182,7 +207,7 @@ def test_what_somebody_added_is_no_part_of_it(
     def progress(octets: int, total: int | None, path: str) -> None:
         if octets == SIZE:
             for part in folder.glob(".remctl-*"):
-                longer(part, here)
+                os.truncate(part, SIZE + 1)
 
     with pytest.raises(TransferError, match="not as it was left"):
         upload(connection, here, folder, progress=progress)
@@ -203,8 +228,9 @@ def test_a_folder_that_becomes_a_link(connection: Connection, here: Path, tmp_pa
     with pytest.raises(OSError, match=r"Not a directory|symbolic link") as caught:
         upload(connection, tmp_path / "tree", tmp_path / "copy", progress=progress)
     assert "large" not in os.listdir(elsewhere)
-    (part,) = os.listdir(elsewhere)
-    assert part in str(getattr(caught.value, "__notes__", ""))
+    (part,) = elsewhere.iterdir()
+    assert part.name in str(getattr(caught.value, "__notes__", ""))
+    assert part.stat().st_size == 0
 
 
 # -- The lanes by themselves ----------------------------------------------------------------------
