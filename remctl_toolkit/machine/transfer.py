@@ -92,9 +92,10 @@ def upload(
 ) -> str:
     """Copy a file or a tree to the far side, with modes and times.
 
-    Each file appears at once and complete, under a temporary name until then.  In a tree, links
-    are copied as links; what cannot be read, or is no file, folder or link, is left out, and told
-    at the end.  What cannot be written ends it.
+    Each file appears at once and complete, under a temporary name until then.  A large one takes
+    two sessions, if the server lets it have a second.  In a tree, links are copied as links; what
+    cannot be read, or is no file, folder or link, is left out, and told at the end.  What cannot be
+    written ends it.
 
     Args:
         source: a file or a folder; a link stands for what it leads to.
