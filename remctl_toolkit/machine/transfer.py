@@ -7,27 +7,20 @@ import hashlib
 import os
 import secrets
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, TypeAlias, TypedDict
-
-import remctl
 
 from ._farside import transfer_receive, transfer_send
 from .connection import Connection
 from .farside import Word
 from .farside import source as far_source
-from .transfer_far import LeftOut, Tail, TransferError, ask, failure_of, far_path, malformed
+from .transfer_far import LeftOut, Tail, TransferError, failure_of, far_path, malformed
+from .transfer_upload import Frame, Upload
 
 __all__ = ["Progress", "TransferError", "Transferred", "download", "fetch", "put", "upload"]
 
 Progress: TypeAlias = Callable[[int, "int | None", str], object]
-_Frame: TypeAlias = tuple[bytes, bytes]
 
-# The server has three times this in memory while it takes a command.
-_BATCH = 8 << 20
-# A temporary file may be about to be made by a command that was interrupted; then its removal
-# waits for it so long.
-_LATE = 2.0  # seconds
 _TEMPORARY = "/tmp/remctl-{}"
 
 
@@ -58,141 +51,6 @@ def _last_name(path: str) -> str:
 # -- Upload ---------------------------------------------------------------------------------------
 
 
-class _Frames:
-    """Frames that wait to be sent."""
-
-    def __init__(self) -> None:
-        self.clear()
-
-    def clear(self) -> None:
-        self.pieces: list[bytes] = []
-        self.size = 0  # octets
-        self.contents = 0  # octets of files among them, holes included
-
-    def add(self, kind: bytes, body: bytes) -> None:
-        self.pieces += (transfer_send.header(kind, len(body)), body)
-        self.size += 5 + len(body)
-        if kind == b"b":
-            self.contents += len(body)
-        elif kind == b"h":
-            self.contents += int(body)
-
-    def move(self, others: _Frames) -> None:
-        """Take what others has."""
-        self.pieces += others.pieces
-        self.size += others.size
-        self.contents += others.contents
-        others.clear()
-
-
-class _Upload:
-    """Sends frames in as few commands as may be, and knows what to take away if it fails.
-
-    Small files share a command, and are written and renamed by it.  For a large one there are
-    several, and a temporary file in between.
-    """
-
-    def __init__(
-        self,
-        connection: Connection,
-        destination: bytes,
-        name: str,
-        timeout: float | None,
-        acknowledged: Callable[[int], object],
-    ) -> None:
-        self._connection = connection
-        self._timeout = timeout
-        self._acknowledged = acknowledged
-        self._spec: dict[str, Any] = {
-            "parent": destination,
-            "name": os.fsencode(name),
-            "token": secrets.token_hex(8),
-            "state": None,
-            "abandon": None,
-        }
-        self._whole = _Frames()  # of entries that are complete
-        self._file = _Frames()  # of the file that is not
-        self._begun = False  # That file has a temporary one over there, or may have.
-        self._known = False  # The far side has said so.
-
-    def run(self, frames: Iterable[_Frame]) -> str:
-        """Send them all; return the path of what was made."""
-        try:
-            for kind, body in frames:
-                self._add(kind, body)
-            self._send(self._whole)
-        except BaseException as error:
-            if self._begun:
-                self._abandon(error)
-            raise
-        path = os.path.join(self._spec["parent"], self._spec["name"])
-        return os.fsdecode(os.path.normpath(path))
-
-    def _add(self, kind: bytes, body: bytes) -> None:
-        in_file = kind == b"f" or self._file.pieces or self._begun
-        (self._file if in_file else self._whole).add(kind, body)
-        if in_file and kind in b"ac":
-            self._end_file(complete=kind == b"c")
-        elif self._whole.size + self._file.size >= _BATCH:
-            self._send(self._whole)
-            if self._file.size >= _BATCH:
-                self._send_part()
-
-    def _end_file(self, *, complete: bool) -> None:
-        if self._begun:
-            self._send(self._file)
-            self._begun = self._known = False
-        elif complete:
-            self._whole.move(self._file)
-        else:
-            self._file = _Frames()
-
-    def _send_part(self) -> None:
-        if not self._begun:
-            begin = _Frames()
-            begin.pieces, self._file.pieces = self._file.pieces[:2], self._file.pieces[2:]
-            # By itself: what comes later makes no file, so it cannot leave one behind.
-            self._begun = True
-            self._send(begin)
-            self._known = True
-        self._send(self._file)
-
-    def _send(self, frames: _Frames) -> None:
-        """Send frames; there are none of them afterwards."""
-        if not frames.pieces:
-            return
-        payload, done = b"".join(frames.pieces), frames.contents
-        frames.clear()
-        try:
-            reply = self._ask(self._spec, payload)
-        except OSError as error:
-            if not isinstance(error, remctl.RemctlError):
-                self._begun = False  # The far side said so, when it had put things in order.
-            raise
-        match reply:
-            case {"state": dict(), "parent": bytes(), "name": bytes()}:
-                self._spec.update({key: reply[key] for key in ("state", "parent", "name")})
-            case _:
-                raise malformed(self._connection, "its answer is none")
-        self._acknowledged(done)
-
-    def _ask(self, spec: dict[str, Any], payload: bytes) -> dict[str, Any]:
-        program = f"{far_source('transfer_receive')}\nreceive({spec!a})\n"
-        return ask(self._connection, program, payload, label="upload", timeout=self._timeout)
-
-    def _abandon(self, error: BaseException) -> None:
-        state = self._spec["state"]
-        if state is not None:
-            state = {**state, "part": None}
-        wait = 0.0 if self._known else _LATE
-        try:
-            self._ask({**self._spec, "state": state, "abandon": wait}, b"")
-        except Exception as another:
-            name = f".remctl-{self._spec['token']}.part"
-            host = self._connection.host
-            error.add_note(f"a temporary file {name} may be left on {host}: {another}")
-
-
 def _upload(
     connection: Connection,
     source_path: str,
@@ -201,7 +59,7 @@ def _upload(
     progress: Progress | None,
     timeout: float | None,
     single: bool = False,
-    change: Callable[[_Frame], _Frame] = lambda frame: frame,
+    change: Callable[[Frame], Frame] = lambda frame: frame,
 ) -> str:
     left_out = LeftOut(connection)
     # A single file is one whose digest is wanted: zeros count for that.
@@ -216,7 +74,7 @@ def _upload(
             progress(done, total, sender.where)
 
     name = _last_name(source_path)
-    sending = _Upload(connection, destination, name, timeout, acknowledged)
+    sending = Upload(connection, destination, name, timeout, acknowledged)
     frames: Any = sender.frames(source_path)
     with contextlib.closing(frames):
         path = sending.run(map(change, frames))
@@ -234,9 +92,10 @@ def upload(
 ) -> str:
     """Copy a file or a tree to the far side, with modes and times.
 
-    Each file appears at once and complete, under a temporary name until then.  In a tree, links
-    are copied as links; what cannot be read, or is no file, folder or link, is left out, and told
-    at the end.  What cannot be written ends it.
+    Each file appears at once and complete, under a temporary name until then.  A large one takes
+    two sessions, if the server lets it have a second.  In a tree, links are copied as links; what
+    cannot be read, or is no file, folder or link, is left out, and told at the end.  What cannot be
+    written ends it.
 
     Args:
         source: a file or a folder; a link stands for what it leads to.
@@ -284,7 +143,7 @@ def put(
     """
     digest, size = hashlib.sha1(usedforsecurity=False), 0
 
-    def change(frame: _Frame) -> _Frame:
+    def change(frame: Frame) -> Frame:
         nonlocal size
         kind, body = frame
         if kind == b"b":

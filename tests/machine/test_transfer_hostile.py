@@ -304,7 +304,7 @@ def test_answers_are_bounded(inside: Path) -> None:
 
 def test_sources_need_nothing_of_the_package(inside: Path) -> None:
     folder = Path(paths.__file__).parent / "_farside"
-    for name in ("files", "transfer_send", "transfer_receive"):
+    for name in ("files", "transfer_piece", "transfer_send", "transfer_receive"):
         source = (folder / f"{name}.py").read_text("ascii")
         done = subprocess.run(
             [sys.executable, "-IS", "-W", "error", "-"], input=source.encode(), capture_output=True

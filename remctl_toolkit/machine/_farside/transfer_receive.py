@@ -1,5 +1,6 @@
 """Makes files and folders of frames, see transfer_send.py.  It runs on either side: there for an
-upload, in several commands; here for a download, where who sends is not to be trusted.
+upload, in several commands; here for a download, where who sends is not to be trusted.  For most
+of a large upload there is transfer_piece.py.
 
 Each name is that of an entry of the folder that is open, and no link is ever followed: nothing
 can be made elsewhere.
@@ -41,6 +42,10 @@ def place(destination: str, name: str) -> tuple[str, str, bytes]:
     return parent, last, b"d" if destination.endswith("/") else b"df"
 
 
+def identity(status):
+    return status.st_dev, status.st_ino, status.st_uid
+
+
 class Receiver:
     # `kinds` are the frames that the top may begin with.  `state` is what finish() has returned in
     # the command before.
@@ -78,11 +83,15 @@ class Receiver:
         for name, made in state["stack"]:
             self.enter(os.fsdecode(name), made)
         if state["part"] is not None:
-            name, self.position, self.crc = state["part"]
+            name, self.position, self.crc, file = state["part"]
             self.file_name = os.fsdecode(name)
             self.where = self.path(self.file_name)
-            self.part = os.open(self.part_name, os.O_WRONLY | os.O_NOFOLLOW, dir_fd=self.folder)
-            if os.lseek(self.part, 0, os.SEEK_END) != self.position:
+            flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+            self.part = os.open(self.part_name, flags, dir_fd=self.folder)
+            # Others may be allowed to write in the folder, but not to choose what is written to.
+            status = os.fstat(self.part)
+            alone = identity(status) == file and status.st_nlink == 1
+            if not alone or os.lseek(self.part, 0, os.SEEK_END) != self.position:
                 raise Malformed("the temporary file is not as it was left")
 
     @property
@@ -300,7 +309,8 @@ class Receiver:
         if self.part >= 0:
             self.attempt(Receiver.flush)
             self.attempt(Receiver.extend)
-            part = os.fsencode(self.file_name), self.position, self.crc
+            file = identity(os.fstat(self.part))
+            part = os.fsencode(self.file_name), self.position, self.crc, file
         stack = [(os.fsencode(name), made) for name, made in self.stack]
         self.close()
         return {"stack": stack, "part": part, "begun": self.begun}
