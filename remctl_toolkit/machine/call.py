@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
+import sys
 import threading
 import time
 import warnings
@@ -262,9 +262,11 @@ class Interpreter:
 
     def __del__(self) -> None:
         link = getattr(self, "_link", None)
-        if link is not None and link.pid == os.getpid():
-            warnings.warn(f"{self!r} was not closed: use with", ResourceWarning, 2, source=self)
-            self.close()
+        if link is None or link.pid != os.getpid() or sys.is_finalizing():
+            return
+        text = f"unclosed {self!r}: use it in a with statement, or call close()"
+        warnings.warn(text, ResourceWarning, stacklevel=2, source=self)
+        link.close_later()
 
 
 def _checked_timeout(timeout: float | None) -> float | None:
@@ -286,16 +288,19 @@ class _Reply:
             frame = self.pending.next(self._timeout)
         except TimeoutError:
             self.pending.abandon()
-            text = f"call took longer than {self._timeout:g} s on {self.host}, and was told to end"
-            error = CallTimeoutError(text)
-            error.host = self.host
-            raise error from None
+            raise self.too_late(f"took longer than {self._timeout:g} s") from None
         except InterpreterEndedError as error:
             raise _again(error) from None
         except BaseException:
             self.pending.abandon()
             raise
         return frame.letter, frame.octets
+
+    def too_late(self, how: str) -> CallTimeoutError:
+        """Return the error for a call that was given up."""
+        error = CallTimeoutError(f"call {how} on {self.host}, and was told to end")
+        error.host = self.host
+        return error
 
     def value(self, letter: bytes, octets: bytes) -> Any:
         """Return the result that it is, or raise."""
@@ -395,10 +400,13 @@ class RemoteIterator(Iterator[Any]):
         until = time.monotonic() + _CLOSE_WAIT
         while time.monotonic() < until:
             letter, octets = last.next()
-            if letter != b"I":
-                if letter not in (b"E", b"X"):
-                    last.value(letter, octets)
-                return
+            if letter == b"I":  # It was on its way.
+                continue
+            if letter not in (b"E", b"X"):
+                last.value(letter, octets)
+            return
+        reply.pending.abandon()
+        raise last.too_late(f"did not end within {_CLOSE_WAIT:g} s")
 
     def __enter__(self) -> Self:
         return self
@@ -413,6 +421,5 @@ class RemoteIterator(Iterator[Any]):
 
     def __del__(self) -> None:
         reply = getattr(self, "_reply", None)
-        if reply is not None:
-            with contextlib.suppress(InterpreterEndedError):  # Then it has ended, too.
-                reply.pending.abandon()
+        if reply is not None and not sys.is_finalizing():
+            reply.pending.abandon_later()

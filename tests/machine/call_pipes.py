@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from remctl_toolkit.machine import ClosedError
 from remctl_toolkit.machine.call import Interpreter
 
 OLDEST = (3, 8)
@@ -46,7 +47,10 @@ class PipeStream:
 
     def read(self, n: int = -1) -> bytes:
         assert self.process.stdout is not None
-        return os.read(self.process.stdout.fileno(), n)
+        try:
+            return os.read(self.process.stdout.fileno(), n)
+        except ValueError:
+            raise ClosedError("the pipe was closed") from None
 
     def read_stderr(self, n: int = -1) -> bytes:
         assert self.process.stderr is not None
