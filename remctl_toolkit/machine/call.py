@@ -21,6 +21,7 @@ from ._call.link import WINDOW, Link, Pending, Stream, agent_source
 from ._call.output import Lines, Output, show
 from ._call.packing import Packer
 from .errors import ClosedError
+from .farside import check_seconds
 from .modules import Allowed, ModuleServer, RemoteFunction, RemoteModule
 from .values import DecodeError, decode
 
@@ -88,7 +89,9 @@ class Interpreter:
         self.name = connection.host if name is None else name
         self._modules = ModuleServer(modules)
         self._output = show if output is None else output
-        self._timeout = _checked_timeout(timeout)
+        if timeout is not None:
+            check_seconds("timeout", timeout)
+        self._timeout = timeout
         if not 1 <= result_limit <= 1 << 31:
             raise ValueError(f"result_limit must be 1 to {1 << 31} octets, not {result_limit}")
         if isinstance(prefer_far, str):
@@ -151,7 +154,9 @@ class Interpreter:
         self, timeout: float | None, function: Callable[..., Any], /, *args: Any, **kwargs: Any
     ) -> Any:
         """Call a function that has so many seconds; see `call()`."""
-        return self._call(_checked_timeout(timeout), function, args, kwargs)
+        if timeout is not None:
+            check_seconds("timeout", timeout)
+        return self._call(timeout, function, args, kwargs)
 
     def _call(
         self,
@@ -267,12 +272,6 @@ class Interpreter:
         text = f"unclosed {self!r}: use it in a with statement, or call close()"
         warnings.warn(text, ResourceWarning, stacklevel=2, source=self)
         link.close_later()
-
-
-def _checked_timeout(timeout: float | None) -> float | None:
-    if timeout is not None and not timeout > 0:
-        raise ValueError(f"timeout must be more than 0 seconds, or None, not {timeout}")
-    return timeout
 
 
 class _Reply:

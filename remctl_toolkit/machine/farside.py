@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import os
 import re
 import shlex
 from collections.abc import Iterable, Mapping
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 Word: TypeAlias = "str | bytes | int | os.PathLike[str] | os.PathLike[bytes]"
 Environment: TypeAlias = "Mapping[str, Word] | Mapping[str, Word | None]"
@@ -29,6 +30,8 @@ exec(compile(r(int(r(8),16)),'<remctl>','exec'))"""
 SHELL_LOADER = """remctl_n='
 ';IFS= read -r remctl_s;eval "$remctl_s\""""
 
+LONGEST_TIME = 1 << 22  # seconds, seven weeks: of milliseconds, 32 bits hold so many
+
 _LABEL_LIMIT = 60
 _SHELL_NAME = re.compile(rb"[A-Za-z_][A-Za-z0-9_]*\Z")
 # Beyond this, reading the script one octet at a time takes longer than starting Python.
@@ -48,6 +51,39 @@ def python_payload(program: str, data: bytes = b"") -> bytes:
     """Return what PYTHON_LOADER takes on standard input: a program, and then what it may read."""
     octets = program.encode("utf-8", "surrogateescape")
     return b"%08x%b%b" % (len(octets), octets, data)
+
+
+def literal(octets: bytes, limit: int) -> Any:
+    """Return the value that a far side wrote with ascii().
+
+    Args:
+        octets: what it wrote.
+        limit: how many octets are taken at most: the parser takes a hundred times their memory.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if len(octets) > limit:
+        raise ValueError(f"more than {limit} octets")
+    try:
+        return ast.literal_eval(octets.decode("ascii"))
+    except (MemoryError, RecursionError, SyntaxError, TypeError) as error:
+        # MemoryError is what the parser calls too many brackets.
+        raise ValueError(str(error) or "nested too deep") from None
+
+
+def check_seconds(name: str, value: float) -> None:
+    """Check a time limit.
+
+    Raises:
+        TypeError, ValueError: it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number of seconds, not {type(value).__name__}")
+    if not 0 < value <= LONGEST_TIME:
+        raise ValueError(
+            f"{name} must be seconds, more than 0 and no more than {LONGEST_TIME}, not {value}"
+        )
 
 
 def check_label(label: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import os
 import struct
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
@@ -15,7 +14,16 @@ import remctl
 
 from .connection import Connection
 from .errors import CommandTimeoutError, MachineError
-from .farside import PYTHON_LOADER, Command, Environment, Word, check_label, python_payload, source
+from .farside import (
+    PYTHON_LOADER,
+    Command,
+    Environment,
+    Word,
+    check_label,
+    check_seconds,
+    python_payload,
+    source,
+)
 
 __all__ = ["CommandFailedError", "Target", "check", "run"]
 
@@ -270,10 +278,7 @@ def _seconds(timeout: float | None, target: Target) -> float | None:
     seconds = timeout or target.global_timeout
     if seconds is None or seconds in (0, -1):
         return None
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
-        raise TypeError(f"timeout must be a number of seconds, not {type(seconds).__name__}")
-    if not 0 < seconds < math.inf:
-        raise ValueError(f"timeout must be seconds, more than 0, not {seconds}")
+    check_seconds("timeout", seconds)
     return seconds
 
 
@@ -467,17 +472,11 @@ class _Outcome:
         text = f"{text} on {job.connection.host}: it was ended"
         _log(logger, logging.WARNING, text)
         if raising:
-            raise _named(CommandTimeoutError(text), job)
+            raise job.connection._named(CommandTimeoutError(text))
 
     def _report_failure(self, logger: Any, text: str, raising: bool) -> None:
         _log(logger, logging.ERROR, text)
         if raising:
             error = CommandFailedError(f"Failed to execute command: {self._job.name}: {text}")
             error.status = self.status
-            raise _named(error, self._job)
-
-
-def _named(error: MachineError, job: _Job) -> MachineError:
-    connection = job.connection
-    error.host, error.port = connection.host, remctl._check_port(connection.port) or None
-    return error
+            raise self._job.connection._named(error)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from ._farside import mux as protocol
 from ._farside.mux import Listener
+from .farside import check_seconds
 from .tunnel_mux import Address, FarListener, NearMux, TunnelError, enter_mux, used_mux
 
 if TYPE_CHECKING:
@@ -78,7 +79,8 @@ class Tunnel:
         far = _address("d", dhost, dport, _home(connection), listens=reverse)
         self.lhost, self.dhost, self.reverse = lhost, dhost, reverse
         self._near, self._far = near, far
-        self._patience = _seconds(connect_timeout)
+        check_seconds("connect_timeout", connect_timeout)
+        self._patience = float(connect_timeout)
         self._closing = threading.Lock()
         self._listener: Listener | FarListener
         if reverse:
@@ -216,7 +218,8 @@ def connect_sock(
     """
     family = protocol.IPV6 if ipv6 else protocol.ANY
     address = _address("d", dhost, dport, _home(connection), listens=False, family=family)
-    patience = _seconds(connect_timeout)
+    check_seconds("connect_timeout", connect_timeout)
+    patience = float(connect_timeout)
     with used_mux(connection) as mux:
         ours, theirs = socket.socketpair()
         try:
@@ -282,15 +285,6 @@ def _port(name: str, port: Port, listens: bool) -> int:
         least = "0 (for a free one)" if listens else "1"
         raise ValueError(f"{name} is {port}: it must be from {least} to 65535")
     return port
-
-
-def _seconds(value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        kind = type(value).__name__
-        raise TypeError(f"connect_timeout must be a number of seconds, not {kind}")
-    if not 0 < value < 2**22:
-        raise ValueError(f"connect_timeout is {value}: it must be positive, and below 2**22")
-    return float(value)
 
 
 def _home(connection: Connection) -> bytes:
