@@ -492,7 +492,7 @@ class Machine(BaseRemoteMachine):  # type: ignore[misc]
                 stack.callback(self._interpreter.close)
 
     def __del__(self) -> None:
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(Exception):  # It may not even have begun; and who would be told?
             self.close()
 
 

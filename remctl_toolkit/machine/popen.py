@@ -446,7 +446,7 @@ class Popen(PopenAddons):  # type: ignore[misc]
         # As a shell session ends: by a signal, and without waiting for what comes of it.  A channel
         # whose command nobody has asked to end complains about that.
         if getattr(self, "_signalled", False) and self._channel is not None:
-            self._channel.close()
+            self._channel.close_later()
 
     # What plumbum asks for.
 

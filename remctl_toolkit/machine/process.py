@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import struct
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from types import MappingProxyType
@@ -31,6 +32,8 @@ __all__ = ["CommandFailedError", "Target", "check", "run"]
 _SYSTEM_FOLDERS = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"]
 _PATIENCE = 20.0  # seconds without a beat of the far side, see BEAT in _farside/follow.py
 _HEADER = struct.Struct(">cI")
+_KINDS = (b"o", b"e", b"s", b"t", b"x", b"b")  # what _farside/follow.py sends
+_LONGEST_FRAME = 1 << 20  # octets: none is longer by far
 _NO_FOLDER = b"125"
 _METHODS = {
     logging.DEBUG: "debug",
@@ -138,6 +141,7 @@ def run(
         CommandFailedError: the command failed, or could not be run; it is a RuntimeError.
         CommandTimeoutError: the command was silent for too long, and was ended.
         TypeError, ValueError: an argument cannot be right; nothing was sent.
+        MachineError: something else than ours answers there.
         ClosedError, RemctlError: see `Connection.run()`.
     """
     target = _target_of(machine)
@@ -208,6 +212,7 @@ def check(
         CommandFailedError: the command could not be run; it is a RuntimeError.
         CommandTimeoutError: it took too long, and was ended.
         TypeError, ValueError: an argument cannot be right; nothing was sent.
+        MachineError: something else than ours answers there.
         ClosedError, RemctlError: see `Connection.run()`.
     """
     target = _target_of(machine)
@@ -378,7 +383,14 @@ class _Job:
                 elif token.stream == remctl.RemctlStream.STDERR:  # That of sudo, and of Python.
                     yield b"e", token.output or b""
                 else:
-                    yield from frames.feed(token.output or b"")
+                    yield from self._frames(frames, token.output or b"")
+
+    def _frames(self, frames: _Frames, octets: bytes) -> list[tuple[bytes, bytes]]:
+        try:
+            return frames.feed(octets)
+        except ValueError as error:
+            text = f"{self.connection.host} does not run commands as it must: {error}"
+            raise self.connection._named(MachineError(text)) from None
 
 
 def _input(stdin: bytes | str | None) -> bytes:
@@ -407,17 +419,28 @@ class _Frames:
     def __init__(self) -> None:
         self._begun = bytearray()
 
-    def feed(self, octets: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Return the frames that are whole now, as (kind, octets)."""
+    def feed(self, octets: bytes) -> list[tuple[bytes, bytes]]:
+        """Return the frames that are whole now, as (kind, octets).
+
+        Raises:
+            ValueError: what arrived is none.
+        """
         self._begun += octets
+        found = []
         while len(self._begun) >= _HEADER.size:
             kind, length = _HEADER.unpack_from(self._begun)
             end = _HEADER.size + length
+            if kind not in _KINDS or length > _LONGEST_FRAME:
+                raise ValueError(f"{bytes(self._begun[: _HEADER.size])!r} does not begin a frame")
             if len(self._begun) < end:
                 break
+            body = bytes(self._begun[_HEADER.size : end])
+            if kind == b"s" and not re.fullmatch(rb"-?\d{1,3}", body):
+                raise ValueError("a status that is none")
             if kind != b"b":  # A beat; it has been of use to the far side.
-                yield kind, bytes(self._begun[_HEADER.size : end])
+                found.append((kind, body))
             del self._begun[:end]
+        return found
 
 
 class _Outcome:

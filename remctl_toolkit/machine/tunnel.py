@@ -8,6 +8,7 @@ import socket
 import sys
 import threading
 import warnings
+from concurrent.futures import Future
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
@@ -98,12 +99,11 @@ class Tunnel:
         except BaseException:
             _close_listening(sock)
             raise
-        target = self._far.encoded(self._patience)
+        future = mux.listen_here(sock, self._far.encoded(self._patience))
         try:
-            self._listener = mux.listen_here(sock, target).result()
-        except TunnelError:
-            mux.leave()
-            _close_listening(sock)
+            self._listener = future.result()
+        except BaseException:  # Ctrl-C, too: the listener may be there, or come to be.
+            future.add_done_callback(lambda done: _undo_listening(mux, sock, done))
             raise
         self._mux = mux
         if self._listener.port is not None:
@@ -301,6 +301,14 @@ def _explained(error: OSError, doing: str) -> OSError:
         return socket.gaierror(error.errno, f"{doing}: {error.strerror}")
     number = error.errno or errno.ENAMETOOLONG
     return OSError(number, f"{doing}: {os.strerror(number)}")
+
+
+def _undo_listening(mux: NearMux, sock: Any, future: Future[Listener]) -> None:
+    if future.exception() is None:
+        mux.stop(future.result())
+    else:
+        mux.leave()
+        _close_listening(sock)
 
 
 def _close_listening(sock: Any) -> None:

@@ -622,6 +622,28 @@ def test_the_way_there_is_lost(own: Connection, echo_port: int, victim: str) -> 
             assert answers(sock)
 
 
+def test_an_interrupt_while_it_begins_leaves_nothing(
+    own: Connection, echo_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Tunnel(own, 0, echo_port) as tunnel:
+        port = tunnel.lport
+    result = concurrent.futures.Future.result
+
+    def interrupted(future: Any, timeout: float | None = None) -> Any:
+        if threading.current_thread() is threading.main_thread():
+            raise KeyboardInterrupt
+        return result(future, timeout)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(concurrent.futures.Future, "result", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            Tunnel(own, port, echo_port)
+    (mux,) = [mux for mux in tunnel_mux._living if mux._channel.connection is own]
+    eventually(lambda: not mux.listeners and not mux._users)
+    with Tunnel(own, port, echo_port):
+        pass
+
+
 def test_one_that_is_forgotten_warns(own: Connection, echo_port: int) -> None:
     tunnels = [Tunnel(own, 0, echo_port)]
     mux = mux_of(tunnels[0])
