@@ -42,8 +42,8 @@ NOTES = {
   With --python NAME and --shell NAME: NAME-USER, or else NAME.""",
     "exit status": """\
   the command's own; 127 and 126 if there is no such command, or it is none
-  255  what went wrong is ours (one line on standard error says what), or a signal
-       ended the command: as ssh has it
+  255  what went wrong is ours (standard error says what, and what to do), or a
+       signal ended the command: as ssh has it
   SIGINT, SIGTERM and SIGHUP are passed on; they end the command, and then this
   process, as does SIGPIPE when nobody reads the output.""",
     "environment": """\
@@ -112,26 +112,12 @@ def _completion(shell: str) -> str:
 
 def manpage() -> str:
     """Return the page, as man reads it."""
-    from argparse_manpage.manpage import Manpage
+    from remctl_toolkit.cli.manpages import Manpage
 
-    built = parser()
-    built.epilog = None  # It is made into sections.
-    made = Manpage(built)
-    made.description = "run a command on a host as ssh does, over remctl"
-    made.source = f"python-remctl {remctl.__version__}"
-    made.manual = "remctl"
-    made.add_section("synopsis", "=", USAGE % {"prog": rf"\fB{COMMAND}\fR"})
-    for name, text in {**NOTES, "examples": EXAMPLES}.items():
-        made.add_section(name, "=", f".nf\n{_escaped(text)}\n.fi")
-    made.add_section(
-        "see also", "=", r"\fBrsync\fR(1), \fBsftp\fR(1), \fBssh\fR(1), \fBremctl\fR(1)"
-    )
+    made = Manpage(parser(), "run a command on a host as ssh does, over remctl", USAGE)
+    made.add({**NOTES, "examples": EXAMPLES})
+    made.see_also("rsync(1)", "sftp(1)", "ssh(1)", "remctl(1)")
     return str(made)
-
-
-def _escaped(text: str) -> str:
-    """Return a text that is to be shown as it is; it must not begin a line with . or '."""
-    return text.replace("\\", r"\e").replace("-", r"\-")
 
 
 if __name__ == "__main__":
