@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from ._farside import mux as protocol
 from ._farside.mux import Listener
+from ._tunnel_address import Address
 from .farside import check_seconds
-from .tunnel_mux import Address, FarListener, NearMux, TunnelError, enter_mux, used_mux
+from .tunnel_mux import FarListener, NearMux, TunnelError, enter_mux, used_mux
 
 if TYPE_CHECKING:
     from .connection import Connection
