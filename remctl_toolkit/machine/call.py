@@ -65,7 +65,8 @@ class Interpreter:
         output: is called with the host, the stream and a line for each line that is printed there,
             in the order of printing; None writes it to sys.stderr, with the host before it.
         timeout: seconds that a call may take; None: any time.
-        result_limit: octets that a result may have.
+        result_limit: octets that a result may have on its way; in memory, what a hostile far side
+            makes of them may take fifty times as much.
 
     Raises:
         TypeError, ValueError: an argument cannot be right.

@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import re
-import struct
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Protocol
 
 import remctl
 
+from ._process_output import Frames, Lines, text_lines
 from .connection import Connection
 from .errors import CommandTimeoutError, MachineError
 from .farside import (
@@ -31,9 +30,6 @@ __all__ = ["CommandFailedError", "Target", "check", "run"]
 # What a root shell finds its programs in, and a server's PATH may lack.
 _SYSTEM_FOLDERS = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"]
 _PATIENCE = 20.0  # seconds without a beat of the far side, see BEAT in _farside/follow.py
-_HEADER = struct.Struct(">cI")
-_KINDS = (b"o", b"e", b"s", b"t", b"x", b"b")  # what _farside/follow.py sends
-_LONGEST_FRAME = 1 << 20  # octets: none is longer by far
 _NO_FOLDER = b"125"
 _METHODS = {
     logging.DEBUG: "debug",
@@ -150,7 +146,7 @@ def run(
     log = target.logger if logger is None else logger
     _log(log, logging.INFO, f"Running command: {job.name}")
     levels = {b"o": stdout_level, b"e": stderr_level}
-    lines = {stream: _Lines() for stream in levels}
+    lines = {stream: Lines() for stream in levels}
     outcome = _Outcome(job)
     with contextlib.ExitStack() as stack:
         if exit:
@@ -232,7 +228,7 @@ def check(
                 outcome.take(kind, octets)
         raising = target.stop_on_timeout if stop_on_timeout is None else stop_on_timeout
         outcome.report(log, False, stop_on_error, raising, quiet=True)
-    stdout, stderr = (_text_lines(octets) for octets in written.values())
+    stdout, stderr = (text_lines(octets) for octets in written.values())
     if outcome.reason is not None:
         stderr.append(outcome.reason)
     return stdout, stderr, -1 if outcome.status is None else outcome.status
@@ -287,42 +283,6 @@ def _seconds(timeout: float | None, target: Target) -> float | None:
     return seconds
 
 
-# -- Lines ----------------------------------------------------------------------------------------
-
-
-class _Lines:
-    """Makes lines of octets that come in pieces."""
-
-    def __init__(self) -> None:
-        self._begun = bytearray()
-
-    def feed(self, octets: bytes) -> Iterator[bytes]:
-        """Return the lines that have come to their end."""
-        if b"\n" not in octets:
-            self._begun += octets
-            return
-        first, *others = octets.split(b"\n")
-        yield _stripped(bytes(self._begun + first))
-        self._begun = bytearray(others.pop())
-        yield from map(_stripped, others)
-
-    def end(self) -> Iterator[bytes]:
-        """Return the last one, if it has no end."""
-        if self._begun:
-            yield _stripped(bytes(self._begun))
-
-
-def _stripped(line: bytes) -> bytes:
-    return line.removesuffix(b"\r")
-
-
-def _text_lines(octets: bytes | bytearray) -> list[str]:
-    if not octets:
-        return []
-    lines = bytes(octets).removesuffix(b"\n").split(b"\n")
-    return [_stripped(line).decode("utf-8", "surrogateescape") for line in lines]
-
-
 # -- The command over there -----------------------------------------------------------------------
 
 
@@ -374,7 +334,7 @@ class _Job:
             python = self.connection.far.python
             words = ["sudo", "-n", "--", python, "-IS", "-c", PYTHON_LOADER, self.label]
             program = Command(words, "/").python_program(b"")
-        frames = _Frames()
+        frames = Frames()
         ways = self.connection.python_stream(program, payload, label=self.label, timeout=_PATIENCE)
         with ways as tokens:
             for token in tokens:
@@ -385,7 +345,7 @@ class _Job:
                 else:
                     yield from self._frames(frames, token.output or b"")
 
-    def _frames(self, frames: _Frames, octets: bytes) -> list[tuple[bytes, bytes]]:
+    def _frames(self, frames: Frames, octets: bytes) -> list[tuple[bytes, bytes]]:
         try:
             return frames.feed(octets)
         except ValueError as error:
@@ -411,36 +371,6 @@ def _words(command: Any, shell: bool) -> list[Word]:
         text = "a command is a list of words, or a string with shell=True"
         raise TypeError(f"{text}, not {type(command).__name__}")
     return list(command)
-
-
-class _Frames:
-    """Takes apart what _farside/follow.py sends."""
-
-    def __init__(self) -> None:
-        self._begun = bytearray()
-
-    def feed(self, octets: bytes) -> list[tuple[bytes, bytes]]:
-        """Return the frames that are whole now, as (kind, octets).
-
-        Raises:
-            ValueError: what arrived is none.
-        """
-        self._begun += octets
-        found = []
-        while len(self._begun) >= _HEADER.size:
-            kind, length = _HEADER.unpack_from(self._begun)
-            end = _HEADER.size + length
-            if kind not in _KINDS or length > _LONGEST_FRAME:
-                raise ValueError(f"{bytes(self._begun[: _HEADER.size])!r} does not begin a frame")
-            if len(self._begun) < end:
-                break
-            body = bytes(self._begun[_HEADER.size : end])
-            if kind == b"s" and not re.fullmatch(rb"-?\d{1,3}", body):
-                raise ValueError("a status that is none")
-            if kind != b"b":  # A beat; it has been of use to the far side.
-                found.append((kind, body))
-            del self._begun[:end]
-        return found
 
 
 class _Outcome:

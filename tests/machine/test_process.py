@@ -26,6 +26,7 @@ from remctl_toolkit.machine import (
     farside,
     process,
 )
+from remctl_toolkit.machine._process_output import Frames
 from remctl_toolkit.machine.process import CommandFailedError, Target, check, run
 from remctl_toolkit.testing import Command, RemctldServer
 
@@ -326,7 +327,7 @@ def test_older_and_newer_pythons(version: str) -> None:
         capture_output=True,
         timeout=30,
     )
-    frames = list(process._Frames().feed(done.stdout))
+    frames = list(Frames().feed(done.stdout))
     assert b"".join(octets for kind, octets in frames if kind == b"o") == b"out\nin"
     assert frames[-1] == (b"s", b"3")
     assert (b"e", b"err\n") in frames
