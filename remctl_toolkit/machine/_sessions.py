@@ -40,7 +40,7 @@ class Sessions:
         self.host = host
         self.port = port
         self.closed = False
-        self._principal = principal
+        self.principal = principal
         self._settings = settings
         self._peer: tuple[str, int] | None = None  # where the first session found the machine
         self._forget()
@@ -101,7 +101,7 @@ class Sessions:
                     self.check_open()
                     self._used.add(session)
                 try:
-                    session.open(self.host, port, self._principal)
+                    session.open(self.host, port, self.principal)
                 except BaseException as error:
                     self._discard(session)
                     # The first says what is wrong at once; later ones were right a moment ago.

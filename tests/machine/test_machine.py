@@ -464,7 +464,7 @@ def test_a_command_may_be_forgotten_at_any_moment(machine: Machine) -> None:
     assert time.monotonic() - start < 10
     gone.set()
     thread.join()
-    eventually(lambda: not is_running(pid))
+    eventually(lambda: not is_running(pid), 20)
 
 
 def test_an_interrupt_ends_the_command(machine: Machine, patient: None) -> None:
