@@ -78,7 +78,7 @@ If it is where the compiler does not look: REMCTL_CFLAGS=-I... and REMCTL_LIBS="
 OLD_HEADER = """\
 remctl.h has no {}: it is of a libremctl that is too old. 3.13 or later is needed.\
 """
-# The youngest of the functions that we call: it came with libremctl 3.3, the others before.
+# The youngest of the functions that we call: it came with libremctl 3.4, the others before.
 YOUNGEST_FUNCTION = "remctl_open_fd"
 
 

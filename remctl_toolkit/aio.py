@@ -18,6 +18,7 @@ have run.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import os
 from collections import deque
@@ -30,6 +31,8 @@ import remctl
 
 # Not public, but ours: what is a command, and what is a result, is said once.
 from remctl import RemctlOutput, RemctlSimpleResult, _Collector, _Command
+
+from ._watch import Watch
 
 __all__ = ["AsyncRemctl", "aremctl"]
 
@@ -106,7 +109,7 @@ class AsyncRemctl:
         # Each is used until it is dropped; a thread may be at work in it a moment longer.
         self._session = remctl.Remctl(**self._settings)
         self._turn = asyncio.Lock()
-        self._watch: _Watch | None = None
+        self._watch: Watch | None = None
         self._error = "no error"
 
     # Settings.
@@ -301,7 +304,7 @@ class AsyncRemctl:
         quiet_since = loop.time()
         missing = session.missing()
         while missing:
-            self._watch = _Watch(session.fileno(), timeout / 4 if timeout else None)
+            self._watch = Watch(session.fileno(), timeout / 4 if timeout else None)
             try:
                 await self._watch.wait()
             except asyncio.CancelledError:
@@ -369,37 +372,6 @@ def _take_arrived(
             return
 
 
-class _Watch:
-    """Waiting until a descriptor is readable, or for some time, or until somebody ends it."""
-
-    def __init__(self, fd: int, seconds: float | None) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._fd = fd
-        self._over: asyncio.Future[None] = self._loop.create_future()
-        self._loop.add_reader(fd, self.end)
-        self._timer = None if seconds is None else self._loop.call_later(seconds, self.end)
-
-    async def wait(self) -> None:
-        try:
-            await self._over
-        finally:
-            self.end()
-
-    def end(self, error: Exception | None = None) -> None:
-        """End it, but once: the number of the descriptor may be another's afterwards."""
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._fd >= 0:
-            self._loop.remove_reader(self._fd)
-            self._fd = -1
-        if self._over.done():
-            return
-        if error is None:
-            self._over.set_result(None)
-        else:
-            self._over.set_exception(error)
-
-
 class _Tokens(AsyncIterator[RemctlOutput]):
     """The tokens of one command; leaving it before the end closes the connection."""
 
@@ -416,6 +388,7 @@ class _Tokens(AsyncIterator[RemctlOutput]):
         self._arrived: deque[RemctlOutput] = deque()
         self._failure: Exception | None = None
         self._ended = False
+        self._loop = _running_loop()
 
     async def __anext__(self) -> RemctlOutput:
         while not self._arrived:
@@ -431,6 +404,7 @@ class _Tokens(AsyncIterator[RemctlOutput]):
 
     async def _receive(self) -> None:
         connection = self._connection
+        self._loop = asyncio.get_running_loop()
         async with connection._turn:
             if self._command is not None:
                 command, self._command = self._command, None
@@ -459,7 +433,20 @@ class _Tokens(AsyncIterator[RemctlOutput]):
             self._connection._drop()
 
     def __del__(self) -> None:
-        self._leave()
+        loop = self._loop
+        if loop is None or loop.is_closed() or loop is _running_loop():
+            self._leave()
+            return
+        # Another thread has found this garbage, and what is to be done is the loop's.
+        with contextlib.suppress(RuntimeError):  # It was closed just now: nobody waits any more.
+            loop.call_soon_threadsafe(self._leave)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 async def aremctl(

@@ -9,6 +9,7 @@ import inspect
 import io
 import random
 import select
+import threading
 import time
 import warnings
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -220,6 +221,33 @@ def test_leaving_a_stream_closes_and_the_next_command_reopens(
         assert run(main()) == b"second\n"
         assert server.connections == 3
         assert server.commands == [[b"first"], [b"second"], [b"third"], [b"fourth"]]
+
+
+def test_a_stream_that_is_garbage_in_another_thread_is_left_in_the_loop(
+    run: Run[Any], remctl_realm: Realm
+) -> None:
+    # Garbage is collected in whichever thread happens to make more of it.
+    threads = []
+
+    async def main() -> None:
+        async with AsyncRemctl("localhost", server.port, timeout=LIMIT) as connection:
+            drop = connection._drop
+
+            def noted() -> None:
+                threads.append(threading.current_thread())
+                drop()
+
+            connection._drop = noted  # type: ignore[method-assign]
+            streams = [aiter(connection.stream(["first"]))]
+            await anext(streams[0])
+            await asyncio.to_thread(streams.clear)
+            await asyncio.sleep(0)
+            assert (await connection.run(["second"])).stdout == b"second\n"
+
+    with FakeServer(remctl_realm.keytab) as server:
+        run(main())
+    assert threads[0] is threading.main_thread()
+    assert len(set(threads)) == 1
 
 
 def test_a_connection_that_was_lost_is_opened_again(run: Run[Any], remctl_realm: Realm) -> None:

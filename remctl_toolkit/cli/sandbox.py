@@ -140,8 +140,10 @@ def _config_text(path: str) -> str:
     """Return the text of a configuration file, for argparse."""
     try:
         return Path(path).read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise argparse.ArgumentTypeError(f"cannot read {path}: {error}") from error
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise argparse.ArgumentTypeError(f"cannot read {path}: it is not a text file") from None
 
 
 def _run_in_sandbox(command: Sequence[str], config: str, *, verbose: bool) -> int:

@@ -56,7 +56,7 @@ class _Names:
     """
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()  # A cache that is garbage may be given back anywhere.
         self._used: dict[str, list[tuple[float, str]]] = {}
         self._count = 0
 
@@ -87,7 +87,7 @@ _names = _Names()
 
 
 def _forget_lock() -> None:
-    _names.lock = threading.Lock()
+    _names.lock = threading.RLock()
 
 
 os.register_at_fork(after_in_child=_forget_lock)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
+import sys
 import threading
 import time
 import warnings
@@ -21,6 +21,7 @@ from ._call.link import WINDOW, Link, Pending, Stream, agent_source
 from ._call.output import Lines, Output, show
 from ._call.packing import Packer
 from .errors import ClosedError
+from .farside import check_seconds
 from .modules import Allowed, ModuleServer, RemoteFunction, RemoteModule
 from .values import DecodeError, decode
 
@@ -64,7 +65,8 @@ class Interpreter:
         output: is called with the host, the stream and a line for each line that is printed there,
             in the order of printing; None writes it to sys.stderr, with the host before it.
         timeout: seconds that a call may take; None: any time.
-        result_limit: octets that a result may have.
+        result_limit: octets that a result may have on its way; in memory, what a hostile far side
+            makes of them may take fifty times as much.
 
     Raises:
         TypeError, ValueError: an argument cannot be right.
@@ -88,7 +90,9 @@ class Interpreter:
         self.name = connection.host if name is None else name
         self._modules = ModuleServer(modules)
         self._output = show if output is None else output
-        self._timeout = _checked_timeout(timeout)
+        if timeout is not None:
+            check_seconds("timeout", timeout)
+        self._timeout = timeout
         if not 1 <= result_limit <= 1 << 31:
             raise ValueError(f"result_limit must be 1 to {1 << 31} octets, not {result_limit}")
         if isinstance(prefer_far, str):
@@ -151,7 +155,9 @@ class Interpreter:
         self, timeout: float | None, function: Callable[..., Any], /, *args: Any, **kwargs: Any
     ) -> Any:
         """Call a function that has so many seconds; see `call()`."""
-        return self._call(_checked_timeout(timeout), function, args, kwargs)
+        if timeout is not None:
+            check_seconds("timeout", timeout)
+        return self._call(timeout, function, args, kwargs)
 
     def _call(
         self,
@@ -262,15 +268,11 @@ class Interpreter:
 
     def __del__(self) -> None:
         link = getattr(self, "_link", None)
-        if link is not None and link.pid == os.getpid():
-            warnings.warn(f"{self!r} was not closed: use with", ResourceWarning, 2, source=self)
-            self.close()
-
-
-def _checked_timeout(timeout: float | None) -> float | None:
-    if timeout is not None and not timeout > 0:
-        raise ValueError(f"timeout must be more than 0 seconds, or None, not {timeout}")
-    return timeout
+        if link is None or link.pid != os.getpid() or sys.is_finalizing():
+            return
+        text = f"unclosed {self!r}: use it in a with statement, or call close()"
+        warnings.warn(text, ResourceWarning, stacklevel=2, source=self)
+        link.close_later()
 
 
 class _Reply:
@@ -286,16 +288,19 @@ class _Reply:
             frame = self.pending.next(self._timeout)
         except TimeoutError:
             self.pending.abandon()
-            text = f"call took longer than {self._timeout:g} s on {self.host}, and was told to end"
-            error = CallTimeoutError(text)
-            error.host = self.host
-            raise error from None
+            raise self.too_late(f"took longer than {self._timeout:g} s") from None
         except InterpreterEndedError as error:
             raise _again(error) from None
         except BaseException:
             self.pending.abandon()
             raise
         return frame.letter, frame.octets
+
+    def too_late(self, how: str) -> CallTimeoutError:
+        """Return the error for a call that was given up."""
+        error = CallTimeoutError(f"call {how} on {self.host}, and was told to end")
+        error.host = self.host
+        return error
 
     def value(self, letter: bytes, octets: bytes) -> Any:
         """Return the result that it is, or raise."""
@@ -395,10 +400,13 @@ class RemoteIterator(Iterator[Any]):
         until = time.monotonic() + _CLOSE_WAIT
         while time.monotonic() < until:
             letter, octets = last.next()
-            if letter != b"I":
-                if letter not in (b"E", b"X"):
-                    last.value(letter, octets)
-                return
+            if letter == b"I":  # It was on its way.
+                continue
+            if letter not in (b"E", b"X"):
+                last.value(letter, octets)
+            return
+        reply.pending.abandon()
+        raise last.too_late(f"did not end within {_CLOSE_WAIT:g} s")
 
     def __enter__(self) -> Self:
         return self
@@ -413,6 +421,5 @@ class RemoteIterator(Iterator[Any]):
 
     def __del__(self) -> None:
         reply = getattr(self, "_reply", None)
-        if reply is not None:
-            with contextlib.suppress(InterpreterEndedError):  # Then it has ended, too.
-                reply.pending.abandon()
+        if reply is not None and not sys.is_finalizing():
+            reply.pending.abandon_later()

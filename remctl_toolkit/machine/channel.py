@@ -111,6 +111,7 @@ class Channel:
         waits only while a mebibyte is waiting.
 
         Raises:
+            TypeError: it is something else than octets.
             ValueError: `close_write()` was called.
             BrokenPipeError: the command has ended, or closed its standard input.
             ChannelError: the channel was lost.

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import os
-import socket
-import threading
+import re
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from types import TracebackType
@@ -14,13 +12,8 @@ from typing import Any, NamedTuple, Protocol
 
 import remctl
 
-from .errors import (
-    ClosedError,
-    CommandTimeoutError,
-    MachineError,
-    NoPythonError,
-    WorkingFolderError,
-)
+from ._sessions import Sessions
+from .errors import CommandTimeoutError, MachineError, NoPythonError, WorkingFolderError
 from .farside import (
     PYTHON_LOADER,
     SHELL_LOADER,
@@ -28,18 +21,19 @@ from .farside import (
     Environment,
     Word,
     check_label,
+    check_seconds,
+    literal,
     python_payload,
     source,
 )
 
 OLDEST_PYTHON = (3, 8)
 
-_PARALLEL_OPENS = 4  # A remctld without systemd listens with a backlog of 5.
-_ATTEMPTS = 4
-_FRESH = 30.0  # seconds after which a session that waited is asked whether it is still there
+_LONGEST_ANSWER = 1 << 16  # octets
+_LONGEST_WORD = 200  # characters of what something else said than we asked
 _STARTS_AND_ENDS = 10.0  # seconds that a command may take beside its own time
 
-_TIMED_OUT = 124  # The status for it, see _farside/limited.py; timeout(1) has the same.
+_TIMED_OUT = 124  # The status for it, see _farside/execute.py; timeout(1) has the same.
 
 
 class _Writable(Protocol):
@@ -66,6 +60,22 @@ class FarSide(NamedTuple):
     shell: str
     path: str
     system: tuple[str, str, str, str, str]
+
+
+def _far_side(told: Any) -> FarSide:
+    """Return what the far side has told.
+
+    Raises:
+        TypeError, ValueError: that is something else.
+    """
+    far = FarSide(**told)
+    numbers: list[object] = [*far.python_version, far.uid]
+    texts: tuple[object, ...] = (far.python, far.user, far.home, far.shell, far.path, *far.system)
+    if len(numbers) != 4 or not all(isinstance(number, int) for number in numbers):
+        raise ValueError("no version, or no user")
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError("no text")
+    return far
 
 
 class _Marked:
@@ -135,19 +145,15 @@ class Connection:
         self.port = port
         self.python = python
         self.shell: str | None = None
-        self.closed = False
-        self._principal = principal
-        self._connect_timeout = connect_timeout
-        self._settings: dict[str, Any] = {
+        settings = {
             "timeout": connect_timeout,
             "ccache": ccache,
             "source_ip": source_ip,
             "credentials": credentials,
         }
-        self._peer: tuple[str, int] | None = None  # where the first session found the machine
-        self._forget_sessions()
+        self._sessions = Sessions(host, port, principal, settings)
         try:
-            self.far = self._find_python()
+            self.far = self._find_python(connect_timeout)
             self.shell = self._find_shell(shell)
         except BaseException:
             self.close()
@@ -159,19 +165,20 @@ class Connection:
 
     # Finding out what is there.
 
-    def _find_python(self) -> FarSide:
+    def _find_python(self, timeout: float) -> FarSide:
         line = f"{self.python} ALL /usr/bin/python3 stdin=last user=NAME ACL"
         cure = f"the remctl.conf of {self.host} needs a line such as: {line}"
         try:
-            result = self.python_run(source("probe"), label="probe", timeout=self._connect_timeout)
+            result = self.python_run(source("probe"), label="probe", timeout=timeout)
         except remctl.RemctlServerError as error:
             reason = f"{self.host} does not let us run its command {self.python!r}: {error}"
             raise self._named(NoPythonError(f"{reason}; {cure}")) from None
         try:
-            far = FarSide(**ast.literal_eval(result.stdout_text()))
-        except (SyntaxError, TypeError, ValueError):
+            far = _far_side(literal(result.stdout or b"", _LONGEST_ANSWER))
+        except (TypeError, ValueError):
             said = (result.stderr or result.stdout or b"").decode("utf-8", "replace").strip()
             last = said.splitlines()[-1] if said else f"status {result.status}, and no word"
+            last = last[:_LONGEST_WORD]
             text = f"command {self.python!r} of {self.host} does not run Python as it must: {last}"
             raise self._named(NoPythonError(f"{text}; {cure}")) from None
         if far.python_version < OLDEST_PYTHON:
@@ -189,7 +196,7 @@ class Connection:
                 uid = session.run(command).stdout
         except remctl.RemctlServerError:
             return None
-        if uid is None or not uid.strip().isdigit():
+        if uid is None or not re.fullmatch(rb"\d{1,10}\n", uid):
             return None
         if int(uid) != self.far.uid:
             text = f"on {self.host}, command {self.python!r} runs as user {self.far.uid} but "
@@ -197,18 +204,7 @@ class Connection:
             raise self._named(MachineError(text))
         return shell
 
-    def _named(self, error: MachineError) -> MachineError:
-        error.host, error.port = self.host, remctl._check_port(self.port) or None
-        return error
-
     # Sessions.
-
-    def _forget_sessions(self) -> None:
-        self._lock = threading.Lock()
-        self._opening = threading.BoundedSemaphore(_PARALLEL_OPENS)
-        self._idle: list[tuple[remctl.Remctl, float]] = []
-        self._used: set[remctl.Remctl] = set()
-        self._pid = os.getpid()
 
     @contextlib.contextmanager
     def session(self) -> Generator[remctl.Remctl]:
@@ -223,81 +219,19 @@ class Connection:
             ClosedError: the connection was closed.
             RemctlError: see `remctl.Remctl.open()`.
         """
-        session = self._take()
-        try:
+        with self._sessions.session() as session:
             yield session
-        except BaseException:
-            self._discard(session)
-            raise
-        self._give_back(session)
 
-    def _take(self) -> remctl.Remctl:
-        if self._pid != os.getpid():
-            self._forget_sessions()
-        while True:
-            with self._lock:
-                self._check_open()
-                if not self._idle:
-                    break
-                session, since = self._idle.pop()
-                self._used.add(session)
-            if time.monotonic() - since < _FRESH or self._answers(session):
-                return session
-            self._discard(session)
-        return self._open_session()
+    @property
+    def closed(self) -> bool:
+        """Whether `close()` was called."""
+        return self._sessions.closed
 
     def _check_open(self) -> None:
-        if self.closed:
-            raise self._named(ClosedError(f"the connection to {self.host} was closed"))
+        self._sessions.check_open()
 
-    def _answers(self, session: remctl.Remctl) -> bool:
-        try:
-            return session.noop()
-        except remctl.RemctlError:  # Nothing was sent by it: a new one will do.
-            return False
-
-    def _open_session(self) -> remctl.Remctl:
-        with self._opening:
-            for attempt in range(1, _ATTEMPTS + 1):
-                session = remctl.Remctl(**self._settings)
-                session._address, port = self._peer or (None, self.port)
-                with self._lock:
-                    self._check_open()
-                    self._used.add(session)
-                try:
-                    session.open(self.host, port, self._principal)
-                except BaseException as error:
-                    self._discard(session)
-                    # The first says what is wrong at once; later ones were right a moment ago.
-                    again = self._peer is not None and attempt < _ATTEMPTS and not self.closed
-                    if not again or not isinstance(error, remctl.RemctlProtocolError):
-                        raise
-                    # Not all that were turned away at once come again at once.
-                    time.sleep((1 + os.urandom(1)[0] / 85) * 0.05 * 2**attempt)
-                    continue
-                if self._peer is None:
-                    self._peer = _peer_of(session)
-                return session
-        raise AssertionError("the last attempt either returns or raises")
-
-    def _give_back(self, session: remctl.Remctl) -> None:
-        try:
-            clean = session.opened and session.missing() == 0 and session.output().type == "done"
-        except remctl.RemctlError:
-            clean = False
-        if clean:
-            with self._lock:
-                if not self.closed:
-                    session.set_timeout(self._connect_timeout)
-                    self._used.discard(session)
-                    self._idle.append((session, time.monotonic()))
-                    return
-        self._discard(session)
-
-    def _discard(self, session: remctl.Remctl) -> None:
-        with self._lock:
-            self._used.discard(session)
-        session.close()
+    def _named(self, error: MachineError) -> MachineError:
+        return self._sessions.named(error)
 
     # Commands.
 
@@ -338,6 +272,8 @@ class Connection:
             RemctlError: see `remctl.Remctl.run()`.
         """
         command = self.command_of(argv, cwd, env, extend_env)
+        if timeout is not None:
+            check_seconds("timeout", timeout)
         mark = _new_mark()
         remctl_command, payload = self._remctl_command(command, mark, input, timeout, label)
         return self._run(remctl_command, payload, mark, timeout, stdout, stderr)
@@ -363,6 +299,8 @@ class Connection:
             See `run()`; the iterator raises what comes up while the command runs.
         """
         command = self.command_of(argv, cwd, env, extend_env)
+        if timeout is not None:
+            check_seconds("timeout", timeout)
         mark = _new_mark()
         remctl_command, payload = self._remctl_command(command, mark, input, timeout, label)
         with self._streaming(remctl_command, payload, mark, timeout) as tokens:
@@ -495,12 +433,7 @@ class Connection:
 
     def close(self) -> None:
         """Close all sessions; a command that runs in another thread ends with an exception."""
-        with self._lock:
-            self.closed = True
-            sessions = [*self._used, *(session for session, _ in self._idle)]
-            self._idle.clear()
-        for session in sessions:
-            session.close()
+        self._sessions.close()
 
     def __enter__(self) -> Connection:
         return self
@@ -522,10 +455,3 @@ def _new_mark() -> bytes:
 def _timed_out(status: int | None, start: float, timeout: float) -> bool:
     # A command may have the same status, but hardly by itself after that time.
     return status == _TIMED_OUT and time.monotonic() - start >= timeout
-
-
-def _peer_of(session: remctl.Remctl) -> tuple[str, int]:
-    # The descriptor stays the session's.
-    with socket.socket(fileno=os.dup(session.fileno())) as view:
-        address, port = view.getpeername()[:2]
-        return address, port

@@ -6,13 +6,12 @@ cannot be had is None.  `gather()` has several at once, and says why which of th
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from .connection import Connection
 from .errors import MachineError
-from .farside import source
+from .farside import literal, source
 from .farsources import functions_of
 
 __all__ = [
@@ -32,6 +31,8 @@ __all__ = [
 
 NAMES = ("addresses", "routes", "system", "disks", "memory", "users", "packages")
 """The facts that there are."""
+
+_LONGEST_ANSWER = 1 << 26  # octets
 
 _Records = Callable[[], "list[dict[str, Any]] | None"]
 _Record = Callable[[], "dict[str, Any] | None"]
@@ -87,8 +88,8 @@ def gather(
     program = f"{source('facts')}\nprint(ascii(gather({wanted!r})))\n"
     result = connection.python_run(program, label="facts", timeout=timeout)
     try:
-        found = ast.literal_eval(result.stdout_text())
-    except (SyntaxError, ValueError):
+        found = literal(result.stdout or b"", _LONGEST_ANSWER)
+    except ValueError:
         found = None
     if not isinstance(found, dict):
         said = result.stderr_text().strip().splitlines()

@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import os
 import re
 import shlex
 from collections.abc import Iterable, Mapping
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 Word: TypeAlias = "str | bytes | int | os.PathLike[str] | os.PathLike[bytes]"
 Environment: TypeAlias = "Mapping[str, Word] | Mapping[str, Word | None]"
 
 # Reads its program from standard input, and leaves there what follows.  remctld logs it each time,
-# as it stands: no value may be in it.
+# as it stands: no value may be in it.  It runs for each command: to import os (posix is built in),
+# and to call compile(), which makes the types of the ast module, takes half as long as Python's own
+# start.
 PYTHON_LOADER = """\
-import os,sys
+import posix,sys
 def r(n,s=b''):
  while len(s)<n:
-  d=os.read(0,n-len(s))
+  d=posix.read(0,n-len(s))
   if not d:sys.exit('no program on standard input')
   s+=d
  return s
-exec(compile(r(int(r(8),16)),'<remctl>','exec'))"""
+exec(r(int(r(8),16)))"""
 
 # The same for sh: a line, in which $remctl_n stands for the end of one.  A shell's `read` takes one
 # octet at a time from what cannot be rewound.  What is called so in the environment is lost.
 SHELL_LOADER = """remctl_n='
 ';IFS= read -r remctl_s;eval "$remctl_s\""""
+
+LONGEST_TIME = 1 << 22  # seconds, seven weeks: of milliseconds, 32 bits hold so many
 
 _LABEL_LIMIT = 60
 _SHELL_NAME = re.compile(rb"[A-Za-z_][A-Za-z0-9_]*\Z")
@@ -48,6 +53,39 @@ def python_payload(program: str, data: bytes = b"") -> bytes:
     """Return what PYTHON_LOADER takes on standard input: a program, and then what it may read."""
     octets = program.encode("utf-8", "surrogateescape")
     return b"%08x%b%b" % (len(octets), octets, data)
+
+
+def literal(octets: bytes, limit: int) -> Any:
+    """Return the value that a far side wrote with ascii().
+
+    Args:
+        octets: what it wrote.
+        limit: how many octets are taken at most: the parser takes a hundred times their memory.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if len(octets) > limit:
+        raise ValueError(f"more than {limit} octets")
+    try:
+        return ast.literal_eval(octets.decode("ascii"))
+    except (MemoryError, RecursionError, SyntaxError, TypeError) as error:
+        # MemoryError is what the parser calls too many brackets.
+        raise ValueError(str(error) or "nested too deep") from None
+
+
+def check_seconds(name: str, value: float) -> None:
+    """Check a time limit.
+
+    Raises:
+        TypeError, ValueError: it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number of seconds, not {type(value).__name__}")
+    if not 0 < value <= LONGEST_TIME:
+        raise ValueError(
+            f"{name} must be seconds, more than 0 and no more than {LONGEST_TIME}, not {value}"
+        )
 
 
 def check_label(label: str) -> str:

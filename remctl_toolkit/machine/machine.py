@@ -11,19 +11,17 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import shlex
 import threading
 import weakref
 from collections.abc import Callable, Sequence
 from subprocess import PIPE
-from typing import IO, TYPE_CHECKING, Any, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 try:
     from plumbum.commands import BaseCommand, CommandNotFound
     from plumbum.commands.processes import ProcessExecutionError
-    from plumbum.machines.remote import BaseRemoteMachine, ClosedRemote, _glob_to_regex
+    from plumbum.machines.remote import BaseRemoteMachine, ClosedRemote
     from plumbum.machines.session import ShellSession
-    from plumbum.path.local import LocalPath
     from plumbum.path.remote import RemotePath, RemoteWorkdir
 except ImportError as error:
     raise ImportError(
@@ -32,6 +30,7 @@ except ImportError as error:
 
 import remctl
 
+from ._plumbum_files import MachineFiles
 from ._plumbum_state import MachineCommand, MachineEnv, MachineWorkdir, Words
 from .connection import Connection
 from .farside import Command, Word, source
@@ -39,7 +38,6 @@ from .popen import Popen
 from .session import Shell, open_session
 
 if TYPE_CHECKING:
-    import re
     import socket
     from types import ModuleType
 
@@ -50,7 +48,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 
-class Machine(BaseRemoteMachine):  # type: ignore[misc]
+class Machine(MachineFiles, BaseRemoteMachine):  # type: ignore[misc]
     """An account of a host, as a remote machine of plumbum.
 
     The server needs the lines that `Connection` tells of.  A command whose input is known
@@ -351,57 +349,6 @@ class Machine(BaseRemoteMachine):  # type: ignore[misc]
         local = None if local is None else os.fspath(local)
         return transfer.fetch(self.connection, self._own_path(remote), local, **how)
 
-    def _own_path(self, path: Any) -> str:
-        self._check_open()
-        if isinstance(path, LocalPath):
-            raise TypeError(f"path on {self.host} cannot be {path!r}")
-        if isinstance(path, RemotePath):
-            if path.remote is not self:
-                raise TypeError(f"{path!r} points to a different remote machine")
-            return str(path)
-        given = os.fsdecode(path)
-        kept = str(self.path(given))
-        # What a path forgets at its end means something to a copy: a folder, or what is in it.
-        end = "/." if given.endswith("/.") else "/" if given.endswith("/") else ""
-        return kept if kept == "/" else kept + end
-
-    def _path_listdir(self, fn: str) -> list[str]:
-        return [name.rpartition("/")[2] for name in self._find(fn, "-maxdepth 1", retcode=0)]
-
-    def _path_glob(self, fn: str, pattern: str) -> list[str]:
-        import re
-
-        matching: re.Pattern[str] = re.compile(_glob_to_regex(pattern))
-        depth = "" if "**" in pattern.split("/") else f"-maxdepth {pattern.count('/') + 1}"
-        prefix = f"{str(fn).rstrip('/')}/"
-        # Folders that cannot be read are passed over, as glob.glob() does.
-        found = self._find(fn, depth, retcode=None)
-        return sorted(name for name in found if matching.match(name[len(prefix) :]))
-
-    def _find(self, folder: str, depth: str, retcode: int | None) -> list[str]:
-        # -mindepth and -print0 are not in every standard, but in every find(1) that is in use.
-        find = f"find -H {shlex.quote(str(folder))} -mindepth 1 {depth} -print0"
-        text: str = self._session.run(find, retcode=retcode)[1]
-        return text.split("\0")[:-1]
-
-    def _path_read(self, fn: str) -> bytes:
-        from . import paths
-
-        octets: bytes = paths.read(self.connection, self._own_path(fn))
-        return octets
-
-    def _path_write(self, fn: str, data: bytes | str) -> None:
-        from . import paths
-
-        if isinstance(data, str):
-            data = data.encode(self.custom_encoding or "utf8")
-        paths.write(self.connection, self._own_path(fn), bytes(data))
-
-    @property
-    def sftp(self) -> _Files:
-        """What plumbum's ``path.open(mode)`` asks for a file; see `paths.open()`."""
-        return _Files(self)
-
     # What is not plumbum's.
 
     def tunnel(
@@ -492,20 +439,5 @@ class Machine(BaseRemoteMachine):  # type: ignore[misc]
                 stack.callback(self._interpreter.close)
 
     def __del__(self) -> None:
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(Exception):  # It may not even have begun; and who would be told?
             self.close()
-
-
-class _Files:
-    """Opens files of a machine."""
-
-    def __init__(self, machine: Machine) -> None:
-        self._machine = machine
-
-    def open(self, path: Any, mode: str = "r", bufsize: int = -1) -> IO[Any]:
-        """Open one; `bufsize` is there for plumbum's sake."""
-        from . import paths
-
-        machine = self._machine
-        encoding = None if "b" in mode else machine.custom_encoding or "utf8"
-        return paths.open(machine.connection, machine._own_path(path), mode, encoding=encoding)

@@ -34,7 +34,6 @@ class ModuleServer:
     Args:
         allowed: the modules that it may have: names, each with all that is below it in its package,
             or a function that is called with a name; None: whatever can be imported here.
-
     """
 
     def __init__(self, allowed: Allowed = None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import io
 import os
 import secrets
@@ -13,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 import remctl
 
 from .connection import Connection
-from .farside import Word, source
+from .farside import Word, literal, source
 from .transfer_far import Bounded, ask, far_path, malformed, reply_of
 
 if TYPE_CHECKING:
@@ -26,6 +25,7 @@ T = TypeVar("T")
 _CHUNK = 8 << 20  # The server has three times this in memory while it takes a command.
 _BUFFER = 1 << 20
 _LATE = 2.0  # seconds; see transfer.py
+_LONGEST_WORD = 1 << 10  # octets
 
 
 class _Far:
@@ -81,9 +81,9 @@ class _Far:
     def _checked(self, octets: bytes, length: int | None) -> bytes:
         try:
             size = int(octets[-8:], 16)
-            data, told = octets[: -8 - size], ast.literal_eval(octets[-8 - size : -8].decode())
+            data, told = octets[: -8 - size], literal(octets[-8 - size : -8], _LONGEST_WORD)
             right = told == {"length": len(data), "crc": zlib.crc32(data)}
-        except (MemoryError, RecursionError, SyntaxError, ValueError):
+        except ValueError:
             right = False
         if not right or (length is not None and len(data) > length):
             raise malformed(self.connection, "what arrived is not what was sent")

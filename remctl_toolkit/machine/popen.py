@@ -16,18 +16,15 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Container, Iterator
 from subprocess import DEVNULL, PIPE, STDOUT
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Literal, Self
 
 import plumbum.commands.processes
-from plumbum.commands.processes import ProcessExecutionError, ProcessTimedOut, iter_lines
-from plumbum.machines.base import PopenAddons
 
 import remctl
 
-from ._plumbum_lines import read_lines
+from ._plumbum_addons import Addons
 from ._plumbum_oneshot import LARGEST, Collected, Descriptor, Nowhere, OneShot, Writable
 from ._plumbum_starter import starter
 from ._plumbum_streams import Input, duplicate, feed, known_input, open_one
@@ -43,7 +40,7 @@ GRACE = 0.01
 _State = Literal["waiting", "at once", "live", "channel", "over"]
 
 
-class Popen(PopenAddons):  # type: ignore[misc]
+class Popen(Addons):
     """A command of the far side.
 
     Args:
@@ -446,49 +443,7 @@ class Popen(PopenAddons):  # type: ignore[misc]
         # As a shell session ends: by a signal, and without waiting for what comes of it.  A channel
         # whose command nobody has asked to end complains about that.
         if getattr(self, "_signalled", False) and self._channel is not None:
-            self._channel.close()
-
-    # What plumbum asks for.
-
-    @property
-    def _proc(self) -> Self:
-        return self
-
-    @property
-    def machine(self) -> str:
-        """Where it runs, as plumbum's exceptions say it."""
-        return self._connection.host
-
-    def verify(
-        self,
-        retcode: int | Container[int] | None,
-        timeout: float | None,
-        stdout: str | bytes,
-        stderr: str | bytes,
-    ) -> None:
-        """Raise plumbum's exceptions for what took too long, or has another exit status.
-
-        Raises:
-            ProcessTimedOut: it was ended after `timeout` seconds.
-            ProcessExecutionError: its status is none of `retcode`.
-        """
-        if getattr(self, "_timed_out", False):
-            text = f"Process did not terminate within {timeout} seconds"
-            raise ProcessTimedOut(text, self.argv)
-        if retcode is None:
-            return
-        expected = retcode if isinstance(retcode, Container) else (retcode,)
-        if self.returncode not in expected:
-            host = self._connection.host
-            raise ProcessExecutionError(self.argv, self.returncode, stdout, stderr, host=host)
-
-    def iter_lines(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
-        """Iterate over lines of output as they come; see plumbum's function for the arguments."""
-        lines: Iterator[Any] = iter_lines(self, *args, _iter_lines=read_lines, **kwargs)
-        return lines
-
-    def __iter__(self) -> Iterator[Any]:
-        return self.iter_lines()
+            self._channel.close_later()
 
     def __enter__(self) -> Self:
         return self

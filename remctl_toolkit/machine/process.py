@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import os
-import struct
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Protocol
 
 import remctl
 
+from ._process_output import Frames, Lines, text_lines
 from .connection import Connection
 from .errors import CommandTimeoutError, MachineError
-from .farside import PYTHON_LOADER, Command, Environment, Word, check_label, python_payload, source
+from .farside import (
+    PYTHON_LOADER,
+    Command,
+    Environment,
+    Word,
+    check_label,
+    check_seconds,
+    python_payload,
+    source,
+)
 
 __all__ = ["CommandFailedError", "Target", "check", "run"]
 
 # What a root shell finds its programs in, and a server's PATH may lack.
 _SYSTEM_FOLDERS = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"]
 _PATIENCE = 20.0  # seconds without a beat of the far side, see BEAT in _farside/follow.py
-_HEADER = struct.Struct(">cI")
 _NO_FOLDER = b"125"
 _METHODS = {
     logging.DEBUG: "debug",
@@ -130,6 +137,7 @@ def run(
         CommandFailedError: the command failed, or could not be run; it is a RuntimeError.
         CommandTimeoutError: the command was silent for too long, and was ended.
         TypeError, ValueError: an argument cannot be right; nothing was sent.
+        MachineError: something else than ours answers there.
         ClosedError, RemctlError: see `Connection.run()`.
     """
     target = _target_of(machine)
@@ -138,7 +146,7 @@ def run(
     log = target.logger if logger is None else logger
     _log(log, logging.INFO, f"Running command: {job.name}")
     levels = {b"o": stdout_level, b"e": stderr_level}
-    lines = {stream: _Lines() for stream in levels}
+    lines = {stream: Lines() for stream in levels}
     outcome = _Outcome(job)
     with contextlib.ExitStack() as stack:
         if exit:
@@ -200,6 +208,7 @@ def check(
         CommandFailedError: the command could not be run; it is a RuntimeError.
         CommandTimeoutError: it took too long, and was ended.
         TypeError, ValueError: an argument cannot be right; nothing was sent.
+        MachineError: something else than ours answers there.
         ClosedError, RemctlError: see `Connection.run()`.
     """
     target = _target_of(machine)
@@ -219,7 +228,7 @@ def check(
                 outcome.take(kind, octets)
         raising = target.stop_on_timeout if stop_on_timeout is None else stop_on_timeout
         outcome.report(log, False, stop_on_error, raising, quiet=True)
-    stdout, stderr = (_text_lines(octets) for octets in written.values())
+    stdout, stderr = (text_lines(octets) for octets in written.values())
     if outcome.reason is not None:
         stderr.append(outcome.reason)
     return stdout, stderr, -1 if outcome.status is None else outcome.status
@@ -270,47 +279,8 @@ def _seconds(timeout: float | None, target: Target) -> float | None:
     seconds = timeout or target.global_timeout
     if seconds is None or seconds in (0, -1):
         return None
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
-        raise TypeError(f"timeout must be a number of seconds, not {type(seconds).__name__}")
-    if not 0 < seconds < math.inf:
-        raise ValueError(f"timeout must be seconds, more than 0, not {seconds}")
+    check_seconds("timeout", seconds)
     return seconds
-
-
-# -- Lines ----------------------------------------------------------------------------------------
-
-
-class _Lines:
-    """Makes lines of octets that come in pieces."""
-
-    def __init__(self) -> None:
-        self._begun = bytearray()
-
-    def feed(self, octets: bytes) -> Iterator[bytes]:
-        """Return the lines that have come to their end."""
-        if b"\n" not in octets:
-            self._begun += octets
-            return
-        first, *others = octets.split(b"\n")
-        yield _stripped(bytes(self._begun + first))
-        self._begun = bytearray(others.pop())
-        yield from map(_stripped, others)
-
-    def end(self) -> Iterator[bytes]:
-        """Return the last one, if it has no end."""
-        if self._begun:
-            yield _stripped(bytes(self._begun))
-
-
-def _stripped(line: bytes) -> bytes:
-    return line.removesuffix(b"\r")
-
-
-def _text_lines(octets: bytes | bytearray) -> list[str]:
-    if not octets:
-        return []
-    lines = bytes(octets).removesuffix(b"\n").split(b"\n")
-    return [_stripped(line).decode("utf-8", "surrogateescape") for line in lines]
 
 
 # -- The command over there -----------------------------------------------------------------------
@@ -364,7 +334,7 @@ class _Job:
             python = self.connection.far.python
             words = ["sudo", "-n", "--", python, "-IS", "-c", PYTHON_LOADER, self.label]
             program = Command(words, "/").python_program(b"")
-        frames = _Frames()
+        frames = Frames()
         ways = self.connection.python_stream(program, payload, label=self.label, timeout=_PATIENCE)
         with ways as tokens:
             for token in tokens:
@@ -373,7 +343,14 @@ class _Job:
                 elif token.stream == remctl.RemctlStream.STDERR:  # That of sudo, and of Python.
                     yield b"e", token.output or b""
                 else:
-                    yield from frames.feed(token.output or b"")
+                    yield from self._frames(frames, token.output or b"")
+
+    def _frames(self, frames: Frames, octets: bytes) -> list[tuple[bytes, bytes]]:
+        try:
+            return frames.feed(octets)
+        except ValueError as error:
+            text = f"{self.connection.host} does not run commands as it must: {error}"
+            raise self.connection._named(MachineError(text)) from None
 
 
 def _input(stdin: bytes | str | None) -> bytes:
@@ -394,25 +371,6 @@ def _words(command: Any, shell: bool) -> list[Word]:
         text = "a command is a list of words, or a string with shell=True"
         raise TypeError(f"{text}, not {type(command).__name__}")
     return list(command)
-
-
-class _Frames:
-    """Takes apart what _farside/follow.py sends."""
-
-    def __init__(self) -> None:
-        self._begun = bytearray()
-
-    def feed(self, octets: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Return the frames that are whole now, as (kind, octets)."""
-        self._begun += octets
-        while len(self._begun) >= _HEADER.size:
-            kind, length = _HEADER.unpack_from(self._begun)
-            end = _HEADER.size + length
-            if len(self._begun) < end:
-                break
-            if kind != b"b":  # A beat; it has been of use to the far side.
-                yield kind, bytes(self._begun[_HEADER.size : end])
-            del self._begun[:end]
 
 
 class _Outcome:
@@ -467,17 +425,11 @@ class _Outcome:
         text = f"{text} on {job.connection.host}: it was ended"
         _log(logger, logging.WARNING, text)
         if raising:
-            raise _named(CommandTimeoutError(text), job)
+            raise job.connection._named(CommandTimeoutError(text))
 
     def _report_failure(self, logger: Any, text: str, raising: bool) -> None:
         _log(logger, logging.ERROR, text)
         if raising:
             error = CommandFailedError(f"Failed to execute command: {self._job.name}: {text}")
             error.status = self.status
-            raise _named(error, self._job)
-
-
-def _named(error: MachineError, job: _Job) -> MachineError:
-    connection = job.connection
-    error.host, error.port = connection.host, remctl._check_port(connection.port) or None
-    return error
+            raise self._job.connection._named(error)

@@ -8,12 +8,15 @@ import socket
 import sys
 import threading
 import warnings
+from concurrent.futures import Future
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from ._farside import mux as protocol
 from ._farside.mux import Listener
-from .tunnel_mux import Address, FarListener, NearMux, TunnelError, enter_mux, used_mux
+from ._tunnel_address import Address
+from .farside import check_seconds
+from .tunnel_mux import FarListener, NearMux, TunnelError, enter_mux, used_mux
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -78,7 +81,8 @@ class Tunnel:
         far = _address("d", dhost, dport, _home(connection), listens=reverse)
         self.lhost, self.dhost, self.reverse = lhost, dhost, reverse
         self._near, self._far = near, far
-        self._patience = _seconds(connect_timeout)
+        check_seconds("connect_timeout", connect_timeout)
+        self._patience = float(connect_timeout)
         self._closing = threading.Lock()
         self._listener: Listener | FarListener
         if reverse:
@@ -96,12 +100,11 @@ class Tunnel:
         except BaseException:
             _close_listening(sock)
             raise
-        target = self._far.encoded(self._patience)
+        future = mux.listen_here(sock, self._far.encoded(self._patience))
         try:
-            self._listener = mux.listen_here(sock, target).result()
-        except TunnelError:
-            mux.leave()
-            _close_listening(sock)
+            self._listener = future.result()
+        except BaseException:  # Ctrl-C, too: the listener may be there, or come to be.
+            future.add_done_callback(lambda done: _undo_listening(mux, sock, done))
             raise
         self._mux = mux
         if self._listener.port is not None:
@@ -216,7 +219,8 @@ def connect_sock(
     """
     family = protocol.IPV6 if ipv6 else protocol.ANY
     address = _address("d", dhost, dport, _home(connection), listens=False, family=family)
-    patience = _seconds(connect_timeout)
+    check_seconds("connect_timeout", connect_timeout)
+    patience = float(connect_timeout)
     with used_mux(connection) as mux:
         ours, theirs = socket.socketpair()
         try:
@@ -284,15 +288,6 @@ def _port(name: str, port: Port, listens: bool) -> int:
     return port
 
 
-def _seconds(value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        kind = type(value).__name__
-        raise TypeError(f"connect_timeout must be a number of seconds, not {kind}")
-    if not 0 < value < 2**22:
-        raise ValueError(f"connect_timeout is {value}: it must be positive, and below 2**22")
-    return float(value)
-
-
 def _home(connection: Connection) -> bytes:
     return os.fsencode(connection.far.home)
 
@@ -307,6 +302,14 @@ def _explained(error: OSError, doing: str) -> OSError:
         return socket.gaierror(error.errno, f"{doing}: {error.strerror}")
     number = error.errno or errno.ENAMETOOLONG
     return OSError(number, f"{doing}: {os.strerror(number)}")
+
+
+def _undo_listening(mux: NearMux, sock: Any, future: Future[Listener]) -> None:
+    if future.exception() is None:
+        mux.stop(future.result())
+    else:
+        mux.leave()
+        _close_listening(sock)
 
 
 def _close_listening(sock: Any) -> None:

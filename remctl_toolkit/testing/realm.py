@@ -8,14 +8,13 @@ import secrets
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from . import programs
 from .ccache import change_file, move_times, set_clock_offset
+from .databases import database_maker
 from .errors import RealmError
-from .heimdal import find_heimdal
 from .kdc import Kdc
 from .keeper import Keeper
 
@@ -127,7 +126,7 @@ class Realm:
         """
         if self._keeper is not None:
             raise RealmError(f"{self!r} is started already")
-        make_database = _database_maker(self.kind)
+        make_database = database_maker(self.kind)
         try:
             self._keeper = Keeper()
             self._create(make_database)
@@ -493,20 +492,3 @@ class Realm:
         self._up()
         assert self._database is not None
         return self._database
-
-
-def _database_maker(kind: str) -> Callable[..., Database]:
-    """Return what makes the database of a realm with that KDC.
-
-    Raises:
-        MissingPrograms: something that it needs is not installed.
-    """
-    found = programs.find(*programs.REALM_PROGRAMS[kind], "k5test")
-    heimdal = find_heimdal() if kind == "heimdal" else None
-    if heimdal is not None:
-        from ._heimdal import HeimdalDatabase
-
-        return partial(HeimdalDatabase, programs=found, heimdal=heimdal)
-    from ._k5 import Database
-
-    return partial(Database, programs=found)

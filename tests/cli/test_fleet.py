@@ -82,10 +82,19 @@ def test_no_ticket_is_one_line_for_all(hosts: Hosts) -> None:
     ccache = hosts.realm.new_ccache()
     done = hosts.run("--ccache", ccache, "web[1-4]", "name", "show")
     assert done.stderr.splitlines()[0] == "4 of 4 hosts failed:"
-    assert len(done.stderr.splitlines()) == 2
+    assert len(done.stderr.splitlines()) == 3
     assert "not authenticated" in done.stderr
+    assert "does not exist: run kinit, or name another (--ccache)" in done.stderr
     assert "Minor code" not in done.stderr
     assert done.returncode == 3
+
+
+@pytest.mark.parametrize("words", [["web1", "name", "show"], ["--shell", "web1"]])
+def test_one_host_without_a_ticket_has_the_cure(hosts: Hosts, words: list[str]) -> None:
+    done = hosts.run("--ccache", hosts.realm.new_ccache(), *words)
+    assert done.stderr.startswith("remctl-fleet: GSS-API error")
+    assert done.stderr.endswith("does not exist: run kinit, or name another (--ccache)\n")
+    assert (done.stderr.count("\n"), done.returncode) == (2, 1)
 
 
 def test_a_server_that_is_not_in_the_realm_is_named_once(hosts: Hosts) -> None:
@@ -222,10 +231,12 @@ def test_one_host_is_what_remctl_does(hosts: Hosts, command: list[str], status: 
     assert ours.returncode == theirs.returncode == status
 
 
-def test_one_host_that_fails_is_one_line(hosts: Hosts) -> None:
+def test_one_host_that_fails_is_a_line_and_its_cure(hosts: Hosts) -> None:
     done = hosts.run("dead1", "name", "show")
-    assert done.stderr.startswith("remctl-fleet: cannot connect to dead1 (port ")
-    assert (done.stderr.count("\n"), done.returncode) == (1, 1)
+    said, cure = done.stderr.splitlines()
+    assert said.startswith("remctl-fleet: cannot connect to dead1 (port ")
+    assert "is remctld running there" in cure
+    assert done.returncode == 1
     assert hosts.run("deny1", "name", "show").returncode == 255
 
 

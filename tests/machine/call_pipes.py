@@ -8,8 +8,9 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+from remctl_toolkit.machine import ClosedError
 from remctl_toolkit.machine.call import Interpreter
 
 OLDEST = (3, 8)
@@ -29,6 +30,14 @@ def pythons() -> dict[str, str]:
     return dict(sorted(found.items(), key=lambda item: int(item[0].split(".")[1])))
 
 
+def _read(file: IO[bytes] | None, n: int) -> bytes:
+    assert file is not None
+    try:
+        return os.read(file.fileno(), n)
+    except ValueError:
+        raise ClosedError("the pipe was closed") from None
+
+
 class PipeStream:
     """What a channel is, over the pipes of a process."""
 
@@ -45,12 +54,10 @@ class PipeStream:
         self.process.stdin.flush()
 
     def read(self, n: int = -1) -> bytes:
-        assert self.process.stdout is not None
-        return os.read(self.process.stdout.fileno(), n)
+        return _read(self.process.stdout, n)
 
     def read_stderr(self, n: int = -1) -> bytes:
-        assert self.process.stderr is not None
-        return os.read(self.process.stderr.fileno(), n)
+        return _read(self.process.stderr, n)
 
     def wait(self, timeout: float | None = None) -> int:
         try:

@@ -9,6 +9,7 @@ import enum
 import math
 import pathlib
 import subprocess
+import sys
 import uuid
 from collections import OrderedDict, namedtuple
 from dataclasses import dataclass
@@ -233,6 +234,27 @@ def test_sizes_are_not_believed() -> None:
     for letter in (b"s", b"b", b"a", b"i", b"n", b"L", b"M", b"S", b"Z", b"U"):
         with pytest.raises(DecodeError):
             decode(letter + b"\xff\xff\xff\xff")
+
+
+def test_ranges_are_of_numbers_that_take_no_time() -> None:
+    # To make a range is to divide them: of a million octets, that takes minutes.
+    assert through(range(-(1 << 1015), 1 << 1015, 7)) == range(-(1 << 1015), 1 << 1015, 7)
+    with pytest.raises(FAR["Unsendable"], match=r"a range with a number of more than 128 octets"):
+        FAR["encode"](range(1 << 1023), LIMIT)
+    number = b"i" + (129).to_bytes(4, "big") + b"\1" * 129
+    with pytest.raises(DecodeError, match=r"range"):
+        decode(b"r" + number * 3)
+
+
+@pytest.mark.parametrize("letter", [b"S", b"M"])
+def test_keys_are_not_all_alike(letter: bytes) -> None:
+    # Python's own sets and dictionaries take time with the square of what has one hash.
+    alike = [FAR["encode"](n * sys.hash_info.modulus, LIMIT) for n in range(2000)]
+    parts = alike if letter == b"S" else [part + b"N" for part in alike]
+    few = parts[:900]
+    assert len(decode(letter + len(few).to_bytes(4, "big") + b"".join(few))) == 900
+    with pytest.raises(DecodeError, match=r"one hash"):
+        decode(letter + len(parts).to_bytes(4, "big") + b"".join(parts))
 
 
 @pytest.mark.parametrize("version", pythons())

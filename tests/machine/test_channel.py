@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import concurrent.futures
 import os
 import signal
@@ -19,10 +20,9 @@ from support.waiting import eventually
 from remctl_toolkit.machine import ClosedError, Connection
 from remctl_toolkit.machine._channel import inbox
 from remctl_toolkit.machine.channel import Channel
-from remctl_toolkit.testing import RemctldServer
 
 if TYPE_CHECKING:
-    pass
+    from remctl_toolkit.testing import RemctldServer
 
 pytestmark = pytest.mark.once
 
@@ -157,6 +157,16 @@ def test_writing_to_a_command_that_has_ended(either: Connection) -> None:
             return False
 
         eventually(broken, 20)
+
+
+@pytest.mark.parametrize("data", [5, "text", None, [1, 2]])
+def test_what_is_not_octets_is_not_written(connection: Connection, data: Any) -> None:
+    with Channel(connection, ["cat"]) as channel:
+        with pytest.raises(TypeError, match=r"octets|bytes-like"):
+            channel.write(data)
+        channel.write(array.array("H", [0x4141]))
+        channel.close_write()
+        assert read_all(channel) == b"AA"
 
 
 def test_the_end_of_input_is_written_once(connection: Connection) -> None:

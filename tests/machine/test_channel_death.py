@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -10,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from machine.farsides import Traces, descendants, read_all, traces
@@ -22,6 +23,7 @@ import remctl
 from remctl_toolkit.machine import ClosedError, Connection
 from remctl_toolkit.machine._channel import inbox, request
 from remctl_toolkit.machine.channel import Channel, ChannelError
+from remctl_toolkit.machine.farside import source
 
 if TYPE_CHECKING:
     from remctl_toolkit.testing import RemctldServer
@@ -199,6 +201,19 @@ def test_a_keeper_that_is_asked_to_end(connection: Connection) -> None:
         os.kill(there.keeper, signal.SIGTERM)
         lost(channel.wait)
         eventually(there.gone, LIMIT)
+
+
+def test_a_group_ends_where_there_is_no_proc(monkeypatch: pytest.MonkeyPatch) -> None:
+    names: dict[str, Any] = {}
+    exec(source("keeper").partition("\nkeep(spec)")[0], names)
+
+    def nothing(path: str) -> list[str]:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+
+    with subprocess.Popen(["sleep", "100"], start_new_session=True) as process:
+        monkeypatch.setattr(os, "listdir", nothing)
+        names["end_group"](process.pid, 20.0, process.poll)
+        assert process.poll() == -signal.SIGTERM
 
 
 def test_a_keeper_that_is_frozen(connection: Connection) -> None:

@@ -196,7 +196,7 @@ def undisturbed(connection: Connection) -> Iterator[None]:
     threads, descriptors = thread_count(), open_descriptors()
     yield
     eventually(lambda: thread_count() <= threads, 20)
-    sessions = len(connection._idle)
+    sessions = len(connection._sessions._idle)
     assert open_descriptors() <= descriptors + sessions
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import io
+import math
 import os
 import re
 import signal
@@ -210,6 +211,27 @@ def test_a_timeout_that_is_not_needed_changes_nothing(either: Connection) -> Non
     assert result.status == 255
 
 
+@pytest.mark.parametrize(
+    ("timeout", "error"),
+    [
+        (0, ValueError),
+        (-1, ValueError),
+        (math.nan, ValueError),
+        (math.inf, ValueError),
+        (True, TypeError),
+        ("1", TypeError),
+    ],
+)
+def test_what_is_no_time_is_not_sent(connection: Connection, timeout: Any, error: Any) -> None:
+    with pytest.raises(error, match=r"timeout must be .*seconds"):
+        connection.run(["true"], timeout=timeout)
+    with (
+        pytest.raises(error, match=r"timeout must be .*seconds"),
+        connection.stream(["true"], timeout=timeout),
+    ):
+        pass
+
+
 def test_a_stream_that_takes_too_long(either: Connection) -> None:
     with (
         pytest.raises(CommandTimeoutError),
@@ -289,6 +311,33 @@ def test_a_python_that_is_too_old(remctl_realm: Realm) -> None:
         Connection(server.host, server.port, server.principal)
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "x" * 100_000,
+        "-" * 15_000 + "1",
+        "[]",
+        "{}",
+        "{'python_version': None, 'python': '', 'uid': 0, 'user': '', 'home': '', 'shell': '',"
+        " 'path': '', 'system': ()}",
+        "{'python_version': (3, 9, 1), 'python': '', 'uid': 0, 'user': '', 'home': 1, 'shell': '',"
+        " 'path': '', 'system': ()}",
+    ],
+    ids=["long", "deep", "list", "empty", "no version", "no home"],
+)
+def test_an_answer_that_is_none_is_one_error(
+    remctl_realm: Realm, tmp_path: Path, answer: str
+) -> None:
+    (tmp_path / "answer").write_text(answer)
+    line = Command("python", script=f"#!/bin/sh\ncat {tmp_path}/answer\n", stdin="last")
+    with (
+        RemctldServer(remctl_realm, (line,)) as server,
+        pytest.raises(NoPythonError, match=r"does not run Python as it must") as caught,
+    ):
+        Connection(server.host, server.port, server.principal)
+    assert len(str(caught.value)) < 1000
+
+
 def test_without_a_line_for_sh_there_is_no_shell(remctl_realm: Realm) -> None:
     line = Command("python", program="/usr/bin/python3", stdin="last")
     broken = Command("broken", program="/bin/echo", stdin="last")
@@ -331,7 +380,7 @@ def test_a_session_left_with_an_unread_command_is_not(connection: Connection) ->
 def test_a_session_that_the_server_closed_is_not_used(
     server: RemctldServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("remctl_toolkit.machine.connection._FRESH", 0)
+    monkeypatch.setattr("remctl_toolkit.machine._sessions._FRESH", 0)
     with Connection(server.host, server.port, server.principal) as connection:
         pid = int(connection.run(["sh", "-c", "echo $PPID"]).stdout_text())
         os.kill(pid, signal.SIGKILL)
@@ -373,10 +422,40 @@ def test_closing_ends_a_command_in_another_thread(server: RemctldServer) -> None
     connection.close()
 
 
+def test_a_forked_child_closes_what_is_its_own(connection: Connection) -> None:
+    held, forked = threading.Event(), threading.Event()
+
+    def hold() -> None:  # Some thread of the parent may have the lock, for ever in the child.
+        with connection._sessions._lock:
+            held.set()
+            forked.wait(30)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(30)
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(5)
+        connection.close()
+        os._exit(0)
+    forked.set()
+    thread.join()
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert connection.run(["echo", "x"]).stdout == b"x\n"
+
+
+def test_closing_in_the_middle_of_taking_a_session(server: RemctldServer) -> None:
+    # A __del__ may come in between anywhere, and close what it held.
+    connection = Connection(server.host, server.port, server.principal)
+    with connection._sessions._lock:
+        connection.close()
+    assert connection.closed
+
+
 def test_sessions_lead_to_the_machine_of_the_first(server: RemctldServer) -> None:
     # A name that leads to another machine each time would split what belongs together.
     with Connection(server.host, server.port, server.principal) as connection:
-        connection.host = "no-such-host.invalid"
+        connection._sessions.host = "no-such-host.invalid"
         with connection.session(), connection.session() as second:
             assert second.opened
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import gc
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -437,6 +439,32 @@ def test_signals(machine: Machine, tmp_path: Path, started: bool) -> None:
         process.stdin.flush()  # A channel.
     process.kill()
     assert process.wait(20) == -9
+
+
+def test_a_command_may_be_forgotten_at_any_moment(machine: Machine) -> None:
+    # Garbage is collected wherever a thread happens to be: what it needs may be locked.
+    process = machine["sh"]["-c", "trap '' CONT; exec cat"].popen()
+    process.stdin.flush()  # A channel.
+    process.send_signal(signal.SIGCONT)
+    pid = process.pid
+    assert isinstance(pid, int)
+    locked, gone = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with machine.connection._sessions._lock:
+            locked.set()
+            gone.wait(20)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    locked.wait(20)
+    start = time.monotonic()
+    del process
+    gc.collect()
+    assert time.monotonic() - start < 10
+    gone.set()
+    thread.join()
+    eventually(lambda: not is_running(pid), 20)
 
 
 def test_an_interrupt_ends_the_command(machine: Machine, patient: None) -> None:

@@ -22,9 +22,11 @@ from remctl_toolkit.machine import (
     ClosedError,
     CommandTimeoutError,
     Connection,
+    MachineError,
     farside,
     process,
 )
+from remctl_toolkit.machine._process_output import Frames
 from remctl_toolkit.machine.process import CommandFailedError, Target, check, run
 from remctl_toolkit.testing import Command, RemctldServer
 
@@ -325,7 +327,7 @@ def test_older_and_newer_pythons(version: str) -> None:
         capture_output=True,
         timeout=30,
     )
-    frames = list(process._Frames().feed(done.stdout))
+    frames = list(Frames().feed(done.stdout))
     assert b"".join(octets for kind, octets in frames if kind == b"o") == b"out\nin"
     assert frames[-1] == (b"s", b"3")
     assert (b"e", b"err\n") in frames
@@ -338,7 +340,7 @@ def test_older_and_newer_pythons(version: str) -> None:
         (("echo x",), {}, "a command is a list of words, or a string with shell=True"),
         (([],), {}, "needs a program"),
         ((["cat"],), {"stdin": 1}, "stdin must be octets or text, not int"),
-        ((["cat"],), {"timeout": -2}, "timeout must be seconds, more than 0, not -2"),
+        ((["cat"],), {"timeout": -2}, "timeout must be seconds, more than 0 .*, not -2"),
         ((["cat"],), {"timeout": "1"}, "timeout must be a number of seconds, not str"),
         ((["cat"],), {"preexec_fn": print}, "unexpected keyword argument 'preexec_fn'"),
     ],
@@ -558,3 +560,35 @@ def test_sudo_that_is_not_there(connection: Connection) -> None:
     found = check(connection, ["true"], sudo=True, stop_on_error=False, logger=Lines())
     if found[2]:
         assert found[1][-1].startswith("sudo ended with status")
+
+
+# -- A far side that is not ours ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("octets", "text"),
+    [
+        (b"o\xff\xff\xff\xff", "does not begin a frame"),
+        (b"no such thing", "does not begin a frame"),
+        (b"s\0\0\0\1x", "a status that is none"),
+        (b"s\0\0\0\0", "a status that is none"),
+        (b"s\0\0\x20\0" + b"1" * 8192, "a status that is none"),
+    ],
+)
+def test_what_it_must_not_send_is_one_error(
+    remctl_realm: Realm, tmp_path: Path, octets: bytes, text: str
+) -> None:
+    (tmp_path / "octets").write_bytes(octets)
+    # It is honest until it is told not to be.
+    script = f"#!/bin/sh\n[ ! -e {tmp_path}/now ] || exec cat {tmp_path}/octets\n"
+    script += 'exec /usr/bin/python3 "$@"\n'
+    line = Command("python", script=script, stdin="last")
+    with (
+        RemctldServer(remctl_realm, (line,)) as server,
+        Connection(server.host, server.port, server.principal, shell=None) as connection,
+    ):
+        (tmp_path / "now").touch()
+        for function in (run, check):
+            with pytest.raises(MachineError, match=text) as caught:
+                function(connection, ["true"])
+            assert caught.value.host == server.host

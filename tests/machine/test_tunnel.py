@@ -367,7 +367,7 @@ def test_many_in_turn_leave_nothing(connection: Connection, echo_port: int) -> N
 
         def held() -> tuple[int, int]:
             # Sessions stay open: a beat beside a feed needs one more of them.
-            sessions = len(connection._idle) + len(connection._used)
+            sessions = len(connection._sessions._idle) + len(connection._sessions._used)
             return open_descriptors() - sessions, len(os.listdir(far_fds))
 
         talk()
@@ -622,6 +622,28 @@ def test_the_way_there_is_lost(own: Connection, echo_port: int, victim: str) -> 
             assert answers(sock)
 
 
+def test_an_interrupt_while_it_begins_leaves_nothing(
+    own: Connection, echo_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Tunnel(own, 0, echo_port) as tunnel:
+        port = tunnel.lport
+    result = concurrent.futures.Future.result
+
+    def interrupted(future: Any, timeout: float | None = None) -> Any:
+        if threading.current_thread() is threading.main_thread():
+            raise KeyboardInterrupt
+        return result(future, timeout)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(concurrent.futures.Future, "result", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            Tunnel(own, port, echo_port)
+    (mux,) = [mux for mux in tunnel_mux._living if mux._channel.connection is own]
+    eventually(lambda: not mux.listeners and not mux._users)
+    with Tunnel(own, port, echo_port):
+        pass
+
+
 def test_one_that_is_forgotten_warns(own: Connection, echo_port: int) -> None:
     tunnels = [Tunnel(own, 0, echo_port)]
     mux = mux_of(tunnels[0])
@@ -673,9 +695,10 @@ def test_a_forked_child_has_no_part_in_it(own: Connection, echo_port: int) -> No
         ({"dhost": "a..b"}, ValueError, "dhost is 'a..b'"),
         ({"dhost": "a\0b"}, ValueError, "dhost is"),
         ({"dhost": b"host"}, TypeError, "dhost must be a string or None, not bytes"),
-        ({"connect_timeout": 0}, ValueError, "connect_timeout is 0"),
-        ({"connect_timeout": float("nan")}, ValueError, "connect_timeout is nan"),
+        ({"connect_timeout": 0}, ValueError, "connect_timeout must be seconds"),
+        ({"connect_timeout": float("nan")}, ValueError, "connect_timeout must be seconds"),
         ({"connect_timeout": "1"}, TypeError, "a number of seconds, not str"),
+        ({"connect_timeout": None}, TypeError, "a number of seconds, not NoneType"),
     ],
 )
 def test_what_cannot_be_right(

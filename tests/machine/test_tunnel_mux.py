@@ -30,9 +30,10 @@ from support.waiting import eventually, open_descriptors, thread_count
 from remctl_toolkit.machine import MachineError, tunnel, tunnel_mux
 from remctl_toolkit.machine._farside import mux as protocol
 from remctl_toolkit.machine._farside.mux import FAR, HEADER, LIMIT, SIZE, WIDEST, WINDOW
+from remctl_toolkit.machine._tunnel_address import Address, error_named
 from remctl_toolkit.machine.farside import source
 from remctl_toolkit.machine.tunnel import Tunnel, TunnelError, connect_sock
-from remctl_toolkit.machine.tunnel_mux import Address, FarListener, NearMux
+from remctl_toolkit.machine.tunnel_mux import FarListener, NearMux
 
 pytestmark = pytest.mark.once
 
@@ -298,7 +299,7 @@ def test_errors_have_names(script: Script) -> None:
         (b"", errno.EIO),
         (b"\xff", errno.EIO),
     ):
-        assert tunnel_mux.error_named(name, "doing").errno == number
+        assert error_named(name, "doing").errno == number
 
 
 # -- A far side in a process of its own -----------------------------------------------------------

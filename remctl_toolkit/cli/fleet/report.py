@@ -11,11 +11,13 @@ from remctl_toolkit.fleet import Host, Outcome
 from remctl_toolkit.hosts import fold
 
 from .screen import BOLD, GREEN, RED, Screen
-from .words import detail, kind
+from .words import cure, detail, kind
 
 __all__ = ["Report"]
 
 _SUCCESS, _SOME_FAILED, _ALL_FAILED = 0, 1, 3
+
+_Reason = tuple[str, str, str]  # in a few words, why, and what to do
 
 _WIDEST_NAMES = 32  # columns; longer ones have a line of their own
 
@@ -32,7 +34,7 @@ class Report:
         self.failed: list[Host] = []
         self.not_begun: list[Host] = []
         self._place = {host: place for place, host in enumerate(hosts)}
-        self._reasons: dict[tuple[str, str], list[Host]] = {}
+        self._reasons: dict[_Reason, list[Host]] = {}
         self._begin = time.monotonic()
 
     def add(self, outcome: Outcome) -> None:
@@ -41,7 +43,8 @@ class Report:
             self.succeeded.append(outcome.host)
             return
         (self.failed if outcome.started else self.not_begun).append(outcome.host)
-        self._reasons.setdefault((kind(outcome), detail(outcome)), []).append(outcome.host)
+        reason = (kind(outcome), detail(outcome), cure(outcome))
+        self._reasons.setdefault(reason, []).append(outcome.host)
 
     @property
     def status(self) -> int:
@@ -78,7 +81,7 @@ class Report:
             names = f": {self._fold(hosts)}{remark}" if hosts else ""
             say(f"  {words:<13}  {len(hosts)}{names}")
 
-    def _first(self, item: tuple[tuple[str, str], list[Host]]) -> int:
+    def _first(self, item: tuple[_Reason, list[Host]]) -> int:
         """Put reasons in the order of the hosts."""
         return min(self._place[host] for host in item[1])
 
@@ -89,17 +92,17 @@ class Report:
     def _table(self, screen: Screen) -> list[str]:
         reasons = sorted(self._reasons.items(), key=self._first)
         rows = [(self._fold(hosts), *reason) for reason, hosts in reasons]
-        short = [len(names) for names, _, _ in rows if len(names) <= _WIDEST_NAMES]
-        first, second = max(short, default=0), max(len(what) for _, what, _ in rows)
+        short = [len(names) for names, _, _, _ in rows if len(names) <= _WIDEST_NAMES]
+        first, second = max(short, default=0), max(len(what) for _, what, _, _ in rows)
         width = shutil.get_terminal_size().columns if screen.err.terminal else 0
         lines = []
-        for names, what, why in rows:
+        for names, what, why, remedy in rows:
             lead = f"  {screen.err.paint(names, BOLD)}"
             if len(names) > _WIDEST_NAMES:
                 lines.append(lead)
                 lead, names = "  ", ""
             room = max(width - first - second - 6, 30) if width else 0
-            pieces = _wrap(why, room)
+            pieces = [*_wrap(why, room), *(_wrap(remedy, room) if remedy else [])]
             pad = " " * (first - len(names))
             lines.append(f"{lead}{pad}  {what:<{second}}  {pieces[0]}".rstrip())
             lines += [f"{'':{first + second + 6}}{piece}" for piece in pieces[1:]]

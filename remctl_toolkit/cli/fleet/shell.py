@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import remctl
+from remctl_toolkit.cli.cures import explained
 from remctl_toolkit.fleet import Host
 
 from .screen import YELLOW, Screen
@@ -49,7 +50,7 @@ def shell(host: Host, options: argparse.Namespace) -> int:
         port = host.port or options.port
         connection.open(host.name, port, host.principal or options.principal)
     except (remctl.RemctlError, ValueError) as error:
-        screen.err.line("remctl-fleet: ", str(error).encode())
+        _tell(error, screen)
         return 2 if isinstance(error, ValueError) else _FAILED
     with connection:
         if not interactive:
@@ -94,8 +95,13 @@ def _run(connection: remctl.Remctl, command: list[str], screen: Screen) -> int:
         screen.err.line("", str(error).encode())
         return _REFUSED
     except (remctl.RemctlError, ValueError) as error:
-        screen.err.line("remctl-fleet: ", str(error).encode())
+        _tell(error, screen)
     return _FAILED
+
+
+def _tell(error: Exception, screen: Screen) -> None:
+    for text in explained(str(error), error):
+        screen.err.line("remctl-fleet: ", text.encode())
 
 
 # -- The prompt -----------------------------------------------------------------------------------

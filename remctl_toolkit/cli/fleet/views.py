@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import remctl
+from remctl_toolkit.cli.cures import explained
 from remctl_toolkit.fleet import Host, OnOutput, Outcome
 from remctl_toolkit.hosts import fold
 
@@ -182,4 +183,5 @@ class Raw(View):
             self.status = 255
             self._screen.err.line("", outcome.reason.encode())
         else:
-            self._screen.err.line("remctl-fleet: ", outcome.reason.encode())
+            for text in explained(outcome.reason, outcome.error):
+                self._screen.err.line("remctl-fleet: ", text.encode())

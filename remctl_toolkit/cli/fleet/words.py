@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 
 import remctl
+from remctl_toolkit.cli.cures import explained
 from remctl_toolkit.fleet import NotStartedError, Outcome
 
-__all__ = ["AbandonedError", "detail", "kind", "printable"]
+__all__ = ["AbandonedError", "cure", "detail", "kind", "printable"]
 
 
 class AbandonedError(remctl.RemctlError):
@@ -56,6 +57,14 @@ def detail(outcome: Outcome) -> str:
     if isinstance(outcome.error, remctl.RemctlAuthenticationError):
         text = _GSS_PREAMBLE.sub("", text).replace(f" host/{name}@", " host/HOST@", 1)
     return printable(text.removeprefix("not started: "))
+
+
+def cure(outcome: Outcome) -> str:
+    """Return what to do about it, in a line; "" if that is not known, or in the reason already."""
+    if not isinstance(outcome.error, remctl.RemctlAuthenticationError):
+        return ""
+    text = "".join(explained("", outcome.error))
+    return printable(text.replace(f"host/{outcome.host.name}", "host/HOST"))
 
 
 def printable(text: str) -> str:

@@ -75,7 +75,10 @@ def _run(request: Request) -> int:
     except KeyboardInterrupt:  # while it connects
         number = signal.SIGINT
     except (UsageError, StreamError, remctl.RemctlError, OSError, TypeError, ValueError) as error:
-        _say(getattr(error, "strerror", None) or str(error))
+        from remctl_toolkit.cli.cures import explained
+
+        for line in explained(getattr(error, "strerror", None) or str(error), error):
+            _say(line)
         return _OUR_ERROR
     # Whoever started us sees what ended us, and does not go on with the next host, say.
     signal.signal(number, signal.SIG_DFL)

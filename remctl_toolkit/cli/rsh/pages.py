@@ -36,8 +36,8 @@ NOTES = {
   With --python NAME and --shell NAME: NAME-USER, or else NAME.""",
     "exit status": """\
   the command's own; 127 and 126 if there is no such command, or it is none
-  255  what went wrong is ours (one line on standard error says what), or a signal
-       ended the command: as ssh has it
+  255  what went wrong is ours (standard error says what, and what to do), or a
+       signal ended the command: as ssh has it
   SIGINT, SIGTERM and SIGHUP are passed on; they end the command, and then this
   process, as does SIGPIPE when nobody reads the output.""",
     "environment": """\

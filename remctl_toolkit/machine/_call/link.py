@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import pickle
@@ -57,16 +58,29 @@ class Pending:
         self.number = number
         self.frames: SimpleQueue[Frame] = SimpleQueue()
         self._lock = threading.Lock()
-        self.items = 0  # of a generator, on their way
+        self._streams = False  # Its result is a generator.
+        self.items = 0  # of that, on their way
         self.octets = 0
+
+    def begin_stream(self, octets: int) -> None:
+        """Take note that the result is a generator.
+
+        Raises:
+            DecodeError: it is one already, or something came with that.
+        """
+        if self._streams or octets:
+            raise DecodeError("the beginning of a generator where there can be none")
+        self._streams = True
 
     def arrived(self, octets: int) -> None:
         """Count an item of a generator.
 
         Raises:
-            DecodeError: there was no room for it.
+            DecodeError: there is no generator, or was no room for it.
         """
         with self._lock:
+            if not self._streams:
+                raise DecodeError("an item of no generator")
             if self.items >= WINDOW[0] or self.octets >= WINDOW[1]:
                 raise DecodeError("more of a generator's items than it was asked for")
             self.items += 1
@@ -101,6 +115,15 @@ class Pending:
         """Have the far side end the call; whatever comes for it is dropped."""
         self._link.drop(self.number)
         self._link.cancel(self.number)
+
+    def abandon_later(self) -> None:
+        """Do that in another thread: whoever finds garbage may hold any lock."""
+        with contextlib.suppress(RuntimeError):  # At the end of a process, no thread starts.
+            threading.Thread(target=self._abandon_quietly, name="remctl-leave", daemon=True).start()
+
+    def _abandon_quietly(self) -> None:
+        with contextlib.suppress(InterpreterEndedError):  # Then it has ended, too.
+            self.abandon()
 
     def cancel(self) -> None:
         """Have the far side end the call; that it has ended still comes."""
@@ -150,14 +173,17 @@ class Link:
         self.thread = threading.Thread(target=self._listen, name=f"remctl-call-{host}", daemon=True)
         self.thread.start()
         try:
+            self._await_hello()
+        except BaseException:
+            self.close()
+            raise
+
+    def _await_hello(self) -> None:
+        try:
             self._hello.get(timeout=_START_WAIT)
         except Empty:
             self._fail("its interpreter did not start", ended=False)
-        try:
-            self._check()
-        except InterpreterEndedError:
-            self.close()
-            raise
+        self._check()
 
     def _check(self) -> None:
         if self.error is not None:
@@ -228,8 +254,9 @@ class Link:
                     raise DecodeError(f"{size} octets at once")
                 if len(buffer) < _HEAD.size + size:
                     break
-                yield letter, number, bytes(buffer[_HEAD.size : _HEAD.size + size])
+                octets = bytes(memoryview(buffer)[_HEAD.size : _HEAD.size + size])
                 del buffer[: _HEAD.size + size]
+                yield letter, number, octets
             octets = self._stream.read(_READ_SIZE)
             if not octets:
                 return
@@ -258,15 +285,16 @@ class Link:
             self._lines.flush()
         if pending is None:
             return
-        if letter == b"I":
+        if letter == b"G":
+            pending.begin_stream(len(octets))
+        elif letter == b"I":
             pending.arrived(len(octets))
         pending.frames.put(Frame(letter, octets))
 
     def _greet(self, octets: bytes) -> None:
-        hello = decode(octets)
-        if not isinstance(hello, tuple) or not isinstance(hello[0], tuple):
-            raise DecodeError("a greeting that is none")
-        self.version = hello[0]
+        if self.version:
+            raise DecodeError("a second greeting")
+        self.version = _version(decode(octets))
         self._hello.put(True)
 
     def _reply(self, number: int, octets: bytes) -> None:
@@ -293,7 +321,8 @@ class Link:
                 self.error = error
             calls = list(self._calls.values())
             self._calls.clear()
-        self._lines.flush()
+        if threading.current_thread() is self.thread:  # Nobody else may: it makes the lines.
+            self._lines.flush()
         for pending in calls:
             pending.frames.put(Frame(b"", b"", self.error))
         self._hello.put(False)
@@ -311,6 +340,10 @@ class Link:
             return ""
         return next((line for line in reversed(lines) if line.strip()), "")
 
+    def close_later(self) -> None:
+        """Close it in another thread: whoever finds garbage may hold any lock."""
+        threading.Thread(target=self.close, name="remctl-close", daemon=True).start()
+
     def close(self) -> None:
         """End the interpreter: what runs there is interrupted, and has a second for its end."""
         if self.pid != os.getpid():
@@ -324,3 +357,17 @@ class Link:
         self._stream.close()
         if threading.current_thread() is not self.thread:
             self.thread.join()
+
+
+def _version(hello: Any) -> tuple[int, ...]:
+    """Return the Python that a greeting tells of.
+
+    Raises:
+        DecodeError: it is none.
+    """
+    version = hello[0] if isinstance(hello, tuple) and hello else ()
+    if not isinstance(version, tuple) or not version:
+        raise DecodeError("a greeting that is none")
+    if not all(isinstance(part, int) for part in version):
+        raise DecodeError("a greeting with a version that is none")
+    return version

@@ -108,9 +108,7 @@ class _Batch:
             raise
         except _CannotSendError as error:
             raise _ToldError(f"{what} cannot be sent: {error}") from None
-        except (
-            Exception
-        ) as error:  # __reduce__ and __getstate__ are the user's, and raise anything.
+        except Exception as error:  # The user's __reduce__ and __getstate__ raise anything.
             raise _ToldError(f"{what} cannot be sent: {error}") from error
         return file.getvalue()
 

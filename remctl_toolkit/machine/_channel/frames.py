@@ -11,7 +11,7 @@ from typing import TypeAlias
 Handler: TypeAlias = Callable[[list[bytes]], None]
 
 _HEADER = 5
-_LARGEST = 1 << 24  # None is larger by far: what says so is no frame.
+_LARGEST = 1 << 20  # Octets; none is larger by far: what says so is no frame.
 
 
 class NoFrameError(ValueError):

@@ -33,11 +33,13 @@ class Outbox:
         """Send octets; wait while much is waiting.
 
         Raises:
+            TypeError: it is something else than octets.
             ValueError: the end was written.
             BrokenPipeError: the command does not read any more.
             ChannelError: the channel was lost.
         """
-        octets = memoryview(bytes(data))
+        # What it holds may be changed before it is sent.
+        octets = memoryview(data if isinstance(data, bytes) else bytes(memoryview(data)))
         for place in range(0, len(octets), PIECE):
             piece = octets[place : place + PIECE]
             with self._changed:

@@ -100,10 +100,12 @@ class ChannelProcess:
             err = Nowhere() if stderr == STDOUT else self._open_output("stderr", stderr, undo)
             stop = Stop()
             undo.callback(stop.close)
-            keeper = self._keeper = Keeper(connection, spec, out, err, stop.set)
+            keeper = Keeper(connection, spec, out, err, stop.set)
+            undo.callback(keeper.abandon)
+            pulse_of(connection).join(keeper, beat, patience)
+            self._pump = Pump(keeper, source, stop)
+            self._keeper = keeper
             undo.pop_all()
-        pulse_of(connection).join(keeper, beat, patience)
-        self._pump = Pump(keeper, source, stop)
 
     # The streams.
 
@@ -236,6 +238,13 @@ class ChannelProcess:
         if self.returncode is None:
             self.returncode = keeper.returncode
 
+    def close_later(self) -> None:
+        """Close it in another thread: for a __del__, which may come where any lock is held."""
+        if self._keeper is not None and not self._closed and self._process == os.getpid():
+            self._closed = True
+            self._keeper.close_later()
+            self._close_pipes()
+
     def _close_pipes(self) -> None:
         for file in (self.stdout, self.stderr, self.stdin):
             if file is not None:
@@ -269,8 +278,7 @@ class ChannelProcess:
         if keeper.returncode is None and not keeper.ended:
             text = f"command {keeper.pid} on {self.connection.host} is still running"
             warnings.warn(text, ResourceWarning, stacklevel=2, source=self)
-        keeper.close_later()
-        self._close_pipes()
+        self.close_later()
 
 
 def _pipe(size: int) -> tuple[int, int]:

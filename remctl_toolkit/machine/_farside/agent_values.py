@@ -6,6 +6,7 @@ A value is a letter and what belongs to it.  Sizes and counts are four octets, t
 import struct
 
 MAX_DEPTH = 100
+RANGE_NUMBER = 128  # octets; see machine/values.py
 
 pack_size = struct.Struct(">I").pack
 
@@ -24,6 +25,13 @@ def text(letter, value):
 
 def number(value):
     return sized(b"i", value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True))
+
+
+def range_numbers(value):
+    numbers = [number(part) for part in (value.start, value.stop, value.step)]
+    if max(map(len, numbers)) > 5 + RANGE_NUMBER:
+        raise ValueError(f"a range with a number of more than {RANGE_NUMBER} octets")
+    return b"r" + b"".join(numbers)
 
 
 def moment(value):
@@ -57,7 +65,7 @@ SIMPLE = {
     bytes: lambda value: sized(b"b", value),
     bytearray: lambda value: sized(b"a", value),
     memoryview: lambda value: sized(b"b", value.tobytes()),
-    range: lambda value: b"r" + number(value.start) + number(value.stop) + number(value.step),
+    range: range_numbers,
 }
 
 # Known by their names: to import them takes longer than a call.

@@ -120,9 +120,7 @@ def watch(child, pipes, clock, wake):
 def drain(pipes):
     """Pass on what is left, and not wait for what a process in the background still writes."""
     for pipe in list(pipes):
-        octets = 0
-        while octets < CHUNK and forward(pipe, pipes):
-            octets += CHUNK
+        forward(pipe, pipes)  # All of it: a pipe holds no more.
 
 
 def stop(child, end):

@@ -155,36 +155,23 @@ class Command:
 def lives(group):
     """Whether a group has a process that is more than a zombie, which may stay one for long."""
     os.killpg(group, 0)
-    for name in filter(str.isdigit, os.listdir("/proc")):
+    try:
+        names = list(filter(str.isdigit, os.listdir("/proc")))
+    except OSError:
+        return True  # Only Linux tells.
+    for name in names:
         try:
             with open("/proc/" + name + "/stat", "rb") as file:
                 state, _, found = file.read().rpartition(b")")[2].split()[:3]
         except OSError:
             continue  # It has just gone.
-        if int(found) == group and state != b"Z":
+        if int(found) == group and state not in b"ZX":
             return True
     return False
 
 
-def has_members(group):
-    # More than zombies, that is: in a container, the first process may not take these.
-    try:
-        names = list(filter(str.isdigit, os.listdir("/proc")))
-    except OSError:
-        return True
-    for name in names:
-        try:
-            with open("/proc/" + name + "/stat", "rb") as file:
-                state, _, its_group = file.read().rpartition(b")")[2].split()[:3]
-        except OSError:
-            continue  # It has just ended.
-        if int(its_group) == group and state not in b"ZX":
-            return True
-    return not names
-
-
 def end_group(pid, grace, reap=None):
-    # What is left of a command's group of processes: asked to end, and ended.
+    """Ask what is left of a command's group of processes to end, and end it."""
     end = time.monotonic() + grace
     try:
         os.killpg(pid, _signal.SIGTERM)

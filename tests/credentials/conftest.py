@@ -1,0 +1,27 @@
+"""A realm and a server for each test of credentials."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from remctl_toolkit.testing import Realm, RemctldServer
+from remctl_toolkit.testing.server import SAMPLE_COMMANDS
+
+if TYPE_CHECKING:
+    pass
+
+from credentials.places import Place
+
+
+@pytest.fixture
+def place() -> Iterator[Place]:
+    """One to spoil; its tickets for the user are shorter than its clock skew."""
+    with (
+        Realm() as realm,
+        realm.environ(),
+        RemctldServer(realm, SAMPLE_COMMANDS, default_acl="anyuser:auth") as server,
+    ):
+        yield Place(realm, server)

@@ -1,0 +1,306 @@
+"""Credentials that renew themselves: tickets of a few seconds, a real KDC, a real remctld."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import logging
+import os
+import pickle
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from credentials.places import LIFE, LIMIT, Error, Place, ended
+from support.waiting import eventually
+
+from remctl_toolkit import credentials as module
+from remctl_toolkit.credentials import (
+    KeytabCredentials,
+    RenewedCredentials,
+    whoami,
+)
+from remctl_toolkit.credentials._caches import Tickets
+
+if TYPE_CHECKING:
+    from _pytest.logging import LogCaptureFixture
+
+
+# -- Renewal --------------------------------------------------------------------------------------
+
+
+def test_sessions_go_on_over_renewals_in_threads(place: Place) -> None:
+    credentials = place.credentials(LIFE)
+    seen: set[Tickets] = set()
+    stop = threading.Event()
+
+    def work() -> int:
+        opened = 0
+        while not stop.is_set():
+            assert place.user(credentials) == credentials.principal
+            assert credentials._tickets is not None
+            seen.add(credentials._tickets)
+            opened += 1
+        return opened
+
+    with ThreadPoolExecutor(4) as pool:
+        futures = [pool.submit(work) for _ in range(4)]
+        try:
+            eventually(lambda: len(seen) >= 4 or any(future.done() for future in futures), LIMIT)
+        finally:
+            stop.set()
+        assert all(future.result() for future in futures)
+    # There are two, in turn; one more where a renewal came early.
+    assert 2 <= len({tickets.ccache for tickets in seen}) <= 3
+    in_turn = sorted(seen, key=lambda tickets: tickets.since)
+    assert all(new.since < old.until for old, new in pairwise(in_turn))
+
+
+def test_a_thread_renews_what_others_use(place: Place) -> None:
+    path = place.file()
+    principal = place.daemon(LIFE)
+    with KeytabCredentials(place.keytab(principal), principal, path) as credentials:
+        ends: list[float | None] = []
+        for _ in range(3):
+            eventually(lambda: whoami(path).ends not in ends, LIMIT)
+            found = whoami(path)
+            assert found.left > 0
+            ends.append(found.ends)
+        # Looking at tickets did not ask the KDC, though the library likes to where they end soon.
+        assert place.requests(principal) <= len(ends) + 1
+        credentials.start()  # Once more does nothing.
+        assert [t.name for t in threading.enumerate()].count("remctl-tickets") == 1
+    eventually(lambda: "remctl-tickets" not in [t.name for t in threading.enumerate()])
+    credentials.close()
+    assert credentials.ccache() == f"FILE:{path}"
+
+
+def test_one_renewal_at_a_time(place: Place) -> None:
+    credentials = place.credentials()
+    barrier = threading.Barrier(20)
+
+    def ask() -> str:
+        barrier.wait(LIMIT)
+        return credentials.ccache()
+
+    with ThreadPoolExecutor(20) as pool:
+        names = {future.result() for future in [pool.submit(ask) for _ in range(20)]}
+    assert len(names) == 1
+    assert place.requests(credentials.principal) == 1
+
+
+def test_names_of_caches_in_memory_are_used_again(place: Place) -> None:
+    principal = place.daemon(2)
+    keytab = place.keytab(principal)
+
+    def use_for_a_life() -> str:
+        credentials = KeytabCredentials(keytab, principal)
+        ccache = credentials.ccache()
+        eventually(lambda: time.time() > credentials._tickets.until, LIMIT)  # type: ignore[union-attr]
+        return ccache
+
+    assert len({use_for_a_life() for _ in range(3)}) == 1
+
+
+def test_credentials_may_be_forgotten_at_any_moment(place: Place) -> None:
+    # Garbage is collected wherever a thread happens to be: also where it takes a name.
+    credentials = place.credentials()
+    credentials.ccache()
+    forgotten = threading.Event()
+
+    def forget() -> None:
+        nonlocal credentials
+        with module._caches._names.lock:
+            del credentials
+            gc.collect()
+        forgotten.set()
+
+    threading.Thread(target=forget, daemon=True).start()
+    assert forgotten.wait(LIMIT)
+
+
+def test_the_reason_is_told_where_a_cache_is_used_again(place: Place) -> None:
+    principal = place.daemon(2)
+    credentials = KeytabCredentials(place.keytab(principal), principal)
+    ccache = credentials.ccache()
+    credentials.renew()
+    assert credentials.ccache() != ccache
+    eventually(lambda: ended(credentials), LIMIT)
+    place.realm.stop_kdc()
+    with pytest.raises(Error, match="Cannot contact any KDC"):
+        credentials.ccache()
+
+
+def test_a_cache_that_was_removed_is_made_again(place: Place) -> None:
+    path = place.file()
+    credentials = place.credentials(ccache=path)
+    assert place.user(credentials) == credentials.principal
+    os.unlink(path)
+    assert place.user(credentials) == credentials.principal
+
+
+def test_no_thread_keeps_what_nobody_uses(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = threading.Event()
+
+    def look(credentials: RenewedCredentials) -> float:
+        looked.set()
+        return 0.05
+
+    monkeypatch.setattr(RenewedCredentials, "_next_look", look)
+    credentials = place.credentials()
+    credentials.start()
+    assert looked.wait(LIMIT)
+    del credentials
+    eventually(lambda: "remctl-tickets" not in [t.name for t in threading.enumerate()])
+
+
+# -- Failure --------------------------------------------------------------------------------------
+
+
+def test_the_old_tickets_are_used_while_the_kdc_is_down(
+    place: Place, caplog: LogCaptureFixture
+) -> None:
+    credentials = place.credentials(LIFE)
+    assert place.user(credentials) == credentials.principal
+    ccache = credentials.ccache()
+    place.realm.stop_kdc()
+    eventually(lambda: credentials._is_due(credentials._left()), LIMIT)
+    with caplog.at_level(logging.WARNING, "remctl"):
+        while not ended(credentials):
+            with contextlib.suppress(Error):  # It may end on the way.
+                assert place.user(credentials) == credentials.principal
+                assert credentials.ccache() == ccache
+        failures = [r.getMessage() for r in caplog.records if "the old ones are good" in r.message]
+    assert 1 <= len(failures) <= 20
+    assert "Cannot contact any KDC" in failures[0]
+
+    with pytest.raises(Error) as caught:
+        place.user(credentials)
+    text = str(caught.value)
+    assert text.startswith(f"no tickets for {credentials.principal} from the keytab ")
+    assert text.endswith(": Cannot contact any KDC for realm 'REMCTL.TEST'")
+    cure, tickets, server = caught.value.__notes__
+    assert cure.startswith("no KDC answers")
+    assert tickets.startswith(f"tickets of {credentials.principal} in {ccache} ended 20")
+    assert server == "the server was to be host/localhost"
+    assert (caught.value.host, caught.value.port) == ("localhost", place.server.port)
+    assert type(pickle.loads(pickle.dumps(caught.value))) is Error
+
+    place.realm.start_kdc()
+    assert place.user(credentials) == credentials.principal
+
+
+def test_nobody_waits_for_a_kdc_while_there_are_tickets(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    credentials = place.credentials()
+    assert place.user(credentials) == credentials.principal
+    ccache = credentials.ccache()
+    place.realm.freeze_kdc()
+    monkeypatch.setattr(module._renewal, "_RENEWED_LEFT", 1)
+    for _ in range(3):
+        assert place.user(credentials) == credentials.principal
+        assert credentials.ccache() == ccache
+        assert credentials._attempt is not None
+    place.realm.thaw_kdc()
+    eventually(lambda: credentials.ccache() != ccache, LIMIT)
+
+
+def test_a_late_renewal_takes_half_of_what_is_left(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    credentials = place.credentials(4)
+    ccache = credentials.ccache()
+    place.realm.freeze_kdc()
+    monkeypatch.setattr(module._renewal, "_RENEWED_LEFT", 1)
+    monkeypatch.setattr(module._renewal, "_LATE_LEFT", 1)
+    half = time.time() + credentials._left() / 2
+    assert credentials.ccache() == ccache
+    assert time.time() >= half
+    assert not ended(credentials)
+    place.realm.thaw_kdc()
+    eventually(lambda: credentials.ccache() != ccache, LIMIT)
+
+
+def test_where_no_thread_can_be_had_it_does_without(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    credentials = place.credentials()
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert credentials.ccache() == credentials.ccache()
+
+
+def test_attempts_have_pauses_between_them(place: Place) -> None:
+    credentials = place.credentials()
+    place.realm.stop_kdc()
+    pauses = []
+    for _ in range(9):
+        with pytest.raises(Error):
+            credentials.ccache()
+        pauses.append(round(credentials._not_before - time.monotonic()))
+    assert pauses == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+
+
+def test_the_thread_gets_tickets_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module._renewal, "_LAST_PAUSE", 0.2)
+    path = place.file()
+    principal = place.daemon(2)
+    with KeytabCredentials(place.keytab(principal), principal, path) as credentials:
+        place.realm.stop_kdc()
+        eventually(lambda: credentials._failures > 3 and ended(credentials), LIMIT)
+        place.realm.start_kdc()
+        eventually(lambda: not ended(credentials), LIMIT)
+
+
+def test_good_tickets_in_a_shared_cache_do_without_a_kdc(place: Place) -> None:
+    principal = place.daemon()
+    keytab = place.keytab(principal)
+    ccache = place.realm.kinit(principal, keytab=keytab, ccache=place.realm.new_ccache())
+    other = place.realm.kinit(ccache=place.realm.new_ccache())
+    place.realm.stop_kdc()
+    assert KeytabCredentials(keytab, principal, ccache).ccache() == ccache
+    with pytest.raises(Error):  # They are somebody else's.
+        KeytabCredentials(keytab, principal, other).ccache()
+    place.realm.expire(ccache)
+    with pytest.raises(Error):
+        KeytabCredentials(keytab, principal, ccache).ccache()
+
+
+SPOILS: dict[str, tuple[Callable[[Place, str, str], object], str]] = {
+    "key": (lambda p, principal, _: p.realm.rotate_key(principal), "keytab out of date"),
+    "principal": (lambda p, principal, _: p.realm.delete_principal(principal), "was deleted"),
+    "keytab": (lambda p, _, keytab: os.unlink(keytab), "does not exist"),
+    "emptied": (lambda p, _, keytab: os.truncate(keytab, 0), ""),
+    "other's": (lambda p, _, keytab: os.replace(p.keytab(p.daemon()), keytab), "has no key"),
+}
+
+
+@pytest.mark.parametrize("what", SPOILS)
+def test_what_was_spoilt_is_told(place: Place, what: str) -> None:
+    spoil, cure = SPOILS[what]
+    principal = place.daemon()
+    keytab = place.keytab(principal)
+    credentials = KeytabCredentials(keytab, principal)
+    spoil(place, principal, keytab)
+    with pytest.raises(Error) as caught:
+        place.user(credentials)
+    assert str(caught.value).startswith(f"no tickets for {principal} from the keytab {keytab}: ")
+    assert cure in f"{caught.value} {caught.value.__notes__[0]}"
+    assert caught.value.__notes__[-2] == f"there were no tickets of {principal} before"
+
+
+def test_a_cache_that_cannot_be_written_is_told(place: Place, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    credentials = place.credentials(ccache=str(folder / "ccache"))
+    folder.rmdir()
+    with pytest.raises(Error, match="Failed to store credentials"):
+        credentials.ccache()
