@@ -84,13 +84,13 @@ def test_two_sessions_at_most_and_both_given_back(
     @contextlib.contextmanager
     def counted() -> Iterator[remctl.Remctl]:
         with really() as session:
-            counts.append(len(connection._used))
+            counts.append(len(connection._sessions._used))
             yield session
 
     monkeypatch.setattr(connection, "session", counted)
     upload(connection, here, folder)
     assert max(counts) <= 2
-    assert not connection._used
+    assert not connection._sessions._used
     before = len(connection._idle)
     upload(connection, here, folder)
     assert len(connection._idle) == before
@@ -122,7 +122,7 @@ def test_an_interrupted_upload_lets_its_sessions_go(
 
     with pytest.raises(KeyboardInterrupt):
         upload(connection, here, folder, progress=interrupt)
-    assert not connection._used
+    assert not connection._sessions._used
     assert os.listdir(folder) == []
 
 
