@@ -731,7 +731,7 @@ def _find_tickets(ccache: str | None) -> tuple[str | None, str | None, float | N
     principal = ends = None
     with contextlib.suppress(gssapi.exceptions.ExpiredCredentialsError):
         # First, and alone: of expired tickets, MIT's library loses the memory of what it tells.
-        lifetime = found.lifetime
+        lifetime = found.inquire(name=False, usage=False, mechs=False).lifetime
         ends = None if lifetime is None else float(int(time.time()) + lifetime)
         principal = str(found.name)
     # GSS-API has no word for when tickets ended.  MIT's library writes it, and the name of the

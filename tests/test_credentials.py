@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 from support.subprocesses import in_child
-from support.waiting import eventually
+from support.waiting import PATIENCE, eventually
 
 import remctl
 from remctl_toolkit import credentials as module
@@ -706,7 +706,7 @@ def fork(work: Callable[[], object]) -> int:
     child = os.fork()
     if child:
         return child
-    signal.alarm(round(LIMIT))  # A child that hangs ends by this.
+    signal.alarm(round(LIMIT * PATIENCE))  # A child that hangs ends by this.
     status = 1
     try:
         work()

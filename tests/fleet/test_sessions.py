@@ -17,7 +17,7 @@ from support.fakeserver import FakeServer, Peer, in_turn, serve, stall_after_out
 from support.farm import Farm, fleet_threads
 from support.proxy import SilentServer
 from support.subprocesses import in_child
-from support.waiting import eventually, open_descriptors, thread_count
+from support.waiting import PATIENCE, eventually, open_descriptors, thread_count
 
 import remctl
 from remctl_toolkit._visit import Visit
@@ -242,7 +242,7 @@ def in_fork(work: Callable[[], str]) -> str:
     warnings.simplefilter("ignore", DeprecationWarning)  # Threads of the extension are left.
     child = os.fork()
     if child == 0:
-        signal.alarm(int(LIMIT))
+        signal.alarm(round(LIMIT * PATIENCE))
         os.write(write, work().encode())
         os._exit(0)
     os.waitpid(child, 0)
