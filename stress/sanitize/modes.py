@@ -267,8 +267,8 @@ def workers() -> Command:
 MODES = {
     mode.name: mode
     for mode in (
-        Mode("address", "AddressSanitizer, UBSan and LeakSanitizer; all tests but", run_address),
-        Mode("address-only", "those without LeakSanitizer, that would find more", run_address_only),
+        Mode("address", "AddressSanitizer, UBSan and LeakSanitizer; most tests", run_address),
+        Mode("address-only", "AddressSanitizer and UBSan; the rest of the tests", run_address_only),
         Mode("threads", "ThreadSanitizer on this Python; all tests", run_threads),
         Mode("free-threaded", "a Python without the GIL; all tests", run_free_threaded),
         Mode("valgrind", "valgrind's memcheck; some tests", run_valgrind),
