@@ -48,6 +48,7 @@ NOT_MEANT_FOR = {
         # Have a shell on the far side, or a remctld that starts one.
         "tests/machine",
         # How promptly other threads get their turn.
+        "tests/test_threads.py::test_other_threads_run_while_a_command_does",
         "tests/test_threads.py::test_other_threads_run_while_the_simple_call_of_the_extension_does",
         "tests/test_threads.py::test_other_threads_run_while_a_server_says_nothing",
         # Preload libraries of their own, or count threads.
