@@ -34,8 +34,6 @@ NOT_MEANT_FOR = {
         "tests/test_leaks.py::test_opens_left_behind_end_with_their_kdc",
         "tests/test_threads.py::test_threads_that_fight_over_a_connection_get_remctl_errors_only",
         "tests/test_waits.py::test_signal_ends_every_wait",
-        # A child of a fork beside a thread: the sanitizer's own locks may have been held.
-        "tests/test_fork.py::test_child_of_a_fork_beside_a_call_does_not_hang",
         # Start shells and other programs, which do not bear the library that is preloaded, and the
         # commands by a fork beside threads; what these do with threads is in tests/fleet as well.
         "tests/cli",
@@ -85,6 +83,12 @@ NOT_MEANT_FOR = {
         # Loads the extension below remctld, whose environment names no library to preload.
         "tests/test_docs.py::test_test_files_of_the_page_pass[docs/backends.md]",
     ],
+    "forks": [
+        # A child of a fork beside a thread that allocates: for ever there, the sanitizer's own lock
+        # is held.
+        "tests/test_fork.py::test_child_of_a_fork_beside_a_call_does_not_hang",
+        "tests/test_credentials.py::test_a_child_has_the_tickets_and_renews_them_itself",
+    ],
     "slow": [
         # Dask complains to its user as soon as its own processes are slow to answer each other.
         "tests/fleet/test_executors.py::test_dask_does_the_work",
@@ -122,14 +126,14 @@ def options(place: Place, name: str, **settings: object) -> str:
 def run_address(place: Place, arguments: Command) -> int:
     """AddressSanitizer, UndefinedBehaviorSanitizer and LeakSanitizer."""
     environment = build_for_addresses(place, leaks=True)
-    skipped = deselect("memory", "build", "programs", "slow", "leaks")
+    skipped = deselect("memory", "build", "programs", "forks", "slow", "leaks")
     return place.run([*pytest(), *skipped, *(arguments or workers())], environment)
 
 
 def run_address_only(place: Place, arguments: Command) -> int:
     """The same without LeakSanitizer; by default the tests that are not looked at for leaks."""
     environment = build_for_addresses(place, leaks=False)
-    skipped = deselect("memory", "build", "programs", "slow")
+    skipped = deselect("memory", "build", "programs", "forks", "slow")
     chosen = arguments or [*workers(), *NOT_MEANT_FOR["leaks"]]
     return place.run([*pytest(), *skipped, *chosen], environment)
 
@@ -182,7 +186,7 @@ def run_threads(place: Place, arguments: Command) -> int:
     library = runtime_library("libtsan.so")
     place.build("-fsanitize=thread")
     environment = {"LD_PRELOAD": library, "TSAN_OPTIONS": thread_options(place)}
-    skipped = deselect("memory", "threads", "build", "slow")
+    skipped = deselect("memory", "threads", "build", "forks", "slow")
     return place.run([*pytest(), *skipped, *(arguments or workers())], environment)
 
 
@@ -207,7 +211,7 @@ def run_free_threaded(place: Place, arguments: Command) -> int:
         environment = {"TSAN_OPTIONS": thread_options(place)}
     else:
         place.build("", python)
-    skipped = deselect("memory", "threads", "build", "slow")
+    skipped = deselect("memory", "threads", "build", "forks", "slow")
     return place.run([*pytest(python), *skipped, *(arguments or workers())], environment)
 
 
