@@ -84,8 +84,8 @@ NOT_MEANT_FOR = {
         "tests/test_docs.py::test_test_files_of_the_page_pass[docs/backends.md]",
     ],
     "forks": [
-        # A child of a fork beside a thread that allocates: for ever there, the sanitizer's own lock
-        # is held.
+        # A child of a fork beside a thread that allocates: there the sanitizer's own lock may be
+        # held, and nobody ever releases it.
         "tests/test_fork.py::test_child_of_a_fork_beside_a_call_does_not_hang",
         "tests/test_credentials.py::test_a_child_has_the_tickets_and_renews_them_itself",
     ],
