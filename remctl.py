@@ -738,9 +738,10 @@ def _find_tickets(ccache: str | None) -> tuple[str | None, str | None, float | N
     found = gssapi.Credentials(usage="initiate", store=store)
     principal = ends = None
     with contextlib.suppress(gssapi.exceptions.ExpiredCredentialsError):
-        told = found.inquire()
-        principal = str(told.name)
-        ends = None if told.lifetime is None else float(int(time.time()) + told.lifetime)
+        # First, and alone: of expired tickets, MIT's library loses the memory of what it tells.
+        lifetime = found.inquire(name=False, usage=False, mechs=False).lifetime
+        ends = None if lifetime is None else float(int(time.time()) + lifetime)
+        principal = str(found.name)
     # GSS-API has no word for when tickets ended.  MIT's library writes it, and the name of the
     # cache, into what it exports (src/lib/gssapi/krb5/export_cred.c); others do not.
     with contextlib.suppress(GSSError, LookupError, TypeError, ValueError):

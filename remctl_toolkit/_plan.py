@@ -33,6 +33,7 @@ InputFor = Input | None | Callable[[Host], Input | None]
 Sessions = MutableMapping[Host, remctl.Remctl]
 
 _GRACE = 1.0  # seconds that an executor may take to tell what came to pass before the deadline
+_STARTING = 5.0  # seconds that a thread takes to start, at most; if later, it ends by itself
 _AGAIN = 0.1  # seconds until a visit is told again that it was given up
 
 
@@ -266,16 +267,21 @@ class Plan:
         own = list(self._own.items())
         for _, (at_work, _) in own:
             at_work.give_up(remctl.RemctlNotOpenedError("given up"))
+        starting = Clock(_STARTING)
         for future, (at_work, thread) in own:
             # Where the process is ending, they stand still and cannot end.
-            while _runs(thread) and not sys.is_finalizing():
+            while _runs(thread, starting) and not sys.is_finalizing():
                 at_work.give_up(remctl.RemctlNotOpenedError("given up"))
                 wait([future], _AGAIN)
 
 
-def _runs(thread: threading.Thread) -> bool:
-    """Whether a thread runs, or is about to: Ctrl-C may come while start() waits for it."""
-    return thread.is_alive() or thread in threading.enumerate()
+def _runs(thread: threading.Thread, starting: Clock) -> bool:
+    """Whether a thread runs, or is about to: Ctrl-C may come while start() waits for it.
+
+    It may also come just before start() has the system make the thread.  Python lists it like one
+    that is about to run, for ever; so only for a while is it taken for one.
+    """
+    return thread.is_alive() or (thread in threading.enumerate() and not starting.is_over())
 
 
 def _fulfil(future: Future[Outcome], at_work: Visit) -> None:

@@ -20,7 +20,7 @@ import uvloop
 from support.fakeserver import FakeServer, Peer, serve, stall_after_output
 from support.proxy import TO_CLIENT, Proxy, SilentServer, refused_port
 from support.subprocesses import in_child
-from support.waiting import eventually, open_descriptors, thread_count
+from support.waiting import PATIENCE, eventually, open_descriptors, thread_count
 
 import remctl
 from remctl_toolkit import aio
@@ -405,7 +405,7 @@ def test_close_in_another_task_ends_every_wait(
     async def main() -> None:
         async with connected(port, opens) as connection:
             task = asyncio.create_task(step(connection))
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.1 * PATIENCE)  # It has come to the wait by then.
             await connection.close()
             with pytest.raises(remctl.RemctlNotOpenedError, match="closed by another"):
                 await task

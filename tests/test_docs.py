@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import _remctl
 import pytest
+from support.waiting import PATIENCE
 
 import remctl
 from remctl_toolkit import testing
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / "examples" / "demo.py"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-TIMEOUT = 50  # seconds
+TIMEOUT = 50 * PATIENCE  # seconds
 
 # Runs a page's blocks; between their outputs stands a line that no example prints.
 RUNNER = """

@@ -21,7 +21,7 @@ import pytest
 from support.fakeserver import FakeServer
 from support.proxy import SilentServer
 from support.subprocesses import in_child
-from support.waiting import eventually
+from support.waiting import PATIENCE, eventually
 from support.wire import Message
 
 import remctl
@@ -52,7 +52,7 @@ def fork(work: Callable[[], object], *, clean_up: bool = False) -> int:
         child = os.fork()
     if child:
         return child
-    signal.alarm(CHILD_LIMIT)  # A child that hangs ends by this.
+    signal.alarm(round(CHILD_LIMIT * PATIENCE))  # A child that hangs ends by this.
     try:
         work()
     except BaseException:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import os
 import pickle
@@ -147,6 +148,38 @@ def run_much(port: int, times: int) -> int:
 
 def test_commands_of_one_session_leak_nothing(remctl_server: RemctldServer) -> None:
     assert in_child(run_much, remctl_server.port, 40) < 10_000
+
+
+class MallocInfo(ctypes.Structure):
+    """What glibc's mallinfo2() tells: see mallinfo(3)."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in (
+            *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
+            *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
+        )
+    )
+
+
+def look_at_tickets(ccache: str, times: int) -> int:
+    """Look into a credential cache again and again; how many bytes of C's that took in the end."""
+    ask = ctypes.CDLL(None).mallinfo2
+    ask.restype = MallocInfo
+    for _ in range(10):
+        remctl._find_tickets(ccache)
+    before: int = ask().uordblks
+    for _ in range(times):
+        remctl._find_tickets(ccache)
+    return int(ask().uordblks) - before
+
+
+@pytest.mark.once
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="not glibc 2.33 or later")
+def test_looking_at_tickets_that_have_ended_leaks_nothing(remctl_realm: Realm) -> None:
+    ccache = remctl_realm.kinit(ccache=remctl_realm.new_ccache())
+    remctl_realm.expire(ccache)
+    assert in_child(look_at_tickets, ccache, 100) < 100 * 50
 
 
 def test_opens_left_behind_end_with_their_kdc() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from credentials.places import LIFE, LIMIT, Place
-from support.waiting import eventually
+from support.waiting import PATIENCE, eventually
 
 from remctl_toolkit import credentials as module
 from remctl_toolkit.credentials import (
@@ -26,7 +26,7 @@ def fork(work: Callable[[], object]) -> int:
     child = os.fork()
     if child:
         return child
-    signal.alarm(round(LIMIT))  # A child that hangs ends by this.
+    signal.alarm(round(LIMIT * PATIENCE))  # A child that hangs ends by this.
     status = 1
     try:
         work()

@@ -17,9 +17,10 @@ from support.fakeserver import FakeServer, Peer, in_turn, serve, stall_after_out
 from support.farm import Farm, fleet_threads
 from support.proxy import SilentServer
 from support.subprocesses import in_child
-from support.waiting import eventually, open_descriptors, thread_count
+from support.waiting import PATIENCE, eventually, open_descriptors, thread_count
 
 import remctl
+from remctl_toolkit import _plan
 from remctl_toolkit._visit import Visit
 from remctl_toolkit.fleet import Fleet, Host, NotStartedError, Outcome, run_on_hosts
 
@@ -221,6 +222,31 @@ def test_ctrl_c_ends_what_is_only_starting(remctl_realm: Realm) -> None:
         eventually(lambda: server._live == {}, what="connections closed")
 
 
+def interrupt_before_start(port: int) -> bool:
+    """Be interrupted just before a host's thread is made; whether we were."""
+    start = threading._start_new_thread  # type: ignore[attr-defined]
+
+    def be_interrupted(bootstrap: Callable[[], None], arguments: tuple[()]) -> int:
+        if fleet_threads():
+            raise KeyboardInterrupt
+        return int(start(bootstrap, arguments))
+
+    with (
+        mock.patch.object(threading, "_start_new_thread", be_interrupted),
+        mock.patch.object(_plan, "_STARTING", 0.1),
+    ):
+        try:
+            list(run_on_hosts([Host("localhost", port)], ECHO))
+        except KeyboardInterrupt:
+            return True
+    return False
+
+
+def test_ctrl_c_does_not_wait_for_a_thread_that_never_starts(remctl_realm: Realm) -> None:
+    with SilentServer() as server:
+        assert in_child(interrupt_before_start, server.port)
+
+
 kept: list[Any] = []
 
 
@@ -242,7 +268,7 @@ def in_fork(work: Callable[[], str]) -> str:
     warnings.simplefilter("ignore", DeprecationWarning)  # Threads of the extension are left.
     child = os.fork()
     if child == 0:
-        signal.alarm(int(LIMIT))
+        signal.alarm(round(LIMIT * PATIENCE))
         os.write(write, work().encode())
         os._exit(0)
     os.waitpid(child, 0)

@@ -343,7 +343,7 @@ def test_a_network_that_is_slow_is_no_death(proxied: Connection, proxy: Proxy) -
 def test_closing_the_connection_ends_its_channels(server: RemctldServer) -> None:
     with Connection(server.host, server.port, server.principal) as connection:
         channel = opened(connection, IDLE)
-    there = traces(channel)
+        there = traces(channel)
     lost(channel.wait)
     channel.close()
     eventually(there.gone, LIMIT)

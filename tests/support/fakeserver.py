@@ -26,6 +26,7 @@ from gssapi.raw import GSSError
 
 from . import wire
 from .loopback import LoopbackServer
+from .waiting import PATIENCE
 from .wire import Continue, Error, Flag, Message, ProtocolError, Token
 
 Command = list[bytes]
@@ -38,7 +39,7 @@ NEEDED_FLAGS = (
     gssapi.RequirementFlag.confidentiality,
     gssapi.RequirementFlag.integrity,
 )
-STALL_LIMIT = 120.0  # seconds that a stall lasts at most
+STALL_LIMIT = 120.0 * PATIENCE  # seconds that a stall lasts at most
 
 
 class ClientGone(ConnectionError):
@@ -75,7 +76,7 @@ class FakeServer(LoopbackServer):
         protocol: int = 3,
         name: str | None = "host@localhost",
         host: str = "127.0.0.1",
-        timeout: float = 30.0,
+        timeout: float = 30.0 * PATIENCE,
     ) -> None:
         super().__init__(host, timeout=timeout)
         self.script = script or serve()

@@ -22,11 +22,12 @@ import sys
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
+from support.waiting import PATIENCE
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# Seconds for a call: less than pytest-timeout gives a test.  Under a sanitizer all takes longer.
-LIMIT = 400.0 if os.environ.get("REMCTL_SANITIZED") else 40.0
+LIMIT = 40.0 * PATIENCE  # seconds for a call: less than pytest-timeout gives a test
 
 
 def in_child(function: Callable[P, T], *arguments: P.args, **keywords: P.kwargs) -> T:

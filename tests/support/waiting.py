@@ -10,6 +10,9 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+# Under a sanitizer all takes longer: by this are limits multiplied that only end what hangs.
+PATIENCE = 10.0 if os.environ.get("REMCTL_SANITIZED") else 1.0
+
 
 def eventually(
     condition: Callable[[], T], timeout: float = 5.0, *, interval: float = 0.01, what: str = ""
@@ -18,6 +21,7 @@ def eventually(
 
     Raises AssertionError after `timeout` seconds; `what` says what was waited for.
     """
+    timeout *= PATIENCE
     end = time.monotonic() + timeout
     while not (value := condition()):
         if time.monotonic() >= end:
