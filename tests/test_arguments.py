@@ -228,6 +228,7 @@ def test_as_many_arguments_as_a_server_takes(
     assert result.stdout == b"x " * (MOST_ARGUMENTS - 3) + b"x\n"
 
 
+@pytest.mark.once
 @pytest.mark.slow
 def test_as_many_octets_as_a_server_takes(remctld: ServerFactory) -> None:
     server = remctld([Command("digest", script="exec sha256sum", stdin="last")])

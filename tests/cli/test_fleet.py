@@ -18,6 +18,8 @@ from cli.fleets import Hosts
 from support.waiting import eventually
 from testing.processes import TIMEOUT
 
+pytestmark = pytest.mark.once
+
 SLEEP = ["test", "sleep", "60"]
 
 

@@ -329,6 +329,7 @@ def test_names_that_mean_something_else_to_clustershell_stay_as_they_are() -> No
 NAMES = st.from_regex(r"[a-c]{1,2}[0-9]{0,3}(-[0-9]{1,2})?(\.[ab]?[0-9]{1,2})?", fullmatch=True)
 
 
+@pytest.mark.once
 @given(
     st.lists(
         st.builds(Host, NAMES, st.sampled_from([None, 4373, 4444])),

@@ -26,7 +26,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 # Seconds for a call: less than pytest-timeout gives a test.  Under a sanitizer all takes longer.
-LIMIT = 400.0 if os.environ.get("REMCTL_SANITIZED") else 40.0
+LIMIT = 400.0 if os.environ.get("REMCTL_SANITIZED") else 100.0
 
 
 def in_child(function: Callable[P, T], *arguments: P.args, **keywords: P.kwargs) -> T:
