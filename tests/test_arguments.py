@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.fakeserver import FakeServer
+from support.generating import steady
 
 import remctl
 from remctl_toolkit.testing import Command, Realm, RemctldServer
@@ -228,6 +229,7 @@ def test_as_many_arguments_as_a_server_takes(
     assert result.stdout == b"x " * (MOST_ARGUMENTS - 3) + b"x\n"
 
 
+@pytest.mark.once
 @pytest.mark.slow
 def test_as_many_octets_as_a_server_takes(remctld: ServerFactory) -> None:
     server = remctld([Command("digest", script="exec sha256sum", stdin="last")])
@@ -260,12 +262,7 @@ def test_a_nul_that_the_server_does_not_take_is_an_error_not_cut(
         assert session.noop()
 
 
-@settings(
-    max_examples=25,
-    deadline=None,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@settings(steady, max_examples=25)
 @given(
     arguments=st.lists(st.binary(max_size=2000).map(lambda b: b.replace(b"\0", b"n")), max_size=20),
     data=st.binary(max_size=100_000),

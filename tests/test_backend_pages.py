@@ -14,6 +14,8 @@ import pytest
 import remctl
 from remctl_toolkit.testing import Command, Realm, RemctldServer
 
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / "examples" / "quota"
 PAGE = ROOT / "docs" / "backends.md"

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import _remctl
 import pytest
 from support.fakeserver import FakeServer
-from support.waiting import resident_kib
+from support.waiting import eventually, resident_kib
 
 import remctl
 from remctl_toolkit.testing import Command
@@ -180,14 +180,19 @@ def test_a_source_that_is_no_address_is_said_at_once_not_at_the_next_open() -> N
 
 def test_a_session_does_not_wait_for_delayed_acknowledgements(remctld: ServerFactory) -> None:
     server = remctld([Command("test", "echo", program="/bin/echo")])
-    taken = []
-    with remctl.Remctl("localhost", server.port, timeout=20) as session:
+
+    def quarter() -> float:
+        """The seconds that a quarter of the commands take at most."""
+        taken = []
         for _ in range(30):
             start = time.perf_counter()
             assert session.run(["test", "echo"]).status == 0
             taken.append(time.perf_counter() - start)
-    # Each would take 40 ms and more; one that does not is enough to know, on a busy machine.
-    assert sorted(taken)[len(taken) // 4] < 0.035
+        return sorted(taken)[len(taken) // 4]
+
+    with remctl.Remctl("localhost", server.port, timeout=20) as session:
+        # Each would take 40 ms and more, however often; a busy machine has other reasons.
+        eventually(lambda: quarter() < 0.035, interval=0)
 
 
 @pytest.mark.slow

@@ -21,7 +21,13 @@ import pytest
 from support.fakeserver import FakeServer, Peer, Script, in_turn, serve
 from support.proxy import SilentServer, refused_port
 from support.subprocesses import in_child
-from support.waiting import eventually, open_descriptors, resident_kib, thread_count
+from support.waiting import (
+    eventually,
+    nothing_left_behind,
+    open_descriptors,
+    resident_kib,
+    thread_count,
+)
 
 import remctl
 from remctl_toolkit.testing import Realm
@@ -96,13 +102,12 @@ def repeat(step: Step, port: int, times: int) -> int:
     gc.collect()
     connection.close()
     eventually(lambda: thread_count() == 1)  # The one that is kept for the next call has ended.
-    before = open_descriptors(), thread_count()
     memory = resident_kib()
-    for _ in range(times):
-        step(connection, port)
-    connection.close()
-    gc.collect()
-    eventually(lambda: (open_descriptors(), thread_count()) <= before, what="as little as before")
+    with nothing_left_behind():
+        for _ in range(times):
+            step(connection, port)
+        connection.close()
+        gc.collect()
     return resident_kib() - memory
 
 
@@ -183,16 +188,20 @@ def test_looking_at_tickets_that_have_ended_leaks_nothing(remctl_realm: Realm) -
 
 
 def test_opens_left_behind_end_with_their_kdc() -> None:
-    with Realm() as realm, realm.environ(), FakeServer(realm.keytab) as server:
-        before = open_descriptors(), thread_count()
+    with (
+        Realm() as realm,
+        realm.environ(),
+        FakeServer(realm.keytab) as server,
+        nothing_left_behind(),
+    ):
+        threads = thread_count()
         realm.freeze_kdc()
-        connection = remctl.Remctl(timeout=0.05)
+        connection = remctl.Remctl(timeout=0.2)
         for _ in range(5):
             with pytest.raises(remctl.RemctlTimeoutError, match="waiting for a KDC"):
                 connection.open("localhost", server.port)
-        assert thread_count() > before[1]
+        assert thread_count() > threads
         realm.thaw_kdc()
-        eventually(lambda: (open_descriptors(), thread_count()) <= before, LIMIT)
 
 
 def noop_in_one_thread(port: int, sessions: int) -> int:

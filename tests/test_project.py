@@ -51,6 +51,7 @@ def test_one_version():
     assert remctl.__version__ == _remctl.VERSION
 
 
+@pytest.mark.once
 def test_version_is_written_once():
     """No other file repeats it; the changelog, which tells of versions, may."""
     users = [
@@ -123,6 +124,7 @@ def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build("wheel", tree, tmp_path_factory.mktemp("wheel"))
 
 
+@pytest.mark.once
 def test_sdist_holds_the_whole_project(sdist: Path):
     """Who has the sdist can test it, change it and build the next one."""
     with tarfile.open(sdist) as archive:
@@ -135,6 +137,7 @@ def test_wheel_serves_every_later_python(wheel: Path):
     assert ("-cp311-abi3-" in wheel.name) == LIMITED_API
 
 
+@pytest.mark.once
 def test_wheel_holds_modules_types_and_nothing_else(wheel: Path):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
@@ -220,6 +223,7 @@ def test_extension_built_with_later_headers_serves_python_3_11():
     assert sys.getrefcount(None) > before - 500
 
 
+@pytest.mark.once
 def test_build_without_libremctl_says_what_to_install(tmp_path: Path):
     """A missing header ends in one message, not in what the compiler thinks of it."""
     compiler = tmp_path / "cc"
@@ -263,6 +267,7 @@ def says_what_it_is_for(path: Path) -> bool:
     return bool(re.match(OPENINGS.get(path.suffix, HASH_COMMENT), text))
 
 
+@pytest.mark.once
 def test_files_open_with_what_they_are_for():
     """A module by its docstring, any other file by a comment or heading at the top."""
     silent = [relative(path) for path in project_files() if not says_what_it_is_for(path)]
@@ -272,6 +277,7 @@ def test_files_open_with_what_they_are_for():
 # --- ./run ---
 
 
+@pytest.mark.once
 def test_run_help_lists_every_command():
     """Commands for what this checkout does not have, the docs say, are left out."""
     script = (ROOT / "run").read_text()
@@ -287,6 +293,7 @@ def test_run_help_lists_every_command():
     assert listed == commands - absent
 
 
+@pytest.mark.once
 def test_run_refuses_an_unknown_command():
     done = subprocess.run([ROOT / "run", "tset"], capture_output=True, text=True)
     assert done.returncode == os.EX_USAGE

@@ -172,7 +172,8 @@ def test_closing_at_the_moment_of_connecting_leaves_no_descriptor(
     before = open_descriptors()
     with pytest.raises(remctl.RemctlNotOpenedError, match="closed by another thread"):
         mine.open("localhost", remctl_server.port)
-    assert (mine.opened, open_descriptors()) == (False, before)
+    assert not mine.opened
+    eventually(lambda: open_descriptors() <= before)
 
 
 def test_dropping_an_open_session_warns(remctl_server: RemctldServer) -> None:
@@ -341,7 +342,8 @@ def test_a_command_after_a_timeout_opens_the_connection_again(remctl_realm: Real
 
     script = in_turn(stall, serve())
     with FakeServer(remctl_realm.keytab, script) as server:
-        with connect(server, timeout=SILENCE) as session:
+        with connect(server) as session:
+            session.set_timeout(SILENCE)
             session.command(["first"])
             with pytest.raises(remctl.RemctlTimeoutError) as caught:
                 session.output()

@@ -146,16 +146,18 @@ def test_commands_input_and_output_cannot_be_read_on_the_way(
 
 
 def test_an_octet_that_was_changed_on_the_way_is_found(remctl_server: RemctldServer) -> None:
-    target: dict[str, Any] = {"principal": remctl_server.principal, "timeout": SLACK}
+    target: dict[str, Any] = {"principal": remctl_server.principal, "timeout": 20}
     with Wiretap("127.0.0.1", remctl_server.port) as tap:
         assert remctl.remctl("localhost", tap.port, command=ECHO, **target).status == 0
         _, *answer = tokens(tap.to_client)
     for place in range(sum(HEADER.size + len(payload) for _, payload in answer)):
         with (
             Wiretap("127.0.0.1", remctl_server.port, change=flip_octet(place)) as tap,
-            pytest.raises(remctl.RemctlProtocolError) as caught,
+            remctl.Remctl("localhost", tap.port, **target) as session,
         ):
-            remctl.remctl("localhost", tap.port, command=ECHO, **target)
+            session.set_timeout(SLACK)
+            with pytest.raises(remctl.RemctlProtocolError) as caught:
+                session.run(ECHO)
         assert not isinstance(caught.value, remctl.RemctlServerError), place
         partial = caught.value.partial
         assert partial is not None

@@ -23,6 +23,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from support import wire
 from support.fakeserver import FakeServer, Peer
+from support.generating import steady
 from support.wire import Flag, Message
 
 import remctl
@@ -34,9 +35,6 @@ if TYPE_CHECKING:
 LIMIT = 30.0  # seconds after which a wait has failed
 MOST_ARGUMENTS = 4096
 LONGEST_ARGUMENT = 120_000  # Linux takes no longer one than 128 KiB, remctld or not
-
-# Tests of the same commit do the same: a failure of chance in CI helps nobody.
-steady = settings(derandomize=True, database=None, deadline=None)
 
 
 # Parts of commands, with the octets that each must arrive as

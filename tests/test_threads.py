@@ -17,7 +17,7 @@ import _remctl
 import pytest
 from support.fakeserver import FakeServer, Peer, in_turn, serve
 from support.subprocesses import in_child
-from support.waiting import eventually, open_descriptors, thread_count
+from support.waiting import eventually, nothing_left_behind
 
 import remctl
 
@@ -49,23 +49,35 @@ def held_server(remctl_realm: Realm) -> Iterator[tuple[FakeServer, threading.Eve
             go.set()
 
 
-def test_commands_of_many_sessions_run_at_the_same_time(remctl_server: RemctldServer) -> None:
-    start: list[float] = []
-    together = threading.Barrier(16, lambda: start.append(time.monotonic()))
+def test_commands_of_many_sessions_run_at_the_same_time(remctl_realm: Realm) -> None:
+    together = threading.Barrier(16)
 
-    def run() -> int | None:
-        with remctl.Remctl("localhost", remctl_server.port) as connection:
-            together.wait(LIMIT)
-            return connection.run(SLEEP).status
+    def meet(command: list[bytes]) -> tuple[bytes, bytes, int]:
+        together.wait(LIMIT)  # All of them are there at the same time, or this fails.
+        return b"", b"", 0
 
-    with ThreadPoolExecutor(16) as pool:
-        futures = [pool.submit(run) for _ in range(16)]
-        assert [future.result() for future in futures] == [0] * 16
-    assert time.monotonic() - start[0] < 4  # One after the other they would take 8 seconds.
+    def run(port: int) -> int | None:
+        with remctl.Remctl("localhost", port) as connection:
+            return connection.run(ECHO).status
+
+    with (
+        FakeServer(remctl_realm.keytab, serve(handler=meet)) as server,
+        ThreadPoolExecutor(16) as pool,
+    ):
+        assert list(pool.map(run, [server.port] * 16)) == [0] * 16
+        assert server.errors == []
 
 
 def check_ticking(call: Callable[[], object]) -> None:
-    """Check that another thread runs all the time that a call waits, which is half a second."""
+    """Check that another thread runs while a call waits, which is half a second.
+
+    If it could not, it would tick no more than once before and once after, however often.
+    """
+    eventually(lambda: ticks_during(call) > 5, interval=0)
+
+
+def ticks_during(call: Callable[[], object]) -> int:
+    """How often another thread ticks while a call waits; on a busy machine that may be seldom."""
     ended = threading.Event()
     ticks: list[float] = []
 
@@ -80,7 +92,7 @@ def check_ticking(call: Callable[[], object]) -> None:
     finally:
         ended.set()
         ticker.join()
-    assert len(ticks) > 20
+    return len(ticks)
 
 
 def test_other_threads_run_while_a_command_does(remctl_server: RemctldServer) -> None:
@@ -374,11 +386,10 @@ def fight_over_a_connection(port: int, seed: int) -> list[str]:
             except remctl.RemctlError as error:
                 failures.add(type(error).__name__)
 
-    before = open_descriptors(), thread_count()
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(use, range(8)))
-    connection.close()
-    eventually(lambda: (open_descriptors(), thread_count()) <= before)
+    with nothing_left_behind():
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(use, range(8)))
+        connection.close()
     connection.open("localhost", port)
     assert connection.run(ECHO).stdout == b"hello\n"
     connection.close()

@@ -25,7 +25,7 @@ from support import wire
 from support.fakeserver import FakeServer, Peer, in_turn, serve
 from support.proxy import TO_CLIENT, DeafListener, Proxy
 from support.subprocesses import in_child
-from support.waiting import eventually, open_descriptors, thread_count
+from support.waiting import eventually, nothing_left_behind, thread_count
 
 import remctl
 from remctl_toolkit.testing import Realm
@@ -321,10 +321,10 @@ def await_standstill(thread: int) -> None:
     eventually(stands_still, LIMIT, what="a thread that waits")
 
 
-def best_of_three(attempt: Callable[[], float]) -> float:
+def best_of_five(attempt: Callable[[], float]) -> float:
     """The least of the times that an attempt takes; on a busy machine the first may be long."""
     seconds = attempt()
-    for _ in range(2):
+    for _ in range(4):
         if seconds >= PROMPT:
             seconds = min(seconds, attempt())
     return seconds
@@ -342,14 +342,6 @@ def check_works_again(connection: remctl.Remctl, wait: Wait, *, opened: bool) ->
             connection.run(COMMAND)
         connection.open("localhost", wait.port)
     assert connection.run(COMMAND).stdout == b"some command\n"
-
-
-@contextlib.contextmanager
-def nothing_left_behind() -> Iterator[None]:
-    """Check that as many descriptors and threads are there as before."""
-    before = open_descriptors(), thread_count()
-    yield
-    eventually(lambda: (open_descriptors(), thread_count()) <= before, what="as little as before")
 
 
 # -- Signals --------------------------------------------------------------------------------------
@@ -397,7 +389,7 @@ def interrupt(
     place: Place, handler: Callable[..., object], exception: type[BaseException]
 ) -> float:
     signal.signal(signal.SIGINT, handler)
-    return best_of_three(lambda: seconds_until_interrupted(place, exception))
+    return best_of_five(lambda: seconds_until_interrupted(place, exception))
 
 
 @everywhere
@@ -440,7 +432,7 @@ def seconds_until_handled(place: Place) -> float:
 
 
 def handle(place: Place) -> float:
-    return best_of_three(lambda: seconds_until_handled(place))
+    return best_of_five(lambda: seconds_until_handled(place))
 
 
 @everywhere
@@ -470,7 +462,7 @@ def interrupt_from_another_thread() -> float:
         return seconds
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    return best_of_three(attempt)
+    return best_of_five(attempt)
 
 
 def test_signal_that_another_thread_gets_ends_the_wait() -> None:
@@ -497,7 +489,7 @@ def interrupt_while_another_thread_is_served() -> float:
         return seconds
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    return best_of_three(attempt)
+    return best_of_five(attempt)
 
 
 def test_signal_ends_the_wait_for_another_threads_command() -> None:
@@ -516,7 +508,7 @@ def test_timeout_ends_every_wait(place: Place) -> None:
         with pytest.raises(remctl.RemctlTimeoutError) as caught:
             wait.call()
         seconds = time.monotonic() - start
-        assert 0.3 <= seconds < 1.5
+        assert 0.3 <= seconds < LIMIT / 2
         assert str(caught.value) == wait.timed_out == connection.error()
         assert isinstance(caught.value, TimeoutError)
         assert isinstance(caught.value, remctl.RemctlProtocolError)
@@ -544,7 +536,7 @@ def test_timeout_is_not_rounded(place: Place, timeout: float) -> None:
         assert seconds >= timeout
         return seconds - timeout
 
-    assert best_of_three(attempt) < PROMPT
+    assert best_of_five(attempt) < PROMPT
 
 
 def test_timeout_of_the_simple_call_holds() -> None:
@@ -691,7 +683,7 @@ def test_timeout_does_not_end_a_command_that_is_read_slowly() -> None:
         check_outlasted(start)
 
 
-def use_descriptors_beyond_select(port: int) -> None:
+def use_descriptors_beyond_select(port: int, places: list[Place]) -> None:
     """Run commands and time out on descriptors that select() cannot take."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))
@@ -701,12 +693,15 @@ def use_descriptors_beyond_select(port: int) -> None:
         assert connection.run(["test", "echo", "hello"]).stdout == b"hello\n"
         assert connection.run(["test", "cat"], input=MUCH).stdout == MUCH
         assert connection.noop()
-    for place in PLACES:
+    for place in places:
         test_timeout_ends_every_wait(place)
 
 
-def test_descriptors_beyond_1023_do_not_abort_the_process(remctl_server: RemctldServer) -> None:
-    in_child(use_descriptors_beyond_select, remctl_server.port)
+@pytest.mark.parametrize("places", [PLACES[:4], PLACES[4:8], PLACES[8:]], ids=["1", "2", "3"])
+def test_descriptors_beyond_1023_do_not_abort_the_process(
+    remctl_server: RemctldServer, places: list[Place]
+) -> None:
+    in_child(use_descriptors_beyond_select, remctl_server.port, places)
 
 
 # -- close() from another thread ------------------------------------------------------------------
@@ -739,7 +734,7 @@ def seconds_until_closed(place: Place) -> float:
 
 @everywhere
 def test_close_from_another_thread_ends_every_wait(place: Place) -> None:
-    assert best_of_three(lambda: seconds_until_closed(place)) < PROMPT
+    assert best_of_five(lambda: seconds_until_closed(place)) < PROMPT
 
 
 @everywhere
@@ -748,7 +743,7 @@ def test_close_from_the_main_thread_ends_every_wait_of_a_thread(place: Place) ->
         with ThreadPoolExecutor(1) as pool:
             return pool.submit(seconds_until_closed, place).result()
 
-    assert best_of_three(attempt) < PROMPT
+    assert best_of_five(attempt) < PROMPT
 
 
 def test_close_ends_all_that_wait_for_their_turn() -> None:

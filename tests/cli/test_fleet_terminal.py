@@ -12,6 +12,8 @@ from cli.fleets import Hosts
 from support.waiting import eventually
 from testing.processes import TIMEOUT, processes_of
 
+pytestmark = pytest.mark.once
+
 CTRL_C, CTRL_D = "\x03", "\x04"
 UP = "\x1b[A"
 

@@ -21,6 +21,8 @@ from testing.processes import TIMEOUT, gone, python_environ
 from remctl_toolkit.cli import sandbox
 from remctl_toolkit.testing import programs
 
+pytestmark = pytest.mark.once
+
 ARGUMENTS = [sys.executable, "-m", "remctl_toolkit.cli.sandbox"]
 FOLDER = 'printf %s "${KRB5_CONFIG%/*}"'
 """For a shell: prints the realm's folder."""

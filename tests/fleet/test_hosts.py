@@ -16,8 +16,9 @@ import dns.resolver
 import dns.rrset
 import pytest
 from ClusterShell import NodeSet
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.generating import steady
 
 from remctl_toolkit.fleet import Host, run_on_hosts
 from remctl_toolkit.hosts import HostList, HostListError, MissingExtraError, fold
@@ -329,8 +330,8 @@ def test_names_that_mean_something_else_to_clustershell_stay_as_they_are() -> No
 NAMES = st.from_regex(r"[a-c]{1,2}[0-9]{0,3}(-[0-9]{1,2})?(\.[ab]?[0-9]{1,2})?", fullmatch=True)
 
 
-# How long an example takes is the machine's, and a sanitizer's.
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@pytest.mark.once
+@settings(steady, max_examples=50)
 @given(
     st.lists(
         st.builds(Host, NAMES, st.sampled_from([None, 4373, 4444])),

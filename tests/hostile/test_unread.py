@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from remctl_toolkit.testing import Realm
 
 LIMIT = 20.0  # seconds after which the server gives up, and a client that waits is found out
+SHORT = 0.3  # seconds, where the server does not read
+BUFFER = 65536  # octets that either side's socket holds; without a limit, the kernel's grow later
 COMMAND = ["some", "command"]
 ASKING = Flag.DATA | Flag.SEND_MIC  # has libremctl write a MIC
 
@@ -35,6 +37,7 @@ def fill(session: remctl.Remctl) -> None:
     """Write until the socket takes nothing more, not even a moment later."""
     taken = 1
     with socket.socket(fileno=os.dup(session.fileno())) as ours:
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
         poller = select.poll()
         poller.register(ours, select.POLLOUT)
         while taken:
@@ -42,7 +45,7 @@ def fill(session: remctl.Remctl) -> None:
             with contextlib.suppress(BlockingIOError):
                 while True:
                     taken += ours.send(bytes(65536), socket.MSG_DONTWAIT)
-            poller.poll(50)
+            poller.poll(300)
 
 
 def ask_for_a_mic(peer: Peer) -> None:
@@ -58,6 +61,7 @@ def deaf(step: Callable[[Peer], None], go: threading.Event) -> Callable[[Peer], 
 
     def script(peer: Peer) -> None:
         peer.accept()
+        peer.connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
         go.wait(LIMIT)
         step(peer)
         peer.stall(reading=False, limit=LIMIT)
@@ -74,10 +78,11 @@ def test_answer_that_the_server_asks_for_and_does_not_read(
     script = in_turn(deaf(ask_for_a_mic, go), serve())
     with (
         FakeServer(remctl_realm.keytab, script, protocol=version) as server,
-        remctl.Remctl("localhost", server.port, timeout=0.3) as session,
+        remctl.Remctl("localhost", server.port, timeout=LIMIT) as session,
     ):
         session.command(COMMAND)
         fill(session)
+        session.set_timeout(SHORT)
         go.set()
         with pytest.raises(remctl.RemctlTimeoutError):
             session.output()
@@ -91,11 +96,12 @@ def test_small_command_that_the_server_does_not_read(remctl_realm: Realm) -> Non
     script = in_turn(deaf(answer, go), serve())
     with (
         FakeServer(remctl_realm.keytab, script) as server,
-        remctl.Remctl("localhost", server.port, timeout=0.3) as session,
+        remctl.Remctl("localhost", server.port, timeout=LIMIT) as session,
     ):
         go.set()
         assert session.run(COMMAND).status == 0
         fill(session)
+        session.set_timeout(SHORT)
         with pytest.raises(remctl.RemctlTimeoutError, match=r"^error sending token: timed out$"):
             session.run(COMMAND)
         session.set_timeout(LIMIT)

@@ -27,7 +27,8 @@ from support.waiting import PATIENCE
 P = ParamSpec("P")
 T = TypeVar("T")
 
-LIMIT = 40.0 * PATIENCE  # seconds for a call: less than pytest-timeout gives a test
+# Seconds for a call: less than pytest-timeout gives a test.
+LIMIT = min(100.0 * PATIENCE, 400.0)
 
 
 def in_child(function: Callable[P, T], *arguments: P.args, **keywords: P.kwargs) -> T:

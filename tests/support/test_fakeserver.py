@@ -26,11 +26,13 @@ from support.fakeserver import (
     in_turn,
     serve,
 )
-from support.waiting import eventually, open_descriptors, thread_count
+from support.waiting import eventually, nothing_left_behind
 from support.wire import Flag, Message, ProtocolError
 
 if TYPE_CHECKING:
     from remctl_toolkit.testing import Realm
+
+pytestmark = pytest.mark.once
 
 REMCTL = shutil.which("remctl") or ""
 SYSTEM_PYTHON = "/usr/bin/python3"
@@ -519,18 +521,15 @@ def test_missing_keytab_fails_at_once(tmp_path: Path) -> None:
 
 
 def test_nothing_is_left_behind(remctl_realm: Realm) -> None:
-    threads = thread_count()
     with FakeServer(remctl_realm.keytab):
         pass  # the first use may load libraries that keep something
-    descriptors = open_descriptors()
-    with FakeServer(remctl_realm.keytab) as server:
-        clients = [connect(server) for _ in range(5)]
-        eventually(lambda: server.connections == 5)
-    for client in clients:
-        client.close()
-    server.stop()
-    assert open_descriptors() == descriptors
-    eventually(lambda: thread_count() <= threads)
+    with nothing_left_behind():
+        with FakeServer(remctl_realm.keytab) as server:
+            clients = [connect(server) for _ in range(5)]
+            eventually(lambda: server.connections == 5)
+        for client in clients:
+            client.close()
+        server.stop()
 
 
 def waiting_for(gate: threading.Event) -> Script:

@@ -26,10 +26,12 @@ from support.proxy import (
     refused_port,
 )
 from support.relay import Direction
-from support.waiting import eventually, open_descriptors, thread_count
+from support.waiting import eventually, nothing_left_behind, open_descriptors
 
 if TYPE_CHECKING:
     from remctl_toolkit.testing import Realm, RemctldServer
+
+pytestmark = pytest.mark.once
 
 REMCTL = shutil.which("remctl") or ""
 needs_remctl = pytest.mark.skipif(not REMCTL, reason="Debian's remctl-client is not installed")
@@ -247,7 +249,7 @@ def test_dribble_without_a_pause(proxy: Proxy) -> None:
 
 
 def test_delay_comes_once(proxy: Proxy) -> None:
-    proxy.delay(TO_CLIENT, seconds=0.6, after=50)
+    proxy.delay(TO_CLIENT, seconds=1.5, after=50)
     with connect(proxy) as client:
         start = time.monotonic()
         client.sendall(DATA)
@@ -257,9 +259,8 @@ def test_delay_comes_once(proxy: Proxy) -> None:
         late = time.monotonic() - start
         client.sendall(DATA)
         assert receive(client, 100) == DATA
-        assert time.monotonic() - start < late + 0.5
-    assert early < 0.5
-    assert late >= 0.6
+        assert time.monotonic() - start < late + 1.5
+    assert early < 1.5 <= late
 
 
 def test_release_ends_a_delay(proxy: Proxy) -> None:
@@ -318,14 +319,11 @@ def test_idle_relay_uses_no_time(proxy: Proxy) -> None:
 
 
 def test_nothing_is_left_behind(echo: EchoServer) -> None:
-    threads, descriptors = thread_count(), open_descriptors()
-    with contextlib.ExitStack() as clients, Proxy(*echo.address) as proxy:
+    with nothing_left_behind(), contextlib.ExitStack() as clients, Proxy(*echo.address) as proxy:
         proxy.stall(TO_CLIENT, connections={2})
         for _ in range(3):
             clients.enter_context(connect(proxy)).sendall(DATA)
         eventually(lambda: proxy.forwarded(TO_SERVER) == 300)
-    eventually(lambda: open_descriptors() == descriptors)
-    eventually(lambda: thread_count() <= threads)
     proxy.stop()
 
 
@@ -434,7 +432,7 @@ def test_deaf_listener() -> None:
         with pytest.raises(TimeoutError):
             client.connect((listener.host, listener.port))
         assert listener.is_deaf()
-    assert open_descriptors() == before
+    eventually(lambda: open_descriptors() <= before)
 
 
 def test_refused_port() -> None:

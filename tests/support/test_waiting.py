@@ -11,6 +11,8 @@ import pytest
 
 from support.waiting import PATIENCE, eventually, open_descriptors, resident_kib, thread_count
 
+pytestmark = pytest.mark.once
+
 
 def test_eventually_returns_what_the_condition_gave() -> None:
     answers = iter([0, None, "", "yes"])

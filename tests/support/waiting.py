@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
 
-# Under a sanitizer all takes longer: by this are limits multiplied that only end what hangs.
 PATIENCE = 10.0 if os.environ.get("REMCTL_SANITIZED") else 1.0
+"""What limits are multiplied by that only end what hangs: under a sanitizer all takes longer."""
+
+LIMIT = 30.0 * PATIENCE
+"""Seconds that anything may take which takes a moment on a machine that does nothing else."""
 
 
 def eventually(
-    condition: Callable[[], T], timeout: float = 5.0, *, interval: float = 0.01, what: str = ""
+    condition: Callable[[], T], timeout: float = LIMIT, *, interval: float = 0.01, what: str = ""
 ) -> T:
     """Ask again every `interval` seconds until the condition is true, and return what it gave.
 
@@ -41,6 +45,18 @@ def thread_count() -> int:
     A thread that has been joined may be counted for a moment longer: compare with eventually().
     """
     return len(os.listdir("/proc/self/task"))
+
+
+@contextlib.contextmanager
+def nothing_left_behind() -> Iterator[None]:
+    """See that the block leaves no more descriptors and no more threads than there were.
+
+    What it has closed may take a moment to end; what was ending before it may end meanwhile.
+    """
+    descriptors, threads = open_descriptors(), thread_count()
+    yield
+    eventually(lambda: open_descriptors() <= descriptors, what=f"{descriptors} open descriptors")
+    eventually(lambda: thread_count() <= threads, what=f"{threads} threads")
 
 
 def resident_kib() -> int:

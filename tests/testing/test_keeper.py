@@ -161,7 +161,7 @@ def test_folder_that_cannot_be_made_is_an_error(monkeypatch: pytest.MonkeyPatch)
     before = open_descriptors()
     with pytest.raises(RealmError, match="/nonexistent/remctl-realm-"):
         Keeper()
-    assert open_descriptors() == before
+    eventually(lambda: open_descriptors() <= before)
 
 
 def test_close_kills_what_is_left(keeper: Keeper) -> None:
@@ -311,7 +311,7 @@ def test_no_descriptor_is_left_open() -> None:
         keeper = Keeper()
         start(keeper, "exec sleep 600").end()
         keeper.close()
-    assert open_descriptors() == before
+    eventually(lambda: open_descriptors() <= before)
 
 
 assert sys.platform == "linux", "these tests look into /proc"

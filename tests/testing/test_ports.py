@@ -8,6 +8,8 @@ import pytest
 
 from remctl_toolkit.testing.ports import ReservedPort
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def port() -> ReservedPort:

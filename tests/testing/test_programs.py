@@ -13,6 +13,8 @@ from testing.processes import TIMEOUT, python_environ
 import remctl_toolkit.testing
 from remctl_toolkit.testing import MissingPrograms, programs
 
+pytestmark = pytest.mark.once
+
 ALL_PROGRAMS = (
     *programs.REALM_PROGRAMS["mit"],
     *programs.SERVER_PROGRAMS,
