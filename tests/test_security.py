@@ -154,10 +154,10 @@ def test_an_octet_that_was_changed_on_the_way_is_found(remctl_server: RemctldSer
         with (
             Wiretap("127.0.0.1", remctl_server.port, change=flip_octet(place)) as tap,
             remctl.Remctl("localhost", tap.port, **target) as session,
-            pytest.raises(remctl.RemctlProtocolError) as caught,
         ):
             session.set_timeout(SLACK)
-            session.run(ECHO)
+            with pytest.raises(remctl.RemctlProtocolError) as caught:
+                session.run(ECHO)
         assert not isinstance(caught.value, remctl.RemctlServerError), place
         partial = caught.value.partial
         assert partial is not None
