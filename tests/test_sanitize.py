@@ -100,6 +100,22 @@ def test_summary(
     assert finding is None or finding in capsys.readouterr().out
 
 
+LEAK = """
+==6213==ERROR: LeakSanitizer: detected memory leaks
+
+Direct leak of 32 byte(s) in 1 object(s) allocated from:
+    #0 0x7f35698b89cf in __interceptor_malloc asan_malloc_linux.cpp:69
+    #1 0x7f3569513b3c in {function} Modules/_threadmodule.c:1184
+"""
+
+
+def test_a_thread_that_python_ended_is_no_finding(tmp_path: Path) -> None:
+    place = Place(tmp_path / "place")
+    for number, function in enumerate(("thread_PyThread_start_new_thread", "handle_new")):
+        (place.reports / f"address.{number}").write_text(LEAK.format(function=function))
+    assert place.findings() == [LEAK.format(function="handle_new")]
+
+
 def test_modes_are_listed() -> None:
     done = sanitize("--list")
     assert done.returncode == 0
