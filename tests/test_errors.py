@@ -253,6 +253,13 @@ def test_a_connection_that_ends_inside_a_token(remctl_server: RemctldServer) -> 
 # Unusable answers
 
 OTHER = Flag.DATA | Flag.PROTOCOL
+
+
+def garbled(token: bytes) -> bytes:
+    """A token whose last octet is another one."""
+    return token[:-1] + bytes([token[-1] ^ 1])
+
+
 ANSWERS: dict[str, tuple[Callable[[Peer], None], str]] = {
     "unknown message": (lambda p: p.send_message(b"\2\x63"), "unknown message type 99 from server"),
     "command": (lambda p: p.send_message(b"\2\1\1\0" + bytes(4)), "unknown message type 1 "),
@@ -284,7 +291,7 @@ ANSWERS: dict[str, tuple[Callable[[Peer], None], str]] = {
     ),
     "not wrapped": (lambda p: p.send_token(OTHER, b"\2\4\0"), "GSS-API error receiving token: "),
     "garbled": (
-        lambda p: p.send_token(OTHER, p.wrap(b"\2\4\0")[:-1] + b"?"),
+        lambda p: p.send_token(OTHER, garbled(p.wrap(b"\2\4\0"))),
         "GSS-API error receiving token: ",
     ),
     "not remctl": (lambda p: p.send_raw(b"HTTP/1.1 400 Bad Request\r\n\r\n"), "token too larger"),

@@ -27,7 +27,7 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
         arguments, pytest_arguments = arguments[:place], arguments[place + 1 :]
     parser = argparse.ArgumentParser(
         prog="./run sanitize",
-        description="Runs the tests under sanitizers; with all modes, for about half an hour.",
+        description="Runs the tests under sanitizers; with all modes, that takes an hour or two.",
         epilog="What follows -- goes to pytest.",
     )
     parser.add_argument("modes", nargs="*", metavar="MODE", help="these modes; by default all")
