@@ -14,7 +14,7 @@ pytestmark = pytest.mark.once
 ROOT = Path(__file__).resolve().parent.parent
 PICTURE = ROOT / "docs" / "pictures" / "house.svg"
 # Files that are parts of a room next to them.
-PARTS = {"_plan": "fleet", "_visit": "fleet"}
+PARTS = {"_plan": "fleet", "_visit": "fleet", "_watch": "aio"}
 
 
 def room_of(module: str) -> str:

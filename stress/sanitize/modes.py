@@ -68,8 +68,8 @@ NOT_MEANT_FOR = {
         "tests/testing/test_keeper.py",
         # Ask for credentials to accept with, of a principal that the keytab lacks: MIT's library
         # loses a copy of the principal, and its stack has no name of its own to be known by.
-        "tests/test_credentials.py::test_bad_input_is_told_at_once",
-        "tests/test_credentials.py::test_what_was_spoilt_is_told",
+        "tests/credentials/test_tickets.py::test_bad_input_is_told_at_once",
+        "tests/credentials/test_renewal.py::test_what_was_spoilt_is_told",
         "tests/support/test_fakeserver.py::test_missing_keytab_fails_at_once",
         # Programs that never load the extension; Python itself leaves something behind in these.
         "tests/test_backend_config.py",
@@ -82,8 +82,7 @@ NOT_MEANT_FOR = {
     ],
     "programs": [
         # Frees with delete what came from malloc(): groff itself.
-        "tests/cli/test_fleet_usage.py::test_the_man_page_has_no_mistakes",
-        "tests/cli/test_rsh_usage.py::test_the_man_page_has_no_mistakes",
+        "tests/test_man_pages.py::test_groff_finds_nothing_to_say",
         # Asks aligned_alloc() for a size that is no multiple of the alignment: dd itself.
         "tests/machine/test_plumbum_commands.py::test_octets_in_pipes[sh-far-near]",
         "tests/machine/test_plumbum_commands.py::test_octets_in_pipes[python-far-near]",
@@ -103,6 +102,8 @@ NOT_MEANT_FOR = {
     "build": [
         # Which symbols the extension exports, and what a build has to look like.
         "tests/test_project.py",
+        # Builds the extension itself.
+        "tests/test_contributing.py",
         # Run a sanitizer themselves.
         "tests/test_sanitize.py",
     ],
