@@ -91,9 +91,9 @@ def test_two_sessions_at_most_and_both_given_back(
     upload(connection, here, folder)
     assert max(counts) <= 2
     assert not connection._sessions._used
-    before = len(connection._idle)
+    before = len(connection._sessions._idle)
     upload(connection, here, folder)
-    assert len(connection._idle) == before
+    assert len(connection._sessions._idle) == before
 
 
 def test_no_threads_for_small_files(
