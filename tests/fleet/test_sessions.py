@@ -6,6 +6,7 @@ import gc
 import os
 import select
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Callable
@@ -224,15 +225,16 @@ def test_ctrl_c_ends_what_is_only_starting(remctl_realm: Realm) -> None:
 
 def interrupt_before_start(port: int) -> bool:
     """Be interrupted just before a host's thread is made; whether we were."""
-    start = threading._start_new_thread  # type: ignore[attr-defined]
+    name = "_start_new_thread" if sys.version_info < (3, 13) else "_start_joinable_thread"
+    start = getattr(threading, name)
 
-    def be_interrupted(bootstrap: Callable[[], None], arguments: tuple[()]) -> int:
+    def be_interrupted(*arguments: Any, **settings: Any) -> Any:
         if fleet_threads():
             raise KeyboardInterrupt
-        return int(start(bootstrap, arguments))
+        return start(*arguments, **settings)
 
     with (
-        mock.patch.object(threading, "_start_new_thread", be_interrupted),
+        mock.patch.object(threading, name, be_interrupted),
         mock.patch.object(_plan, "_STARTING", 0.1),
     ):
         try:
