@@ -98,9 +98,8 @@ def test_one_renewal_at_a_time(place: Place) -> None:
 def test_names_of_caches_in_memory_are_used_again(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        _caches, "_names", _caches._Names()
-    )  # Realms before had the principal, too.
+    # Realms of other tests had a principal of that name, too.
+    monkeypatch.setattr(_caches._names, "_used", {})
     principal = place.daemon(2)
     keytab = place.keytab(principal)
 
