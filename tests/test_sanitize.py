@@ -109,11 +109,15 @@ Direct leak of 32 byte(s) in 1 object(s) allocated from:
 """
 
 
-def test_a_thread_that_python_ended_is_no_finding(tmp_path: Path) -> None:
+def test_a_thread_at_work_is_no_finding(tmp_path: Path) -> None:
     place = Place(tmp_path / "place")
-    for number, function in enumerate(("thread_PyThread_start_new_thread", "handle_new")):
-        (place.reports / f"address.{number}").write_text(LEAK.format(function=function))
-    assert place.findings() == [LEAK.format(function="handle_new")]
+    unseen = "==6213==Running thread 6211 was not suspended. False leaks are possible.\n"
+    ours = LEAK.format(function="handle_new")
+    for number, text in enumerate(
+        (LEAK.format(function="thread_PyThread_start_new_thread"), ours, unseen + ours)
+    ):
+        (place.reports / f"address.{number}").write_text(text)
+    assert place.findings() == [ours]
 
 
 def test_modes_are_listed() -> None:
