@@ -45,6 +45,7 @@ NOT_MEANT_FOR = {
         "tests/fleet/test_hosts.py::test_groups_that_are_not_known_are_refused",
         "tests/test_backend_running.py",
         "tests/test_docs.py::test_test_files_of_the_page_pass",
+        "tests/test_packaging.py::test_libremctl_is_built_from_its_release_only",
         # Have a shell on the far side, or a remctld that starts one.
         "tests/machine",
         # How promptly other threads get their turn.
