@@ -31,7 +31,7 @@ OLDEST_PYTHON = (3, 8)
 
 _LONGEST_ANSWER = 1 << 16  # octets
 _LONGEST_WORD = 200  # characters of what something else said than we asked
-_STARTS_AND_ENDS = 10.0  # seconds that a command may take beside its own time
+STARTS_AND_ENDS = 10.0  # seconds that a command may take beside its own time
 
 _TIMED_OUT = 124  # The status for it, see _farside/execute.py; timeout(1) has the same.
 
@@ -386,7 +386,7 @@ class Connection:
         errors = _Marked(stderr, mark)
         start = time.monotonic()
         with self.session() as session:
-            session.set_timeout(0 if timeout is None else timeout + _STARTS_AND_ENDS)
+            session.set_timeout(0 if timeout is None else timeout + STARTS_AND_ENDS)
             result = session.run((*command, payload), stdout=stdout, stderr=errors)
         result.stderr = errors.kept()
         if errors.word is not None:
@@ -401,7 +401,7 @@ class Connection:
         self, command: tuple[str, ...], payload: bytes, mark: bytes, timeout: float | None
     ) -> Generator[Iterator[remctl.RemctlOutput]]:
         with self.session() as session:
-            session.set_timeout(0 if timeout is None else timeout + _STARTS_AND_ENDS)
+            session.set_timeout(0 if timeout is None else timeout + STARTS_AND_ENDS)
             with contextlib.closing(session.stream((*command, payload))) as tokens:
                 yield self._unmarked(tokens, mark, timeout)
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ast
 import errno
 import os
 from typing import Any
 
 from .connection import Connection
 from .errors import MachineError
-from .farside import Word, octets
+from .farside import Word, literal, octets
 
 _LONGEST_TEXT = 200
 _LONGEST_ANSWER = 1 << 18
@@ -181,8 +180,8 @@ def reply_of(connection: Connection, answer: bytes, instead: str) -> dict[str, A
         OSError, TransferError: see `ask()`.
     """
     try:
-        reply = ast.literal_eval(answer.decode("ascii"))
-    except (MemoryError, RecursionError, SyntaxError, ValueError):
+        reply = literal(answer, _LONGEST_ANSWER)
+    except ValueError:
         raise malformed(connection, instead) from None
     if not isinstance(reply, dict):
         raise malformed(connection, "its answer is none")

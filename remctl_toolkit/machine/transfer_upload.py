@@ -11,7 +11,7 @@ from zlib import crc32
 import remctl
 
 from ._farside.transfer_send import header
-from .connection import Connection
+from .connection import STARTS_AND_ENDS, Connection
 from .farside import source as far_source
 from .transfer_far import Bounded, Tail, ask, malformed, reply_of
 from .transfer_lanes import Lanes
@@ -25,7 +25,6 @@ _BATCH = 8 << 20
 # A temporary file may be about to be made by a command that was interrupted; then its removal
 # waits for it so long.
 _LATE = 2.0  # seconds
-_ENDS = 10.0  # seconds that a command may take beside the network's own time
 
 
 class _Frames:
@@ -152,7 +151,7 @@ class _LargeFile:
         payload = b"".join((octets, *piece.octets))
         piece.octets.clear()  # Once is enough.
         answer, errors = Bounded(self._connection), Tail()
-        session.set_timeout(0 if self._timeout is None else self._timeout + _ENDS)
+        session.set_timeout(0 if self._timeout is None else self._timeout + STARTS_AND_ENDS)
         result = session.run((*command, payload), stdout=answer, stderr=errors)
         reply = reply_of(self._connection, answer.octets(), errors.reason(result.status))
         if reply.get("written") != piece.size:

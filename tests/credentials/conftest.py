@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import pytest
+from credentials.places import Place
 
 from remctl_toolkit.testing import Realm, RemctldServer
 from remctl_toolkit.testing.server import SAMPLE_COMMANDS
-
-if TYPE_CHECKING:
-    pass
-
-from credentials.places import Place
 
 
 @pytest.fixture

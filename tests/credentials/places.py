@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import remctl
 from remctl_toolkit.credentials import (
@@ -10,9 +10,6 @@ from remctl_toolkit.credentials import (
     RenewedCredentials,
 )
 from remctl_toolkit.testing import Realm, RemctldServer
-
-if TYPE_CHECKING:
-    pass
 
 LIMIT = 20.0  # seconds after which a wait has failed
 LIFE = 3  # seconds of a short ticket's life

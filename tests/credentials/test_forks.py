@@ -6,7 +6,6 @@ import os
 import signal
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import pytest
 from credentials.places import LIFE, LIMIT, Place
@@ -16,9 +15,6 @@ from remctl_toolkit import credentials as module
 from remctl_toolkit.credentials import (
     KeytabCredentials,
 )
-
-if TYPE_CHECKING:
-    pass
 
 
 def fork(work: Callable[[], object]) -> int:

@@ -8,7 +8,7 @@ import stat
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from credentials.places import Error, Place
@@ -24,10 +24,6 @@ from remctl_toolkit.credentials import (
     PasswordCredentials,
     whoami,
 )
-
-if TYPE_CHECKING:
-    pass
-
 
 # -- Use ------------------------------------------------------------------------------------------
 

@@ -266,6 +266,7 @@ ANSWERS = [
     b"[]",
     b"{}",
     b"(" * 5000,
+    b"{[]: 1}",
     b"__import__('os').mkdir('evil')",
     b"{'state': None, 'parent': 1, 'name': b''}",
     b"{'error': 1}",
