@@ -129,14 +129,14 @@ print("run" if seen > 5 else "stand still")
     "Ctrl-C during a call": """
 signal.signal(signal.SIGALRM, signal.default_int_handler)
 r = remctl.Remctl(*call)
-r.command(["test", "sleep", "2"])
+r.command(["test", "sleep", "4"])
 signal.setitimer(signal.ITIMER_REAL, 0.2)
 start = time.monotonic()
 try:
     r.output()
     print("is lost")
 except KeyboardInterrupt:
-    print("ends the call" if time.monotonic() - start < 1.5 else "waits until the call ends")
+    print("ends the call" if time.monotonic() - start < 3 else "waits until the call ends")
 """,
     "the text of a refusal": """
 try:

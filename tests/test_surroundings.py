@@ -19,7 +19,7 @@ import pytest
 from support.fakeserver import FakeServer, Peer, in_turn, serve
 from support.proxy import TO_SERVER, DeafListener, Proxy, refused_port
 from support.subprocesses import in_child
-from support.waiting import eventually
+from support.waiting import all_is_read, eventually
 
 import remctl
 from remctl_toolkit.testing import Command, Realm, RemctldServer
@@ -465,6 +465,7 @@ def test_a_server_that_is_killed_while_authenticating(place: Place) -> None:
         proxy.stall(TO_SERVER, after=50)  # in the middle of the ticket
         opening = pool.submit(remctl.Remctl, "localhost", proxy.port, timeout=LIMIT)
         eventually(lambda: proxy.struck(TO_SERVER), LIMIT)
+        eventually(lambda: all_is_read(place.server.port), LIMIT)
         place.server.restart()
         error = opening.exception(LIMIT)
         assert isinstance(error, remctl.RemctlError)

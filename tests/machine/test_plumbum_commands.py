@@ -7,7 +7,6 @@ import logging
 import os
 import pickle
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -321,14 +320,17 @@ def test_a_logger(sh: Any) -> None:
     assert sorted(found) == [("DEBUG", "p: err"), ("INFO", "p: out")]
 
 
-def test_asyncio(machine: Machine) -> None:
+def test_asyncio(machine: Machine, tmp_path: Path) -> None:
     far = AsyncRemoteMachine(machine)
+    when_all_are_there = """
+        touch "$0/$1"
+        while [ "$(ls "$0" | wc -l)" -lt 3 ]; do sleep 0.05; done
+        echo "$1"
+    """
 
     async def main() -> list[str]:
-        sleep = far["sh"]["-c", "sleep 0.2; echo $0"]
-        start = time.monotonic()
-        results = await asyncio.gather(*(sleep(str(n)) for n in range(3)))
-        assert time.monotonic() - start < 0.5 or os.getloadavg()[0] > 2
+        command = far["sh"]["-c", when_all_are_there, str(tmp_path)]
+        results = await asyncio.gather(*(command(str(n)) for n in range(3)))
         assert (await (far["echo"]["b"] | far["grep"]["b"]).run()).stdout == "b\n"
         with pytest.raises(asyncio.TimeoutError):
             await far["sleep"].run(["100"], timeout=0.2)

@@ -441,7 +441,7 @@ def test_a_far_side_without_a_sign_of_life_is_given_up(
 ) -> None:
     """That is not the command's silence."""
     monkeypatch.setattr(process, "_PATIENCE", 0.5)
-    monkeypatch.setattr("remctl_toolkit.machine.connection._STARTS_AND_ENDS", 1.0)
+    monkeypatch.setattr("remctl_toolkit.machine.connection.STARTS_AND_ENDS", 1.0)
     with pytest.raises(remctl.RemctlTimeoutError):
         check(connection, ["sleep", "4"])
     beat_often(monkeypatch)

@@ -47,6 +47,16 @@ def thread_count() -> int:
     return len(os.listdir("/proc/self/task"))
 
 
+def all_is_read(port: int) -> bool:
+    """Whether who listens on an IPv4 port has accepted all that connected, and read what they sent.
+
+    Until then, a server that is killed resets the connection, or leaves it to its successor.
+    """
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    established = [line for line in lines if line[1].endswith(f":{port:04X}") and line[3] == "01"]
+    return all(line[4].endswith(":00000000") and line[9] != "0" for line in established)
+
+
 @contextlib.contextmanager
 def nothing_left_behind() -> Iterator[None]:
     """See that the block leaves no more descriptors and no more threads than there were.

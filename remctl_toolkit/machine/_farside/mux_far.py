@@ -36,6 +36,7 @@ class Lookup:
         if os.fork() == 0:
             self.run(arguments, writer)
         os.close(writer)
+        os.read(self.fd, 1)  # When it has let go: a port is free when its tunnel was closed.
         mux.watch(self.fd, select.POLLIN, self)
 
     def run(self, arguments, writer):
@@ -44,6 +45,7 @@ class Lookup:
             _signal.signal(_signal.SIGTERM, _signal.SIG_DFL)
             os.dup2(writer, 0)
             os.closerange(1, self.mux.highest() + 8)  # A connection ends when nobody has it.
+            os.write(0, b"+")
             try:
                 answer = ascii(addresses(*arguments))
             except OSError as error:
