@@ -1,4 +1,6 @@
-"""Build `_remctl`, the C extension over libremctl; everything else stands in pyproject.toml.
+"""Build `_remctl`, the C extension over libremctl, and the page that PyPI shows.
+
+Everything else stands in pyproject.toml.
 
 Environment variables that change the build:
 
@@ -17,10 +19,12 @@ build of a Python extension.
 import ast
 import glob
 import os
+import re
 import shlex
 import subprocess
 import sys
 import sysconfig
+import tomllib
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -49,6 +53,28 @@ def binding_version() -> str:
             if "__version__" in names and node.value is not None:
                 return str(ast.literal_eval(node.value))
     raise PlatformError("remctl.py does not set __version__")
+
+
+def page_for_pypi() -> str:
+    """Return README.md with its relative links made whole, for a page that has no files beside it.
+
+    They lead to the tag of this version. As long as pyproject.toml does not say where the
+    repository is, they stay as they are; `./run release` asks for that.
+    """
+    text = (HERE / "README.md").read_text(encoding="utf-8")
+    project = tomllib.loads((HERE / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    repository = project.get("urls", {}).get("Repository")
+    if repository is None:
+        return text
+
+    def whole(link: re.Match[str]) -> str:
+        target = link[1]
+        if target.startswith("../../"):  # what GitHub has beside the files
+            return f"]({repository}/{target.removeprefix('../../')})"
+        kind = "raw" if target.endswith(".svg") else "blob"
+        return f"]({repository}/{kind}/v{binding_version()}/{target})"
+
+    return re.sub(r"\]\((?!https?:|#)([^)\s]+)\)", whole, text)
 
 
 def pkg_config(option: str, default: str) -> str:
@@ -123,6 +149,8 @@ if faults := os.environ.get("REMCTL_FAULTS"):
     compile_args.append("-Wno-unused-value")  # of a call that stands for itself, in a macro
 
 setup(
+    long_description=page_for_pypi(),
+    long_description_content_type="text/markdown",
     ext_modules=[
         Extension(
             "_remctl",

@@ -10,6 +10,7 @@ import ast
 import datetime
 import re
 import sys
+import tomllib
 from pathlib import Path
 
 from .shell import Failed, run, say, tool
@@ -53,6 +54,18 @@ def problems_of_version(root: Path, today: datetime.date) -> list[str]:
         if title == "Unreleased" and "\n- " in section:
             problems.append("CHANGELOG.md has changes under Unreleased: they belong to the version")
     return problems
+
+
+def problems_of_address(root: Path) -> list[str]:
+    """Return what is wrong with what pyproject.toml says about the repository's address."""
+    text = (root / "pyproject.toml").read_text(encoding="utf-8")
+    address = tomllib.loads(text)["project"].get("urls", {}).get("Repository")
+    if address is None:
+        cure = 'Repository = "https://github.com/OWNER/NAME"'
+        return [f"pyproject.toml has no {cure} in [project.urls]: links on PyPI start with it"]
+    if not re.fullmatch(r"https://[^/\s]+(/[^/\s]+)+", address):
+        return [f"{address} is no https address without a slash at its end: [project.urls]"]
+    return []
 
 
 def problems_of_checkout(root: Path) -> list[str]:
@@ -127,6 +140,7 @@ def main(arguments: list[str]) -> int:
         else:
             problems = problems_of_version(ROOT, datetime.date.today())
             problems += problems_of_checkout(ROOT)
+        problems += problems_of_address(ROOT)
         version = version_of(ROOT)
         # A dry run tells of all problems, those of building too.
         if not options.tag and (options.dry_run or not problems):
