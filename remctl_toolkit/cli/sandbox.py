@@ -8,6 +8,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import sysconfig
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -45,6 +46,8 @@ examples:
 environment of the shell or command:
   REMCTL_HOST, REMCTL_PORT, REMCTL_PRINCIPAL   where the server is, and its name
   KRB5_CONFIG, KRB5CCNAME, ...                 what leads Kerberos to the realm
+  PATH                                         first where remctl-fleet is, and
+                                               the Python that runs all this
 
 exit status:
   that of the shell or command; 128+N if signal N ended it
@@ -150,7 +153,7 @@ def _run_in_sandbox(command: Sequence[str], config: str, *, verbose: bool) -> in
     """Start a realm and a server, run a command or a shell, and return its exit status."""
     commands = (*SAMPLE_COMMANDS, *machine_commands())
     with Realm() as realm, RemctldServer(realm, commands, config=config) as server:
-        env = {**os.environ, **realm.env, **server.env, "PATH": system.search_path()}
+        env = {**os.environ, **realm.env, **server.env, "PATH": _search_path()}
         with _log_on_stderr(server.log_path, wanted=verbose):
             if command:
                 return _run(command, env, hang_up=False)
@@ -160,6 +163,12 @@ def _run_in_sandbox(command: Sequence[str], config: str, *, verbose: bool) -> in
             # Not on stdout, which belongs to what runs in the shell.
             print(banner, file=sys.stderr, flush=True)
             return _run([os.environ.get("SHELL") or "/bin/sh"], env, hang_up=True)
+
+
+def _search_path() -> str:
+    """Return a PATH that begins with where this Python and its commands are."""
+    directories = [sysconfig.get_path("scripts"), *system.search_path().split(os.pathsep)]
+    return os.pathsep.join(dict.fromkeys(directories))
 
 
 def _run(command: Sequence[str], env: Mapping[str, str], *, hang_up: bool) -> int:

@@ -10,6 +10,7 @@ import select
 import signal
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -61,6 +62,13 @@ def test_command_keeps_the_environment_but_for_the_realm(tmp_path: Path) -> None
     assert seen["SOME_SETTING"] == "1"
     assert seen["KRB5CCNAME"] != "FILE:/elsewhere"
     assert {"REMCTL_HOST", "REMCTL_PORT", "REMCTL_PRINCIPAL", "KRB5_CONFIG"} <= set(seen)
+
+
+def test_command_finds_the_commands_beside_ours() -> None:
+    """Also when remctl-sandbox is called by its path, and its environment is not active."""
+    command = "command -v remctl-fleet; python3 -c 'import sys, remctl; print(sys.prefix)'"
+    found = run("--", "sh", "-c", command, PATH="/usr/bin:/bin").stdout
+    assert found == f"{sysconfig.get_path('scripts')}/remctl-fleet\n{sys.prefix}\n"
 
 
 def test_command_has_the_input_and_its_own_arguments() -> None:
