@@ -165,9 +165,7 @@ def call_once(server: FakeServer, case: Case, timeout: float) -> bool:
     with nothing_left_open():
         deadline = time.monotonic() + timeout
         try:
-            result = remctl.remctl(
-                "localhost", server.port, command=["interfere"], timeout=timeout
-            )
+            result = remctl.remctl("localhost", server.port, command=["interfere"], timeout=timeout)
         except remctl.RemctlError as error:
             if came_late(script, deadline, error):
                 return False

@@ -6,7 +6,6 @@ import contextlib
 import errno
 import os
 import select
-import shutil
 import socket
 import subprocess
 import time
@@ -26,15 +25,13 @@ from support.proxy import (
     refused_port,
 )
 from support.relay import Direction
+from support.stockclient import needs_remctl, remctl_arguments, run_remctl
 from support.waiting import eventually, nothing_left_behind, open_descriptors
 
 if TYPE_CHECKING:
     from remctl_toolkit.testing import Realm, RemctldServer
 
 pytestmark = pytest.mark.once
-
-REMCTL = shutil.which("remctl") or ""
-needs_remctl = pytest.mark.skipif(not REMCTL, reason="Debian's remctl-client is not installed")
 
 DATA = bytes(range(100))
 
@@ -332,26 +329,12 @@ def test_nothing_is_left_behind(echo: EchoServer) -> None:
 # With remctl on one side and a remctl server on the other
 
 
-def remctl_arguments(realm: Realm, port: int, *command: str) -> list[str]:
-    words = command or ("cmd", "sub")
-    return [REMCTL, "-p", str(port), "-s", realm.host_principal, "localhost", *words]
-
-
-def run_remctl(realm: Realm, port: int, *command: str) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(
-        remctl_arguments(realm, port, *command),
-        env={**os.environ, **realm.env},
-        capture_output=True,
-        timeout=30,
-    )
-
-
 @needs_remctl
 @pytest.mark.parametrize("direction", Direction)
 def test_remctl_through_a_dribble(remctl_realm: Realm, direction: Direction) -> None:
     with FakeServer(remctl_realm.keytab) as server, Proxy(*server.address) as proxy:
         proxy.dribble(direction)
-        assert run_remctl(remctl_realm, proxy.port).stdout == b"cmd sub\n"
+        assert run_remctl(remctl_realm, proxy.port, "cmd", "sub").stdout == b"cmd sub\n"
     assert server.errors == proxy.errors == []
 
 
@@ -360,9 +343,9 @@ def test_remctl_through_a_dribble(remctl_realm: Realm, direction: Direction) -> 
 def test_remctl_is_cut_off(remctl_realm: Realm, after: int) -> None:
     with FakeServer(remctl_realm.keytab) as server, Proxy(*server.address) as proxy:
         proxy.reset(TO_CLIENT, after=after)
-        reset = run_remctl(remctl_realm, proxy.port)
+        reset = run_remctl(remctl_realm, proxy.port, "cmd", "sub")
         proxy.close(TO_CLIENT, after=after)
-        closed = run_remctl(remctl_realm, proxy.port)
+        closed = run_remctl(remctl_realm, proxy.port, "cmd", "sub")
     assert b"unexpected end of file" in reset.stderr or b"reset by peer" in reset.stderr
     assert b"unexpected end of file" in closed.stderr
     assert server.errors == proxy.errors == []
@@ -377,7 +360,7 @@ def test_remctl_waits_out_a_stall(remctl_realm: Realm) -> None:
     with FakeServer(remctl_realm.keytab, script) as server, Proxy(*server.address) as proxy:
         proxy.stall(TO_CLIENT, after=50_000)
         client = subprocess.Popen(
-            remctl_arguments(remctl_realm, proxy.port),
+            remctl_arguments(remctl_realm, proxy.port, "cmd"),
             env={**os.environ, **remctl_realm.env},
             stdout=subprocess.PIPE,
         )
