@@ -1,8 +1,8 @@
 """The benchmarks' command line: python -m benchmarks, or ./run bench.
 
 Exit status: 0 when every question was answered, whether or not its target was reached: figures are
-reported, not asserted; 1 when a question failed; 2 when the command line is wrong; 130 when it was
-interrupted.
+reported, not asserted; 1 when a question failed, or its answer could not be written; 2 when the
+command line is wrong; 130 when it was interrupted.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import resource
 import sys
 import time
 from pathlib import Path
+
+from stress.report import check_outputs
 
 from .environment import describe
 from .pictures import bars_as_svg
@@ -25,7 +27,8 @@ from .report import Answer, as_json, as_markdown, excerpt, put_between_markers
 def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="./run bench",
-        description="Measures the bindings side by side with what else there is.",
+        description="Measures the bindings side by side with what else there is."
+        " All questions together take about a quarter of an hour.",
     )
     names = [question.name for question in QUESTIONS]
     parser.add_argument("--quick", action="store_true", help="a first look: about two minutes")
@@ -38,13 +41,17 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--pictures", type=Path, metavar="FOLDER", help="write SVG files there")
     parser.add_argument("--list", action="store_true", help="list the questions and exit")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    pages, files = [options.docs, options.readme], [options.json, options.markdown]
+    check_outputs(parser, "figures", pages, files)
+    return options
 
 
 def _progress(text: str) -> None:
-    """Show what is going on: on a terminal in one line that changes."""
+    """Show what is going on: on a terminal in one line that changes; without a text, clear it."""
     if sys.stderr.isatty():
-        print(f"\r\033[K  {text}", end="", file=sys.stderr, flush=True)
+        line = f"  {text}" if text else ""
+        print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)
 
 
 def _ask(question: Question, place: Place, number: str) -> Answer:
@@ -54,7 +61,7 @@ def _ask(question: Question, place: Place, number: str) -> Answer:
         return question.ask(place)
     finally:
         _progress("")
-        print(f"\r  {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
+        print(f"  {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
 
 
 def _ask_all(questions: list[Question], place: Place) -> tuple[dict[str, Answer], dict[str, str]]:
@@ -106,7 +113,11 @@ def main(arguments: list[str]) -> int:
     if options.json:
         found = as_json(answers, failures, environment)
         options.json.write_text(json.dumps(found, indent=2) + "\n")
-    _write(options, answers, table)
+    try:
+        _write(options, answers, table)
+    except (OSError, ValueError) as error:
+        print(f"not all was written: {error}", file=sys.stderr)
+        return 1
     return 1 if failures else 0
 
 

@@ -1,7 +1,8 @@
-"""What the heavy tests share in telling what they found: the machine, and a place in a page."""
+"""What heavy tests and benchmarks share in telling what they found: the machine, and where to."""
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import os
 import platform
@@ -12,14 +13,23 @@ from pathlib import Path
 
 import remctl
 
-__all__ = ["environment", "markdown_table", "put_between_markers", "text_table"]
+__all__ = [
+    "check_outputs",
+    "environment",
+    "markdown_table",
+    "put_between_markers",
+    "says",
+    "text_table",
+]
 
 
-def _says(*command: str) -> str:
-    """Return the first line that a program prints; "none" if it is not there."""
+def says(*command: str) -> str:
+    """Return the first line that a program says, on whatever stream; "none" if it fails."""
     try:
-        said = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-    except OSError:
+        said = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
         return "none"
     return said.splitlines()[0] if said else "none"
 
@@ -39,8 +49,8 @@ def environment() -> dict[str, str]:
         "kernel": f"{platform.system()} {platform.release()}",
         "remctl": remctl.VERSION,
         "Python": f"{platform.python_version()}, {sys.implementation.name}",
-        "libremctl": _says("pkg-config", "--modversion", "libremctl"),
-        "Kerberos": _says("krb5-config", "--version"),
+        "libremctl": says("pkg-config", "--modversion", "libremctl"),
+        "Kerberos": says("krb5-config", "--version"),
     }
 
 
@@ -68,9 +78,38 @@ def put_between_markers(page: Path, name: str, text: str) -> None:
     Raises:
         ValueError: it does not have both, in order.
     """
+    before, after = _around_markers(page, name)
+    page.write_text(f"{before}\n\n{text}\n\n{after}")
+
+
+def _around_markers(page: Path, name: str) -> tuple[str, str]:
+    """Return what stands before and after, markers included."""
     begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
     before, found, rest = page.read_text().partition(begin)
     _, found_end, after = rest.partition(end)
     if not found or not found_end:
         raise ValueError(f"{page} lacks {begin} or {end}")
-    page.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}")
+    return before + begin, end + after
+
+
+def check_outputs(
+    parser: argparse.ArgumentParser,
+    name: str,
+    pages: Iterable[Path | None],
+    files: Iterable[Path | None] = (),
+) -> None:
+    """End with wrong usage where results could not be written: now, and not after an hour.
+
+    Args:
+        parser: whose usage that is.
+        name: the markers that the pages need; see put_between_markers().
+        pages, files: where results are to go, if they were named.
+    """
+    for page in filter(None, pages):
+        try:
+            _around_markers(page, name)
+        except (OSError, ValueError) as error:
+            parser.error(str(error))
+    for file in filter(None, files):
+        if not file.absolute().parent.is_dir():
+            parser.error(f"cannot write {file}: there is no such folder")

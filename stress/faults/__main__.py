@@ -1,6 +1,7 @@
 """The command line of the faults: python -m stress.faults [SCENARIO ...].
 
-Exit status: 0 when every fault came out right, 1 when one did not, 2 when it could not be tried.
+Exit status: 0 when every fault came out right; 1 when one did not; 2 when the command line is
+wrong, or it could not be tried; 130 when it was interrupted.
 """
 
 from __future__ import annotations
@@ -25,13 +26,21 @@ from .servers import servers
 
 def main(arguments: list[str]) -> int:
     """Build, try all faults of all scenarios, and print what was found."""
-    parser = argparse.ArgumentParser(prog="python -m stress.faults")
-    parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help="these, not all")
+    parser = argparse.ArgumentParser(
+        prog="python -m stress.faults",
+        description="Makes every call in the C sources that can fail do so once.",
+    )
+    parser.add_argument(
+        "scenarios", nargs="*", metavar="SCENARIO", help="these scenarios; by default all"
+    )
     parser.add_argument("--list", action="store_true", help="list the scenarios and exit")
     options = parser.parse_args(arguments)
     if options.list:
         print("\n".join(SCENARIOS))
         return 0
+    for name in options.scenarios:
+        if name not in SCENARIOS:
+            parser.error(f"there is no scenario {name}; --list names them all")
     total = wrong = 0
     failed: set[str] = set()
     with tempfile.TemporaryDirectory() as name:
@@ -59,4 +68,7 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)

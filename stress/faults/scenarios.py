@@ -57,10 +57,10 @@ class Lab:
         self.pause(False)
         return handle
 
-    def opened_session(self, server: str = "3", timeout: float = TIMEOUT) -> remctl.Remctl:
+    def opened_session(self, server: str = "3") -> remctl.Remctl:
         """Make a session and connect it, without a fault."""
         self.pause(True)
-        session = remctl.Remctl(timeout=timeout)
+        session = remctl.Remctl(timeout=TIMEOUT)
         self.sessions.append(session)
         session.open("localhost", self.ports[server])
         self.pause(False)
@@ -97,6 +97,7 @@ class Lab:
                 _remctl.remctl_close(handle)
             assert (handle.closed, handle.fd) == (True, -1)
         for session in self.sessions:
+            session.set_timeout(TIMEOUT)
             session.open("localhost", self.ports["3"])
             assert session.run(["status", 4]).status == 4
             session.close()
@@ -352,7 +353,8 @@ def call_once(lab: Lab) -> object:
 
 
 def wait_for_a_token(lab: Lab) -> object:
-    session = lab.opened_session("mute", SILENCE)
+    session = lab.opened_session("mute")
+    session.set_timeout(SILENCE)
     return timed_out(lambda: session.run(["status", 1]))
 
 
@@ -362,12 +364,12 @@ def wait_for_an_answer(lab: Lab) -> object:
     return timed_out(lambda: session.open("localhost", lab.ports["silent"]))
 
 
-def timed_out(call: Callable[[], object]) -> str:
-    """Make a call that is not answered, and return what the exception says."""
+def timed_out(call: Callable[[], object]) -> bool:
+    """Make a call that is not answered; where its time was over depends on the machine's load."""
     try:
         call()
-    except remctl.RemctlTimeoutError as error:
-        return str(error)
+    except remctl.RemctlTimeoutError:
+        return True
     raise AssertionError("the call was answered")
 
 

@@ -14,8 +14,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from ..report import check_outputs, markdown_table, put_between_markers
 from ..report import environment as machine
-from ..report import markdown_table, put_between_markers
 from . import corpus
 from .build import BuildError, build, environment
 
@@ -30,13 +30,19 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         prog="./run fuzz",
         description="Plays a hostile peer against the extension, guided by coverage.",
     )
-    parser.add_argument("--seconds", type=int, default=60, metavar="N", help="how long; 60")
+    parser.add_argument(
+        "--seconds", type=int, default=60, metavar="N", help="how long; by default 60"
+    )
     parser.add_argument("--libremctl", type=Path, metavar="FOLDER", help="its source, to look into")
     parser.add_argument(
         "--keep", action="store_true", help="write the minimised corpus to the tree"
     )
     parser.add_argument("--docs", type=Path, metavar="FILE", help="put the figures in that page")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.seconds < 1:  # To libFuzzer, 0 is for ever.
+        parser.error(f"--seconds {options.seconds}: it has to be 1 or more")
+    check_outputs(parser, "fuzz", [options.docs])
+    return options
 
 
 class Fuzzer:

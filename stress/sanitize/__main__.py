@@ -1,8 +1,8 @@
 """The sanitizers' command line: python -m stress.sanitize [MODE ...] [-- PYTEST-ARGUMENT ...].
 
 Exit status: 0 when all that ran was clean, 1 when something was found or a test failed, 2 when the
-command line is wrong; 69 when a mode that was named cannot run here.  Without a name, all modes
-run, and one that cannot is skipped with the reason.
+command line is wrong; 69 when a mode that was named cannot run here; 130 when it was interrupted.
+Without a name, all modes run, and one that cannot is skipped with the reason.
 """
 
 from __future__ import annotations
@@ -32,7 +32,12 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     )
     parser.add_argument("modes", nargs="*", metavar="MODE", help="these modes; by default all")
     parser.add_argument("--list", action="store_true", help="list the modes and exit")
-    parser.add_argument("--folder", type=Path, help="work there, and leave what was made")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        metavar="FOLDER",
+        help="work there, in a folder for each mode, which is emptied first; leave what was made",
+    )
     options = parser.parse_args(arguments)
     for name in options.modes:
         if name not in MODES:

@@ -291,8 +291,8 @@ MODES = {
     for mode in (
         Mode("address", "AddressSanitizer, UBSan and LeakSanitizer; most tests", run_address),
         Mode("address-only", "AddressSanitizer and UBSan; the rest of the tests", run_address_only),
-        Mode("threads", "ThreadSanitizer on this Python; all tests", run_threads),
-        Mode("free-threaded", "a Python without the GIL; all tests", run_free_threaded),
+        Mode("threads", "ThreadSanitizer on this Python; most tests", run_threads),
+        Mode("free-threaded", "a Python without the GIL; most tests", run_free_threaded),
         Mode("valgrind", "valgrind's memcheck; some tests", run_valgrind),
     )
 }

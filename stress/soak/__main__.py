@@ -11,7 +11,7 @@ import json
 import sys
 from pathlib import Path
 
-from ..report import environment, put_between_markers
+from ..report import check_outputs, environment, put_between_markers
 from .figures import Outcome
 from .report import as_json, as_markdown, as_text
 from .storms import STORMS, Storm
@@ -21,7 +21,8 @@ from .weather import StormError, Weather
 def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="./run soak",
-        description="Very many commands, opens, threads, forks and signals; all must stay flat.",
+        description="Very many commands, opens, threads, forks and signals; all must stay flat."
+        " All storms together take about 12 minutes.",
     )
     names = [storm.name for storm in STORMS]
     parser.add_argument("--quick", action="store_true", help="the short form: half a minute")
@@ -29,7 +30,9 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there")
     parser.add_argument("--docs", type=Path, metavar="FILE", help="put the table in that page")
     parser.add_argument("--list", action="store_true", help="list the storms and exit")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    check_outputs(parser, "soak", [options.docs], [options.json])
+    return options
 
 
 def _show(done: int, steps: int) -> None:

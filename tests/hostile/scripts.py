@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
+import time
+from collections.abc import Callable
 
 from support import wire
-from support.fakeserver import ClientGone, Peer, Script, serve, serve_on
+from support.fakeserver import ClientGone, Peer, serve, serve_on
 from support.wire import Flag, Message
 
 from .expected import BEGINNING, REST, Case, State, due_flags
@@ -15,25 +18,38 @@ from .faults import LIE, Due, Reading
 FIRST = ["the", "first"]  # the command before the one that is interfered with
 
 
-def script_of(case: Case, *, first: bool = True) -> Script:
-    """Be hostile to the first client, and behave to all others.
+class CaseScript:
+    """A script: be hostile to the first client, and behave to all others.
 
     With `first`, a client sends a command before the state in which protocol 2 and 3 are
-    interfered with.
+    interfered with.  `came` is set when the server has come to its fault, or never will; `came_at`
+    is the monotonic time when all was sent that a client gets before the fault.
     """
-    lock = threading.Lock()
-    clients: list[int] = []
 
-    def script(peer: Peer) -> None:
-        with lock:
-            clients.append(peer.number)
-        if clients[0] == peer.number:
-            peer.protocol = case.version
-            Hostile(case, peer, first).run()
-        else:
-            serve(case.version)(peer)
+    def __init__(self, case: Case, *, first: bool = True) -> None:
+        self.case = case
+        self.first = first and case.version > 1
+        self.came = threading.Event()
+        self.came_at = math.inf
+        self._lock = threading.Lock()
+        self._clients: list[int] = []
 
-    return script
+    def __call__(self, peer: Peer) -> None:
+        """Serve one client."""
+        with self._lock:
+            self._clients.append(peer.number)
+        if self._clients[0] != peer.number:
+            serve(self.case.version)(peer)
+            return
+        peer.protocol = self.case.version
+        try:
+            Hostile(self.case, peer, self.first).run(self._note)
+        finally:
+            self.came.set()
+
+    def _note(self) -> None:
+        self.came_at = time.monotonic()
+        self.came.set()
 
 
 class Hostile:
@@ -42,11 +58,12 @@ class Hostile:
     def __init__(self, case: Case, peer: Peer, first: bool) -> None:
         self.case = case
         self.peer = peer
-        self.first = first and case.version > 1
+        self.first = first
 
-    def run(self) -> None:
-        """Do the whole connection."""
+    def run(self, came: Callable[[], None]) -> None:
+        """Do the whole connection; tell when it has come to the fault."""
         due = self._come_to_the_fault()
+        came()
         self.case.fault.act(due)
         if self.case.fault.reading is Reading.SILENCE:
             self.peer.stall()

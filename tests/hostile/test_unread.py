@@ -52,17 +52,20 @@ def ask_for_a_mic(peer: Peer) -> None:
     peer.send_message(wire.pack_output(b"x"), flags=ASKING)
 
 
-def answer(peer: Peer) -> None:
+def answer_unread(peer: Peer) -> None:
+    """Answer a command that has come, and leave it where it is."""
+    poller = select.poll()
+    poller.register(peer.connection, select.POLLIN)
+    assert poller.poll(LIMIT * 1000)
     peer.send_status(0)
 
 
-def deaf(step: Callable[[Peer], None], go: threading.Event) -> Callable[[Peer], None]:
-    """A server that reads nothing after the opening, and takes a step when it is told to."""
+def deaf(step: Callable[[Peer], None]) -> Callable[[Peer], None]:
+    """A server that reads nothing after the opening, and takes a step."""
 
     def script(peer: Peer) -> None:
-        peer.accept()
         peer.connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
-        go.wait(LIMIT)
+        peer.accept()
         step(peer)
         peer.stall(reading=False, limit=LIMIT)
 
@@ -75,7 +78,12 @@ def test_answer_that_the_server_asks_for_and_does_not_read(
 ) -> None:
     """libremctl writes it before it sees that only protocol 1 has it."""
     go = threading.Event()
-    script = in_turn(deaf(ask_for_a_mic, go), serve())
+
+    def ask_when_told(peer: Peer) -> None:
+        go.wait(LIMIT)
+        ask_for_a_mic(peer)
+
+    script = in_turn(deaf(ask_when_told), serve())
     with (
         FakeServer(remctl_realm.keytab, script, protocol=version) as server,
         remctl.Remctl("localhost", server.port, timeout=LIMIT) as session,
@@ -92,13 +100,11 @@ def test_answer_that_the_server_asks_for_and_does_not_read(
 
 def test_small_command_that_the_server_does_not_read(remctl_realm: Realm) -> None:
     """It answered the one before without having read it: there may be no room."""
-    go = threading.Event()
-    script = in_turn(deaf(answer, go), serve())
+    script = in_turn(deaf(answer_unread), serve())
     with (
         FakeServer(remctl_realm.keytab, script) as server,
         remctl.Remctl("localhost", server.port, timeout=LIMIT) as session,
     ):
-        go.set()
         assert session.run(COMMAND).status == 0
         fill(session)
         session.set_timeout(SHORT)

@@ -19,19 +19,21 @@ LIMIT = 30.0 * PATIENCE
 
 
 def eventually(
-    condition: Callable[[], T], timeout: float = LIMIT, *, interval: float = 0.01, what: str = ""
+    condition: Callable[[], T], timeout: float = 30.0, *, interval: float = 0.01, what: str = ""
 ) -> T:
     """Ask again every `interval` seconds until the condition is true, and return what it gave.
 
-    Raises AssertionError after `timeout` seconds; `what` says what was waited for.
+    Raises AssertionError after `timeout` seconds, times PATIENCE; `what` says what was waited for.
     """
     timeout *= PATIENCE
     end = time.monotonic() + timeout
-    while not (value := condition()):
-        if time.monotonic() >= end:
+    while True:
+        late = time.monotonic() >= end  # The last look is after the end, however long one takes.
+        if value := condition():
+            return value
+        if late:
             raise AssertionError(f"not within {timeout} seconds: {what or condition}")
         time.sleep(interval)
-    return value
 
 
 def open_descriptors() -> int:
@@ -58,14 +60,24 @@ def all_is_read(port: int) -> bool:
 
 
 @contextlib.contextmanager
-def nothing_left_behind() -> Iterator[None]:
-    """See that the block leaves no more descriptors and no more threads than there were.
+def nothing_left_open() -> Iterator[None]:
+    """See that the block leaves no more descriptors than there were.
 
     What it has closed may take a moment to end; what was ending before it may end meanwhile.
     """
-    descriptors, threads = open_descriptors(), thread_count()
+    before = open_descriptors()
     yield
-    eventually(lambda: open_descriptors() <= descriptors, what=f"{descriptors} open descriptors")
+    eventually(
+        lambda: open_descriptors() <= before, interval=0.001, what=f"{before} open descriptors"
+    )
+
+
+@contextlib.contextmanager
+def nothing_left_behind() -> Iterator[None]:
+    """See that the block leaves no more threads either, which may take a second to end."""
+    threads = thread_count()
+    with nothing_left_open():
+        yield
     eventually(lambda: thread_count() <= threads, what=f"{threads} threads")
 
 

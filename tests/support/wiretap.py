@@ -36,6 +36,7 @@ class Wiretap(LoopbackServer):
     def handle(self, connection: socket.socket, number: int) -> None:
         """Relay one connection until either side ends."""
         with socket.create_connection(self.target, CONNECT_LIMIT) as upstream:
+            upstream.settimeout(self.timeout)
             upstream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             back = threading.Thread(target=self._relay, args=(upstream, connection, True))
             back.start()
