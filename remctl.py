@@ -884,8 +884,9 @@ def _connect_address(
         if code == errno.EINPROGRESS:
             poller = select.poll()
             poller.register(connection, select.POLLOUT)
-            while not poller.poll(patience.slice() * 1000):
-                pass
+            seconds = 0.0  # What is there already counts, however late this gets to see it.
+            while not poller.poll(seconds * 1000):
+                seconds = patience.slice()
             code = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
             raise OSError(code, os.strerror(code))

@@ -69,6 +69,22 @@ def _decoding() -> ThreadPoolExecutor:
     return _pool("remctl-decode", _DECODING_THREADS)
 
 
+class _Session(remctl.Remctl):
+    """A session that, once dropped, never opens again: a thread may be just about to open it."""
+
+    _dropped = False
+
+    def drop(self) -> None:
+        """Close it for good."""
+        self._dropped = True  # An open() that has not seen this is ended by close().
+        self.close()
+
+    def _open(self, target: Any) -> Any:
+        if self._dropped:
+            raise remctl.RemctlNotOpenedError("connection closed by another task")
+        return super()._open(target)
+
+
 class AsyncRemctl:
     """A connection to a remctl server, for any number of commands one after the other.
 
@@ -107,7 +123,7 @@ class AsyncRemctl:
         }
         self._target: _Target | None = (host, port, principal) if host else None
         # Each is used until it is dropped; a thread may be at work in it a moment longer.
-        self._session = remctl.Remctl(**self._settings)
+        self._session = _Session(**self._settings)
         self._turn = asyncio.Lock()
         self._watch: Watch | None = None
         self._error = "no error"
@@ -153,11 +169,11 @@ class AsyncRemctl:
 
     def _drop(self) -> None:
         """Close the connection as it is, and have a new one for the next command."""
-        dropped, self._session = self._session, remctl.Remctl(**self._settings)
+        dropped, self._session = self._session, _Session(**self._settings)
         if self._watch is not None:  # The loop must not watch a descriptor that is closed.
             text = "connection closed by another task"
             self._watch.end(remctl.RemctlNotOpenedError(text))
-        dropped.close()
+        dropped.drop()
 
     def _failed(self, error: remctl.RemctlError) -> remctl.RemctlError:
         """Note a failure for error(), and in the exception what it was about."""
@@ -176,14 +192,7 @@ class AsyncRemctl:
     ) -> T:
         """Call a function that works on the session; cancelling closes that."""
         session = self._session
-
-        def call() -> T:
-            try:
-                return function(*args, **keywords)
-            finally:
-                if session is not self._session:  # Dropped before the function opened it.
-                    session.close()
-
+        call = functools.partial(function, *args, **keywords)
         try:
             return await asyncio.get_running_loop().run_in_executor(pool, call)
         except asyncio.CancelledError:

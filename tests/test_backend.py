@@ -15,12 +15,7 @@ from typing import Annotated, Any, Literal, Optional
 import pytest
 from support.calling import call
 
-from remctl_toolkit.backend import (
-    Backend,
-    Context,
-    Matches,
-    Short,
-)
+from remctl_toolkit.backend import Backend, Context, Matches, Short
 
 
 class Colour(enum.Enum):

@@ -103,7 +103,7 @@ def test_remctld_takes_them(tmp_path: Path, remctld: Any, remctl_realm: Realm) -
     with remctl.Remctl(server.host, server.port, timeout=30) as session:
         assert session.run(["quota", "show", "alice"]).stdout == b"alice has 10 GB\n"
         assert session.run(["quota", "load", b"a\0b"]).stdout == b"3\n"
-        assert session.run(["help"]).stdout == b"quota show USER  \n".replace(b"  \n", b"\n")
+        assert session.run(["help"]).stdout == b"quota show USER\n"
         assert b"usage: quota load DATA" in (session.run(["help", "quota", "load"]).stdout or b"")
         for command in (["help", "quota"], ["quota", "help"]):
             assert session.run(command).stdout_text().startswith("Quotas.\n\nquota show USER\n")
@@ -111,8 +111,7 @@ def test_remctld_takes_them(tmp_path: Path, remctld: Any, remctl_realm: Realm) -
             session.run(["quota", "set", "alice", "secret"])
         with pytest.raises(remctl.RemctlServerError, match="Unknown command"):
             session.run(["quota", "config"])
-    log = server.wait_for_log("quota set")
-    assert "quota set alice **MASKED**" in log
+    assert "secret" not in server.wait_for_log("quota set alice **MASKED**")
 
 
 def test_check_agrees_with_config(tmp_path: Path) -> None:

@@ -11,10 +11,7 @@ import pytest
 from support.calling import call
 
 import remctl
-from remctl_toolkit.backend import (
-    Context,
-    names_in,
-)
+from remctl_toolkit.backend import Context, names_in
 
 # -- Who calls ------------------------------------------------------------------------------------
 
@@ -39,9 +36,8 @@ def test_what_remctld_tells() -> None:
 
 def test_what_remctld_does_not_tell() -> None:
     context = Context({"REMOTE_EXPIRES": "0"})
-    assert (context.user, context.realm, context.instance, context.components) == (
-        (None, None, None, ())
-    )
+    assert (context.user, context.realm, context.instance) == (None, None, None)
+    assert context.components == ()
     assert (context.address, context.untrusted_host, context.expires) == (None, None, None)
 
 

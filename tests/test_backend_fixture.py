@@ -9,9 +9,15 @@ from support import samplebackend
 
 import remctl
 from remctl_toolkit.backend import Backend, launch
-from remctl_toolkit.testing import Command, backend_commands
+from remctl_toolkit.testing import Command, Realm, backend_commands
 
 BACKEND = samplebackend.backend
+PRIVATE = Backend("private")
+
+
+@PRIVATE.command()
+def ping() -> str:
+    return "pong"
 
 
 def test_one_backend_and_several(remctld: Any) -> None:
@@ -30,10 +36,14 @@ def test_declared_acls_count_unless_others_are_given(remctld: Any) -> None:
         remctl.remctl(server.host, server.port, command=["sample", "echo", "x"])
 
 
-def test_a_backend_without_acls_is_for_the_realms_user() -> None:
-    backend = Backend("test")
-    backend.command("run")(lambda: None)
-    assert {rule["acl"] for rule in backend.rules()} == {()}
+def test_a_backend_without_acls_is_for_the_realms_user(remctld: Any, remctl_realm: Realm) -> None:
+    server = remctld(PRIVATE)
+    call = {"host": server.host, "port": server.port, "command": ["private", "ping"]}
+    assert remctl.remctl(**call).stdout == b"pong\n"
+    remctl_realm.add_principal("another", password="secret")
+    ccache = remctl_realm.kinit("another", password="secret", ccache=remctl_realm.new_ccache())
+    with pytest.raises(remctl.RemctlServerError, match="Access denied"):
+        remctl.remctl(**call, ccache=ccache)
 
 
 def test_a_backend_that_another_process_cannot_find(remctld: Any) -> None:

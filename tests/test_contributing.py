@@ -6,7 +6,6 @@ section is run there.
 
 from __future__ import annotations
 
-import ast
 import os
 import re
 import shlex
@@ -139,36 +138,6 @@ def test_files_and_tests_that_are_named_are_there(page: Path) -> None:
         assert (ROOT / name).exists() or name in new, f"{page.name}: {name}"
     for name, test in re.findall(r"`([\w/]+\.py)::(\w+)`", text):
         assert f"def {test}(" in (ROOT / name).read_text(), f"{page.name}: {test}"
-
-
-def imported(path: Path) -> set[str]:
-    """The modules that a file of the toolkit imports, by their full names."""
-    package = path.relative_to(ROOT).with_suffix("").parts[:-1]
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            above = package[: len(package) + 1 - node.level] if node.level else ()
-            base = ".".join([*above, *filter(None, [node.module])])
-            names.update(f"{base}.{alias.name}" for alias in node.names)
-    return names
-
-
-def test_arrows_point_down() -> None:
-    """As the page's map has them: nobody skips a floor, imports a command, or needs the realm."""
-    rooms = ROOT / "remctl_toolkit"
-    wrong = []
-    for path in rooms.rglob("*.py"):
-        room = path.relative_to(rooms).parts[0]
-        above = ["remctl_toolkit.cli"] if room != "cli" else []
-        if room not in ("cli", "testing"):
-            above.append("remctl_toolkit.testing")
-        for name in imported(path):
-            skips = name == "_remctl" or name.startswith("_remctl.")
-            if skips or any(f"{name}.".startswith(f"{each}.") for each in above):
-                wrong.append(f"{path.relative_to(ROOT)}: {name}")
-    assert wrong == []
 
 
 # -- CHANGELOG.md ---------------------------------------------------------------------------------

@@ -198,15 +198,15 @@ r.command(["test", "echo", "hello"])
 print(r.output()[1], r.output()[3])
 """,
     "a timeout and what is left": """
-r = remctl.Remctl()
+r = remctl.Remctl(host, port, principal)
 r.set_timeout(1)
-r.open(host, port, principal)
 r.command(["test", "sleep", "30"])
 try:
     r.output()
     print("in time")
 except remctl.RemctlError as error:
     print(error, r.error())
+r.set_timeout(20)
 r.open(host, port, principal)
 r.command(["test", "echo", "again"])
 print(r.output()[:2])
@@ -342,7 +342,7 @@ def run(python: list[str], program: str, server: RemctldServer, folder: Path) ->
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=50,
         check=False,
     )
     return Outcome(done.returncode, done.stdout.splitlines(), done.stderr)

@@ -101,6 +101,19 @@ def test_a_host_that_does_not_answer() -> None:
     assert str(error) == (f"cannot connect to {deaf.host} (port {deaf.port}): Connection timed out")
 
 
+def test_a_host_that_has_answered_is_no_timeout_however_late_that_is_seen() -> None:
+    class Over(remctl._Patience):
+        def slice(self) -> float:
+            raise TimeoutError
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = listener.getsockname()
+        patience = Over(20, lambda: True)
+        connection = remctl._connect_address(socket.AF_INET, address, None, patience)
+        with connection:
+            assert connection.getpeername() == address
+
+
 def test_no_session_is_open() -> None:
     with pytest.raises(remctl.RemctlNotOpenedError, match=r"^no currently open connection$"):
         remctl.Remctl().command(["test"])

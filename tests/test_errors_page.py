@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import importlib
+import io
 import pkgutil
 import re
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from support.fakeserver import FakeServer, Peer
+from support.fakeserver import FakeServer, Peer, stall_after_output
 
 import remctl
 from remctl_toolkit.testing import Realm
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer as Buffer
 
 pytestmark = pytest.mark.once
 
@@ -126,16 +131,16 @@ def test_partial_tells_whether_the_command_was_sent(
 
 
 def test_partial_of_a_call_that_was_closed(remctl_realm: Realm) -> None:
-    connection = remctl.Remctl()
+    with FakeServer(remctl_realm.keytab, stall_after_output) as server:
+        connection = remctl.Remctl("localhost", server.port)
+        closer = threading.Thread(target=connection.close)
 
-    def script(peer: Peer) -> None:
-        peer.accept()
-        peer.read_command()
-        threading.Thread(target=connection.close).start()
-        peer.stall()
+        class Output(io.BytesIO):
+            def write(self, octets: Buffer, /) -> int:
+                closer.start()  # By now the call reads; before, it might have been sending.
+                return super().write(octets)
 
-    with FakeServer(remctl_realm.keytab, script) as server:
-        connection.open("localhost", server.port)
         with pytest.raises(remctl.RemctlNotOpenedError) as caught:
-            connection.run(["test"])
+            connection.run(["test"], stdout=Output())
+        closer.join()
     assert caught.value.partial == remctl.RemctlSimpleResult()

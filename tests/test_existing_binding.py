@@ -3,7 +3,7 @@
 Some are tested where their subject is: waits and descriptors beyond 1023 in test_waits.py, the GIL
 and closing beside a call in test_threads.py, the child's QUIT in test_fork.py, None in unused
 fields of tokens in test_low_level.py, limits of a command in test_arguments.py, what noop()
-returns in test_protocols.py.
+returns in test_protocols.py, contexts left behind by a second open in test_leaks.py.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import _remctl
 import pytest
 from support.fakeserver import FakeServer
-from support.waiting import eventually, resident_kib
+from support.waiting import eventually
 
 import remctl
 from remctl_toolkit.testing import Command
@@ -193,24 +193,6 @@ def test_a_session_does_not_wait_for_delayed_acknowledgements(remctld: ServerFac
     with remctl.Remctl("localhost", server.port, timeout=20) as session:
         # Each would take 40 ms and more, however often; a busy machine has other reasons.
         eventually(lambda: quarter() < 0.035, interval=0)
-
-
-@pytest.mark.slow
-def test_opening_again_and_again_leaks_no_security_context(remctl_server: RemctldServer) -> None:
-    handle = _remctl.remctl_new()
-    session = remctl.Remctl(timeout=20)
-
-    def open_both(times: int) -> None:
-        for _ in range(times):
-            assert _remctl.remctl_open(handle, "localhost", remctl_server.port)
-            session.open("localhost", remctl_server.port)
-
-    open_both(50)
-    before = resident_kib()
-    open_both(250)
-    grown = resident_kib() - before
-    session.close()
-    assert grown < 500 * 6 / 3, f"{grown} KiB for 500 connections; a context has 6"
 
 
 UNCLOSED = """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import multiprocessing
 import os
 import signal
@@ -18,8 +19,7 @@ from typing import TYPE_CHECKING
 
 import _remctl
 import pytest
-from support.fakeserver import FakeServer
-from support.proxy import SilentServer
+from support.fakeserver import FakeServer, Peer, echo, serve
 from support.subprocesses import in_child
 from support.waiting import PATIENCE, eventually
 from support.wire import Message
@@ -27,11 +27,12 @@ from support.wire import Message
 import remctl
 
 if TYPE_CHECKING:
-    from remctl_toolkit.testing import Realm, RemctldServer
+    from remctl_toolkit.testing import Realm
 
 CHILD_LIMIT = 20  # seconds, a whole number, that a forked child may take
 ECHO = ["test", "echo", "hello"]
-SLEEP = ["test", "sleep", "1"]
+WAIT = ["wait"]
+GO_ON = ["go", "on"]
 
 
 @pytest.fixture
@@ -250,28 +251,24 @@ def test_child_opens_the_object_for_itself(server: FakeServer) -> None:
     ]
 
 
-def fork_beside_a_call(port: int, silent_port: int | None) -> None:
+def fork_beside_a_call(port: int, opening: bool) -> None:
     """Fork while another thread is inside run() or open(), and holds the object's lock."""
     parent = os.getpid()
-    connection = remctl.Remctl(timeout=CHILD_LIMIT)
-    if silent_port is None:
+    connection = remctl.Remctl()
+    if not opening:
         connection.open("localhost", port)
 
     def call() -> int | None:
-        if silent_port is None:
-            return connection.run(SLEEP).status
-        connection.set_timeout(1)
-        with pytest.raises(remctl.RemctlTimeoutError):
-            connection.open("localhost", silent_port)
-        return 0
+        if opening:
+            connection.open("localhost", port)
+        return connection.run(WAIT).status
 
     def work() -> None:
-        if silent_port is None:
+        if not opening:
             expect_refusal(connection, parent)
         connection.close()
-        connection.set_timeout(CHILD_LIMIT)
         connection.open("localhost", port)
-        assert connection.run(ECHO).stdout == b"hello\n"
+        assert connection.run(ECHO).stdout == b"test echo hello\n"
         connection.close()
 
     def is_inside() -> bool:
@@ -288,29 +285,46 @@ def fork_beside_a_call(port: int, silent_port: int | None) -> None:
         eventually(is_inside)
         join(fork(work))
         assert not called.done()
+        assert remctl.remctl("localhost", port, command=GO_ON).status == 0
         assert called.result() == 0
     connection.close()
 
 
 @pytest.mark.parametrize("opening", [False, True], ids=["in run()", "in open()"])
-def test_child_of_a_fork_beside_a_call_does_not_hang(
-    remctl_server: RemctldServer, opening: bool
-) -> None:
-    with SilentServer() as silent:
-        in_child(fork_beside_a_call, remctl_server.port, silent.port if opening else None)
+def test_child_of_a_fork_beside_a_call_does_not_hang(remctl_realm: Realm, opening: bool) -> None:
+    told = threading.Event()
+
+    def answer(command: list[bytes]) -> tuple[bytes, bytes, int]:
+        if command == list(map(str.encode, GO_ON)):
+            told.set()
+        elif command == list(map(str.encode, WAIT)):
+            assert told.wait(CHILD_LIMIT * PATIENCE)
+        return echo(command)
+
+    def script(peer: Peer) -> None:
+        if opening and peer.number == 1:
+            assert told.wait(CHILD_LIMIT * PATIENCE)
+        serve(handler=answer)(peer)
+
+    with FakeServer(remctl_realm.keytab, script) as server:
+        try:
+            in_child(fork_beside_a_call, server.port, opening)
+        finally:
+            told.set()
+    assert server.errors == []
 
 
 def fork_beside_many_calls(port: int) -> None:
     """Fork at any moment of another thread's calls."""
-    ended = threading.Event()
+    begun, ended = threading.Event(), threading.Event()
     connection = remctl.Remctl("localhost", port)
 
-    def call() -> int:
-        count = 0
-        while not ended.is_set():
+    def call() -> None:
+        for count in itertools.count():
             assert connection.run(["number", str(count)]).stdout == f"number {count}\n".encode()
-            count += 1
-        return count
+            begun.set()
+            if ended.is_set():
+                break
 
     def work() -> None:
         connection.close()
@@ -318,10 +332,11 @@ def fork_beside_many_calls(port: int) -> None:
 
     with ThreadPoolExecutor(1) as pool:
         called = pool.submit(call)
+        assert begun.wait(CHILD_LIMIT * PATIENCE)
         for child in [fork(work) for _ in range(40)]:
             join(child)
         ended.set()
-        assert called.result() > 0
+        called.result()
     connection.close()
 
 

@@ -1,4 +1,4 @@
-"""The picture of the house in docs/how-it-works.md: its arrows are the imports that there are."""
+"""The rooms of the house: who imports whom, and the picture of it in docs/how-it-works.md."""
 
 from __future__ import annotations
 
@@ -50,7 +50,23 @@ def test_the_arrows_are_the_imports() -> None:
     assert uses == {tuple(arrow.split()) for arrow in arrows}
 
 
-def test_the_arrows_point_down() -> None:
+def test_arrows_point_down() -> None:
+    """Nobody skips a floor, imports a command, or needs the realm."""
+    rooms = ROOT / "remctl_toolkit"
+    wrong = []
+    for path in rooms.rglob("*.py"):
+        room = path.relative_to(rooms).parts[0]
+        above = ["remctl_toolkit.cli"] if room != "cli" else []
+        if room not in ("cli", "testing"):
+            above.append("remctl_toolkit.testing")
+        for name in imported(path):
+            skips = name == "_remctl" or name.startswith("_remctl.")
+            if skips or any(f"{name}.".startswith(f"{each}.") for each in above):
+                wrong.append(f"{path.relative_to(ROOT)}: {name}")
+    assert wrong == []
+
+
+def test_the_arrows_of_the_picture_point_down() -> None:
     picture = ET.fromstring(PICTURE.read_text())
     paths = [
         element.attrib["d"] for element in picture.iter() if "arrow" in element.get("class", "")

@@ -28,7 +28,6 @@ NOT_MEANT_FOR = {
         "tests/test_leaks.py::test_looking_at_tickets_that_have_ended_leaks_nothing",
         "tests/test_simple.py::test_output_to_a_file_takes_no_memory",
         "tests/support/test_waiting.py::test_resident_kib",
-        "tests/test_existing_binding.py::test_opening_again_and_again_leaks_no_security_context",
     ],
     "threads": [
         # How many threads there are: ThreadSanitizer has one of its own.
