@@ -300,3 +300,16 @@ def test_a_question_that_fails_does_not_stop_the_others(
     assert (tmp_path / "pictures" / "good.svg").exists()
     assert between_markers(readme) == excerpt(between_markers(page), "slow")
     assert "| things/s |" in capsys.readouterr().out
+
+
+def test_what_could_not_be_written_is_refused_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    page = tmp_path / "page.md"
+    page.write_text("no markers")
+    missing = tmp_path / "missing" / "found.json"
+    for arguments in (["--docs", str(page)], ["--json", str(missing)]):
+        with pytest.raises(SystemExit) as ended:
+            command_line.main(arguments)
+        assert ended.value.code == 2
+        assert arguments[1] in capsys.readouterr().err

@@ -214,7 +214,7 @@ class _Many(Action):
         def work(number: int) -> bool:
             with _machine(f"127.0.1.{number + 1}") as machine:
                 ready.wait(60)
-                return machine["echo"]("x") == "x\n" and machine.call(abs, -2) == 2
+                return bool(machine["echo"]("x") == "x\n" and machine.call(abs, -2) == 2)
 
         with ThreadPoolExecutor(count) as pool:
             _check(all(pool.map(work, range(count))))

@@ -21,8 +21,10 @@ def wait_until(condition: Callable[[], bool], timeout: float) -> bool:
         Whether it became true in time.
     """
     deadline = time.monotonic() + timeout
-    while not condition():
-        if time.monotonic() > deadline:
+    while True:
+        late = time.monotonic() > deadline  # The last look is after the end, however long one takes.
+        if condition():
+            return True
+        if late:
             return False
         time.sleep(_INTERVAL)
-    return True

@@ -25,7 +25,7 @@ from .inputs import BY_PRINCIPAL, PIECES, SMALL_BUFFERS, Call, take_apart
 __all__ = ["play"]
 
 TIMEOUT = 0.002  # seconds of silence
-LIMIT = 5.0  # seconds after which something hangs
+LIMIT = 30.0  # seconds after which something hangs
 MOST_TOKENS = 50
 
 LARGE = b"x" * 70_000  # A command of more than one token.
