@@ -79,9 +79,12 @@ class RawClient:
         return wire.Token(flags, self._receive(length))
 
     def _receive(self, count: int) -> bytes:
-        octets = self.socket.recv(count, socket.MSG_WAITALL)
-        if len(octets) < count:
-            raise EOFError(f"{count - len(octets)} octets before their time")
+        octets = b""
+        while len(octets) < count:
+            received = self.socket.recv(count - len(octets))
+            if not received:
+                raise EOFError(f"{count - len(octets)} octets before their time")
+            octets += received
         return octets
 
     def send_message(self, message: bytes, flags: int = Flag.DATA | Flag.PROTOCOL) -> None:
