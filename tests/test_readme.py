@@ -101,7 +101,7 @@ print("works")
 """,
     "a forked child ends": """
 r = remctl.Remctl(*call)
-r.command(["test", "sleep", "2"])
+r.command(["test", "sleep", "4"])
 child = os.fork()
 if child == 0:
     del r

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from remctl_toolkit.testing import Realm
     from remctl_toolkit.testing.plugin import ServerFactory
 
-SILENCE = 0.2
+SILENCE = 0.2  # seconds that are too long
 
 
 @pytest.fixture

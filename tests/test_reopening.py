@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from remctl_toolkit.testing import Realm, RemctldServer
     from remctl_toolkit.testing.plugin import ServerFactory
 
-SILENCE = 0.2
+SILENCE = 0.2  # seconds that are too long
 
 
 @pytest.fixture
