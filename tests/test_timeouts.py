@@ -22,6 +22,7 @@ from support.places import (
     COMMAND,
     LIMIT,
     MUCH,
+    NO_KDC,
     NO_TOKEN,
     PLACES,
     Place,
@@ -49,15 +50,21 @@ pytestmark = pytest.mark.usefixtures("remctl_realm")
 SURPLUS = 0.2  # seconds that a timeout may take longer than it is set to
 
 
-def unhurried(attempt: Callable[[float], None], timeout: float = 0.3) -> None:
-    """Try with a short timeout; with a long one, where the machine stood still for that long.
+class ElsewhereError(AssertionError):
+    """The time was over at another step than the one that the test is about."""
 
-    Then the time may be over at another step than the one that the attempt is about.
-    """
+
+def unhurried(attempt: Callable[[float], None], timeout: float = 0.3) -> None:
+    """Try with a short timeout; with a long one, where the machine stood still for that long."""
     try:
         attempt(timeout)
-    except (AssertionError, remctl.RemctlTimeoutError):
+    except (ElsewhereError, remctl.RemctlTimeoutError):
         attempt(max(10 * timeout, 5.0))
+
+
+def check_told(error: remctl.RemctlError, text: str) -> None:
+    if str(error) != text:
+        raise ElsewhereError(f"{error}, not {text}")
 
 
 @everywhere
@@ -74,7 +81,8 @@ def check_times_out(place: Place, timeout: float) -> None:
             wait.call()
         seconds = time.monotonic() - start
         assert timeout <= seconds < LIMIT / 2
-        assert str(caught.value) == wait.timed_out == connection.error()
+        check_told(caught.value, wait.timed_out)
+        assert connection.error() == wait.timed_out
         assert isinstance(caught.value, TimeoutError)
         assert isinstance(caught.value, remctl.RemctlProtocolError)
         assert caught.value.host == "localhost"
@@ -107,8 +115,9 @@ def test_timeout_is_not_rounded(place: Place, timeout: float) -> None:
 def test_timeout_of_the_simple_call_holds() -> None:
     def attempt(timeout: float) -> None:
         with authenticating(remctl.Remctl()) as wait:
-            with pytest.raises(remctl.RemctlTimeoutError, match=f"^{NO_TOKEN}$"):
+            with pytest.raises(remctl.RemctlTimeoutError) as caught:
                 remctl.remctl("localhost", wait.port, command=COMMAND, timeout=timeout)
+            check_told(caught.value, NO_TOKEN)
             result = remctl.remctl("localhost", wait.port, command=COMMAND, timeout=LIMIT)
         assert result.stdout == b"some command\n"
 
@@ -125,8 +134,9 @@ def test_kdc_that_does_not_answer_holds_up_nobody_who_has_a_ticket() -> None:
 
             def attempt(timeout: float) -> None:
                 connection.set_timeout(timeout)
-                with pytest.raises(remctl.RemctlTimeoutError, match="waiting for a KDC"):
+                with pytest.raises(remctl.RemctlTimeoutError) as caught:
                     connection.open("localhost", server.port)
+                check_told(caught.value, NO_KDC)
 
             unhurried(attempt)
             connection.set_timeout(LIMIT)

@@ -54,6 +54,7 @@ class Wait:
 Place = Callable[[remctl.Remctl], AbstractContextManager[Wait]]
 
 NO_TOKEN = "error receiving token: timed out"
+NO_KDC = "GSS-API error initializing context: timed out waiting for a KDC"
 
 
 @contextlib.contextmanager
@@ -153,7 +154,7 @@ def asking_the_kdc(connection: remctl.Remctl) -> Iterator[Wait]:
                 lambda: connection.open("localhost", port),
                 port,
                 realm.thaw_kdc,
-                "GSS-API error initializing context: timed out waiting for a KDC",
+                NO_KDC,
                 opens=True,
             )
         finally:
