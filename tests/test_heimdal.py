@@ -41,6 +41,7 @@ MAIN = {
     "test_surroundings.py": "ticket or deleted or keytab or clock or kdc or anew or is_another",
     "test_protocols.py": "",
     "test_remctl_class.py": "",
+    "test_reopening.py": "",
     "testing/test_realm.py": "new_key or deleted or expired or lifetimes or mistakes or kdc_lets or"
     " who_waited or comes_back or from_stopping or dead_kdc or takes_its_port",
 }

@@ -24,21 +24,9 @@ SECTIONS = ("NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "EXIT STATUS", "SEE AL
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The man pages, made as docs/remctl-fleet.md tells packagers to."""
     made = tmp_path_factory.mktemp("man")
-    build = [
-        "-m",
-        "sphinx",
-        "-W",
-        "-n",
-        "-q",
-        "-t",
-        "commands",
-        "-b",
-        "man",
-        "-d",
-        f"{made}/doctrees",
-    ]
+    options = ["-W", "-n", "-q", "-t", "commands", "-b", "man", "-d", f"{made}/doctrees"]
     done = subprocess.run(
-        [sys.executable, *build, str(ROOT / "docs"), str(made)],
+        [sys.executable, "-m", "sphinx", *options, str(ROOT / "docs"), str(made)],
         env=ENVIRON,
         capture_output=True,
         text=True,

@@ -6,6 +6,7 @@ says, and a client that sends what the page says to a real remctld.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import socket
 import threading
@@ -79,9 +80,12 @@ class RawClient:
         return wire.Token(flags, self._receive(length))
 
     def _receive(self, count: int) -> bytes:
-        octets = self.socket.recv(count, socket.MSG_WAITALL)
-        if len(octets) < count:
-            raise EOFError(f"{count - len(octets)} octets before their time")
+        octets = b""
+        while len(octets) < count:
+            received = self.socket.recv(count - len(octets))
+            if not received:
+                raise EOFError(f"{count - len(octets)} octets before their time")
+            octets += received
         return octets
 
     def send_message(self, message: bytes, flags: int = Flag.DATA | Flag.PROTOCOL) -> None:
@@ -98,9 +102,8 @@ class RawClient:
 
 @pytest.fixture
 def raw(remctl_server: RemctldServer) -> Iterator[RawClient]:
-    client = RawClient(remctl_server)
-    yield client
-    client.close()
+    with contextlib.closing(RawClient(remctl_server)) as client:
+        yield client
 
 
 # -- Numbers --------------------------------------------------------------------------------------
@@ -131,22 +134,12 @@ def test_limits_are_those_that_are_kept() -> None:
 # -- The sessions ---------------------------------------------------------------------------------
 
 
-def flags_of(octets: bytes) -> list[int]:
-    """Those of the tokens that stand one after the other."""
-    flags = []
-    while octets:
-        flag, length = HEADER.unpack_from(octets)
-        flags.append(flag)
-        octets = octets[HEADER.size + length :]
-    return flags
-
-
 def test_flags_on_the_wire(remctl_server: RemctldServer) -> None:
     with Wiretap(remctl_server.host, remctl_server.port) as tap:
         remctl.remctl("localhost", tap.port, command=["test", "echo", "hello"], timeout=TIMEOUT)
         for side, octets in (("C", tap.to_server), ("S", tap.to_client)):
             expected = [first[0] for who, first in steps(WIRE) if who == side]
-            eventually(lambda o=octets, e=expected: flags_of(bytes(o)) == e)
+            eventually(lambda o=octets, e=expected: [t.flags for t in wire.tokens_in(o)] == e)
 
 
 def test_our_client_speaks_as_the_page_says(remctl_realm: Realm) -> None:
@@ -186,15 +179,14 @@ def test_remctld_speaks_as_the_page_says(raw: RawClient) -> None:
 
 def test_remctld_speaks_protocol_1_as_the_page_says(remctl_server: RemctldServer) -> None:
     (_, command), (_, result) = steps(OLD_SESSION)
-    client = RawClient(remctl_server, version=1)
-    client.send_message(command, Flag.DATA | Flag.SEND_MIC)
-    signature = client.read()
-    assert signature.flags == Flag.MIC
-    client.context.verify_signature(command, signature.payload)
-    assert client.read_message() == result
-    with pytest.raises(EOFError):
-        client.read()
-    client.close()
+    with contextlib.closing(RawClient(remctl_server, version=1)) as client:
+        client.send_message(command, Flag.DATA | Flag.SEND_MIC)
+        signature = client.read()
+        assert signature.flags == Flag.MIC
+        client.context.verify_signature(command, signature.payload)
+        assert client.read_message() == result
+        with pytest.raises(EOFError):
+            client.read()
 
 
 def test_protocol_1_has_one_stream_of_limited_length(remctld: ServerFactory) -> None:
@@ -213,13 +205,11 @@ def test_protocol_1_has_one_stream_of_limited_length(remctld: ServerFactory) -> 
 
 def old_result(server: RemctldServer, command: bytes) -> bytes:
     """What protocol 1 gives for a command of one word."""
-    client = RawClient(server, version=1)
     message = NUMBER.pack(1) + NUMBER.pack(len(command)) + command
-    client.send_message(message, Flag.DATA | Flag.SEND_MIC)
-    client.context.verify_signature(message, client.read().payload)
-    result = client.read_message()
-    client.close()
-    return result
+    with contextlib.closing(RawClient(server, version=1)) as client:
+        client.send_message(message, Flag.DATA | Flag.SEND_MIC)
+        client.context.verify_signature(message, client.read().payload)
+        return client.read_message()
 
 
 # -- What remctld does with what is wrong ---------------------------------------------------------

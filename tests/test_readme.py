@@ -38,7 +38,7 @@ README = ROOT / "README.md"
 SYSTEM_PYTHON = "/usr/bin/python3"
 
 BEGINNING = """
-import os, signal, sys, threading, time
+import os, pathlib, signal, sys, threading, time
 import remctl
 host, port, principal = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 call = host, port, principal
@@ -66,7 +66,7 @@ r.set_timeout(20)
 name = "".join(host)
 r.open(name, port, principal)
 del name
-r.command(["test", "sleep", "5"])
+r.command(["test", "sleep", "30"])
 r.set_timeout(1)
 try:
     r.output()
@@ -101,7 +101,7 @@ print("works")
 """,
     "a forked child ends": """
 r = remctl.Remctl(*call)
-r.command(["test", "sleep", "2"])
+r.command(["test", "sleep", "4"])
 child = os.fork()
 if child == 0:
     del r
@@ -113,26 +113,23 @@ except remctl.RemctlError as error:
     print("and with it the parent's session" if "end of file" in str(error) else error)
 """,
     "other threads, during a call": """
-ticks = []
-over = threading.Event()
-def tick():
-    while not over.wait(0.02):
-        ticks.append(None)
-ticker = threading.Thread(target=tick)
-ticker.start()
-remctl.remctl(*call, ["test", "sleep", "1"])
-seen = len(ticks)
-over.set()
-ticker.join()
-print("run" if seen > 5 else "stand still")
+def answer():
+    while not pathlib.Path("begun").exists():
+        time.sleep(0.01)
+    pathlib.Path("answered").touch()
+other = threading.Thread(target=answer)
+other.start()
+met = remctl.remctl(*call, ["meet", os.getcwd()]).status == 0
+other.join()
+print("run" if met else "stand still")
 """,
     "Ctrl-C during a call": """
 signal.signal(signal.SIGALRM, signal.default_int_handler)
 r = remctl.Remctl(*call)
-r.command(["test", "sleep", "4"])
-signal.setitimer(signal.ITIMER_REAL, 0.2)
 start = time.monotonic()
+r.command(["test", "sleep", "4"])
 try:
+    signal.setitimer(signal.ITIMER_REAL, 0.5)
     r.output()
     print("is lost")
 except KeyboardInterrupt:
@@ -153,9 +150,25 @@ except Exception as error:
 }
 
 
+# Succeed if another thread of the caller, who is told of the beginning, answers within 4 seconds.
+MEET = """
+cd "$1" || exit 2
+touch begun
+for tenth in $(seq 40); do
+    [ -e answered ] && exit 0
+    sleep 0.1
+done
+exit 1
+"""
+
+
 @pytest.fixture(scope="module")
 def server(remctl_realm: Realm) -> Iterator[RemctldServer]:
-    commands = [*SAMPLE_COMMANDS, Command("input", "octets", script="cat", stdin="last")]
+    commands = [
+        *SAMPLE_COMMANDS,
+        Command("input", "octets", script="cat", stdin="last"),
+        Command("meet", script=MEET),
+    ]
     with RemctldServer(remctl_realm, commands) as server:
         yield server
 
@@ -187,7 +200,7 @@ def outcome(python: list[str], program: str, server: RemctldServer, folder: Path
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=100,
         check=False,
     )
     if done.returncode == -signal.SIGABRT:

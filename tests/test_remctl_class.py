@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import io
-import logging
 import os
-import selectors
-import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support import wire
-from support.fakeserver import FakeServer, Peer, in_turn, serve
+from support.fakeserver import FakeServer, Peer, serve
 from support.proxy import refused_port
+from support.sessions import all_tokens, await_data, connect
 from support.waiting import eventually, open_descriptors
 
 import remctl
@@ -27,11 +24,7 @@ if TYPE_CHECKING:
     from remctl_toolkit.testing import Realm
     from remctl_toolkit.testing.plugin import ServerFactory
 
-SILENCE = 0.2
-
-
-def connect(server: RemctldServer | FakeServer, **keywords: Any) -> remctl.Remctl:
-    return remctl.Remctl("localhost", server.port, **{"timeout": 20, **keywords})
+SILENCE = 0.2  # seconds that are too long
 
 
 @pytest.fixture
@@ -39,27 +32,6 @@ def session(remctl_server: RemctldServer) -> Iterator[remctl.Remctl]:
     """A connection to the session's server."""
     with connect(remctl_server) as session:
         yield session
-
-
-@pytest.fixture
-def own_server(remctld: ServerFactory) -> RemctldServer:
-    """A server that the test may stop."""
-    return remctld(SAMPLE_COMMANDS)
-
-
-def all_tokens(session: remctl.Remctl) -> list[remctl.RemctlOutput]:
-    """What output() returns until the command has ended, as the contract tells to read it."""
-    found = [session.output()]
-    while found[-1].type == "output":
-        found.append(session.output())
-    return found
-
-
-def await_data(session: remctl.Remctl) -> None:
-    """Wait as an event loop does: for octets, or for the end from a server that is gone."""
-    with selectors.DefaultSelector() as selector:
-        selector.register(session, selectors.EVENT_READ)
-        assert selector.select(10)
 
 
 # Opening and closing
@@ -197,17 +169,18 @@ def test_error_tells_the_last_failure(session: remctl.Remctl) -> None:
     assert fresh.error() == str(caught.value), "as the contract says of every RemctlError"
 
 
-def test_repr_says_where_to_and_in_what_state(own_server: RemctldServer) -> None:
+def test_repr_says_where_to_and_in_what_state(remctld: ServerFactory) -> None:
+    server = remctld(SAMPLE_COMMANDS)
     session = remctl.Remctl(timeout=20)
-    port = own_server.port
+    port = server.port
     assert repr(session) == "<Remctl, not open>"
-    session.open("localhost", port, own_server.principal)
-    assert repr(session) == f"<Remctl localhost port {port} as {own_server.principal}, open>"
+    session.open("localhost", port, server.principal)
+    assert repr(session) == f"<Remctl localhost port {port} as {server.principal}, open>"
     session.open("localhost", port)
     assert repr(session) == f"<Remctl localhost port {port}, open>"
     session.command(["test", "sleep", "30"])
     assert repr(session) == f"<Remctl localhost port {port}, running a command>"
-    own_server.kill()
+    server.kill()
     with pytest.raises(remctl.RemctlDisconnectedError):
         session.output()
     assert repr(session) == f"<Remctl localhost port {port}, lost>"
@@ -331,98 +304,21 @@ def test_a_file_that_fails_does_not_spoil_the_next_command(remctl_realm: Realm) 
         assert server.commands == [[b"first"], [b"second"]]
 
 
-# What is lost comes back
-
-
-def test_a_command_after_a_timeout_opens_the_connection_again(remctl_realm: Realm) -> None:
-    def stall(peer: Peer) -> None:
-        peer.accept()
-        peer.read_command()
-        peer.stall()
-
-    script = in_turn(stall, serve())
-    with FakeServer(remctl_realm.keytab, script) as server:
-        with connect(server) as session:
-            session.set_timeout(SILENCE)
-            session.command(["first"])
-            with pytest.raises(remctl.RemctlTimeoutError) as caught:
-                session.output()
-            assert str(caught.value) == session.error() == "error receiving token: timed out"
-            with pytest.raises(remctl.RemctlDisconnectedError):
-                session.output()
-            session.set_timeout(20)
-            assert session.run(["second"]).stdout == b"second\n"
-        assert server.commands == [[b"first"], [b"second"]]
-
-
-def test_a_command_after_the_server_was_restarted_opens_the_connection_again(
-    own_server: RemctldServer, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("leave", ["close", "drop"])
+def test_leaving_a_stream_that_was_never_read_leaves_the_session_usable(
+    remctl_server: RemctldServer, leave: str
 ) -> None:
-    caplog.set_level(logging.DEBUG, logger="remctl")
-    with connect(own_server) as session:
-        own_server.restart()
-        await_data(session)
-        assert session.run(["test", "echo", "idle"]).stdout == b"idle\n"
-        session.command(["test", "sleep", "30"])
-        own_server.restart()
-        with pytest.raises(remctl.RemctlDisconnectedError):
-            session.output()
-        assert session.run(["test", "echo", "running"]).stdout == b"running\n"
-    assert caplog.messages.count("opening the connection to localhost again") == 2
+    with remctl.Remctl("localhost", remctl_server.port) as session:
+        tokens = session.stream(["test", "echo", "unread"])
+        if leave == "close":
+            tokens.close()
+        del tokens
+        assert session.run(["test", "echo", "hi"]).stdout == b"hi\n"
 
 
-def test_a_command_on_an_idle_connection_that_has_ended_runs_exactly_once(
-    remctl_realm: Realm,
-) -> None:
-    def one_command(peer: Peer) -> None:
-        peer.accept()
-        peer.read_command()
-        peer.send_status(0)
-
-    with FakeServer(remctl_realm.keytab, one_command) as server, connect(server) as session:
-        for number in range(5):
-            if number:
-                await_data(session)
-            assert session.run([str(number)]).status == 0
-        assert server.commands == [[b"%d" % number] for number in range(5)]
-        assert server.connections == 5
-
-
-def test_a_command_that_was_sent_is_never_sent_again(remctl_realm: Realm) -> None:
-    def vanish(peer: Peer) -> None:
-        peer.accept()
-        peer.read_command()
-        peer.reset()
-
-    with FakeServer(remctl_realm.keytab, vanish) as server, connect(server) as session:
-        with pytest.raises(remctl.RemctlDisconnectedError):
-            session.run(["once"])
-        assert (server.commands, server.connections) == ([[b"once"]], 1)
-
-
-def test_a_session_that_cannot_be_reopened_tries_again_next_time(
-    own_server: RemctldServer,
-) -> None:
-    with connect(own_server) as session:
-        own_server.stop()
-        await_data(session)
-        for _ in range(2):
-            with pytest.raises(remctl.RemctlConnectError, match="Connection refused"):
-                session.run(["test", "echo", "down"])
-        assert session.opened
-        own_server.start()
-        assert session.run(["test", "echo", "up"]).stdout == b"up\n"
-
-
-def test_noop_does_not_reopen(own_server: RemctldServer) -> None:
-    with connect(own_server) as session:
-        assert session.noop() is True
-        own_server.restart()
-        await_data(session)
-        with pytest.raises(remctl.RemctlDisconnectedError):
-            session.noop()
-        assert session.run(["test", "echo", "back"]).stdout == b"back\n"
-        assert session.noop() is True
+def test_a_result_without_a_status_does_not_pass_for_success() -> None:
+    with pytest.raises(remctl.RemctlStatusError, match=r"^command did not get to its end$"):
+        remctl.RemctlSimpleResult(b"some output").check()
 
 
 # Settings
@@ -444,145 +340,31 @@ def test_settings_hold_from_the_next_open_on(remctl_realm: Realm, remctld: Serve
         assert session.run(["test"]).stdout_text() == f"{other} 127.0.0.8\n"
 
 
-def test_a_timeout_holds_at_once_and_zero_clears_it(remctl_realm: Realm) -> None:
-    def late(peer: Peer) -> None:
+def test_a_timeout_holds_at_once(remctl_realm: Realm) -> None:
+    def stall(peer: Peer) -> None:
         peer.accept()
         peer.read_command()
         peer.stall()
 
-    with FakeServer(remctl_realm.keytab, late) as server, connect(server) as session:
+    with FakeServer(remctl_realm.keytab, stall) as server, connect(server) as session:
         session.command(["test"])
-        session.set_timeout(0)
         session.set_timeout(SILENCE)
         with pytest.raises(TimeoutError):
             session.output()
 
 
-@contextlib.contextmanager
-def select_readable(session: remctl.Remctl) -> Iterator[Callable[[float], bool]]:
-    """What tells whether a session becomes readable within some seconds."""
-    with selectors.DefaultSelector() as selector:
-        selector.register(session, selectors.EVENT_READ)
-        yield lambda seconds: bool(selector.select(seconds))
-
-
-def test_an_event_loop_can_wait_for_output(session: remctl.Remctl) -> None:
-    session.command(["test", "echo", "hello"])
-    with selectors.DefaultSelector() as selector:
-        selector.register(session, selectors.EVENT_READ)
-        assert [key.fd for key, _ in selector.select(10)] == [session.fileno()]
-        token = session.output()
-        assert token.output == b"hello\n"
-        assert selector.select(10), "what follows is seen, too"
-    assert all_tokens(session)[-1].status == 0
-
-
-def test_missing_tells_whether_output_would_wait(remctl_realm: Realm) -> None:
-    go_on = [threading.Event() for _ in range(4)]
-
-    def in_pieces(peer: Peer) -> None:
+def test_a_timeout_of_zero_clears_the_one_before(remctl_realm: Realm) -> None:
+    def late(peer: Peer) -> None:
         peer.accept()
         peer.read_command()
-        output = wire.pack_output(b"hello")
-        token = wire.pack_token(wire.Flag.DATA | wire.Flag.PROTOCOL, peer.wrap(output))
-        pieces = (token[:3], token[3:10], token[10:])
-        for event, piece in zip(go_on[:3], pieces, strict=True):
-            event.wait(10)
-            peer.send_raw(piece)
-        go_on[3].wait(10)
-        sizes.append(len(token))
-
-    sizes: list[int] = []
-    with FakeServer(remctl_realm.keytab, in_pieces) as server, connect(server) as session:
-        assert session.missing() == 0, "no command is running"
-        session.command(["test"])
-        assert session.missing() == 5, "a header"
-        go_on[0].set()
-        eventually(lambda: session.missing() == 2)
-        go_on[1].set()
-        eventually(lambda: session.missing() > 2)
-        rest = session.missing()
-        with select_readable(session) as is_readable:
-            assert not is_readable(0), "what is there is not enough"
-            go_on[2].set()
-            assert is_readable(10)
-        assert session.missing() == 0
-        assert session.output().output == b"hello"
-        assert session.missing() == 5
-        go_on[3].set()
-        eventually(lambda: session.missing() == 0)
-        with pytest.raises(remctl.RemctlDisconnectedError):
-            session.output()
-        assert session.missing() == 0, "output() says at once that the connection is lost"
-        session.close()
-        with pytest.raises(remctl.RemctlNotOpenedError):
-            session.missing()
-    assert sizes == [10 + rest]
-
-
-def test_missing_leaves_a_token_that_is_too_large_for_the_buffer_to_output(
-    remctl_realm: Realm,
-) -> None:
-    large = bytes(60_000)
-
-    def answer(command: list[bytes]) -> tuple[bytes, bytes, int]:
-        return large, b"", 0
-
-    with (
-        FakeServer(remctl_realm.keytab, serve(handler=answer)) as server,
-        connect(server) as session,
-    ):
-        with socket.socket(fileno=os.dup(session.fileno())) as twin:
-            twin.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        session.command(["test"])
-        eventually(lambda: session.missing() == 0)
-        output = b""
-        while (token := session.output()).type == "output":
-            output += token.output or b""
-        assert output == large
-
-
-def test_an_event_loop_sees_a_small_token_after_one_that_came_in_pieces(
-    remctl_realm: Realm,
-) -> None:
-    sessions: list[remctl.Remctl] = []
-
-    def in_pieces(peer: Peer) -> None:
-        peer.accept()
-        peer.read_command()
-        output = wire.pack_output(bytes(20_000))
-        token = wire.pack_token(wire.Flag.DATA | wire.Flag.PROTOCOL, peer.wrap(output))
-        peer.send_raw(token[:100])
-        with socket.socket(fileno=os.dup(sessions[0].fileno())) as twin:
-            eventually(lambda: twin.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT) > 1)
-        peer.send_raw(token[100:])
+        time.sleep(3 * SILENCE)
         peer.send_status(0)
-        peer.stall()
 
-    with FakeServer(remctl_realm.keytab, in_pieces) as server, connect(server) as session:
-        sessions.append(session)
+    with FakeServer(remctl_realm.keytab, late) as server, connect(server) as session:
         session.command(["test"])
-        assert session.output().output == bytes(20_000)
-        await_data(session)
+        session.set_timeout(SILENCE)
+        session.set_timeout(0)
         assert session.output().status == 0
-    assert server.errors == []
-
-
-@pytest.mark.parametrize("leave", ["close", "drop"])
-def test_leaving_a_stream_that_was_never_read_leaves_the_session_usable(
-    remctl_server: RemctldServer, leave: str
-) -> None:
-    with remctl.Remctl("localhost", remctl_server.port) as session:
-        tokens = session.stream(["test", "echo", "unread"])
-        if leave == "close":
-            tokens.close()
-        del tokens
-        assert session.run(["test", "echo", "hi"]).stdout == b"hi\n"
-
-
-def test_a_result_without_a_status_does_not_pass_for_success() -> None:
-    with pytest.raises(remctl.RemctlStatusError, match=r"^command did not get to its end$"):
-        remctl.RemctlSimpleResult(b"some output").check()
 
 
 # Credentials
@@ -638,7 +420,7 @@ def test_credentials_that_take_too_long_are_left_alone(remctl_server: RemctldSer
     go_on.set()
 
 
-def test_credentials_must_be_some_and_the_only_ones(remctl_realm: Realm) -> None:
+def test_credentials_must_be_some_and_the_only_ones() -> None:
     with pytest.raises(TypeError, match=r"^credentials must have ccache\(\): str has not$"):
         remctl.Remctl(credentials="keytab")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"^credentials and ccache exclude each other$"):

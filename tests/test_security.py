@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.fakeserver import ClientGone, FakeServer, Peer, serve
-from support.wire import HEADER, Flag
+from support.wire import HEADER, Flag, tokens_in
 from support.wiretap import Wiretap, flip_octet
 
 import remctl
@@ -22,18 +22,6 @@ ROOT = Path(__file__).resolve().parent.parent
 SECRET = "hunter2-hunter2-hunter2"
 ECHO = ["test", "echo", SECRET]
 SLACK = 0.5  # seconds of silence after which a token whose length was changed is given up
-
-
-def tokens(octets: bytes | bytearray) -> list[tuple[int, bytes]]:
-    """Take a stream apart: the flags and the payload of each token."""
-    found = []
-    place = 0
-    while place < len(octets):
-        flags, length = HEADER.unpack_from(octets, place)
-        place += HEADER.size
-        found.append((flags, bytes(octets[place : place + length])))
-        place += length
-    return found
 
 
 # -- The server is who it should be ---------------------------------------------------------------
@@ -80,7 +68,7 @@ def test_no_octet_of_a_command_goes_to_who_cannot_prove_to_be_the_server(
         pytest.raises(remctl.RemctlAuthenticationError),
     ):
         remctl.remctl("localhost", tap.port, command=ECHO, timeout=20)
-    assert [flags for flags, _ in tokens(tap.to_server)] == NEGOTIATION
+    assert [flags for flags, _ in tokens_in(tap.to_server)] == NEGOTIATION
     assert later == []
     assert server.errors == []
 
@@ -104,7 +92,7 @@ def test_the_proof_of_an_earlier_session_proves_nothing(
         pytest.raises(remctl.RemctlAuthenticationError),
     ):
         remctl.remctl("localhost", tap.port, command=ECHO, timeout=20)
-    assert [flags for flags, _ in tokens(tap.to_server)] == NEGOTIATION
+    assert [flags for flags, _ in tokens_in(tap.to_server)] == NEGOTIATION
     assert server.errors == []
 
 
@@ -117,7 +105,7 @@ def test_another_host_of_the_realm_is_not_the_server(
         pytest.raises(remctl.RemctlAuthenticationError),
     ):
         remctl.remctl("localhost", tap.port, other, ECHO, timeout=20)
-    assert [flags for flags, _ in tokens(tap.to_server)] == NEGOTIATION
+    assert [flags for flags, _ in tokens_in(tap.to_server)] == NEGOTIATION
 
 
 # -- What passes is nobody else's -----------------------------------------------------------------
@@ -139,7 +127,7 @@ def test_commands_input_and_output_cannot_be_read_on_the_way(
     output = (result.stdout or b"") + (result.stderr or b"")
     assert output == 2 * SECRET[::-1].encode()
     assert server.errors == []
-    assert len(tokens(tap.to_server)) > len(NEGOTIATION)
+    assert len(tokens_in(tap.to_server)) > len(NEGOTIATION)
     for octets in (tap.to_server, tap.to_client):
         assert SECRET.encode() not in octets
         assert SECRET[::-1].encode() not in octets
@@ -149,7 +137,7 @@ def test_an_octet_that_was_changed_on_the_way_is_found(remctl_server: RemctldSer
     target: dict[str, Any] = {"principal": remctl_server.principal, "timeout": 20}
     with Wiretap("127.0.0.1", remctl_server.port) as tap:
         assert remctl.remctl("localhost", tap.port, command=ECHO, **target).status == 0
-        _, *answer = tokens(tap.to_client)
+        _, *answer = tokens_in(tap.to_client)
     for place in range(sum(HEADER.size + len(payload) for _, payload in answer)):
         with (
             Wiretap("127.0.0.1", remctl_server.port, change=flip_octet(place)) as tap,

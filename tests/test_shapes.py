@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from remctl_toolkit.testing import Realm
 
 LIMIT = 30.0  # seconds after which a wait has failed
+NEVER = 3600.0  # seconds that a server waits for the next command: it is kept until the file's end
 MOST_ARGUMENTS = 4096
 LONGEST_ARGUMENT = 120_000  # Linux takes no longer one than 128 KiB, remctld or not
 
@@ -239,7 +240,7 @@ def test_megabytes_come_back_octet_by_octet(real: dict[str, remctl.Remctl], data
 def watched(remctl_realm: Realm) -> Iterator[tuple[FakeServer, remctl.Remctl]]:
     """A server that notes all that it is sent, and a session with it."""
     with (
-        FakeServer(remctl_realm.keytab) as server,
+        FakeServer(remctl_realm.keytab, timeout=NEVER) as server,
         remctl.Remctl("localhost", server.port, timeout=LIMIT) as session,
     ):
         yield server, session
@@ -368,7 +369,7 @@ def scripted(remctl_realm: Realm) -> Iterator[tuple[queue.Queue[Plan], remctl.Re
             answer(peer, plans.get(timeout=LIMIT))
 
     with (
-        FakeServer(remctl_realm.keytab, script) as server,
+        FakeServer(remctl_realm.keytab, script, timeout=NEVER) as server,
         remctl.Remctl("localhost", server.port, timeout=LIMIT) as session,
     ):
         yield plans, session

@@ -49,9 +49,16 @@ def test_storm_leaves_everything_flat_and_loses_no_reply(weather: Weather, storm
 def test_storm_that_hangs_is_ended_and_says_where(
     weather: Weather, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stress.soak.weather._SILENCE", 0.2)
-    with pytest.raises(StormError, match=r"(?s)^commands ended with -6:.*most recent call first"):
-        weather.blow(STORMS[0], lambda done, steps: None)
+    def hang(done: int, steps: int) -> None:
+        """Let the storm wait, which has begun: from then on it can say where it is."""
+        weather.server.freeze()
+        monkeypatch.setattr("stress.soak.weather._SILENCE", 0.2)
+
+    try:
+        with pytest.raises(StormError, match=r"(?s)^commands ended with -6:.*most recent call fi"):
+            weather.blow(STORMS[0], hang)
+    finally:
+        weather.server.thaw()
 
 
 # The judgement
@@ -92,7 +99,8 @@ def test_whatever_is_wrong_is_a_fault(change: dict[str, object], says: str) -> N
     assert json.loads(json.dumps(as_json([bad], {}, {})))["storms"][0]["faults"] == [says]
 
 
-def test_a_reply_is_lost_swapped_or_right() -> None:
+def test_a_reply_is_lost_swapped_or_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stress.soak.run.held", lambda: BEFORE)  # Not this process is judged.
     run = Run("some", 1, 1, 1)
     run.judge(lambda count: None)
     for octets in (b"7\n", None, b"6\n", b"7"):

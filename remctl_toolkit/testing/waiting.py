@@ -22,7 +22,7 @@ def wait_until(condition: Callable[[], bool], timeout: float) -> bool:
     """
     deadline = time.monotonic() + timeout
     while True:
-        late = time.monotonic() > deadline  # The last look is after the end, however long one takes.
+        late = time.monotonic() > deadline  # The last look is after it, however long one takes.
         if condition():
             return True
         if late:

@@ -47,7 +47,7 @@ class StormError(Exception):
 
 
 class Weather:
-    """A realm and a remctld; a context manager.
+    """A realm and a remctld, `server`; a context manager.
 
     Args:
         realm: a realm that is up and in this process's environment; None makes one.
@@ -61,7 +61,7 @@ class Weather:
         with ExitStack() as stack:
             realm = self._realm or stack.enter_context(Realm())
             self._env = {**os.environ, **realm.env}
-            self._server = stack.enter_context(RemctldServer(realm, COMMANDS))
+            self.server = stack.enter_context(RemctldServer(realm, COMMANDS))
             self._stack = stack.pop_all()
         return self
 
@@ -79,7 +79,7 @@ class Weather:
         Raises:
             StormError: it did not get to its end; the text says why.
         """
-        run = storm.run(self._server.port, quick=quick)
+        run = storm.run(self.server.port, quick=quick)
         arguments = [storm.name, str(run.port), str(run.steps), str(run.warm_up)]
         with tempfile.TemporaryFile() as printed:
             child = subprocess.Popen(

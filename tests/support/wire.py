@@ -79,6 +79,18 @@ def pack_token(flags: int, payload: bytes, length: int | None = None) -> bytes:
     return HEADER.pack(flags, len(payload) if length is None else length) + payload
 
 
+def tokens_in(octets: bytes | bytearray) -> list[Token]:
+    """Take apart what crossed the wire: tokens that stand one after the other."""
+    found = []
+    place = 0
+    while place < len(octets):
+        flags, length = HEADER.unpack_from(octets, place)
+        place += HEADER.size
+        found.append(Token(flags, bytes(octets[place : place + length])))
+        place += length
+    return found
+
+
 def pack_output(data: bytes, stream: int = 1) -> bytes:
     """An OUTPUT message."""
     return bytes([2, Message.OUTPUT, stream]) + NUMBER.pack(len(data)) + data
