@@ -274,7 +274,8 @@ def proxy(server: RemctldServer) -> Iterator[Proxy]:
 
 @pytest.fixture
 def proxied(server: RemctldServer, proxy: Proxy) -> Iterator[Connection]:
-    with Connection(proxy.host, proxy.port, server.principal, connect_timeout=LIMIT) as connection:
+    # A beat may need another session: that there is none has to be known soon.
+    with Connection(proxy.host, proxy.port, server.principal, connect_timeout=5.0) as connection:
         yield connection
 
 
@@ -373,9 +374,8 @@ def use_after_fork(channel: Channel) -> str:
 def fork_beside_a_channel(host: str, port: int, principal: str) -> list[str]:
     with (
         Connection(host, port, principal) as connection,
-        opened(
-            connection, "echo ready; exec cat", beat=LONG / 2
-        ) as channel,  # Nothing goes on here.
+        # No beat is under way when the fork comes.
+        opened(connection, "echo ready; exec cat", beat=LONG / 2) as channel,
     ):
         reader, writer = os.pipe()
         if os.fork() == 0:
