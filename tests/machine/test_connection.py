@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support.proxy import SilentServer
 from support.waiting import eventually
 
 import remctl
@@ -473,6 +474,19 @@ def test_sessions_lead_to_the_machine_of_the_first(server: RemctldServer) -> Non
         connection._sessions.host = "no-such-host.invalid"
         with connection.session(), connection.session() as second:
             assert second.opened
+
+
+def test_a_machine_that_is_silent_has_the_time_of_one_attempt(server: RemctldServer) -> None:
+    with (
+        SilentServer() as silent,
+        Connection(server.host, server.port, server.principal) as connection,
+    ):
+        connection._sessions._peer = silent.address
+        connection._sessions._settings["timeout"] = 0.2
+        with connection.session(), pytest.raises(remctl.RemctlTimeoutError), connection.session():
+            pass
+        eventually(lambda: silent.connections)
+        assert silent.connections == 1
 
 
 def test_repr_tells_where_and_nothing_else(connection: Connection) -> None:
