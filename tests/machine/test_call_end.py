@@ -83,9 +83,9 @@ def test_an_interruption_while_a_call_is_sent_ends_it(own: PipeInterpreter, tmp_
     assert own.call(far_functions.same, 1) == 1
     write = own.stream.write
 
-    def interrupted(octets: bytes) -> None:
+    def interrupted(data: bytes) -> None:
         own.stream.write = write  # type: ignore[method-assign]
-        write(octets)
+        write(data)
         eventually(note.exists)
         raise KeyboardInterrupt
 
@@ -99,9 +99,9 @@ def test_an_interruption_while_a_call_is_sent_ends_it(own: PipeInterpreter, tmp_
 def test_after_half_a_message_nothing_is_sent(own: PipeInterpreter) -> None:
     write = own.stream.write
 
-    def interrupted(octets: bytes) -> None:
+    def interrupted(data: bytes) -> None:
         own.stream.write = write  # type: ignore[method-assign]
-        write(octets[:1000])
+        write(data[:1000])
         raise KeyboardInterrupt
 
     own.stream.write = interrupted  # type: ignore[method-assign]
