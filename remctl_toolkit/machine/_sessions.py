@@ -104,9 +104,7 @@ class Sessions:
                     session.open(self.host, port, self.principal)
                 except BaseException as error:
                     self._discard(session)
-                    # The first says what is wrong at once; later ones were right a moment ago.
-                    again = self._peer is not None and attempt < _ATTEMPTS and not self.closed
-                    if not again or not isinstance(error, remctl.RemctlProtocolError):
+                    if attempt == _ATTEMPTS or not self._may_be_busy(error):
                         raise
                     # Not all that were turned away at once come again at once.
                     time.sleep((1 + os.urandom(1)[0] / 85) * 0.05 * 2**attempt)
@@ -115,6 +113,13 @@ class Sessions:
                     self._peer = _peer_of(session)
                 return session
         raise AssertionError("the last attempt either returns or raises")
+
+    def _may_be_busy(self, error: BaseException) -> bool:
+        """Whether an open that failed may do a little later."""
+        # The first says what is wrong at once; later ones were right a moment ago.
+        if self._peer is None or self.closed or isinstance(error, remctl.RemctlTimeoutError):
+            return False  # What is silent for that long does not say that it has much to do.
+        return isinstance(error, remctl.RemctlProtocolError)
 
     def _give_back(self, session: remctl.Remctl) -> None:
         try:

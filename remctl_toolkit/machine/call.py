@@ -168,14 +168,22 @@ class Interpreter:
     ) -> Any:
         if not callable(function):
             raise TypeError(f"only a function can be called, not {type(function).__name__}")
-        pending = self._send(function, args, kwargs)
-        reply = _Reply(self.name, pending, timeout)
-        letter, octets = reply.next()
+        with _Expected() as expected:
+            self._send(expected, function, args, kwargs)
+            assert expected.pending is not None
+            reply = _Reply(self.name, expected.pending, timeout)
+            letter, octets = reply.next()
         if letter == b"G":
             return RemoteIterator(reply)
         return reply.value(letter, octets)
 
-    def _send(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Pending:
+    def _send(
+        self,
+        expected: _Expected,
+        function: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> None:
         self._open_link()  # In a forked child, the lock may be held for ever.
         # What is packed counts on what was packed before: it has to arrive in that order.
         with self._packing:
@@ -188,7 +196,8 @@ class Interpreter:
             self._check_allowed(function)
             octets = self._packer.pack(function, args, kwargs)
             try:
-                return link.start(octets)
+                expected.pending = link.expect()
+                link.send(b"C", expected.pending.number, octets)
             except BaseException:
                 self._packer.forget()
                 raise
@@ -273,6 +282,25 @@ class Interpreter:
         text = f"unclosed {self!r}: use it in a with statement, or call close()"
         warnings.warn(text, ResourceWarning, stacklevel=2, source=self)
         link.close_later()
+
+
+class _Expected:
+    """A call from before it is sent: Ctrl-C, which may come at any moment, ends it there, too."""
+
+    def __init__(self) -> None:
+        self.pending: Pending | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is not None and self.pending is not None:
+            self.pending.abandon()
 
 
 class _Reply:
@@ -371,6 +399,7 @@ class RemoteIterator(Iterator[Any]):
                 return reply.value(letter, octets)
         except BaseException:
             self._reply = None
+            reply.pending.abandon()
             raise
         self._reply = None
         if letter == b"E":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import signal
 import sys
 import threading
 import time
@@ -75,24 +77,36 @@ def slow_numbers(note: str) -> Iterator[int]:
 
 
 def sleep_noted(note: str, seconds: float = 600) -> None:
-    """Sleep, and write down how that ended."""
-    Path(note).write_text("begun")
+    """Sleep, and write down how that ended, as soon as there is the note."""
     try:
+        Path(note).write_text("begun")
         time.sleep(seconds)
     except BaseException as error:
         Path(note).write_text(type(error).__name__)
         raise
 
 
+def note_at_exit(note: str) -> None:
+    atexit.register(Path(note).touch)
+
+
 def spin_noted(note: str) -> None:
     """The same for a loop that never waits."""
-    Path(note).write_text("begun")
     try:
+        Path(note).write_text("begun")
         while True:
             pass
     except BaseException as error:
         Path(note).write_text(type(error).__name__)
         raise
+
+
+def sleep_deaf_at_first(note: str) -> None:
+    """The same where the first signal is missed, as one is that comes just before the sleep."""
+    number = signal.SIGRTMAX
+    usual = signal.getsignal(number)
+    signal.signal(number, lambda *_: signal.signal(number, usual))
+    sleep_noted(note)
 
 
 _barrier = threading.Barrier(3)
@@ -135,4 +149,18 @@ def forked() -> int:
     pid = os.fork()
     if pid == 0:
         return 99
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def forked_while_output_is_sent() -> int:
+    """The same while another thread has the lock for that, which nobody in the child gives back."""
+    frame = sys._getframe()
+    while "self" not in frame.f_locals:
+        frame = frame.f_back  # type: ignore[assignment]
+    lock = frame.f_locals["self"].agent.printed.lock
+    lock.acquire()
+    pid = os.fork()
+    if pid == 0:
+        return 99
+    lock.release()
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

@@ -7,11 +7,15 @@ import os
 import re
 import shutil
 import subprocess
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
+from support.waiting import eventually
+
 from remctl_toolkit.machine import ClosedError
-from remctl_toolkit.machine.call import Interpreter
+from remctl_toolkit.machine.call import Interpreter, _Expected, _Reply
 
 OLDEST = (3, 8)
 
@@ -30,14 +34,6 @@ def pythons() -> dict[str, str]:
     return dict(sorted(found.items(), key=lambda item: int(item[0].split(".")[1])))
 
 
-def _read(file: IO[bytes] | None, n: int) -> bytes:
-    assert file is not None
-    try:
-        return os.read(file.fileno(), n)
-    except ValueError:
-        raise ClosedError("the pipe was closed") from None
-
-
 class PipeStream:
     """What a channel is, over the pipes of a process."""
 
@@ -46,6 +42,7 @@ class PipeStream:
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe)
         self.writes = 0
+        self._reading = threading.Lock(), threading.Lock()
 
     def write(self, data: bytes) -> None:
         assert self.process.stdin is not None
@@ -54,10 +51,17 @@ class PipeStream:
         self.process.stdin.flush()
 
     def read(self, n: int = -1) -> bytes:
-        return _read(self.process.stdout, n)
+        return self._read(self.process.stdout, n, self._reading[0])
 
     def read_stderr(self, n: int = -1) -> bytes:
-        return _read(self.process.stderr, n)
+        return self._read(self.process.stderr, n, self._reading[1])
+
+    def _read(self, file: IO[bytes] | None, n: int, reading: threading.Lock) -> bytes:
+        assert file is not None
+        with reading:  # Or the descriptor may be another's by then.
+            if file.closed:
+                raise ClosedError("the pipe was closed")
+            return os.read(file.fileno(), n)
 
     def wait(self, timeout: float | None = None) -> int:
         try:
@@ -68,9 +72,10 @@ class PipeStream:
     def close(self) -> None:
         self.process.kill()
         self.process.wait()
-        for file in (self.process.stdin, self.process.stdout, self.process.stderr):
+        files = self.process.stdin, self.process.stdout, self.process.stderr
+        for file, using in zip(files, (contextlib.nullcontext(), *self._reading), strict=True):
             assert file is not None
-            with contextlib.suppress(BrokenPipeError):
+            with using, contextlib.suppress(BrokenPipeError):
                 file.close()
 
 
@@ -88,3 +93,12 @@ class PipeInterpreter(Interpreter):
     def _start(self, program: str) -> PipeStream:
         self.stream = PipeStream(self.python, program)
         return self.stream
+
+
+def begun(far: PipeInterpreter, function: Callable[[str], object], note: Path) -> _Reply:
+    """Call a function that writes a note; return as soon as that is there, with 0.2 s left."""
+    expected = _Expected()
+    far._send(expected, function, (str(note),), {})
+    assert expected.pending is not None
+    eventually(note.exists)
+    return _Reply(far.name, expected.pending, 0.2)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+from machine.call_pipes import PipeInterpreter
 
 from remctl_toolkit.machine import Connection
 from remctl_toolkit.testing import RemctldServer, machine_commands
@@ -47,3 +49,10 @@ def either(request: pytest.FixtureRequest) -> Connection:
 def far_log(server: RemctldServer) -> Callable[[], str]:
     """Return what remctld has logged so far."""
     return lambda: server.log
+
+
+@pytest.fixture
+def own() -> Iterator[PipeInterpreter]:
+    """An interpreter over pipes, for one test."""
+    with PipeInterpreter(sys.executable) as interpreter:
+        yield interpreter

@@ -6,7 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from remctl_toolkit.machine.channel import Channel
+from remctl_toolkit.machine import Connection
+from remctl_toolkit.machine.channel import Channel, ChannelError
 
 
 def parents() -> dict[int, int]:
@@ -42,7 +43,8 @@ class Traces:
     folder: str
     command: int
     keeper: int
-    session: int
+    session: int | None
+    """What the keeper runs in; None if it has just ended."""
     processes: frozenset[int]
     """The keeper, and all below it."""
 
@@ -50,7 +52,7 @@ class Traces:
     def of(cls, folder: bytes, command: int, keeper: int) -> Traces:
         """Look for them now."""
         below = frozenset({keeper, *descendants(keeper)})
-        return cls(os.fsdecode(folder), command, keeper, parents()[keeper], below)
+        return cls(os.fsdecode(folder), command, keeper, parents().get(keeper), below)
 
     def left(self) -> list[str]:
         """Return what is still there."""
@@ -68,6 +70,30 @@ def traces(channel: Channel) -> Traces:
     keeper = channel._keeper
     assert keeper is not None
     return Traces.of(keeper.folder, keeper.pid, keeper.own_pid)
+
+
+BEAT = 0.2  # seconds between the signs of life of what is opened here
+
+
+def opened(
+    connection: Connection, script: str, *, patience: float = 60.0, beat: float = BEAT
+) -> Channel:
+    """Open a channel to a script that says when it is ready.
+
+    A little patience may be over before: on a machine that has much else to do, it is tried again.
+    """
+    for attempts_left in reversed(range(5)):
+        channel = None
+        try:
+            channel = Channel(connection, ["sh", "-c", script], beat=beat, patience=patience)
+            assert channel.read(6) == b"ready\n"
+            return channel
+        except ChannelError:
+            if channel is not None:
+                channel.close()
+            if not attempts_left:
+                raise
+    raise AssertionError("the last attempt either returns or raises")
 
 
 def read_all(channel: Channel) -> bytes:

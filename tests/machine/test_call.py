@@ -1,4 +1,4 @@
-"""Calls: what goes there, what comes back, and how calls and the interpreter end."""
+"""Calls: what goes there, what comes back, generators, and what is printed over there."""
 
 from __future__ import annotations
 
@@ -9,9 +9,6 @@ import math
 import os
 import pickle
 import platform
-import re
-import signal
-import subprocess
 import sys
 import threading
 import time
@@ -21,8 +18,8 @@ from typing import Any
 
 import pytest
 from machine import call_functions as far_functions
-from machine.call_pipes import PipeInterpreter, pythons
-from support.waiting import eventually, open_descriptors, thread_count
+from machine.call_pipes import PipeInterpreter, begun, pythons
+from support.waiting import LIMIT, eventually
 
 from remctl import RemctlStream
 from remctl_toolkit.machine import ClosedError, Connection
@@ -50,13 +47,6 @@ def real(request: pytest.FixtureRequest) -> Iterator[Interpreter]:
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Interpreter]:
     """An interpreter over pipes, for tests that leave it as it was."""
-    with PipeInterpreter(sys.executable) as interpreter:
-        yield interpreter
-
-
-@pytest.fixture
-def own() -> Iterator[PipeInterpreter]:
-    """An interpreter for one test."""
     with PipeInterpreter(sys.executable) as interpreter:
         yield interpreter
 
@@ -200,26 +190,37 @@ def test_paths_are_sent_by_their_public_names(each: PipeInterpreter) -> None:
 
 
 def test_calls_that_are_given_up_end_there(each: PipeInterpreter, tmp_path: Path) -> None:
-    # The first is in the main thread over there, and waits; the second is not, and works.
+    # The first waits over there, the second works.
     for function in (far_functions.sleep_noted, far_functions.spin_noted):
         note = tmp_path / function.__name__
+        reply = begun(each, function, note)
         with pytest.raises(CallTimeoutError, match=r"longer than 0.2 s on far.example.org"):
-            each.call_within(0.2, function, str(note))
-        eventually(lambda note=note: note.exists() and note.read_text() == "Cancelled")
+            reply.next()
+        eventually(lambda note=note: note.read_text() == "Cancelled")
     assert each.call(abs, -1) == 1
 
 
 def test_a_call_in_another_thread_is_ended_too(each: PipeInterpreter, tmp_path: Path) -> None:
     main, other = tmp_path / "main", tmp_path / "other"
-    with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        first = pool.submit(each.call_within, 1.0, far_functions.sleep_noted, str(main))
-        eventually(main.exists)
-        second = pool.submit(each.call_within, 0.2, far_functions.spin_noted, str(other))
-        for running in (first, second):
-            with pytest.raises(CallTimeoutError):
-                running.result(20)
-    for note in (main, other):
+    # A call that waits can be ended in the main thread alone, where another may just be ending.
+    eventually(lambda: each.call(far_functions.in_main_thread))
+    first = begun(each, far_functions.sleep_noted, main)
+    second = begun(each, far_functions.spin_noted, other)
+    for reply, note in ((second, other), (first, main)):
+        with pytest.raises(CallTimeoutError):
+            reply.next()
         eventually(lambda note=note: note.read_text() == "Cancelled")
+
+
+def test_a_call_that_misses_its_interruption_is_ended_too(
+    each: PipeInterpreter, tmp_path: Path
+) -> None:
+    note = tmp_path / "note"
+    eventually(lambda: each.call(far_functions.in_main_thread))
+    reply = begun(each, far_functions.sleep_deaf_at_first, note)
+    with pytest.raises(CallTimeoutError):
+        reply.next()
+    eventually(lambda: note.read_text() == "Cancelled")
 
 
 def test_main_is_empty_there(each: PipeInterpreter) -> None:
@@ -293,6 +294,7 @@ def test_what_goes_wrong_otherwise(shared: Interpreter) -> None:
     with pytest.raises(RemoteCallError, match=r"KeyError"):
         shared.call({}.__getitem__, "a")
     assert shared.call(far_functions.forked) == 1
+    assert shared.call(far_functions.forked_while_output_is_sent) == 1
     assert shared.call(abs, -1) == 1
 
 
@@ -310,15 +312,14 @@ def test_exceptions_can_be_copied(shared: Interpreter, again: Callable[[Any], An
 
 def settled(note: Path) -> int:
     """Return the number in a file once it is there and stands still."""
-    last = ""
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        now = note.read_text() if note.exists() else ""
-        if now and now == last:
-            return int(now)
-        last = now
-        time.sleep(0.2)
-    raise AssertionError("it goes on and on")
+    seen = [""]
+
+    def stands_still() -> bool:
+        seen.append(note.read_text() if note.exists() else "")
+        return bool(seen[-1]) and seen[-1] == seen[-2]
+
+    eventually(stands_still, interval=0.2)
+    return int(seen[-1])
 
 
 def test_a_generator_does_not_run_far_ahead(shared: Interpreter, tmp_path: Path) -> None:
@@ -380,83 +381,14 @@ def test_a_generator_that_does_not_end(
 
 def test_generators_have_the_time_of_a_call(own: PipeInterpreter, tmp_path: Path) -> None:
     note = tmp_path / "note"
-    numbers = own.call_within(0.3, far_functions.slow_numbers, str(note))
+    numbers = own.call_within(LIMIT, far_functions.slow_numbers, str(note))
     assert next(numbers) == 1
-    with pytest.raises(CallTimeoutError):
+    assert numbers._reply._timeout == LIMIT
+    numbers._reply._timeout = 0.1
+    with pytest.raises(CallTimeoutError, match=r"longer than 0.1 s"):
         next(numbers)
     eventually(note.exists)
     assert list(numbers) == []
-
-
-# -- Threads, time, signals -----------------------------------------------------------------------
-
-
-def test_calls_of_several_threads_run_together(own: PipeInterpreter) -> None:
-    with concurrent.futures.ThreadPoolExecutor(3) as pool:
-        met = [pool.submit(own.call, far_functions.meet) for _ in range(3)]
-        assert sorted(one.result(30) for one in met) == [0, 1, 2]
-
-
-def test_many_calls_of_many_threads(own: PipeInterpreter) -> None:
-    def several(number: int) -> bool:
-        return all(own.call(far_functions.same, (number, n)) == (number, n) for n in range(20))
-
-    with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        assert all(pool.map(several, range(8)))
-
-
-def test_a_single_call_runs_in_the_main_thread(own: PipeInterpreter) -> None:
-    assert all(own.call(far_functions.in_main_thread) for _ in range(10))
-
-
-def test_the_timeout_of_all_calls(tmp_path: Path) -> None:
-    with PipeInterpreter(sys.executable, timeout=0.2) as far:
-        with pytest.raises(CallTimeoutError):
-            far.call(time.sleep, 60)
-        assert far.call_within(None, far_functions.same, 1) == 1
-
-
-CTRL_C = """
-import sys, time
-from machine import call_functions
-from machine.call_pipes import PipeInterpreter
-with PipeInterpreter(sys.executable) as far:
-    try:
-        far.call(call_functions.sleep_noted, sys.argv[1])
-    except KeyboardInterrupt:
-        while open(sys.argv[1]).read() != "Cancelled":
-            time.sleep(0.01)
-        print("interrupted", far.call(abs, -1))
-"""
-
-
-def test_ctrl_c_ends_the_call(tmp_path: Path) -> None:
-    note = tmp_path / "note"
-    command = [sys.executable, "-c", CTRL_C, str(note)]
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdout=pipe, env=env, text=True) as program:
-        eventually(note.exists, 20)
-        program.send_signal(signal.SIGINT)
-        try:
-            assert program.communicate(timeout=20)[0] == "interrupted 1\n"
-        finally:
-            program.kill()
-
-
-def test_after_a_fork_it_is_the_parents(own: PipeInterpreter) -> None:
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            own.call(os.getpid)
-        except ClosedError as error:
-            status = 0 if "open another after a fork" in str(error) else 2
-        finally:
-            own.close()
-            os._exit(status)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    assert own.call(abs, -1) == 1
 
 
 # -- Output ---------------------------------------------------------------------------------------
@@ -513,133 +445,3 @@ def test_a_line_without_end_is_not_kept_for_ever() -> None:
         far.call(print, "x" * 300_000)
     assert "".join(lines) == "x" * 300_000
     assert max(map(len, lines)) <= 2 * 65536 + 1
-
-
-# -- The end --------------------------------------------------------------------------------------
-
-
-def test_closed_is_closed(own: PipeInterpreter) -> None:
-    own.close()
-    own.close()
-    assert own.closed
-    with pytest.raises(ClosedError, match=r"the interpreter on far.example.org was closed"):
-        own.call(os.getpid)
-    own.reopen()
-    assert own.call(abs, -1) == 1
-
-
-def test_nothing_is_left_here() -> None:
-    descriptors, threads = open_descriptors(), thread_count()
-    with PipeInterpreter(sys.executable) as far:
-        far.call(far_functions.same, 1)
-    assert open_descriptors() == descriptors
-    eventually(lambda: thread_count() <= threads)
-
-
-def test_unclosed_it_warns() -> None:
-    far = PipeInterpreter(sys.executable)
-    process = far.stream.process
-    with pytest.warns(ResourceWarning, match=r"unclosed <PipeInterpreter .*: use it in a with"):
-        del far
-    eventually(lambda: process.returncode is not None)
-    eventually(lambda: "remctl-close" not in [thread.name for thread in threading.enumerate()])
-
-
-def test_an_interrupted_start_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    descriptors, threads = open_descriptors(), thread_count()
-    monkeypatch.setattr("remctl_toolkit.machine._call.link.Link._greet", _interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        PipeInterpreter(sys.executable)
-    assert open_descriptors() == descriptors
-    eventually(lambda: thread_count() <= threads)
-
-
-def _interrupt(*_: object) -> None:
-    main = threading.main_thread().ident
-    assert main is not None
-    signal.pthread_kill(main, signal.SIGINT)  # A terminal's comes there, too.
-
-
-def test_there_it_ends_in_order(tmp_path: Path) -> None:
-    import atexit
-
-    with PipeInterpreter(sys.executable) as far:
-        note = tmp_path / "note"
-        far.call(exec, f"import atexit; atexit.register(lambda: open({str(note)!r}, 'w').close())")
-        assert atexit
-    assert note.exists()
-
-
-def test_a_program_that_does_not_start(tmp_path: Path) -> None:
-    path = tmp_path / "python"
-    path.write_text("#!/bin/sh\necho out of order >&2\nexit 3\n")
-    path.chmod(0o755)
-    with pytest.raises(InterpreterEndedError, match=r"\(status 3\): out of order"):
-        PipeInterpreter(str(path))
-
-
-# -- A far side that is not ours ------------------------------------------------------------------
-
-HOSTILE = """#!{python}
-import os, struct, sys
-hello = b"U\\0\\0\\0\\2U\\0\\0\\0\\1i\\0\\0\\0\\1\\3i\\0\\0\\0\\1\\1"
-def send(letter, number, octets):
-    os.write(1, struct.pack(">cII", letter, number, len(octets)) + octets)
-send(b"H", 0, hello)
-os.read(0, 100000)
-{evil}
-os.read(0, 100000)
-"""
-
-
-@pytest.mark.parametrize(
-    ("evil", "text"),
-    [
-        ("send(b'J', 1, b'')", "kind b'J'"),
-        ("send(b'V', 1, b'cos.system')", "value"),
-        ("send(b'V', 1, b'\\x80\\x04N.')", "no kind"),
-        ("os.write(1, struct.pack('>cII', b'V', 1, 2**32 - 1))", "4294967295 octets at once"),
-        ("send(b'?', 1, b'N')", "question"),
-        ("send(b'?', 1, b'x' * 5000)", "too long"),
-        ("send(b'!', 1, b'N')", "error that is none"),
-        ("send(b'M', 1, b'N')", "kind b'M'"),
-        ("send(b'G', 1, b'N')", "beginning of a generator"),
-        ("[send(b'G', 1, b'') for _ in range(2)]; os.read(0, 1)", "beginning of a generator"),
-        ("send(b'I', 1, b'N')", "item of no generator"),
-        ("send(b'H', 0, hello)", "a second greeting"),
-    ],
-    ids=range(12),
-)
-def test_what_it_must_not_send_is_one_error(evil: str, text: str, tmp_path: Path) -> None:
-    path = tmp_path / "python"
-    path.write_text(HOSTILE.format(python=sys.executable, evil=evil))
-    path.chmod(0o755)
-    with PipeInterpreter(str(path)) as far:
-        with pytest.raises(Exception, match=text) as caught:
-            next(far.call(abs, -1))
-        assert type(caught.value).__name__ in ("DecodeError", "InterpreterEndedError")
-
-
-@pytest.mark.parametrize(
-    "hello",
-    ["U\\0\\0\\0\\0", "U\\0\\0\\0\\1N", "U\\0\\0\\0\\2NN", "U\\0\\0\\0\\2U\\0\\0\\0\\1sNN", "N"],
-)
-def test_a_greeting_that_is_none_is_one_error(hello: str, tmp_path: Path) -> None:
-    path = tmp_path / "python"
-    text = HOSTILE.format(python=sys.executable, evil="")
-    path.write_text(re.sub('hello = b".*"', lambda _: f'hello = b"{hello}"', text))
-    path.chmod(0o755)
-    with pytest.raises(InterpreterEndedError, match=r"sent what it must not"):
-        PipeInterpreter(str(path))
-
-
-def test_more_items_than_were_asked_for(tmp_path: Path) -> None:
-    path = tmp_path / "python"
-    evil = "send(b'G', 1, b'')\nfor _ in range(300): send(b'I', 1, b'N')"
-    path.write_text(HOSTILE.format(python=sys.executable, evil=evil))
-    path.chmod(0o755)
-    with PipeInterpreter(str(path)) as far:
-        items = far.call(abs, -1)
-        eventually(lambda: "ended" in repr(far))
-        with pytest.raises(InterpreterEndedError, match=r"more of a generator's items"):
-            list(items)

@@ -358,7 +358,7 @@ def test_without_source_another_python_is_one_error(far: PipeInterpreter, tmp_pa
 
 
 PROGRAM = """
-import sys, time
+import sys
 from machine.call_pipes import PipeInterpreter
 WORD = "hello"
 def greet(name): return "%s, %s" % (WORD, name)

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from machine.call_pipes import pythons
+from support.waiting import LIMIT
 
 from remctl_toolkit.machine import Connection, facts, helpers
 from remctl_toolkit.machine.farsources import functions_of
@@ -234,17 +236,16 @@ def test_helpers() -> None:
         helpers.output_lines(["false"])
 
 
-@pytest.mark.parametrize("version", ["3.8", "3.9", "3.10", "3.12", "3.13"])
+@pytest.mark.parametrize("version", pythons())
 def test_older_and_newer_pythons(version: str) -> None:
     """Whatever Python the far side has."""
-    versions = Path.home() / ".pyenv" / "versions"
-    pythons = sorted(versions.glob(f"{version}.*/bin/python3"))
-    if not pythons:
-        pytest.skip(f"no Python {version} here")
     source = Path(FAR["gather"].__code__.co_filename).read_text()
     code = f"{source}\nprint(ascii(gather()))"
     done = subprocess.run(
-        [pythons[0], "-IS", "-W", "error", "-c", code], capture_output=True, text=True, timeout=30
+        [pythons()[version], "-IS", "-W", "error", "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
     )
     assert done.stderr == ""
     assert f"'python_version': ({version.replace('.', ', ')}" in done.stdout

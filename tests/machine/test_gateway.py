@@ -11,7 +11,7 @@ from pathlib import Path
 
 import execnet
 import pytest
-from support.waiting import eventually
+from support.waiting import LIMIT, eventually
 
 from remctl_toolkit.machine import Connection, Machine
 from remctl_toolkit.machine.gateway import GatewayError, open_gateway
@@ -208,7 +208,7 @@ def test_it_ends_with_the_group(alone: Connection, group: execnet.Group, tmp_pat
     threads = threading.active_count()
     group.terminate(timeout=WAIT)
     assert not any(map(runs, pids))
-    assert threading.active_count() < threads
+    eventually(lambda: threading.active_count() < threads)
     assert not any(gateway.hasreceiver() for gateway in gateways)
 
 
@@ -264,7 +264,7 @@ gateway = open_gateway(connection)
 print(gateway.remote_exec("import os; channel.send(os.getpid())").receive(), flush=True)
 """
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=WAIT
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=LIMIT
     )
     assert (done.stderr, done.returncode) == ("", 0)
     assert not runs(int(done.stdout))

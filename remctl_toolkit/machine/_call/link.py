@@ -28,7 +28,9 @@ _MESSAGE_LIMIT = 1 << 31
 _QUESTION_LIMIT = 4096
 _OVERHEAD = 4 << 20  # octets that what tells of an error may have, whatever the limit for results
 _READ_SIZE = 1 << 18
-_END_WAIT = 4.0  # seconds that an interpreter is given to end by itself
+_END_WAIT = 8.0  # seconds that an interpreter is given to end by itself: it takes five at most
+_STATUS_WAIT = 10.0  # seconds until a process has ended that has closed its output
+_WHOLE = 1 << 19  # octets that a channel takes all of, or none, whatever comes in between
 _START_WAIT = 30.0
 
 
@@ -112,18 +114,15 @@ class Pending:
         self._link.send(b"M", self.number, _GRANT.pack(items, octets))
 
     def abandon(self) -> None:
-        """Have the far side end the call; whatever comes for it is dropped."""
-        self._link.drop(self.number)
-        self._link.cancel(self.number)
+        """Have the far side end the call, unless it has; whatever comes for it is dropped."""
+        if self._link.drop(self.number):
+            with contextlib.suppress(InterpreterEndedError):  # Then it has ended, too.
+                self._link.cancel(self.number)
 
     def abandon_later(self) -> None:
         """Do that in another thread: whoever finds garbage may hold any lock."""
         with contextlib.suppress(RuntimeError):  # At the end of a process, no thread starts.
-            threading.Thread(target=self._abandon_quietly, name="remctl-leave", daemon=True).start()
-
-    def _abandon_quietly(self) -> None:
-        with contextlib.suppress(InterpreterEndedError):  # Then it has ended, too.
-            self.abandon()
+            threading.Thread(target=self.abandon, name="remctl-leave", daemon=True).start()
 
     def cancel(self) -> None:
         """Have the far side end the call; that it has ended still comes."""
@@ -171,8 +170,8 @@ class Link:
         self.version: tuple[int, ...] = ()
         self._hello: SimpleQueue[bool] = SimpleQueue()
         self.thread = threading.Thread(target=self._listen, name=f"remctl-call-{host}", daemon=True)
-        self.thread.start()
         try:
+            self.thread.start()
             self._await_hello()
         except BaseException:
             self.close()
@@ -207,23 +206,22 @@ class Link:
         except (OSError, RemctlError) as error:
             self._fail(f"the way to its interpreter is lost: {error}")
             self._check()
+        except BaseException:  # Ctrl-C: nothing can follow what was sent in part.
+            if len(octets) > _WHOLE:
+                self._fail("a message to its interpreter was cut short", ended=False)
+            raise
 
-    def start(self, octets: bytes) -> Pending:
-        """Send a call; see `send()`."""
+    def expect(self) -> Pending:
+        """Return a call that is not sent yet: its number, and the place for what comes back."""
         with self._lock:
             pending = Pending(self, next(self._numbers))
             self._calls[pending.number] = pending
-        try:
-            self.send(b"C", pending.number, octets)
-        except BaseException:
-            self.drop(pending.number)
-            raise
         return pending
 
-    def drop(self, number: int) -> None:
-        """Forget a call."""
+    def drop(self, number: int) -> bool:
+        """Forget a call; False if its end has come."""
         with self._lock:
-            self._calls.pop(number, None)
+            return self._calls.pop(number, None) is not None
 
     def cancel(self, number: int) -> None:
         """Have a call ended over there, if there is a there any more."""
@@ -329,7 +327,7 @@ class Link:
 
     def _status(self) -> int | None:
         try:
-            return self._stream.wait(1.0)
+            return self._stream.wait(_STATUS_WAIT)
         except (OSError, RemctlError):  # It has not ended, or cannot say so any more.
             return None
 
@@ -355,7 +353,7 @@ class Link:
         except (OSError, RemctlError):  # It does not end, or has: what follows does it.
             pass
         self._stream.close()
-        if threading.current_thread() is not self.thread:
+        if threading.current_thread() is not self.thread and self.thread.is_alive():
             self.thread.join()
 
 

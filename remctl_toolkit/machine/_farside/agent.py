@@ -25,6 +25,8 @@ HEAD = struct.Struct(">cII")
 GRANT = struct.Struct(">II")
 STOP = _signal.SIGRTMAX  # interrupts what the main thread waits for
 GRACE = 1.0  # seconds for calls to end in when the line does
+END = 5.0  # seconds for all that is to be done then
+AGAIN = 0.1  # seconds until a call that was not interrupted is interrupted again
 PIECE = 65536
 QUESTION_LIMIT = 4000  # octets: what a pipe takes whole, so that no interrupt can come between
 ERROR_LIMIT = 262144  # characters of a traceback, or a message
@@ -43,9 +45,12 @@ class Line:
         self.lock = allocate_lock()
         self.pid = os.getpid()
 
-    def send(self, letter, number, octets):
+    def check_fork(self):
         if os.getpid() != self.pid:
             os._exit(1)  # A fork of ours that went on where its parent was to.
+
+    def send(self, letter, number, octets):
+        self.check_fork()
         rest = memoryview(HEAD.pack(letter, number, len(octets)) + octets)
         with self.lock:
             while rest:
@@ -99,6 +104,7 @@ class Printed:
 
     def drain(self):
         """Send all that was written so far."""
+        self.line.check_fork()  # There, nobody may be left who gives the lock back.
         with self.lock:
             for pipe, letter in self.pipes.items():
                 while True:
@@ -158,6 +164,7 @@ class Call:
         self.lock = allocate_lock()
         self.inside = False  # The function's code runs, and may be interrupted.
         self.stopped = None  # what it is, or would be, interrupted with
+        self.interrupted = False  # That was raised in it.
         self.streams = False
         self.thread = 0
         self.grants: SimpleQueue[tuple[int, int] | None] = SimpleQueue()
@@ -251,7 +258,7 @@ class Call:
             if not self.inside:
                 return
             if self.thread == self.agent.main:
-                _signal.pthread_kill(self.thread, STOP)
+                start_new_thread(self.insist, ())
                 return
             try:
                 import ctypes
@@ -260,6 +267,14 @@ class Call:
             ctypes.pythonapi.PyThreadState_SetAsyncExc(
                 ctypes.c_ulong(self.thread), ctypes.py_object(self.stopped)
             )
+
+    def insist(self):
+        """Have it interrupted: a signal that comes just before it begins to wait is too early."""
+        never = allocate_lock()
+        never.acquire()
+        while self.inside and not self.interrupted:
+            _signal.pthread_kill(self.thread, STOP)
+            never.acquire(timeout=AGAIN)
 
 
 def told(stage, error):
@@ -325,7 +340,8 @@ class Agent:
 
     def interrupt(self, number, frame):
         call = self.current
-        if call is not None and call.inside and call.stopped is not None:
+        if call is not None and call.inside and call.stopped and not call.interrupted:
+            call.interrupted = True
             raise call.stopped
 
     def listen(self):
@@ -367,7 +383,7 @@ class Agent:
         for call in list(self.calls.values()):
             call.stop()
         self.waiting.put(None)
-        self.ended.acquire(timeout=2 * GRACE)
+        self.ended.acquire(timeout=END)
         os._exit(0)
 
     def work(self):

@@ -116,6 +116,9 @@ class Command:
         else:
             stdin = os.open("/dev/null", os.O_RDONLY)
         _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+        ignored = (_signal.SIGPIPE, _signal.SIGXFSZ) if spec["argv"] is not None else ()
+        for number in ignored:  # By Python; a signal at once must not be lost.
+            _signal.signal(number, _signal.SIG_DFL)
         self.pid = os.fork()
         if self.pid == 0:
             os.setsid()
@@ -126,6 +129,8 @@ class Command:
             for fd in (stdin, *ours, *theirs):
                 os.close(fd)
             return
+        for number in ignored:
+            _signal.signal(number, _signal.SIG_IGN)
         for fd in (stdin, *theirs):
             os.close(fd)
 
