@@ -649,16 +649,18 @@ def test_put_and_fetch_choose_names(connection: Connection, tmp_path: Path) -> N
         os.unlink(back)
 
 
-def test_put_and_fetch_are_for_files(connection: Connection, tmp_path: Path) -> None:
-    before = set(os.listdir(tempfile.gettempdir()))
+def test_put_and_fetch_are_for_files(
+    connection: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     with pytest.raises(IsADirectoryError):
         put(connection, tmp_path, "/nonexistent/x")
     with pytest.raises(IsADirectoryError):
         fetch(connection, tmp_path)
     with pytest.raises(ValueError, match="mode must be"):
         put(connection, tmp_path / "here", tmp_path / "there", mode=0o10644)
-    after = set(os.listdir(tempfile.gettempdir())) - before
-    assert not [name for name in after if name.startswith("remctl-") and len(name) == 15]
+    assert os.listdir(tmp_path / "tmp") == []
 
 
 def test_the_digest_counts_holes_as_zeros(connection: Connection, tmp_path: Path) -> None:
