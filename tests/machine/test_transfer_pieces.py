@@ -186,7 +186,7 @@ def test_another_file_in_its_place(
 ) -> None:
     victim = tmp_path / "victim"
     victim.write_bytes(b"v" * when)
-    done = []
+    done: list[int] = []
 
     def progress(octets: int, total: int | None, path: str) -> None:
         if octets == when and not done:

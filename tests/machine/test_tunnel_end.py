@@ -34,8 +34,6 @@ from remctl_toolkit.testing import RemctldServer
 pytestmark = pytest.mark.once
 
 MEBIBYTE = 1 << 20
-BOUND = 40 * MEBIBYTE  # What the sockets on the way hold, and the widest window.
-UNKNOWN_HOST = ".".join(["a" * 60] * 5)  # Too long for a name: nobody is asked for it.
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from machine.tunnel_servers import NoConnection, connect, read_all, read_exactly
+from machine.tunnel_servers import NoConnection, connect, muxes_over, read_all, read_exactly
 from support.waiting import eventually, open_descriptors, thread_count
 
 from remctl_toolkit.machine import MachineError, tunnel, tunnel_mux
@@ -266,7 +266,7 @@ def test_no_answer(
     before = open_descriptors()
     with pytest.raises(TimeoutError, match=text):
         begin(NoConnection())
-    for mux in [mux for mux in tunnel_mux._living if mux._channel is script]:
+    for mux in muxes_over(script):
         mux.end()
     eventually(lambda: open_descriptors() <= before)
 

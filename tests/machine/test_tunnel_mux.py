@@ -26,6 +26,7 @@ from machine.tunnel_servers import (
     answers,
     connect,
     echo,
+    muxes_over,
     read_all,
     read_exactly,
     reserved_port,
@@ -38,7 +39,6 @@ from remctl_toolkit.machine._farside import mux as protocol
 from remctl_toolkit.machine._farside.mux import FAR, WINDOW
 from remctl_toolkit.machine.farside import source
 from remctl_toolkit.machine.tunnel import Tunnel, connect_sock
-from remctl_toolkit.machine.tunnel_mux import NearMux
 
 pytestmark = pytest.mark.once
 
@@ -85,11 +85,6 @@ class Local:
 Far = Callable[..., Local]
 
 
-def mux_over(local: Local) -> NearMux:
-    (mux,) = [mux for mux in tunnel_mux._living if mux._channel is local]
-    return mux
-
-
 @pytest.fixture
 def far(monkeypatch: pytest.MonkeyPatch) -> Iterator[Far]:
     started: list[Local] = []
@@ -101,9 +96,9 @@ def far(monkeypatch: pytest.MonkeyPatch) -> Iterator[Far]:
         return local
 
     yield start
-    for mux in [mux for mux in tunnel_mux._living if mux._channel in started]:
-        mux.end()
     for local in started:
+        for mux in muxes_over(local):
+            mux.end()
         local.close()
         local.close_pipes()
 
@@ -170,12 +165,13 @@ def test_a_window_is_wider_for_who_keeps_up_alone(far: Far, connection: Any) -> 
 
     local = far()
     with serving(pour) as port, connect_sock(connection, port) as sock:
-        mux = mux_over(local)
+        (mux,) = muxes_over(local)
         (stream,) = mux.streams.values()
         assert stream is not None
 
         def is_full() -> bool:
             # There is always more to read, all that may come is here, and the socket has its part.
+            assert stream.sock is not None
             return stream.granted == 0 and not select.select([], [stream.sock], [], 0)[1]
 
         windows = []
@@ -384,7 +380,7 @@ def test_it_ends_with_its_input_or_output() -> None:
 def test_it_ends_when_we_send_what_cannot_be(far: Far, connection: Any) -> None:
     local = far()
     with serving(echo) as port, connect_sock(connection, port) as sock:
-        mux = mux_over(local)
+        (mux,) = muxes_over(local)
         mux.post(lambda: mux.send(b"D", 99, b"x"))
         assert read_all(sock) == b""
         mux._server.join(20)
@@ -395,7 +391,7 @@ def test_it_ends_when_we_send_what_cannot_be(far: Far, connection: Any) -> None:
 def test_numbers_begin_again(far: Far, connection: Any) -> None:
     local = far()
     with serving(echo) as port, connect_sock(connection, port) as first:
-        mux = mux_over(local)
+        (mux,) = muxes_over(local)
         mux._last = FAR - 2
         with connect_sock(connection, port) as a, connect_sock(connection, port) as b:
             assert all(map(answers, [first, a, b]))

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
+from remctl_toolkit.machine import tunnel_mux
 from remctl_toolkit.machine.tunnel import Tunnel
 from remctl_toolkit.machine.tunnel_mux import NearMux
 
@@ -134,3 +135,8 @@ def is_broken(sock: socket.socket) -> bool:
 def mux_of(tunnel: Tunnel) -> NearMux:
     assert tunnel._mux is not None
     return tunnel._mux
+
+
+def muxes_over(channel: object) -> list[NearMux]:
+    """Return those that live over that channel, or what is in the place of one."""
+    return [mux for mux in tunnel_mux._living if channel is mux._channel]
