@@ -34,8 +34,9 @@ class Lanes(Generic[T]):
         self._do = do
         self._changed = threading.Condition()
         self._item: T | None = None  # handed over, and not taken yet
-        self._sessions: set[remctl.Remctl] = set()
+        self._sessions: set[remctl.Remctl] = set()  # in use: they may be closed
         self._started = self._idle = 0
+        self._held = 0  # sessions that are not given back yet
         self._done: list[T] = []
         self._error: Exception | None = None
         self._ending = False
@@ -72,18 +73,16 @@ class Lanes(Generic[T]):
         with self._changed:
             self._ending = True
             self._changed.notify_all()
-            self._wait(lambda: not self._sessions)
+            self._wait(lambda: not self._held)
 
     def stop(self) -> None:
         """Close the sessions, whatever they are doing, and wait until they are let go."""
         with self._changed:
             self._ending, self._item = True, None
             self._changed.notify_all()
-            sessions = list(self._sessions)
-        for session in sessions:
-            session.close()
-        with self._changed:
-            self._changed.wait_for(lambda: not self._sessions)
+            for session in self._sessions:
+                session.close()
+            self._changed.wait_for(lambda: not self._held)
 
     def _wait(self, condition: Callable[[], bool]) -> None:
         self._changed.wait_for(lambda: self._error is not None or condition())
@@ -93,29 +92,37 @@ class Lanes(Generic[T]):
     # For the threads that do it.
 
     def _lane(self) -> None:
-        taken: remctl.Remctl | None = None
+        held = False
         try:
             with self._connection.session() as session:
                 with self._changed:
                     # A session that comes too late is given back, and nobody waits for it.
-                    if not self._ending:
-                        taken = session
-                        self._sessions.add(session)
-                while taken is not None and (item := self._next()) is not None:
-                    self._do(session, item)
-                    with self._changed:
-                        self._done.append(item)
+                    if self._ending:
+                        return
+                    held = True
+                    self._held += 1
+                    self._sessions.add(session)
+                self._work(session)
         except Exception as error:
             with self._changed:
-                dispensable = taken is None and self._sessions
+                dispensable = not held and self._held
                 no_session = isinstance(error, remctl.RemctlError)
                 if self._error is None and not (dispensable and no_session):
                     self._error = error
         finally:
             with self._changed:
-                if taken is not None:
-                    self._sessions.discard(taken)
+                self._held -= held
                 self._changed.notify_all()
+
+    def _work(self, session: remctl.Remctl) -> None:
+        try:
+            while (item := self._next()) is not None:
+                self._do(session, item)
+                with self._changed:
+                    self._done.append(item)
+        finally:
+            with self._changed:  # As soon as it is given back, it may be another's.
+                self._sessions.discard(session)
 
     def _next(self) -> T | None:
         with self._changed:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from machine.call_pipes import PipeInterpreter
 
-from remctl_toolkit.machine import Connection
+from remctl_toolkit.machine import Connection, Machine
 from remctl_toolkit.testing import RemctldServer, machine_commands
 
 if TYPE_CHECKING:
@@ -43,6 +43,13 @@ def either(request: pytest.FixtureRequest) -> Connection:
     name = "connection" if request.param == "sh" else "python_only"
     found: Connection = request.getfixturevalue(name)
     return found
+
+
+@pytest.fixture(scope="module")
+def machine(either: Connection) -> Iterator[Machine]:
+    """A machine over one connection after the other."""
+    with Machine.over(either) as machine:
+        yield machine
 
 
 @pytest.fixture

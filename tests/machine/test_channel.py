@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from machine.farsides import read_all, traces
 from support.waiting import eventually
 
+import remctl
 from remctl_toolkit.machine import ClosedError, Connection
 from remctl_toolkit.machine._channel import inbox
 from remctl_toolkit.machine.channel import Channel
@@ -330,3 +331,31 @@ def test_kill_0_hurts_nobody_else(either: Connection, server: RemctldServer) -> 
     with Channel(either, ["sh", "-c", "kill -TERM 0"]) as channel:
         assert channel.wait(20) == -signal.SIGTERM
     assert server.running
+
+
+def test_a_session_that_was_given_back_is_not_closed(
+    server: RemctldServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_back: list[remctl.Remctl] = []
+    go_on = threading.Event()
+    with Connection(server.host, server.port, server.principal) as connection:
+        channel = Channel(connection, ["cat"])
+        keeper = channel._keeper
+        assert keeper is not None
+        really_give_back = connection._sessions._give_back
+
+        def give_back(session: remctl.Remctl) -> None:
+            really_give_back(session)
+            if threading.current_thread() is keeper._thread:
+                given_back.append(session)
+                go_on.wait(30)
+
+        monkeypatch.setattr(connection._sessions, "_give_back", give_back)
+        channel.close_write()
+        eventually(lambda: given_back)
+        timer = threading.Timer(0.1, go_on.set)
+        timer.start()
+        keeper.abandon()  # It waits for the thread.
+        timer.join()
+        assert given_back[0].opened  # It may be another's by now.
+        channel.close()

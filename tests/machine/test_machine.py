@@ -1,16 +1,12 @@
-"""A machine as such: what it is made of, how many remctl commands it takes, and its end."""
+"""A machine as such: what it is made of, and how many remctl commands it takes."""
 
 from __future__ import annotations
 
 import gc
 import os
 import re
-import signal
 import subprocess
 import sys
-import threading
-import time
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,10 +17,9 @@ from plumbum import local
 from plumbum.commands.processes import (
     CommandNotFound,
     ProcessExecutionError,
-    ProcessTimedOut,
 )
-from plumbum.machines.remote import BaseRemoteMachine, ClosedRemoteMachine
-from support.waiting import eventually, open_descriptors, thread_count
+from plumbum.machines.remote import BaseRemoteMachine
+from support.waiting import eventually, open_descriptors
 
 import remctl_toolkit.machine.popen
 from remctl_toolkit.machine import Connection, WorkingFolderError
@@ -34,12 +29,6 @@ from remctl_toolkit.testing import RemctldServer
 pytestmark = pytest.mark.once
 
 ODD_NAMES = ["a b", "it's", 'say "x"', "new\nline", "$HOME", "*", "-n", "é", "ends\n", b"\xff\xfe"]
-
-
-@pytest.fixture(scope="module")
-def machine(either: Connection) -> Iterator[Machine]:
-    with Machine.over(either) as machine:
-        yield machine
 
 
 @pytest.fixture
@@ -69,14 +58,6 @@ def counted(server: RemctldServer) -> Callable[[], Any]:
         lines += logged()[start:-1]
 
     return count
-
-
-def is_running(pid: int) -> bool:
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
-        return False
-    return status.rpartition(")")[2].split()[0] != "Z"
 
 
 # -- What it is -----------------------------------------------------------------------------------
@@ -341,48 +322,6 @@ def test_a_session_with_a_terminal(machine: Machine) -> None:
             assert session.run("echo x >&2")[1].strip() == "x"
 
 
-# -- What goes on without us ----------------------------------------------------------------------
-
-
-def test_nohup(machine: Machine, tmp_path: Path) -> None:
-    script = 'echo "out $A"; echo err >&2; cat; echo $$ >pid; exec sleep 60'
-    command = machine["sh"]["-c", script].with_env(A="a b")
-    with machine.cwd(str(tmp_path)):
-        process = command.nohup()
-    assert (process.poll(), process.wait(), process.returncode) == (0, 0, 0)
-    pid = process.pid
-    assert pid is not None
-    assert pid > 1
-    try:
-        eventually(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
-        assert int((tmp_path / "pid").read_text()) == pid
-        assert (tmp_path / "nohup.out").read_text() == "out a b\nerr\n"
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        assert (int(fields[2]), int(fields[3])) == (pid, pid)  # its group and its session
-        assert sorted(os.listdir(f"/proc/{pid}/fd")) == ["0", "1", "2"]
-    finally:
-        os.kill(pid, 9)
-
-
-def test_nohup_with_files_of_ones_own(machine: Machine, tmp_path: Path) -> None:
-    command = machine["sh"]["-c", "echo out; echo err >&2"]
-    out, err = tmp_path / "o ut", tmp_path / "err"
-    out.write_text("before\n")
-    machine.daemonic_popen(command, str(tmp_path), "o ut", str(err))
-    eventually(lambda: err.exists() and err.read_text())
-    assert (out.read_text(), err.read_text()) == ("before\nout\n", "err\n")
-    machine.daemonic_popen(command, "/", str(out), append=False)
-    eventually(lambda: out.read_text() == "out\nerr\n")
-    machine.daemonic_popen(machine["echo"]["x"] | machine["tee"][str(tmp_path / "tee")])
-    eventually(lambda: (tmp_path / "tee").exists() and (tmp_path / "tee").read_text() == "x\n")
-
-
-@pytest.mark.parametrize("where", [{"cwd": "/nonexistent"}, {"stdout": "/nonexistent/x"}])
-def test_nohup_says_what_is_wrong(machine: Machine, where: dict[str, Any]) -> None:
-    with pytest.raises(ProcessExecutionError, match="/nonexistent"):
-        machine.daemonic_popen(machine["true"], **where)
-
-
 # -- Processes and folders ------------------------------------------------------------------------
 
 
@@ -402,134 +341,6 @@ def test_a_folder_for_a_while(machine: Machine) -> None:
 
 def test_python(machine: Machine) -> None:
     assert machine.python("-c", "print(6 * 7)") == "42\n"
-
-
-# -- Time limits and signals ----------------------------------------------------------------------
-
-
-def test_a_timeout_ends_the_command_and_what_it_has_started(
-    machine: Machine, tmp_path: Path
-) -> None:
-    script = f"sleep 100 & echo $! $$ >{tmp_path}/pids; wait"
-    with pytest.raises(ProcessTimedOut, match=r"within 0\.3 seconds"):
-        machine["sh"]("-c", script, timeout=0.3)
-    pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
-    assert len(pids) == 2
-    eventually(lambda: not any(map(is_running, pids)))
-    assert machine["echo"]("x") == "x\n"
-
-
-def test_a_timeout_of_a_pipeline(machine: Machine, tmp_path: Path) -> None:
-    pid = tmp_path / "pid"
-    first = machine["sh"]["-c", f"echo $$ >{pid}; exec sleep 100"]
-    with pytest.raises(ProcessTimedOut):
-        (first | machine["cat"])(timeout=0.5)
-    eventually(lambda: not is_running(int(pid.read_text())))
-
-
-@pytest.mark.parametrize("started", [False, True])
-def test_signals(machine: Machine, tmp_path: Path, started: bool) -> None:
-    process = machine["sleep"]["100"].popen(stdin=subprocess.DEVNULL)
-    if started:
-        assert process.poll() is None
-        eventually(lambda: process.pid)
-    process.terminate()
-    assert process.wait(20) == -15
-    process = machine["sleep"]["100"].popen()
-    if started:
-        process.stdin.flush()  # A channel.
-    process.kill()
-    assert process.wait(20) == -9
-
-
-def test_a_command_may_be_forgotten_at_any_moment(machine: Machine) -> None:
-    # Garbage is collected wherever a thread happens to be: what it needs may be locked.
-    process = machine["sh"]["-c", "trap '' CONT; exec cat"].popen()
-    process.stdin.flush()  # A channel.
-    process.send_signal(signal.SIGCONT)
-    pid = process.pid
-    assert isinstance(pid, int)
-    locked, gone = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        with machine.connection._sessions._lock:
-            locked.set()
-            gone.wait(40)
-
-    thread = threading.Thread(target=hold)
-    thread.start()
-    locked.wait(20)
-    start = time.monotonic()
-    left = weakref.ref(process)
-    del process
-    # What starts commands late may have it in hand for a moment longer.
-    eventually(lambda: gc.collect() >= 0 and left() is None, 20)
-    assert time.monotonic() - start < 20
-    gone.set()
-    thread.join()
-    eventually(lambda: not is_running(pid), 20)
-
-
-def test_an_interrupt_ends_the_command(machine: Machine, patient: None) -> None:
-    process = machine["sleep"]["100"].popen()
-    pids: list[int] = []
-
-    def interrupt() -> None:
-        pids.append(eventually(lambda: process.pid or 0, 20))
-        os.kill(os.getpid(), 2)
-
-    thread = threading.Thread(target=interrupt)
-    thread.start()
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            process.communicate()
-    finally:
-        thread.join()
-    eventually(lambda: not is_running(pids[0]))
-
-
-def test_a_process_keeps_its_machine(server: RemctldServer) -> None:
-    process = Machine(server.host, server.port, server.principal)["cat"].popen()
-    gc.collect()
-    assert process.communicate(b"x") == (b"x", b"")
-
-
-# -- Its end --------------------------------------------------------------------------------------
-
-
-def test_close_ends_all_that_runs(server: RemctldServer, tmp_path: Path) -> None:
-    threads = thread_count()
-    machine = Machine(server.host, server.port, server.principal, cwd=tmp_path)
-    command, path = machine["true"], machine.path("/")
-    script = machine["sh"]["-c", "echo $$ >$0; exec sleep 100"]
-    live = script["live"].popen(stdin=subprocess.DEVNULL)
-    channel = script["channel"].popen()
-    channel.stdin.flush()
-    waiting = script["waiting"].popen()
-    session = machine.session()
-    names = [tmp_path / "live", tmp_path / "channel"]
-    eventually(lambda: all(name.exists() and name.read_text() for name in names))
-    machine.close()
-    machine.close()
-    eventually(lambda: not any(is_running(int(name.read_text())) for name in names))
-    assert machine.closed
-    assert not session.alive()
-    assert waiting.returncode == -9 or not is_running(waiting.pid or 0)
-    for use in (
-        lambda: machine["ls"],
-        lambda: command(),
-        lambda: path.exists(),
-        lambda: machine.cwd.chdir("/"),
-        lambda: machine.session(),
-        lambda: machine.upload("x", "y"),
-        lambda: machine.tunnel(0, 1),
-        lambda: machine.call(abs, -1),
-    ):
-        with pytest.raises(ClosedRemoteMachine, match="has been closed"):
-            use()
-    for process in (live, channel, waiting):
-        process.close()
-    eventually(lambda: thread_count() <= threads + 1)
 
 
 def test_many_threads_at_once(machine: Machine) -> None:

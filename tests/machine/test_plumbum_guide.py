@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
+import os
 import socket
-import threading
 from collections.abc import Iterator
 
 import pytest
+from machine.tunnel_servers import serving
 
 from remctl_toolkit.machine.machine import Machine
 from remctl_toolkit.testing import RemctldServer
@@ -24,29 +24,13 @@ def rem(server: RemctldServer) -> Iterator[Machine]:
 @pytest.fixture
 def eater() -> Iterator[int]:
     """The guide's sophisticated server, on a port of the far side's localhost."""
-    s = socket.socket()
-    s.bind(("localhost", 0))
-    s.listen(1)
 
-    def serve() -> None:
-        while True:
-            try:
-                s2, _ = s.accept()
-            except OSError:
-                return
-            with s2, contextlib.suppress(ConnectionError):
-                while True:
-                    data = s2.recv(1000)
-                    if not data:
-                        break
-                    s2.send(b"I eat " + data)
+    def eat(s2: socket.socket) -> None:
+        while data := s2.recv(1000):
+            s2.send(b"I eat " + data)
 
-    thread = threading.Thread(target=serve)
-    thread.start()
-    yield s.getsockname()[1]
-    s.shutdown(socket.SHUT_RDWR)
-    s.close()
-    thread.join()
+    with serving(eat) as port:
+        yield port
 
 
 def test_remote_machines(server: RemctldServer) -> None:
@@ -57,12 +41,13 @@ def test_remote_machines(server: RemctldServer) -> None:
 
 
 def test_working_directory_and_environment(rem: Machine) -> None:
-    (rem.cwd / "Desktop-of-the-guide").mkdir()
+    desktop = f"Desktop-of-{os.urandom(8).hex()}"  # In the home folder, which is not ours alone.
+    (rem.cwd / desktop).mkdir()
     try:
-        with rem.cwd(rem.cwd / "Desktop-of-the-guide"):
-            assert str(rem.cwd).endswith("/Desktop-of-the-guide")
+        with rem.cwd(rem.cwd / desktop):
+            assert str(rem.cwd).endswith(f"/{desktop}")
     finally:
-        (rem.cwd / "Desktop-of-the-guide").rmdir()
+        (rem.cwd / desktop).rmdir()
     assert "/bin" in rem.env["PATH"]
     assert rem.which("ls").name == "ls"
     assert repr(rem.which("ls")).startswith("<RemotePath /")

@@ -1,30 +1,27 @@
-"""Commands as remoto runs them: lines as they come, failures, time limits, environment, sudo."""
+"""Commands as remoto runs them: lines as they come, failures, arguments, environment, sudo."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import pickle
 import stat
 import subprocess
-import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from machine.endings import is_running, pids_in, with_more_time
+from machine.loglines import Lines
 from support.waiting import eventually
 
-import remctl
 from remctl_toolkit.machine import (
     ClosedError,
     CommandTimeoutError,
     Connection,
     MachineError,
     farside,
-    process,
 )
 from remctl_toolkit.machine._process_output import Frames
 from remctl_toolkit.machine.process import CommandFailedError, Target, check, run
@@ -38,32 +35,9 @@ pytestmark = pytest.mark.once
 LIMIT = 20.0  # seconds after which a wait has failed
 
 
-class Lines:
-    """A logger with no more than remoto's README asks for."""
-
-    def __init__(self) -> None:
-        self.lines: list[tuple[str, str]] = []
-
-    def debug(self, text: str) -> None:
-        self.lines.append(("DEBUG", text))
-
-    def error(self, text: str) -> None:
-        self.lines.append(("ERROR", text))
-
-    def of(self, level: str) -> list[str]:
-        return [text for each, text in self.lines if each == level]
-
-
 @pytest.fixture
 def logger() -> Lines:
     return Lines()
-
-
-def is_gone(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
-        return True
 
 
 # -- run ------------------------------------------------------------------------------------------
@@ -113,11 +87,28 @@ def test_run_logs_a_line_when_it_is_there(connection: Connection, tmp_path: Path
     assert logger.of("DEBUG")[1:] == ["first", "second"]
 
 
-def test_run_keeps_the_order_of_both_streams(connection: Connection, logger: Lines) -> None:
-    script = "for n in 1 2 3 4 5; do echo o$n; sleep 0.01; echo e$n >&2; sleep 0.01; done"
-    run(connection, ["sh", "-c", script], logger=logger)
-    found = [text for _, text in logger.lines[1:]]
-    assert found == [f"{stream}{n}" for n in range(1, 6) for stream in "oe"]
+def test_run_logs_both_streams_as_they_come(connection: Connection, tmp_path: Path) -> None:
+    """The command waits until each line is logged before it writes to the other stream."""
+
+    class Marking(Lines):
+        def debug(self, text: str) -> None:
+            super().debug(text)
+            (tmp_path / text).touch()
+
+        def error(self, text: str) -> None:
+            super().error(text)
+            (tmp_path / text).touch()
+
+    script = """
+        await() { until [ -e "$0/$1" ]; do sleep 0.01; done; }
+        for n in 1 2 3 4 5; do echo o$n; await o$n; echo e$n >&2; await e$n; done
+    """
+    logger = Marking()
+    run(connection, ["sh", "-c", script, tmp_path], logger=logger, timeout=LIMIT)
+    for number in range(1, 6):
+        expected = [("DEBUG", f"o{number}"), ("ERROR", f"e{number}")]
+        assert logger.lines[2 * number - 1 : 2 * number + 1] == expected
+    assert len(logger.lines) == 11
 
 
 def test_run_logs_a_last_line_without_an_end(connection: Connection, logger: Lines) -> None:
@@ -370,113 +361,6 @@ def test_secrets_are_in_no_log(
     assert "xyzzy" not in far_log() + caplog.text + str(info.value)
 
 
-# -- Time -----------------------------------------------------------------------------------------
-
-
-def test_run_ends_a_command_that_is_silent_for_too_long(
-    connection: Connection, tmp_path: Path
-) -> None:
-    """With all that it has started."""
-    script = 'sleep 60 & echo $$ $! >"$0"; echo x; wait'
-    logger = Lines()
-    with pytest.raises(CommandTimeoutError, match=r"no output of sh for 0.3 s on .*: it was ended"):
-        run(connection, ["sh", "-c", script, tmp_path / "pids"], timeout=0.3, logger=logger)
-    assert logger.of("DEBUG")[1:] == ["x"]
-    pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
-    assert len(pids) == 2
-    eventually(lambda: all(map(is_gone, pids)))
-
-
-def test_run_lets_a_command_go_on_that_writes_now_and_then(
-    connection: Connection, logger: Lines
-) -> None:
-    script = "for n in 1 2 3 4 5 6 7 8; do echo $n; sleep 0.1; done; exit 124"
-    with pytest.raises(CommandFailedError) as info:
-        run(connection, ["sh", "-c", script], timeout=0.6, logger=logger)
-    assert info.value.status == 124
-    assert len(logger.of("DEBUG")) == 9
-
-
-def test_check_ends_a_command_that_takes_too_long(connection: Connection, tmp_path: Path) -> None:
-    script = 'echo $$ >"$0"; while :; do echo x; sleep 0.05; done'
-    with pytest.raises(CommandTimeoutError, match=r"sh took longer than 0.3 s on .*: it was"):
-        check(connection, ["sh", "-c", script, tmp_path / "pid"], timeout=0.3)
-    pid = int((tmp_path / "pid").read_text())
-    eventually(lambda: is_gone(pid))
-
-
-def test_a_command_that_will_not_end_is_killed(connection: Connection, tmp_path: Path) -> None:
-    script = "trap '' TERM; echo $$ >\"$0\"; while :; do sleep 0.05; done"
-    with pytest.raises(CommandTimeoutError):
-        check(connection, ["sh", "-c", script, tmp_path / "pid"], timeout=0.2)
-    pid = int((tmp_path / "pid").read_text())
-    eventually(lambda: is_gone(pid))
-
-
-def test_timeouts_that_do_not_raise_return_what_there_was(connection: Connection) -> None:
-    logger = Lines()
-    options: dict[str, Any] = {"timeout": 0.2, "stop_on_timeout": False, "logger": logger}
-    assert check(connection, ["sh", "-c", "echo x; sleep 60"], **options) == (["x"], [], -1)
-    run(connection, ["sleep", "60"], **options)
-    assert len(logger.of("ERROR")) == 2
-
-
-def test_a_global_timeout(connection: Connection) -> None:
-    target = Target(connection)
-    target.global_timeout = 0.2
-    with pytest.raises(CommandTimeoutError):
-        check(target, ["sleep", "60"])
-    assert check(target, ["echo", "x"], timeout=-1)[0] == ["x"]
-
-
-def beat_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    sources = {name: farside.source(name) for name in ("execute", "follow")}
-    assert "BEAT = 5.0" in sources["follow"]
-    sources["follow"] = sources["follow"].replace("BEAT = 5.0", "BEAT = 0.2")
-    monkeypatch.setattr(process, "source", sources.__getitem__)
-
-
-def test_a_far_side_without_a_sign_of_life_is_given_up(
-    connection: Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """That is not the command's silence."""
-    monkeypatch.setattr(process, "_PATIENCE", 0.5)
-    monkeypatch.setattr("remctl_toolkit.machine.connection.STARTS_AND_ENDS", 1.0)
-    with pytest.raises(remctl.RemctlTimeoutError):
-        check(connection, ["sleep", "4"])
-    beat_often(monkeypatch)
-    assert check(connection, ["sleep", "2"])[2] == 0
-
-
-def test_a_command_ends_when_nobody_reads_any_more(
-    server: RemctldServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It may be silent itself: what runs it finds out by its own beats."""
-    beat_often(monkeypatch)
-    connection = Connection(server.host, server.port, server.principal)
-    pid_file = tmp_path / "pid"
-    script = 'echo $$ >"$0.new"; mv "$0.new" "$0"; exec sleep 300'
-
-    def work() -> None:
-        with contextlib.suppress(remctl.RemctlNotOpenedError):
-            check(connection, ["sh", "-c", script, pid_file])
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    eventually(pid_file.exists, LIMIT)
-    connection.close()
-    thread.join(LIMIT)
-    pid = int(pid_file.read_text())
-    eventually(lambda: is_gone(pid))
-
-
-def test_a_background_process_is_not_waited_for(connection: Connection) -> None:
-    start = time.monotonic()
-    found = check(connection, ["sh", "-c", "sleep 20 & echo $!"])
-    assert time.monotonic() - start < 10
-    os.kill(int(found[0][0]), 9)
-
-
 # -- sudo -----------------------------------------------------------------------------------------
 
 SUDO = """#!/bin/sh
@@ -534,16 +418,16 @@ def test_sudo_for_all_of_a_target(sudoer: Connection) -> None:
 
 
 def test_sudo_timeout_ends_the_command(sudoer: Connection, tmp_path: Path) -> None:
-    with pytest.raises(CommandTimeoutError):
-        run(
-            sudoer,
-            ["sh", "-c", 'echo $$ >"$0"; exec sleep 60', tmp_path / "pid"],
-            sudo=True,
-            timeout=0.3,
-            logger=Lines(),
-        )
-    pid = int((tmp_path / "pid").read_text())
-    eventually(lambda: is_gone(pid))
+    script = ["sh", "-c", 'echo $$ >"$0"; exec sleep 60', tmp_path / "pid"]
+
+    def attempt(limit: float) -> bool:
+        with pytest.raises(CommandTimeoutError):
+            run(sudoer, script, sudo=True, timeout=limit, logger=Lines())
+        pids = pids_in(tmp_path / "pid")
+        eventually(lambda: not any(map(is_running, pids)))
+        return len(pids) == 1
+
+    with_more_time(attempt)
 
 
 def test_sudo_that_is_refused(sudoer: Connection, sudo_folder: Path, logger: Lines) -> None:

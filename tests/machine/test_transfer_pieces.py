@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from support.waiting import eventually
 
 import remctl
 from remctl_toolkit.machine import Connection, transfer_upload
@@ -185,7 +186,7 @@ def test_another_file_in_its_place(
 ) -> None:
     victim = tmp_path / "victim"
     victim.write_bytes(b"v" * when)
-    done = []
+    done: list[int] = []
 
     def progress(octets: int, total: int | None, path: str) -> None:
         if octets == when and not done:
@@ -257,6 +258,8 @@ class Sessions:
         self.refused = threading.Event()
         self.error: Exception = remctl.RemctlConnectError("refused")
         self.given_back: list[Session] = []
+        self.slow_after = threading.Event()  # Not set: who gives one back is slow to notice it.
+        self.slow_after.set()
 
     @contextlib.contextmanager
     def session(self) -> Iterator[Session]:
@@ -266,6 +269,7 @@ class Sessions:
         session = self.free.pop(0)
         yield session
         self.given_back.append(session)
+        self.slow_after.wait(10)
 
 
 def lanes_over(sessions: Sessions, do: Callable[[Session, Any], object]) -> Lanes[Any]:
@@ -356,3 +360,19 @@ def test_to_stop_ends_what_is_under_way() -> None:
     assert all(session.closed for session in sessions.all)
     assert lanes.done() == []
     lanes.stop()
+
+
+def test_a_session_that_was_given_back_is_not_closed() -> None:
+    sessions = Sessions(1)
+    sessions.slow_after.clear()
+    lanes = lanes_over(sessions, lambda *_: None)
+    lanes.hand("a")
+    with lanes._changed:  # As in end(), which was interrupted then.
+        lanes._ending = True
+        lanes._changed.notify_all()
+    eventually(lambda: sessions.given_back)
+    timer = threading.Timer(0.1, sessions.slow_after.set)
+    timer.start()
+    lanes.stop()
+    timer.join()
+    assert not sessions.all[0].closed  # It may be another's by now.

@@ -1,4 +1,4 @@
-"""Servers at the ends of tunnels."""
+"""Servers at the ends of tunnels, and what stands for a connection where there is none."""
 
 from __future__ import annotations
 
@@ -9,8 +9,20 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+
+from remctl_toolkit.machine import tunnel_mux
+from remctl_toolkit.machine.tunnel import Tunnel
+from remctl_toolkit.machine.tunnel_mux import NearMux
 
 Talk = Callable[[socket.socket], object]
+
+
+class NoConnection:
+    """What tunnels want to know of a connection."""
+
+    host = "far.example.org"
+    far = SimpleNamespace(home="/")
 
 
 def echo(sock: socket.socket) -> None:
@@ -90,8 +102,41 @@ def connect(port: int | str) -> socket.socket:
     return sock
 
 
-def unused_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
+@contextlib.contextmanager
+def reserved_port() -> Iterator[int]:
+    """Have a port that nobody listens on, but who is told to: the system gives it to nobody else.
+
+    A connection to a port of which nothing is known may be one with itself.
+    """
+    with socket.socket(socket.AF_INET6) as holder:
+        holder.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("::", 0))
+        yield holder.getsockname()[1]
+
+
+def answers(sock: socket.socket, octets: bytes = b"are you there?") -> bool:
+    """Whether an echo is at the other end."""
+    sock.sendall(octets)
+    return read_exactly(sock, len(octets)) == octets
+
+
+def is_broken(sock: socket.socket) -> bool:
+    """Whether the connection is over; fails when nothing is heard of that."""
+    sock.settimeout(20)
+    try:
+        while sock.recv(1 << 20):
+            pass
+    except (ConnectionResetError, BrokenPipeError):
+        pass
+    return True
+
+
+def mux_of(tunnel: Tunnel) -> NearMux:
+    assert tunnel._mux is not None
+    return tunnel._mux
+
+
+def muxes_over(channel: object) -> list[NearMux]:
+    """Return those that live over that channel, or what is in the place of one."""
+    return [mux for mux in tunnel_mux._living if channel is mux._channel]

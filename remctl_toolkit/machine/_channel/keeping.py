@@ -123,7 +123,6 @@ class Keeper:
             failure = error
         with self._changed:
             self._ended = True
-            self._session = None
             failure = self._failure or failure
             if self.returncode is None:
                 self._failure = failure
@@ -164,7 +163,11 @@ class Keeper:
                     return None
                 self._session = session
             session.set_timeout(spec["patience"])
-            result = session.run((*words, payload), stdout=frames, stderr=self._complaint)
+            try:
+                result = session.run((*words, payload), stdout=frames, stderr=self._complaint)
+            finally:
+                with self._changed:  # As soon as it is given back, it may be another's.
+                    self._session = None
         if self.returncode is None and self._refusal is None:
             text = str(self._complaint) or f"status {result.status}"
             return remctl.RemctlError(f"what kept the command there has ended: {text}")

@@ -37,6 +37,7 @@ class Lookup:
             self.run(arguments, writer)
         os.close(writer)
         os.read(self.fd, 1)  # When it has let go: a port is free when its tunnel was closed.
+        os.set_blocking(self.fd, False)
         mux.watch(self.fd, select.POLLIN, self)
 
     def run(self, arguments, writer):
@@ -55,7 +56,10 @@ class Lookup:
             os._exit(0)
 
     def ready(self, events):
-        piece = os.read(self.fd, PIECE)
+        try:
+            piece = os.read(self.fd, PIECE)
+        except BlockingIOError:
+            return  # What poll() told was about a descriptor that had this number before.
         self.answer += piece
         if piece:
             return
@@ -199,7 +203,7 @@ class FarMux(Mux):
             octets = os.read(0, PIECE)
         except BlockingIOError:
             return
-        self.over = not octets
+        self.over = self.over or not octets
         self.receive(octets)
 
     def flush(self):

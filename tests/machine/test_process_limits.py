@@ -1,0 +1,172 @@
+"""Time limits of commands as remoto runs them, and what tells that anybody is still there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from machine.endings import is_running, pids_in, with_more_time
+from machine.loglines import Lines
+from support.waiting import eventually
+
+import remctl
+from remctl_toolkit.machine import (
+    CommandTimeoutError,
+    Connection,
+    MachineError,
+    farside,
+    process,
+)
+from remctl_toolkit.machine.process import CommandFailedError, Target, check, run
+from remctl_toolkit.testing import RemctldServer
+
+pytestmark = pytest.mark.once
+
+LIMIT = 20.0  # seconds after which a wait has failed
+
+
+def test_run_ends_a_command_that_is_silent_for_too_long(
+    connection: Connection, tmp_path: Path
+) -> None:
+    """With all that it has started."""
+    script = 'sleep 60 & echo $$ $! >"$0"; echo x; wait'
+
+    def attempt(limit: float) -> bool:
+        logger = Lines()
+        text = rf"no output of sh for {limit:g} s on .*: it was ended"
+        with pytest.raises(CommandTimeoutError, match=text):
+            run(connection, ["sh", "-c", script, tmp_path / "pids"], timeout=limit, logger=logger)
+        pids = pids_in(tmp_path / "pids")
+        eventually(lambda: not any(map(is_running, pids)))
+        return len(pids) == 2 and logger.of("DEBUG")[1:] == ["x"]
+
+    with_more_time(attempt)
+
+
+def test_run_lets_a_command_go_on_that_writes_now_and_then(
+    connection: Connection,
+) -> None:
+    script = 'for n in 1 2 3 4 5 6 7 8; do echo $n; sleep "$0"; done; exit 124'
+
+    def attempt(limit: float) -> bool:
+        logger = Lines()
+        with pytest.raises(MachineError) as info:
+            run(connection, ["sh", "-c", script, str(limit / 6)], timeout=limit, logger=logger)
+        if isinstance(info.value, CommandTimeoutError):
+            return False
+        assert isinstance(info.value, CommandFailedError)
+        assert info.value.status == 124
+        assert len(logger.of("DEBUG")) == 9
+        return True
+
+    with_more_time(attempt)
+
+
+def test_check_ends_a_command_that_takes_too_long(connection: Connection, tmp_path: Path) -> None:
+    script = 'echo $$ >"$0"; while :; do echo x; sleep 0.05; done'
+
+    def attempt(limit: float) -> bool:
+        text = rf"sh took longer than {limit:g} s on .*: it was"
+        with pytest.raises(CommandTimeoutError, match=text):
+            check(connection, ["sh", "-c", script, tmp_path / "pid"], timeout=limit)
+        pids = pids_in(tmp_path / "pid")
+        eventually(lambda: not any(map(is_running, pids)))
+        return len(pids) == 1
+
+    with_more_time(attempt)
+
+
+def test_a_command_that_will_not_end_is_killed(connection: Connection, tmp_path: Path) -> None:
+    script = "trap '' TERM; echo $$ >\"$0\"; while :; do sleep 0.05; done"
+
+    def attempt(limit: float) -> bool:
+        with pytest.raises(CommandTimeoutError):
+            check(connection, ["sh", "-c", script, tmp_path / "pid"], timeout=limit)
+        pids = pids_in(tmp_path / "pid")
+        eventually(lambda: not any(map(is_running, pids)))
+        return len(pids) == 1
+
+    with_more_time(attempt)
+
+
+def test_timeouts_that_do_not_raise_return_what_there_was(connection: Connection) -> None:
+    def attempt(limit: float) -> bool:
+        logger = Lines()
+        options: dict[str, Any] = {"stop_on_timeout": False, "logger": logger}
+        script = ["sh", "-c", "echo x; sleep 60"]
+        stdout, *rest = check(connection, script, timeout=limit, **options)
+        run(connection, ["sleep", "60"], timeout=0.2, **options)
+        assert rest == [[], -1]
+        assert len(logger.of("ERROR")) == 2
+        return stdout == ["x"]
+
+    with_more_time(attempt)
+
+
+def test_a_global_timeout(connection: Connection) -> None:
+    target = Target(connection)
+    target.global_timeout = 0.2
+    with pytest.raises(CommandTimeoutError):
+        check(target, ["sleep", "60"])
+    assert check(target, ["echo", "x"], timeout=-1)[0] == ["x"]
+
+
+def beat_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    sources = {name: farside.source(name) for name in ("execute", "follow")}
+    assert "BEAT = 5.0" in sources["follow"]
+    sources["follow"] = sources["follow"].replace("BEAT = 5.0", "BEAT = 0.2")
+    monkeypatch.setattr(process, "source", sources.__getitem__)
+
+
+def test_a_far_side_without_a_sign_of_life_is_given_up(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That is not the command's silence."""
+    monkeypatch.setattr("remctl_toolkit.machine.connection.STARTS_AND_ENDS", 1.0)
+    monkeypatch.setattr(process, "_PATIENCE", 0.5)
+    with pytest.raises(remctl.RemctlTimeoutError):
+        check(connection, ["sleep", "60"])
+    beat_often(monkeypatch)
+
+    def attempt(limit: float) -> bool:
+        monkeypatch.setattr(process, "_PATIENCE", limit)
+        try:
+            return check(connection, ["sleep", str(limit + 1.7)])[2] == 0
+        except remctl.RemctlTimeoutError:
+            return False
+
+    with_more_time(attempt)
+
+
+def test_a_command_ends_when_nobody_reads_any_more(
+    server: RemctldServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be silent itself: what runs it finds out by its own beats."""
+    beat_often(monkeypatch)
+    connection = Connection(server.host, server.port, server.principal)
+    pid_file = tmp_path / "pid"
+    script = 'echo $$ >"$0.new"; mv "$0.new" "$0"; exec sleep 300'
+
+    def work() -> None:
+        with contextlib.suppress(remctl.RemctlNotOpenedError):
+            check(connection, ["sh", "-c", script, pid_file])
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    eventually(pid_file.exists, LIMIT)
+    connection.close()
+    thread.join(LIMIT)
+    pid = int(pid_file.read_text())
+    eventually(lambda: not is_running(pid))
+
+
+def test_a_background_process_is_not_waited_for(connection: Connection) -> None:
+    start = time.monotonic()
+    found = check(connection, ["sh", "-c", "sleep 100 & echo $!"])
+    assert time.monotonic() - start < 50
+    os.kill(int(found[0][0]), 9)
