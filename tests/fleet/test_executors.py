@@ -170,14 +170,13 @@ def test_leaving_early_takes_back_what_waits_in_an_executor(farm: Farm) -> None:
             handed.append(super().submit(function, *arguments, **keywords))
             return handed[-1]
 
-    with SilentServer() as server, Noting(1) as executor:
+    with Noting(1) as executor, SilentServer() as server:
         hosts = farm.good(1) + [farm.host(*server.address) for _ in range(20)]
         outcomes = run_on_hosts(hosts, ECHO, executor=executor)
         assert next(outcomes).ok
         outcomes.close()
         assert len(handed) == 21
         assert sum(future.cancelled() for future in handed) >= 19  # One may be at work.
-        server.stop()
 
 
 def test_credentials_are_asked_by_every_host(farm: Farm) -> None:
