@@ -261,9 +261,15 @@ class Visit:
             self._reason.partial, self._reason.port = error.partial, error.port
             error = self._reason
         error.host = error.host or self._work.host.name
+        error.port = error.port or remctl._check_port(self._port) or None
         # It says all; its frames would keep in memory what was at work, a cycle for each host.
         error.__context__ = None
         return error.with_traceback(None)
+
+    @property
+    def _port(self) -> int | str | None:
+        port = self._work.host.port
+        return self._work.settings.port if port is None else port
 
     def _run(self) -> remctl.RemctlSimpleResult:
         if not _is_open(self._connection):
@@ -275,11 +281,10 @@ class Visit:
     def _open(self) -> None:
         """Open the connection, and try again where that may help."""
         host, settings = self._work.host, self._work.settings
-        port = settings.port if host.port is None else host.port
         while not self._given_up.is_set():
             self._attempts += 1
             try:
-                self._connection.open(host.name, port, host.principal or settings.principal)
+                self._connection.open(host.name, self._port, host.principal or settings.principal)
             except remctl.RemctlError as error:
                 if self._attempts > settings.retries or not _may_pass(error):
                     raise

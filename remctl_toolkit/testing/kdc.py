@@ -18,7 +18,7 @@ __all__ = ["Kdc"]
 
 _ADDRESS = "127.0.0.1"
 _TIMEOUT = 20.0  # seconds for a KDC to be ready; it takes some 15 ms
-_END_TIMEOUT = 2.0  # seconds for its port to be free again
+_FREE_TIMEOUT = 2.0  # seconds for its port to be free again
 _ATTEMPTS = 8  # ports to try, each of which was free a moment before
 _LOG_TAIL = 10  # lines of the KDC's log that an error message shows
 
@@ -60,6 +60,8 @@ class Kdc:
         if self._daemon is not None and self._daemon.running:
             raise RealmError("the KDC runs already")
         if self._port is not None:
+            # For UDP nothing keeps it: a client's socket may have that number for a moment.
+            wait_until(self._port.free, _FREE_TIMEOUT)
             self._daemon = self._launch()
             return
         for attempt in range(1, _ATTEMPTS + 1):
@@ -81,7 +83,7 @@ class Kdc:
             self._daemon = None
             # Heimdal's has processes that die with it, but a moment later.
             if self._port is not None:
-                wait_until(self._port.free, _END_TIMEOUT)
+                wait_until(self._port.free, _FREE_TIMEOUT)
 
     def freeze(self) -> None:
         """Let it answer nobody.

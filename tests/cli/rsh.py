@@ -17,8 +17,11 @@ from remctl_toolkit.testing import Command, Realm, RemctldServer, machine_comman
 
 _PROGRAM = """\
 #!{python} -E
-import sys
+import os, sys
 sys.path[:0] = {path!r}
+if "TEST_GRACE" in os.environ:  # seconds that a command has to end after a signal
+    from remctl_toolkit.cli.rsh import bridge
+    bridge._GRACE = float(os.environ["TEST_GRACE"])
 from remctl_toolkit.cli.rsh import main
 sys.exit(main())
 """

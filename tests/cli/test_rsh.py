@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 from cli.rsh import Bridge, bridge
-from support.waiting import eventually
+from support.waiting import eventually, runs
 from testing.processes import TIMEOUT
 
 from remctl_toolkit.testing import Command, Realm
@@ -40,14 +40,6 @@ ACCOUNTS = (
 def rsh(remctl_realm: Realm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bridge]:
     with bridge(remctl_realm, tmp_path_factory.mktemp("rsh"), *ACCOUNTS) as found:
         yield found
-
-
-def runs(pid: int) -> bool:
-    """Whether a process is there, and is no zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def first_line(process: subprocess.Popen[bytes]) -> bytes:
@@ -245,7 +237,7 @@ def test_command_that_a_signal_ends(rsh: Bridge) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_end_the_command_and_then_us(rsh: Bridge, number: int) -> None:
     script = f"trap 'echo tidy; exit' {number}; echo $$; while :; do sleep 0.05; done"
-    process = rsh.popen(rsh.host, script)
+    process = rsh.popen(rsh.host, script, env={"TEST_GRACE": str(TIMEOUT)})
     pid = int(first_line(process))
     assert runs(pid)
     process.send_signal(number)
@@ -259,7 +251,7 @@ def test_command_that_ignores_the_signal_is_ended(rsh: Bridge) -> None:
     pid = int(first_line(process))
     process.send_signal(signal.SIGINT)
     assert wait(process) == -signal.SIGINT
-    assert not runs(pid)
+    eventually(lambda: not runs(pid))
 
 
 def test_signal_that_is_ignored_here_stays_so(rsh: Bridge) -> None:
@@ -311,7 +303,7 @@ def test_signal_while_the_output_waits(rsh: Bridge) -> None:
 def test_user_selects_the_commands(rsh: Bridge) -> None:
     for words in (["nobody@" + rsh.host], ["-l", "nobody", rsh.host], ["-oUser=nobody", rsh.host]):
         assert rsh.run(*words, "id -un").stdout == b"nobody\n"
-    assert "COMMAND from user@REMCTL.TEST: sh-nobody " in rsh.server.log
+    rsh.server.wait_for_log("COMMAND from user@REMCTL.TEST: sh-nobody ", TIMEOUT)
 
 
 def test_user_whom_the_plain_commands_run_as(rsh: Bridge) -> None:

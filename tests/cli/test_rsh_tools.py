@@ -11,6 +11,7 @@ import execnet
 import plumbum
 import pytest
 from cli.rsh import Bridge, bridge
+from testing.processes import TIMEOUT
 
 from remctl_toolkit.testing import Realm
 
@@ -212,17 +213,17 @@ def group(rsh: Bridge, monkeypatch: pytest.MonkeyPatch) -> Iterator[execnet.Grou
         monkeypatch.setenv(name, value)
     group = execnet.Group()
     yield group
-    group.terminate(timeout=10)
+    group.terminate(timeout=TIMEOUT)
 
 
 def exercise(gateway: execnet.Gateway) -> None:
     channel = gateway.remote_exec("for item in channel: channel.send(item)")
     for item in (1, "two", [b"\0" * 300_000]):
         channel.send(item)
-        assert channel.receive(10) == item
+        assert channel.receive(TIMEOUT) == item
     channel.close()
     with pytest.raises(channel.RemoteError, match="ZeroDivisionError"):
-        gateway.remote_exec("1 / 0").waitclose(10)
+        gateway.remote_exec("1 / 0").waitclose(TIMEOUT)
 
 
 def test_execnet_by_the_name_of_a_python(rsh: Bridge, group: execnet.Group) -> None:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pty
 import re
-import select
 import signal
 import subprocess
 import sys
 import sysconfig
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from support.terminal import Terminal
 from support.waiting import eventually
-from testing.processes import TIMEOUT, gone, python_environ
+from testing.processes import TIMEOUT, check_gone, gone, python_environ
 
 from remctl_toolkit.cli import sandbox
 from remctl_toolkit.testing import programs
@@ -97,7 +95,7 @@ def test_exit_status_is_the_commands(command: Sequence[str], status: int) -> Non
 def test_nothing_is_left_behind() -> None:
     done = run("--", "sh", "-c", f"{FOLDER}; exit 3")
     assert done.stdout.startswith("/")
-    assert gone(done.stdout)
+    check_gone(done.stdout)
 
 
 def test_further_commands_and_the_servers_log(tmp_path: Path) -> None:
@@ -247,7 +245,7 @@ def test_shell_without_a_terminal() -> None:
     done = run(typed=typed, SHELL="/bin/sh")
     greeting, _, folder = done.stdout.partition("\n")
     assert greeting == "hello"
-    assert gone(folder)
+    check_gone(folder)
     assert "user@REMCTL.TEST" in done.stderr
     assert done.returncode == 6
 
@@ -256,71 +254,28 @@ def test_shell_is_sh_when_none_is_set() -> None:
     assert run(typed="echo $0\n", SHELL="").stdout == "/bin/sh\n"
 
 
-class Terminal:
-    """A sandbox on a pseudo-terminal, and what it printed so far."""
+class Shell(Terminal):
+    """The shell of a sandbox, on a terminal."""
 
     def __init__(self) -> None:
-        self.shown = ""
-        self._master, terminal = pty.openpty()
-        # The first terminal that a session opens is its own; then Ctrl-C on it is a signal.
-        script = 'exec "$@" <"$0" >"$0" 2>&1'
-        self._process = subprocess.Popen(
-            ["/bin/sh", "-c", script, os.ttyname(terminal), *ARGUMENTS],
-            env=python_environ(SHELL="/bin/sh", PS1="prompt> ", TERM="dumb", ENV=""),
-            start_new_session=True,
-        )
-        # Kept open until the sandbox has it: the terminal is gone when nobody has it open.
-        self.banner = self.expect(r"(?s)(.*)prompt> ").group(1)
-        os.close(terminal)
-
-    def type(self, text: str) -> None:
-        os.write(self._master, text.encode())
-
-    def expect(self, pattern: str) -> re.Match[str]:
-        """Read until a pattern was shown, and forget what was shown up to there."""
-        deadline = time.monotonic() + TIMEOUT
-        while not (found := re.search(pattern, self.shown)):
-            ready, _, _ = select.select([self._master], [], [], deadline - time.monotonic())
-            assert ready, f"{pattern!r} was not shown: {self.shown!r}"
-            self.shown += os.read(self._master, 4096).decode()
-        self.shown = self.shown[found.end() :]
-        return found
+        variables = {"SHELL": "/bin/sh", "PS1": "prompt> ", "TERM": "dumb", "ENV": ""}
+        super().__init__(ARGUMENTS, python_environ(**variables))
 
     def hang_up(self) -> None:
         """Close the terminal, as when its window is closed."""
-        os.close(self._master)
-        self._master = -1
-
-    def wait(self) -> int:
-        """Return the exit status of the sandbox."""
-        eventually(self._ended, TIMEOUT, what="the sandbox to end")
-        assert self._process.returncode is not None
-        return self._process.returncode
-
-    def _ended(self) -> bool:
-        if self._master >= 0:  # what nobody reads would keep it from ending
-            with contextlib.suppress(OSError):
-                while select.select([self._master], [], [], 0)[0]:
-                    if not os.read(self._master, 4096):
-                        break
-        return self._process.poll() is not None
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        if self._master >= 0:
-            os.close(self._master)
+        with open(os.devnull, "rb") as nothing:  # Keeps the numbers until the end.
+            os.dup2(nothing.fileno(), self._ours)
+            os.dup2(nothing.fileno(), self._master)
 
 
 @pytest.fixture
-def terminal() -> Iterator[Terminal]:
-    terminal = Terminal()
-    yield terminal
-    terminal.close()
+def terminal() -> Iterator[Shell]:
+    with Shell() as terminal:
+        yield terminal
 
 
-def test_shell_on_a_terminal(terminal: Terminal) -> None:
-    banner = terminal.banner
+def test_shell_on_a_terminal(terminal: Shell) -> None:
+    banner = terminal.expect(r"(?s)(.*)prompt> ").group(1)
     port = re.search(r"localhost, port (\d+)", banner)
     assert port
     assert "user@REMCTL.TEST" in banner
@@ -338,10 +293,11 @@ def test_shell_on_a_terminal(terminal: Terminal) -> None:
     folder = terminal.expect(r"\r\nfolder (\S+)\r\n").group(1)
     terminal.type("exit 4\n")
     assert terminal.wait() == 4
-    assert gone(folder)
+    check_gone(folder)
 
 
-def test_ctrl_c_in_the_shell_ends_neither_shell_nor_sandbox(terminal: Terminal) -> None:
+def test_ctrl_c_in_the_shell_ends_neither_shell_nor_sandbox(terminal: Shell) -> None:
+    terminal.expect("prompt> ")
     terminal.type("\x03")
     terminal.expect("prompt> ")
     terminal.type("sh -c 'echo started; exec sleep 600'\n")
@@ -354,9 +310,10 @@ def test_ctrl_c_in_the_shell_ends_neither_shell_nor_sandbox(terminal: Terminal) 
     assert terminal.wait() == 0
 
 
-def test_closed_terminal_leaves_nothing(terminal: Terminal) -> None:
+def test_closed_terminal_leaves_nothing(terminal: Shell) -> None:
+    terminal.expect("prompt> ")
     terminal.type(f"echo folder $({FOLDER})\n")
     folder = terminal.expect(r"\r\nfolder (\S+)\r\n").group(1)
     terminal.hang_up()
     terminal.wait()
-    assert gone(folder)
+    check_gone(folder)

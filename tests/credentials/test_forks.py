@@ -8,13 +8,11 @@ import threading
 from collections.abc import Callable
 
 import pytest
-from credentials.places import LIFE, LIMIT, Place
+from credentials.places import LIMIT, Place
 from support.waiting import PATIENCE, eventually
 
 from remctl_toolkit import credentials as module
-from remctl_toolkit.credentials import (
-    KeytabCredentials,
-)
+from remctl_toolkit.credentials import KeytabCredentials
 
 
 def fork(work: Callable[[], object]) -> int:
@@ -37,12 +35,13 @@ def check_child(child: int) -> None:
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_child_has_the_tickets_and_renews_them_itself(place: Place) -> None:
-    credentials = place.credentials(LIFE)
+    credentials = place.credentials()
     ccache = credentials.ccache()
 
     def work() -> None:
         assert credentials.ccache() == ccache
         assert place.user(credentials) == credentials.principal
+        module._renewal._RENEWED_LEFT = 1  # They are due now, and good.
         eventually(lambda: credentials.ccache() != ccache, LIMIT)
         assert place.user(credentials) == credentials.principal
 
@@ -82,7 +81,7 @@ def test_a_child_does_not_wait_for_the_names_of_caches(place: Place) -> None:
 
     holder = threading.Thread(target=hold)
     holder.start()
-    held.wait(LIMIT)
+    assert held.wait(LIMIT)
     child = fork(credentials.ccache)
     forked.set()
     holder.join()

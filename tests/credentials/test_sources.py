@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from credentials.places import LIMIT, PASSWORD, Error, Place, ended
-from support.waiting import eventually
+from credentials.places import PASSWORD, Error, Place, end
 
 from remctl_toolkit.credentials import (
     AnonymousCredentials,
@@ -34,13 +33,13 @@ if TYPE_CHECKING:
 
 
 def test_a_password_is_used_once_and_forgotten(place: Place) -> None:
-    principal = place.daemon(2, password=PASSWORD)
+    principal = place.daemon(password=PASSWORD)
     credentials = PasswordCredentials(principal, PASSWORD)
     assert PASSWORD not in repr(credentials)
     assert credentials.ccache().startswith("MEMORY:")
     assert PASSWORD not in repr((credentials, vars(credentials)))
     assert credentials._password is None
-    eventually(lambda: ended(credentials), LIMIT)
+    end(credentials)
     with pytest.raises(Error, match="it was used, and forgotten") as caught:
         place.user(credentials)
     assert "give a function" in caught.value.__notes__[0]
@@ -66,7 +65,7 @@ def test_a_password_is_kept_until_a_kdc_has_answered(
 
 
 def test_a_function_is_asked_again_when_the_tickets_have_ended(place: Place) -> None:
-    principal = place.daemon(2, password=PASSWORD)
+    principal = place.daemon(password=PASSWORD)
     asked = []
 
     def ask() -> bytes:
@@ -79,7 +78,7 @@ def test_a_function_is_asked_again_when_the_tickets_have_ended(place: Place) -> 
         assert asked == [threading.current_thread()]
         assert credentials.ccache() == credentials.ccache()
         assert len(asked) == 1
-        eventually(lambda: ended(credentials), LIMIT)
+        end(credentials)
         assert credentials.ccache()
         assert len(asked) == 2
 

@@ -64,7 +64,7 @@ def test_tickets_go_where_they_are_wanted(place: Place, kind: str) -> None:
         if kind == "KEYRING":
             pytest.skip(f"no keyring here: {error}")
         raise
-    assert found == f"FILE:{names[kind]}" if kind == "path" else names[kind]
+    assert found == {**names, "path": f"FILE:{names['path']}"}[kind]
     before = whoami(found).ends
     assert place.user(credentials) == credentials.principal
     with remctl.Remctl("localhost", place.server.port, ccache=found):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import signal
@@ -17,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from support.fakeserver import FakeServer, Peer
 from support.farm import Farm
+from support.proxy import SilentServer
 from support.subprocesses import in_child
-from support.waiting import eventually
+from support.waiting import eventually, runs
 
 import remctl
 from remctl_toolkit._visit import Settings, Work
@@ -151,18 +153,30 @@ def test_a_deadline_holds_for_what_waits_in_an_executor(farm: Farm) -> None:
     assert time.monotonic() - start < 15, "30 seconds if each had its half a second"
     assert {each.host for each in outcomes} == set(hosts)
     assert len(outcomes) == 60
-    assert all(isinstance(each.error, remctl.RemctlTimeoutError) for each in outcomes)
+    assert {each.reason for each in outcomes if not each.started} <= {
+        "not started: the time was over"
+    }
+    assert all(
+        isinstance(each.error, remctl.RemctlTimeoutError) for each in outcomes if each.started
+    )
     assert "time limit reached: the command may have run" in {each.reason for each in outcomes}
 
 
 def test_leaving_early_takes_back_what_waits_in_an_executor(farm: Farm) -> None:
-    with ThreadPoolExecutor(1) as executor:
-        hosts = farm.good(1) + farm.silent(20)
-        outcomes = run_on_hosts(hosts, ECHO, executor=executor, limit=1.0)
+    handed: list[Future[Any]] = []
+
+    class Noting(ThreadPoolExecutor):
+        def submit(self, function: Any, /, *arguments: Any, **keywords: Any) -> Future[Any]:
+            handed.append(super().submit(function, *arguments, **keywords))
+            return handed[-1]
+
+    with Noting(1) as executor, SilentServer() as server:
+        hosts = farm.good(1) + [farm.host(*server.address) for _ in range(20)]
+        outcomes = run_on_hosts(hosts, ECHO, executor=executor)
         assert next(outcomes).ok
         outcomes.close()
-        start = time.monotonic()
-    assert time.monotonic() - start < 10, "20 seconds if all were visited"
+        assert len(handed) == 21
+        assert sum(future.cancelled() for future in handed) >= 19  # One may be at work.
 
 
 def test_credentials_are_asked_by_every_host(farm: Farm) -> None:
@@ -188,7 +202,11 @@ def on_a_cluster(port: int, principal: str) -> tuple[list[str], list[str], int, 
     hosts = [Host("localhost", port), Host("localhost", port, principal)]
     hosts += [Host("localhost", 1), Host("unknown.invalid")]
     cluster = LocalCluster(
-        n_workers=2, threads_per_worker=2, host="127.0.0.1", dashboard_address=""
+        n_workers=2,
+        threads_per_worker=2,
+        host="127.0.0.1",
+        dashboard_address="",
+        silence_logs=logging.CRITICAL,  # On a busy machine it complains of how slow things are.
     )
     with cluster, Client(cluster) as client:
         pids = list(client.run(os.getpid).values())
@@ -201,10 +219,6 @@ def on_a_cluster(port: int, principal: str) -> tuple[list[str], list[str], int, 
         max(each.attempts for each in outcomes[1]),
         pids,
     )
-
-
-def is_alive(pid: int) -> bool:
-    return Path(f"/proc/{pid}").exists()
 
 
 def test_dask_does_the_work(remctl_realm: Realm) -> None:
@@ -222,4 +236,4 @@ def test_dask_does_the_work(remctl_realm: Realm) -> None:
     assert kinds == ["NoneType", "NoneType", "RemctlConnectError", "RemctlConnectError"]
     assert attempts == 2
     assert len(pids) == 2
-    eventually(lambda: not any(is_alive(pid) for pid in pids), what="no worker is left")
+    eventually(lambda: not any(runs(pid) for pid in pids), what="no worker is left")

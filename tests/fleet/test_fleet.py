@@ -58,9 +58,13 @@ def test_two_hundred_hosts_good_and_bad(farm: Farm) -> None:
     }
     kind_of = {host: kind for kind, hosts in kinds.items() for host in hosts}
     hosts = sorted(kind_of, key=lambda host: hash(host.name))
-    start = time.monotonic()
-    outcomes = list(run_on_hosts(hosts, ECHO, limit=4.0))
-    assert time.monotonic() - start < 20, "40 seconds if one by one"
+    for limit in (2.0, 8.0, 32.0):  # On a busy machine the good ones need a longer one, too.
+        start = time.monotonic()
+        outcomes = list(run_on_hosts(hosts, ECHO, limit=limit))
+        seconds = time.monotonic() - start
+        if sum(isinstance(each.error, TimeoutError) for each in outcomes) == 10:
+            break
+    assert seconds < 9 * limit, "ten times the limit if one by one"
     assert Counter(outcome.host for outcome in outcomes) == Counter(hosts)
     reasons = {
         "ok": (type(None), ""),
@@ -75,7 +79,7 @@ def test_two_hundred_hosts_good_and_bad(farm: Farm) -> None:
         assert outcome.ok == (error is type(None))
         assert outcome.started
         assert outcome.attempts == 1
-        assert 0 < outcome.seconds < 20
+        assert 0 < outcome.seconds <= seconds
         if outcome.ok:
             assert stdout(outcome) == "hello\n"
         elif isinstance(outcome.error, remctl.RemctlError):
@@ -85,13 +89,14 @@ def test_two_hundred_hosts_good_and_bad(farm: Farm) -> None:
             )
 
 
-def test_outcomes_come_as_they_finish(farm: Farm) -> None:
-    slow, quick = farm.good(2)
-
-    def command(host: Host) -> list[str]:
-        return ["test", "sleep", "0.5"] if host is slow else ECHO
-
-    assert [each.host for each in run_on_hosts([slow, quick], command)] == [quick, slow]
+def test_outcomes_come_as_they_finish(farm: Farm, remctl_realm: Realm) -> None:
+    finish = Finish()
+    with handling(farm, remctl_realm, finish, 1) as (_, [slow]):
+        (quick,) = farm.good(1)
+        outcomes = run_on_hosts([slow, quick], ECHO)
+        assert next(outcomes).host is quick
+        finish.now.set()
+        assert next(outcomes).host is slow
 
 
 def test_or_in_the_order_of_the_hosts(farm: Farm) -> None:
@@ -248,6 +253,17 @@ class Busy:
         return b"", b"", 0
 
 
+class Finish:
+    """A handler whose commands end when they are told to."""
+
+    def __init__(self) -> None:
+        self.now = threading.Event()
+
+    def __call__(self, command: Command) -> tuple[bytes, bytes, int]:
+        assert self.now.wait(LIMIT)
+        return b"", b"", 0
+
+
 @contextlib.contextmanager
 def handling(
     farm: Farm, realm: Realm, handler: Callable[[Command], Any], count: int
@@ -359,13 +375,17 @@ def test_after_so_many_failures_no_other_is_begun(farm: Farm) -> None:
     assert outcomes[-1].reason == "not started: 2 other hosts had failed"
 
 
-def test_what_is_at_work_goes_on_when_no_other_is_begun(farm: Farm) -> None:
-    (dead,), (slow,), (late,) = farm.dead(1), farm.good(1), farm.good(1)
-    hosts = [slow, dead, late]
-    outcomes = run_on_hosts(hosts, ["test", "sleep", "0.3"], stop_after=1, concurrency=2)
-    found = {each.host: each for each in outcomes}
-    assert found[slow].ok
-    assert found[late].reason == "not started: another host had failed"
+def test_what_is_at_work_goes_on_when_no_other_is_begun(farm: Farm, remctl_realm: Realm) -> None:
+    finish = Finish()
+    with handling(farm, remctl_realm, finish, 2) as (server, [slow, late]):
+        (dead,) = farm.dead(1)
+        outcomes = run_on_hosts([slow, dead, late], ECHO, stop_after=1, concurrency=2)
+        assert next(outcomes).host is dead
+        finish.now.set()
+        found = {each.host: each for each in outcomes}
+        assert found[slow].ok
+        assert found[late].reason == "not started: another host had failed"
+        assert len(server.commands) == 1
 
 
 def test_first_and_stop_after_go_together(farm: Farm) -> None:

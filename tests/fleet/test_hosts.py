@@ -263,7 +263,7 @@ def name_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         resolver = dns.resolver.Resolver(configure=False)
         resolver.nameservers = ["127.0.0.1"]
         resolver.port = server.server_address[1]
-        resolver.lifetime = 5
+        resolver.lifetime = 30
         monkeypatch.setattr(dns.resolver, "default_resolver", resolver)
         yield
         server.shutdown()

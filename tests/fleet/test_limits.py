@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.fakeserver import FakeServer, Peer, stall_after_output
 from support.farm import Farm, fleet_threads
 from support.proxy import TO_CLIENT, Proxy, SilentServer, refused_port
+from support.waiting import eventually
 
 import remctl
 from remctl_toolkit._visit import Settings, Visit, Work
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
 
 LIMIT = 20.0  # seconds after which a wait has failed
+# Seconds, one after the other, for what has to come to pass in that time: a busy machine may
+# need the longer ones.
+LIMITS = (0.5, 2.0, 8.0, 32.0)
 ECHO = ["test", "echo", "hello"]
 
 
@@ -39,20 +44,28 @@ def test_a_limit_holds_for_connecting(farm: Farm) -> None:
 
 @pytest.mark.parametrize("live", [False, True])
 def test_a_limit_holds_for_a_command_and_keeps_its_output(remctl_realm: Realm, live: bool) -> None:
-    with FakeServer(remctl_realm.keytab, stall_after_output) as server:
-        host = Host("localhost", server.port)
+    def output_until(limit: float) -> remctl.RemctlSimpleResult | None:
         told = (lambda *_: None) if live else None
-        (outcome,) = run_on_hosts([host], ECHO, limit=1.0, on_output=told)
+        (outcome,) = run_on_hosts([host], ECHO, limit=limit, on_output=told)
         assert outcome.reason == "time limit reached"
         assert isinstance(outcome.error, remctl.RemctlTimeoutError)
-        assert outcome.error.partial == remctl.RemctlSimpleResult(b"so far")
+        return outcome.error.partial
+
+    with FakeServer(remctl_realm.keytab, stall_after_output) as server:
+        host = Host("localhost", server.port)
+        assert remctl.RemctlSimpleResult(b"so far") in map(output_until, LIMITS)
 
 
 def test_a_limit_begins_when_the_host_does(farm: Farm) -> None:
-    """Waiting for its turn does not count: three hosts, one by one, each take most of it."""
-    hosts = farm.good(3)
-    outcomes = run_on_hosts(hosts, ["test", "sleep", "1.2"], limit=3.0, concurrency=1)
-    assert [outcome.reason for outcome in outcomes] == ["", "", ""]
+    """Waiting for its turn does not count."""
+
+    def second_is_ok(limit: float) -> bool:
+        outcomes = run_on_hosts(farm.good(2), ECHO, limit=limit, concurrency=1)
+        first = next(outcomes)
+        time.sleep(limit)
+        return first.ok and next(outcomes).ok
+
+    assert any(map(second_is_ok, LIMITS))
 
 
 def test_a_limit_may_be_endless(farm: Farm) -> None:
@@ -77,32 +90,46 @@ def test_a_refusal_before_the_limit_stays_a_refusal(farm: Farm) -> None:
 
 def test_a_deadline_holds_for_all_hosts_together(farm: Farm) -> None:
     hosts = farm.silent(6)
-    outcomes = list(run_on_hosts(hosts, ECHO, deadline=0.4, concurrency=2))
-    assert len(outcomes) == 6
-    assert {each.reason for each in outcomes if each.started} == {"time limit reached"}
-    refused = [each for each in outcomes if not each.started]
+    for deadline in LIMITS:
+        outcomes = list(run_on_hosts(hosts, ECHO, deadline=deadline, concurrency=2))
+        assert len(outcomes) == 6
+        started = [each for each in outcomes if each.started]
+        refused = [each for each in outcomes if not each.started]
+        assert {each.reason for each in refused} == {"not started: the time was over"}
+        if len(started) == 2:  # The time was not over before they were begun.
+            break
+    assert {each.reason for each in started} == {"time limit reached"}
     assert [each.host for each in refused] == hosts[2:]
-    assert {each.reason for each in refused} == {"not started: the time was over"}
 
 
 def test_a_deadline_passes_while_the_first_are_at_work(farm: Farm) -> None:
     (canary,), others = farm.silent(1), farm.good(2)
-    outcomes = list(run_on_hosts([canary, *others], ECHO, deadline=0.3, first=1))
-    assert [each.host for each in outcomes] == [canary, *others]
+    for deadline in LIMITS:
+        outcomes = list(run_on_hosts([canary, *others], ECHO, deadline=deadline, first=1))
+        assert [each.host for each in outcomes] == [canary, *others]
+        if outcomes[0].started:  # The time was not over before it was begun.
+            break
     assert [each.started for each in outcomes] == [True, False, False]
 
 
 def test_a_deadline_passes_between_outcomes(farm: Farm) -> None:
-    outcomes = run_on_hosts(farm.good(3), ECHO, deadline=2.0, concurrency=1)
-    assert next(outcomes).ok
-    time.sleep(2.1)
-    assert [each.reason for each in outcomes] == ["not started: the time was over"] * 2
+    for deadline in LIMITS:
+        outcomes = run_on_hosts(farm.good(3), ECHO, deadline=deadline, concurrency=1)
+        first = next(outcomes)
+        time.sleep(deadline)
+        assert [each.reason for each in outcomes] == ["not started: the time was over"] * 2
+        if first.ok:
+            break
+    assert first.ok
 
 
 def test_the_time_begins_with_the_first_outcome(farm: Farm) -> None:
-    outcomes = run_on_hosts(farm.good(1), ECHO, deadline=2.0)
-    time.sleep(2.1)
-    assert next(outcomes).ok
+    def is_ok(deadline: float) -> bool:
+        outcomes = run_on_hosts(farm.good(1), ECHO, deadline=deadline)
+        time.sleep(deadline)
+        return next(outcomes).ok
+
+    assert any(map(is_ok, LIMITS))
 
 
 # -- Trying again ---------------------------------------------------------------------------------
@@ -126,7 +153,7 @@ def test_a_refused_and_a_silent_server_are_tried_again() -> None:
         hosts = [Host("localhost", port) for port in (dead, silent.port)]
         outcomes = list(run_on_hosts(hosts, ECHO, timeout=0.2, retries=2, backoff=0.01))
         assert [each.attempts for each in outcomes] == [3, 3]
-        assert silent.connections == 3
+        eventually(lambda: silent.connections == 3)
 
 
 def test_what_will_not_pass_is_not_tried_again(
@@ -154,21 +181,25 @@ def stall_after_command(peer: Peer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("script", "timeout", "kind"),
+    ("script", "timeouts", "kind"),
     [
-        (reset_after_command, LIMIT, remctl.RemctlDisconnectedError),
-        (stall_after_command, 1.5, remctl.RemctlTimeoutError),  # opening has to fit in
+        (reset_after_command, [LIMIT], remctl.RemctlDisconnectedError),
+        (stall_after_command, LIMITS, remctl.RemctlTimeoutError),
     ],
 )
 def test_a_command_that_may_have_run_is_not_sent_again(
-    remctl_realm: Realm, script: Any, timeout: float, kind: type[Exception]
+    remctl_realm: Realm, script: Any, timeouts: Sequence[float], kind: type[Exception]
 ) -> None:
-    with FakeServer(remctl_realm.keytab, script) as server:
-        host = Host("localhost", server.port)
-        (outcome,) = run_on_hosts([host], ECHO, retries=5, backoff=0.01, timeout=timeout)
-        assert isinstance(outcome.error, kind)
-        assert outcome.attempts == 1
-        assert server.commands == [[b"test", b"echo", b"hello"]]
+    for timeout in timeouts:
+        with FakeServer(remctl_realm.keytab, script) as server:
+            host = Host("localhost", server.port)
+            (outcome,) = run_on_hosts([host], ECHO, retries=5, backoff=0.01, timeout=timeout)
+            assert isinstance(outcome.error, kind)
+        assert len(server.commands) <= 1
+        if server.commands and outcome.attempts == 1:  # It was not opening that took too long.
+            break
+    assert outcome.attempts == 1
+    assert server.commands == [[b"test", b"echo", b"hello"]]
 
 
 def test_the_pauses_double_up_to_ten_seconds() -> None:
@@ -233,6 +264,9 @@ def test_no_command_is_sent_by_what_was_given_up_before_opening(remctl_realm: Re
         session.go_on.set()
         thread.join(LIMIT)
         assert [each.reason for each in found] == ["given up"]
+        error = found[0].error
+        assert isinstance(error, remctl.RemctlError)
+        assert (error.host, error.port) == ("localhost", server.port)
         assert not session.opened
         assert server.commands == []
 

@@ -6,15 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 
-def is_running(pid: int) -> bool:
-    """Whether there is such a process; a zombie has ended."""
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return status.rpartition(")")[2].split()[0] != "Z"
-
-
 def pids_in(path: Path) -> list[int]:
     """Return the numbers that a command has written there, none if it had not come to that."""
     return [int(pid) for pid in path.read_text().split()] if path.exists() else []

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.proxy import SilentServer
-from support.waiting import eventually
+from support.waiting import eventually, runs
 
 import remctl
 from remctl_toolkit.machine import (
@@ -191,10 +191,6 @@ def test_leaving_a_stream_early_leaves_the_connection_usable(either: Connection)
 TIMEOUTS = (0.3, 3.0, 20.0)  # Where a command has not even started, it gets the next.
 
 
-def is_running(pid: int) -> bool:
-    return Path(f"/proc/{pid}").exists()
-
-
 @pytest.mark.parametrize("script", ["sleep 100", "trap '' TERM; while :; do sleep 0.1; done"])
 def test_a_timeout_ends_the_command_over_there(either: Connection, script: str) -> None:
     text = f"echo $$; {script} & echo $!; wait; wait"
@@ -205,7 +201,7 @@ def test_a_timeout_ends_the_command_over_there(either: Connection, script: str) 
         assert partial is not None
         assert partial.status is None
         pids = [int(word) for word in partial.stdout_text().split()]
-        eventually(lambda pids=pids: not any(map(is_running, pids)))
+        eventually(lambda pids=pids: not any(map(runs, pids)))
         if len(pids) == 2:
             return
     raise AssertionError("it did not start in all that time")
@@ -396,7 +392,7 @@ def test_a_session_that_the_server_closed_is_not_used(
     with Connection(server.host, server.port, server.principal) as connection:
         pid = int(connection.run(["sh", "-c", "echo $PPID"]).stdout_text())
         os.kill(pid, signal.SIGKILL)
-        eventually(lambda: not is_running(pid))
+        eventually(lambda: not runs(pid))
         assert connection.run(["echo", "x"]).stdout == b"x\n"
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import execnet
 import pytest
-from support.waiting import LIMIT, eventually
+from support.waiting import LIMIT, eventually, runs
 
 from remctl_toolkit.machine import Connection, Machine
 from remctl_toolkit.machine.gateway import GatewayError, open_gateway
@@ -32,14 +32,6 @@ def group() -> Iterator[execnet.Group]:
 @pytest.fixture
 def gateway(connection: Connection, group: execnet.Group) -> execnet.Gateway:
     return open_gateway(connection, group=group)
-
-
-def runs(pid: int) -> bool:
-    """Whether a process is there, and is no zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def add(channel, a, b):  # Annotations would be names that are not sent.

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from machine.endings import is_running, pids_in, with_more_time
+from machine.endings import pids_in, with_more_time
 from plumbum.commands.processes import (
     ProcessExecutionError,
     ProcessTimedOut,
 )
 from plumbum.machines.remote import ClosedRemoteMachine
-from support.waiting import eventually, thread_count
+from support.waiting import eventually, runs, thread_count
 
 import remctl_toolkit.machine.popen
 from remctl_toolkit.machine.machine import Machine
@@ -83,7 +83,7 @@ def test_a_timeout_ends_the_command_and_what_it_has_started(
         with pytest.raises(ProcessTimedOut, match=rf"within {limit} seconds"):
             machine["sh"]("-c", script, timeout=limit)
         pids = pids_in(tmp_path / "pids")
-        eventually(lambda: not any(map(is_running, pids)))
+        eventually(lambda: not any(map(runs, pids)))
         return len(pids) == 2
 
     with_more_time(attempt)
@@ -97,7 +97,7 @@ def test_a_timeout_of_a_pipeline(machine: Machine, tmp_path: Path) -> None:
         with pytest.raises(ProcessTimedOut):
             (first | machine["cat"])(timeout=limit)
         pids = pids_in(tmp_path / "pid")
-        eventually(lambda: not any(map(is_running, pids)))
+        eventually(lambda: not any(map(runs, pids)))
         return len(pids) == 1
 
     with_more_time(attempt)
@@ -143,7 +143,7 @@ def test_a_command_may_be_forgotten_at_any_moment(machine: Machine) -> None:
     assert time.monotonic() - start < 20
     gone.set()
     thread.join()
-    eventually(lambda: not is_running(pid), 20)
+    eventually(lambda: not runs(pid), 20)
 
 
 def test_an_interrupt_ends_the_command(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,7 +162,7 @@ def test_an_interrupt_ends_the_command(machine: Machine, monkeypatch: pytest.Mon
             process.communicate()
     finally:
         thread.join()
-    eventually(lambda: not is_running(pids[0]))
+    eventually(lambda: not runs(pids[0]))
 
 
 def test_a_process_keeps_its_machine(server: RemctldServer) -> None:
@@ -188,10 +188,10 @@ def test_close_ends_all_that_runs(server: RemctldServer, tmp_path: Path) -> None
     eventually(lambda: all(name.exists() and name.read_text() for name in names))
     machine.close()
     machine.close()
-    eventually(lambda: not any(is_running(int(name.read_text())) for name in names))
+    eventually(lambda: not any(runs(int(name.read_text())) for name in names))
     assert machine.closed
     assert not session.alive()
-    eventually(lambda: waiting.returncode == -9 or not is_running(waiting.pid or 0))
+    eventually(lambda: waiting.returncode == -9 or not runs(waiting.pid or 0))
     for use in (
         lambda: machine["ls"],
         lambda: command(),

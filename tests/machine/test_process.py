@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from machine.endings import is_running, pids_in, with_more_time
+from machine.endings import pids_in, with_more_time
 from machine.loglines import Lines
-from support.waiting import eventually
+from support.waiting import eventually, runs
 
 from remctl_toolkit.machine import (
     ClosedError,
@@ -424,7 +424,7 @@ def test_sudo_timeout_ends_the_command(sudoer: Connection, tmp_path: Path) -> No
         with pytest.raises(CommandTimeoutError):
             run(sudoer, script, sudo=True, timeout=limit, logger=Lines())
         pids = pids_in(tmp_path / "pid")
-        eventually(lambda: not any(map(is_running, pids)))
+        eventually(lambda: not any(map(runs, pids)))
         return len(pids) == 1
 
     with_more_time(attempt)

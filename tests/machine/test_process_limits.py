@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from machine.endings import is_running, pids_in, with_more_time
+from machine.endings import pids_in, with_more_time
 from machine.loglines import Lines
-from support.waiting import eventually
+from support.waiting import eventually, runs
 
 import remctl
 from remctl_toolkit.machine import (
@@ -42,7 +42,7 @@ def test_run_ends_a_command_that_is_silent_for_too_long(
         with pytest.raises(CommandTimeoutError, match=text):
             run(connection, ["sh", "-c", script, tmp_path / "pids"], timeout=limit, logger=logger)
         pids = pids_in(tmp_path / "pids")
-        eventually(lambda: not any(map(is_running, pids)))
+        eventually(lambda: not any(map(runs, pids)))
         return len(pids) == 2 and logger.of("DEBUG")[1:] == ["x"]
 
     with_more_time(attempt)
@@ -75,7 +75,7 @@ def test_check_ends_a_command_that_takes_too_long(connection: Connection, tmp_pa
         with pytest.raises(CommandTimeoutError, match=text):
             check(connection, ["sh", "-c", script, tmp_path / "pid"], timeout=limit)
         pids = pids_in(tmp_path / "pid")
-        eventually(lambda: not any(map(is_running, pids)))
+        eventually(lambda: not any(map(runs, pids)))
         return len(pids) == 1
 
     with_more_time(attempt)
@@ -88,7 +88,7 @@ def test_a_command_that_will_not_end_is_killed(connection: Connection, tmp_path:
         with pytest.raises(CommandTimeoutError):
             check(connection, ["sh", "-c", script, tmp_path / "pid"], timeout=limit)
         pids = pids_in(tmp_path / "pid")
-        eventually(lambda: not any(map(is_running, pids)))
+        eventually(lambda: not any(map(runs, pids)))
         return len(pids) == 1
 
     with_more_time(attempt)
@@ -162,7 +162,7 @@ def test_a_command_ends_when_nobody_reads_any_more(
     connection.close()
     thread.join(LIMIT)
     pid = int(pid_file.read_text())
-    eventually(lambda: not is_running(pid))
+    eventually(lambda: not runs(pid))
 
 
 def test_a_background_process_is_not_waited_for(connection: Connection) -> None:

@@ -36,6 +36,15 @@ def eventually(
         time.sleep(interval)
 
 
+def runs(pid: int) -> bool:
+    """Whether there is such a process; a zombie has ended."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):  # before it was opened, or before it was read
+        return False
+    return state not in "ZX"
+
+
 def open_descriptors() -> int:
     """How many file descriptors this process has open."""
     return len(os.listdir("/proc/self/fd")) - 1  # less the one that lists them

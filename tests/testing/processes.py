@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from support.waiting import eventually
+
 import remctl_toolkit
 from remctl_toolkit.testing import RemctldServer
 
@@ -87,3 +89,9 @@ def processes_of(folder: str | os.PathLike[str]) -> list[int]:
 def gone(folder: str | os.PathLike[str]) -> bool:
     """Whether nothing of a realm is left: neither its folder nor any process."""
     return not Path(folder).exists() and not processes_of(folder)
+
+
+def check_gone(folder: str | os.PathLike[str]) -> None:
+    """See that nothing of a realm is left that was stopped: what was killed takes its moment."""
+    assert not Path(folder).exists()
+    eventually(lambda: gone(folder), TIMEOUT, what=f"no process of {folder}")

@@ -72,9 +72,9 @@ def outcomes(done: subprocess.CompletedProcess[str]) -> dict[str, int]:
 
 def test_fixtures_work(tmp_path: Path) -> None:
     test = """
-import os, socket, subprocess
+import os, subprocess
 import pytest
-from remctl_toolkit.testing import Command
+from remctl_toolkit.testing import Command, ServerError
 
 stopped = []
 
@@ -99,14 +99,16 @@ def test_factory(remctld, remctl_server):
     assert len({one.port, other.port, remctl_server.port}) == 3
     for server in (one, other):
         assert run(server, "who", "me") == "me\\n"
-        stopped.append((server, server.port))
+        stopped.append((server, server.pid))
     one.stop()
 
 def test_factory_has_stopped():
     assert len(stopped) == 2
-    for server, port in stopped:
-        with pytest.raises(ConnectionRefusedError):
-            socket.create_connection((server.address, port), timeout=5)
+    for server, pid in stopped:
+        assert not server.running
+        assert not os.path.exists(f"/proc/{pid}")
+        with pytest.raises(ServerError):  # It has been given up.
+            server.port
 """
     done = run_pytest(tmp_path, test)
     assert outcomes(done) == {"passed": 5}, done.stdout

@@ -7,14 +7,14 @@ import re
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.waiting import eventually, open_descriptors
-from testing.processes import TIMEOUT, gone
+from testing.processes import TIMEOUT, check_gone
 
 from remctl_toolkit.testing import MissingPrograms, Realm, RealmError, programs
 from remctl_toolkit.testing import kdc as kdc_module
@@ -108,7 +108,8 @@ def test_stopped_realm_is_gone_and_can_be_started_again() -> None:
         realm.stop()
         assert "stopped" in repr(realm)
     assert len(folders) == 2
-    assert all(gone(folder) for folder in folders)
+    for folder in folders:
+        check_gone(folder)
     eventually(lambda: open_descriptors() <= before)
 
 
@@ -117,7 +118,7 @@ def test_exception_in_the_with_statement_stops_it() -> None:
     with pytest.raises(ZeroDivisionError), realm:  # noqa: PT012
         folder = realm.tmpdir
         raise ZeroDivisionError
-    assert gone(folder)
+    check_gone(folder)
 
 
 def test_realm_that_is_down_says_so() -> None:
@@ -250,6 +251,25 @@ def test_kdc_moves_when_somebody_takes_its_port(monkeypatch: pytest.MonkeyPatch)
         realm.kinit()
     for taker in takers:
         taker.close()
+
+
+def test_kdc_comes_back_when_its_port_is_free_again(
+    realm: Realm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it is down, any client's datagram socket may be given the number for a moment."""
+    realm.stop_kdc()
+    taker = socket.socket(type=socket.SOCK_DGRAM)
+    taker.bind(("127.0.0.1", realm.kdc_port))
+
+    def wait(condition: Callable[[], bool], timeout: float) -> bool:
+        assert not condition()
+        taker.close()
+        return condition()
+
+    with taker, monkeypatch.context() as patch:
+        patch.setattr(kdc_module, "wait_until", wait)
+        realm.start_kdc()
+    realm.kinit()
 
 
 def test_ports_are_not_tried_for_ever(monkeypatch: pytest.MonkeyPatch, temporary: Path) -> None:
@@ -534,4 +554,4 @@ def test_frozen_kdc_does_not_keep_the_realm_from_stopping(realm: Realm) -> None:
     folder = realm.tmpdir
     realm.freeze_kdc()
     realm.stop()
-    assert gone(folder)
+    check_gone(folder)

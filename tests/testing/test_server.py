@@ -12,8 +12,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from support.waiting import eventually, open_descriptors
-from testing.processes import TIMEOUT, processes_of, remctl, start_remctl
+from support.waiting import eventually, open_descriptors, runs
+from testing.processes import TIMEOUT, check_gone, remctl, start_remctl
 
 from remctl_toolkit.testing import Command, Realm, RealmError, RemctldServer, ServerError, programs
 from remctl_toolkit.testing import server as server_module
@@ -258,11 +258,11 @@ def test_restart_ends_sessions_and_keeps_the_port(server: RemctldServer) -> None
     """A session ignores SIGTERM, so that it is not enough."""
     port, pid = server.port, server.pid
     with start_remctl(server, "test", "sleep", "600") as client:
-        server.wait_for_log("test sleep")
+        server.wait_for_log("test sleep", TIMEOUT)
         session = eventually(lambda: children(pid))
         server.restart()
         assert client.wait(TIMEOUT) != 0
-    assert not any(Path(f"/proc/{number}/exe").exists() for number in session)
+    eventually(lambda: not any(map(runs, session)), what="no session")
     assert server.port == port
     assert server.pid != pid
     assert works(server)
@@ -339,7 +339,7 @@ def test_realm_stops_its_servers() -> None:
         server = RemctldServer(realm, [ECHO])
         server.start()
     assert not server.running
-    assert not processes_of(folder)
+    check_gone(folder)
     eventually(lambda: open_descriptors() <= before)
     with pytest.raises(RealmError, match="not running"):
         server.start()
