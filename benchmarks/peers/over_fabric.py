@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from fabric import Config, Connection  # type: ignore[import-untyped,unused-ignore]
+from fabric import Config, Connection
 
 from .worker import Action, serve
 

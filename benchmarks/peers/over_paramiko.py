@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-import paramiko  # type: ignore[import-untyped,unused-ignore]
+import paramiko
 
 from .worker import Action, serve
 

@@ -6,8 +6,8 @@ import logging
 import os
 from typing import Any
 
-import remoto  # type: ignore[import-untyped,unused-ignore]
-import remoto.process  # type: ignore[import-untyped,unused-ignore]
+import remoto
+import remoto.process
 
 from .worker import Action, serve
 
