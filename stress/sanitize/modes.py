@@ -42,6 +42,7 @@ NOT_MEANT_FOR = {
         # Start programs by way of a shell, which crashes with the library.
         "tests/fleet/test_hosts.py::test_groups_stand_for_their_members_and_may_overlap",
         "tests/fleet/test_hosts.py::test_groups_that_are_not_known_are_refused",
+        "tests/test_backend_fixture.py::test_a_backend_without_acls_is_for_the_realms_user",
         "tests/test_backend_running.py",
         "tests/test_docs.py::test_test_files_of_the_page_pass",
         "tests/test_packaging.py::test_libremctl_is_built_from_its_release_only",
