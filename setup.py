@@ -66,13 +66,14 @@ def page_for_pypi() -> str:
     repository = project.get("urls", {}).get("Repository")
     if repository is None:
         return text
+    tag = f"v{binding_version()}"
 
     def whole(link: re.Match[str]) -> str:
         target = link[1]
         if target.startswith("../../"):  # what GitHub has beside the files
             return f"]({repository}/{target.removeprefix('../../')})"
         kind = "raw" if target.endswith(".svg") else "blob"
-        return f"]({repository}/{kind}/v{binding_version()}/{target})"
+        return f"]({repository}/{kind}/{tag}/{target})"
 
     return re.sub(r"\]\((?!https?:|#)([^)\s]+)\)", whole, text)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -168,22 +169,22 @@ class Interpreter:
     ) -> Any:
         if not callable(function):
             raise TypeError(f"only a function can be called, not {type(function).__name__}")
-        with _Expected() as expected:
-            self._send(expected, function, args, kwargs)
-            assert expected.pending is not None
-            reply = _Reply(self.name, expected.pending, timeout)
+        with contextlib.ExitStack() as undo:  # Ctrl-C may come at any moment.
+            pending = self._send(undo, function, args, kwargs)
+            reply = _Reply(self.name, pending, timeout)
             letter, octets = reply.next()
+            undo.pop_all()
         if letter == b"G":
             return RemoteIterator(reply)
         return reply.value(letter, octets)
 
     def _send(
         self,
-        expected: _Expected,
+        undo: contextlib.ExitStack,
         function: Any,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-    ) -> None:
+    ) -> Pending:
         self._open_link()  # In a forked child, the lock may be held for ever.
         # What is packed counts on what was packed before: it has to arrive in that order.
         with self._packing:
@@ -196,11 +197,13 @@ class Interpreter:
             self._check_allowed(function)
             octets = self._packer.pack(function, args, kwargs)
             try:
-                expected.pending = link.expect()
-                link.send(b"C", expected.pending.number, octets)
+                pending = link.expect()
+                undo.callback(pending.abandon)
+                link.send(b"C", pending.number, octets)
             except BaseException:
                 self._packer.forget()
                 raise
+            return pending
 
     def _check_allowed(self, function: Any) -> None:
         module = getattr(function, "__module__", None)
@@ -282,25 +285,6 @@ class Interpreter:
         text = f"unclosed {self!r}: use it in a with statement, or call close()"
         warnings.warn(text, ResourceWarning, stacklevel=2, source=self)
         link.close_later()
-
-
-class _Expected:
-    """A call from before it is sent: Ctrl-C, which may come at any moment, ends it there, too."""
-
-    def __init__(self) -> None:
-        self.pending: Pending | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if error is not None and self.pending is not None:
-            self.pending.abandon()
 
 
 class _Reply:

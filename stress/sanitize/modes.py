@@ -42,7 +42,6 @@ NOT_MEANT_FOR = {
         # Start programs by way of a shell, which crashes with the library.
         "tests/fleet/test_hosts.py::test_groups_stand_for_their_members_and_may_overlap",
         "tests/fleet/test_hosts.py::test_groups_that_are_not_known_are_refused",
-        "tests/test_backend_fixture.py::test_a_backend_without_acls_is_for_the_realms_user",
         "tests/test_backend_running.py",
         "tests/test_docs.py::test_test_files_of_the_page_pass",
         "tests/test_packaging.py::test_libremctl_is_built_from_its_release_only",
@@ -89,6 +88,8 @@ NOT_MEANT_FOR = {
         # Asks aligned_alloc() for a size that is no multiple of the alignment: dd itself.
         "tests/machine/test_plumbum_commands.py::test_octets_in_pipes[sh-far-near]",
         "tests/machine/test_plumbum_commands.py::test_octets_in_pipes[python-far-near]",
+    ],
+    "preload": [
         # Load the extension below remctld, whose environment names no library to preload.
         "tests/test_docs.py::test_test_files_of_the_page_pass[docs/backends.md]",
         "tests/test_backend_fixture.py::test_a_backend_without_acls_is_for_the_realms_user",
@@ -138,14 +139,14 @@ def options(place: Place, name: str, **settings: object) -> str:
 def run_address(place: Place, arguments: Command) -> int:
     """AddressSanitizer, UndefinedBehaviorSanitizer and LeakSanitizer."""
     environment = build_for_addresses(place, leaks=True)
-    skipped = deselect("memory", "build", "programs", "forks", "slow", "leaks")
+    skipped = deselect("memory", "build", "programs", "preload", "forks", "slow", "leaks")
     return place.run([*pytest(), *skipped, *(arguments or workers())], environment)
 
 
 def run_address_only(place: Place, arguments: Command) -> int:
     """The same without LeakSanitizer; by default the tests that are not looked at for leaks."""
     environment = build_for_addresses(place, leaks=False)
-    skipped = deselect("memory", "build", "programs", "forks", "slow")
+    skipped = deselect("memory", "build", "programs", "preload", "forks", "slow")
     chosen = arguments or [*workers(), *NOT_MEANT_FOR["leaks"]]
     return place.run([*pytest(), *skipped, *chosen], environment)
 
@@ -198,7 +199,7 @@ def run_threads(place: Place, arguments: Command) -> int:
     library = runtime_library("libtsan.so")
     place.build("-fsanitize=thread")
     environment = {"LD_PRELOAD": library, "TSAN_OPTIONS": thread_options(place)}
-    skipped = deselect("memory", "threads", "build", "forks", "slow")
+    skipped = deselect("memory", "threads", "build", "preload", "forks", "slow")
     return place.run([*pytest(), *skipped, *(arguments or workers())], environment)
 
 
@@ -223,7 +224,7 @@ def run_free_threaded(place: Place, arguments: Command) -> int:
         environment = {"TSAN_OPTIONS": thread_options(place)}
     else:
         place.build("", python)
-    skipped = deselect("memory", "threads", "build", "forks", "slow")
+    skipped = deselect("memory", "threads", "build", "preload", "forks", "slow")
     return place.run([*pytest(python), *skipped, *(arguments or workers())], environment)
 
 

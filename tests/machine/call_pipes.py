@@ -15,7 +15,7 @@ from typing import IO, Any
 from support.waiting import eventually
 
 from remctl_toolkit.machine import ClosedError
-from remctl_toolkit.machine.call import Interpreter, _Expected, _Reply
+from remctl_toolkit.machine.call import Interpreter, _Reply
 
 OLDEST = (3, 8)
 
@@ -97,8 +97,8 @@ class PipeInterpreter(Interpreter):
 
 def begun(far: PipeInterpreter, function: Callable[[str], object], note: Path) -> _Reply:
     """Call a function that writes a note; return as soon as that is there, with 0.2 s left."""
-    expected = _Expected()
-    far._send(expected, function, (str(note),), {})
-    assert expected.pending is not None
-    eventually(note.exists)
-    return _Reply(far.name, expected.pending, 0.2)
+    with contextlib.ExitStack() as undo:
+        pending = far._send(undo, function, (str(note),), {})
+        eventually(note.exists)
+        undo.pop_all()
+    return _Reply(far.name, pending, 0.2)
