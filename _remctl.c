@@ -2,23 +2,31 @@
  * _remctl: the low-level face of libremctl for Python.
  *
  * One function for each function of libremctl, and no policy: validation,
- * reopening, exceptions and results live in remctl.py.  Each function here
- * parses, enters the handle, calls, copies what libremctl owns, leaves and
- * raises; the files in src see to it that every call comes back.
+ * reopening, exceptions and results live in Python.  Each function here
+ * parses, enters the handle, begins an operation and turns its end into a
+ * result; src/handle.h tells how an operation goes.
  */
 
 #include "src/handle.h"
 
 #include <errno.h>
-#include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <structmember.h>
-#include <unistd.h>
+
+/* Calls what needs no GIL, and may take its time. */
+#define WITHOUT_GIL(call)                                                     \
+    do {                                                                      \
+        PyThreadState *saved = PyEval_SaveThread();                           \
+        call;                                                                 \
+        PyEval_RestoreThread(saved);                                          \
+    } while (0)
 
 typedef struct {
     PyTypeObject *handle_type;
+    PyObject *busy_error;
+    PyObject *closed_error;
 } State;
 
 /* Not Py_RETURN_NONE: with the headers of Python 3.12 that takes no reference,
@@ -40,28 +48,14 @@ handle_new(PyObject *module)
     h = (Handle *) alloc(state->handle_type, 0);
     if (h == NULL)
         return NULL;
-    h->fd = -1;
-    h->guarded = pthread_mutex_init(&h->guard, NULL) == 0;
+    h->connection.fd = h->wanted = -1;
+    h->blocking = true;
     h->forks = fork_count();
+    h->guarded = pthread_mutex_init(&h->guard, NULL) == 0;
     if (h->guarded)
         return h;
     Py_DECREF((PyObject *) h);
     return (Handle *) PyErr_NoMemory();
-}
-
-/*
- * In a process that inherited the handle, only the descriptor is closed, if it
- * is still the socket's.  libremctl would send QUIT and shut the socket down
- * under the parent's feet, and Kerberos may have been forked with a lock held:
- * its memory stays.
- */
-static void
-close_inherited(Handle *h)
-{
-    if (owns_socket(h))
-        close(h->fd);
-    h->fd = -1;
-    h->closed = true;
 }
 
 static void
@@ -71,27 +65,9 @@ handle_dealloc(PyObject *self)
     PyTypeObject *type = Py_TYPE(self);
     freefunc release = (freefunc) PyType_GetSlot(type, Py_tp_free);
 
-    PyObject_GC_UnTrack(self);
-    if (h->forks == fork_count()) {
-        handle_disconnect(h, !h->expecting);
-        if (h->guarded)
-            pthread_mutex_destroy(&h->guard);
-    } else
-        close_inherited(h);
-    free(h->ccache);
-    free(h->source);
-    free(h->host);
-    free(h->principal);
-    free(h->error);
+    WITHOUT_GIL(handle_release(h));
     release(self);
     Py_DECREF(type);
-}
-
-static int
-handle_traverse(PyObject *self, visitproc visit, void *arg)
-{
-    Py_VISIT(Py_TYPE(self));
-    return 0;
 }
 
 static PyObject *
@@ -101,69 +77,214 @@ handle_repr(PyObject *self)
 
     if (h->closed)
         return PyUnicode_FromString("<_remctl.Handle closed>");
-    return PyUnicode_FromFormat("<_remctl.Handle fd=%d>", h->fd);
+    return PyUnicode_FromFormat("<_remctl.Handle fd=%d>", h->connection.fd);
+}
+
+static PyObject *
+get_connected(PyObject *self, void *unused)
+{
+    (void) unused;
+    return PyBool_FromLong(((Handle *) self)->connection.client != NULL);
+}
+
+static PyObject *
+get_failure(PyObject *self, void *unused)
+{
+    const char *kind = ((Handle *) self)->failure.kind;
+
+    (void) unused;
+    return PyUnicode_FromString(kind != NULL ? kind : "");
+}
+
+static PyObject *
+get_wants(PyObject *self, void *unused)
+{
+    Handle *h = (Handle *) self;
+
+    (void) unused;
+    if (h->patience >= FOR_EVER)
+        return Py_BuildValue("(iO)", h->wanted, Py_None);
+    return Py_BuildValue("(id)", h->wanted, h->patience);
 }
 
 static PyMemberDef handle_members[] = {
-    {"fd", T_INT, offsetof(Handle, fd), READONLY,
+    {"fd", T_INT, offsetof(Handle, connection.fd), READONLY,
      "Descriptor of the connection; -1 where there is none."},
-    {"errno", T_INT, offsetof(Handle, error_number), READONLY,
+    {"errno", T_INT, offsetof(Handle, failure.number), READONLY,
      "errno of the last failure; 0 where only remctl_error() says why."},
-    {"protocol", T_INT, offsetof(Handle, protocol), READONLY,
-     "1, or 2 for protocol 2 and later; 0 before it is negotiated."},
+    {"protocol", T_INT, offsetof(Handle, connection.protocol), READONLY,
+     "1, or 2 for protocol 2 and later; 0 where there is no connection."},
     {"expecting", T_BOOL, offsetof(Handle, expecting), READONLY,
      "Whether a command was sent whose last token has not been read."},
     {"closed", T_BOOL, offsetof(Handle, closed), READONLY,
      "Whether remctl_close() was called."},
+    {"blocking", T_BOOL, offsetof(Handle, blocking), 0,
+     "Whether functions wait; otherwise they return None, and remctl_poll()\n"
+     "goes on."},
+    {"deadline", T_DOUBLE, offsetof(Handle, deadline), 0,
+     "When operations have to end, by time.monotonic(); 0: never."},
+    {"keepalive", T_INT, offsetof(Handle, keepalive), 0,
+     "Seconds between TCP's probes of connections that are opened from now\n"
+     "on; 0: the system's."},
     {NULL, 0, 0, 0, NULL},
+};
+
+static PyGetSetDef handle_getset[] = {
+    {"connected", get_connected, NULL,
+     "Whether there is a connection, as far as is known.", NULL},
+    {"failure", get_failure, NULL,
+     "The kind of the last failure; \"\" if there was none.", NULL},
+    {"wants", get_wants, NULL,
+     "What the operation waits for: a descriptor to become readable, and\n"
+     "for how many seconds at most, or None.",
+     NULL},
+    {NULL, NULL, NULL, NULL, NULL},
 };
 
 static PyType_Slot handle_slots[] = {
     {Py_tp_doc, "A connection to a remctl server; made by remctl_new()."},
     {Py_tp_dealloc, handle_dealloc},
-    {Py_tp_traverse, handle_traverse},
     {Py_tp_repr, handle_repr},
     {Py_tp_members, handle_members},
+    {Py_tp_getset, handle_getset},
     {0, NULL},
 };
 
 static PyType_Spec handle_spec = {
     .name = "_remctl.Handle",
     .basicsize = sizeof(Handle),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC
-             | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION
+             | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = handle_slots,
 };
 
-/* The handle that an argument is; NULL, with TypeError set, if it is none. */
+/* The handle that an argument is; NULL, with an exception set, if it is none
+   or, where it has to be OPEN, of another process or closed. */
 static Handle *
-to_handle(PyObject *module, PyObject *object)
+to_handle(PyObject *module, PyObject *object, bool open)
 {
     State *state = PyModule_GetState(module);
+    Handle *h = (Handle *) object;
+    const char *reason = NULL;
 
-    if (PyObject_TypeCheck(object, state->handle_type))
-        return (Handle *) object;
-    PyErr_Format(PyExc_TypeError, "expected a remctl handle, not %R",
-                 Py_TYPE(object));
+    if (!PyObject_TypeCheck(object, state->handle_type)) {
+        PyErr_Format(PyExc_TypeError, "expected a remctl handle, not %R",
+                     Py_TYPE(object));
+        return NULL;
+    }
+    if (open && h->forks != fork_count())
+        reason = "remctl handle belongs to another process; after fork(), "
+                 "make a new one";
+    else if (open && h->closed && h->operation == NOTHING)
+        reason = "remctl handle is closed";
+    if (reason == NULL)
+        return h;
+    PyErr_SetString(state->closed_error, reason);
     return NULL;
 }
 
+/* Enters the handle that an argument is, to begin an operation or to RESUME
+   it; NULL, with an exception set, if that cannot be. */
 static Handle *
-enter_object(PyObject *module, PyObject *object)
+enter(PyObject *module, PyObject *object, bool resume)
 {
-    Handle *h = to_handle(module, object);
+    State *state = PyModule_GetState(module);
+    Handle *h = to_handle(module, object, true);
+    const char *reason = "remctl handle is in use by another thread";
+    PyObject *error = state->busy_error;
 
-    return h != NULL && handle_enter(h) ? h : NULL;
+    if (h == NULL || handle_enter(h, resume))
+        return h;
+    if (resume) {
+        error = PyExc_ValueError;
+        reason = "no operation has been begun";
+    } else if (h->closed) {
+        error = state->closed_error;
+        reason = "remctl handle is closed";
+    }
+    PyErr_SetString(error, reason);
+    return NULL;
 }
 
-/* What most functions return: an exception, or whether they succeeded. */
-static PyObject *
-leave_with(Handle *h, bool success)
+/* Waits, if the handle does that, until the operation has ended. */
+static enum outcome
+finish(Handle *h, enum outcome outcome)
 {
+    while (outcome == WAITING && h->blocking) {
+        WITHOUT_GIL(outcome = handle_wait(h));
+        if (outcome == WAITING && PyErr_CheckSignals() < 0) {
+            handle_cancel(h);
+            outcome = FAILED;
+        }
+    }
+    if (outcome == FAILED && !PyErr_Occurred()
+        && strcmp(h->failure.kind, MEMORY) == 0)
+        PyErr_NoMemory();
+    return outcome;
+}
+
+/* What a token holds, as bytes.  Formats with "#" would do it, but what they
+   call differs between the headers of Python 3.11 and of 3.13. */
+static PyObject *
+token_octets(const struct remctl_output *output)
+{
+    return PyBytes_FromStringAndSize(output->data,
+                                     (Py_ssize_t) output->length);
+}
+
+static PyObject *
+token_tuple(const struct remctl_output *output)
+{
+    switch (output->type) {
+    case REMCTL_OUT_OUTPUT:
+        return Py_BuildValue("(sNiOO)", "output", token_octets(output),
+                             output->stream, Py_None, Py_None);
+    case REMCTL_OUT_STATUS: /* libremctl has it as a signed char. */
+        return Py_BuildValue("(sOOiO)", "status", Py_None, Py_None,
+                             output->status & 0xff, Py_None);
+    case REMCTL_OUT_ERROR:
+        return Py_BuildValue("(sNOOI)", "error", token_octets(output), Py_None,
+                             Py_None, (unsigned int) output->error);
+    case REMCTL_OUT_DONE:
+        break;
+    }
+    return Py_BuildValue("(sOOOO)", "done", Py_None, Py_None, Py_None,
+                         Py_None);
+}
+
+/*
+ * Ends a call.  Returns None if the operation waits, and a token or whether it
+ * succeeded if it has ended; NULL if an exception is set.
+ */
+static PyObject *
+leave(Handle *h, enum operation operation, enum outcome outcome)
+{
+    PyObject *result = NULL;
+
+    outcome = finish(h, outcome);
+    if (outcome == WAITING)
+        result = none();
+    else if (PyErr_Occurred())
+        ;
+    else if (operation != READING)
+        result = PyBool_FromLong(outcome == ENDED);
+    else
+        result = outcome == ENDED ? token_tuple(h->output) : PyTuple_New(0);
     handle_leave(h);
-    if (!success && PyErr_Occurred())
+    return result;
+}
+
+/* Does what needs nothing but the handle. */
+static PyObject *
+call(PyObject *module, PyObject *object, enum outcome (*function)(Handle *))
+{
+    Handle *h = enter(module, object, false);
+    enum outcome outcome;
+
+    if (h == NULL)
         return NULL;
-    return PyBool_FromLong(success);
+    WITHOUT_GIL(outcome = function(h));
+    return leave(h, function == handle_read ? READING : NOTHING, outcome);
 }
 
 static bool
@@ -235,9 +356,6 @@ command_borrow(struct command *command, PyObject *sequence, bool nul_allowed)
     return true;
 }
 
-PyDoc_STRVAR(new_doc, "remctl_new($module, /)\n--\n\n"
-                      "Return a new handle, not yet connected.");
-
 static PyObject *
 py_remctl_new(PyObject *module, PyObject *unused)
 {
@@ -245,221 +363,47 @@ py_remctl_new(PyObject *module, PyObject *unused)
     return (PyObject *) handle_new(module);
 }
 
-/* Turns an OSError that connecting raised into the handle's reason. */
-static void
-fail_connect(Handle *h, PyObject *gaierror, const char *host, int port)
+static enum outcome
+open_target(Handle *h, struct target *target)
 {
-    PyObject *type, *value, *traceback, *number = NULL, *text = NULL;
-    const char *reason = NULL;
-    long code = 0;
+    enum outcome outcome;
 
-    if (!PyErr_ExceptionMatches(PyExc_OSError))
-        return;
-    PyErr_Fetch(&type, &value, &traceback);
-    PyErr_NormalizeException(&type, &value, &traceback);
-    if (!PyErr_GivenExceptionMatches(type, PyExc_OSError)) {
-        PyErr_Restore(type, value, traceback); /* It could not be made. */
-        return;
-    }
-    number = PyObject_GetAttrString(value, "errno");
-    if (number != NULL)
-        text = PyObject_GetAttrString(value, "strerror");
-    if (number != NULL && PyLong_Check(number))
-        code = PyLong_AsLong(number);
-    else if (PyErr_GivenExceptionMatches(type, PyExc_TimeoutError))
-        code = ETIMEDOUT;
-    if (!PyErr_Occurred() && PyUnicode_Check(text))
-        reason = PyUnicode_AsUTF8AndSize(text, NULL);
-    if (PyErr_ExceptionMatches(PyExc_MemoryError))
-        goto done;
-    PyErr_Clear();
-    if (reason == NULL)
-        reason = strerror((int) code);
-    if (PyErr_GivenExceptionMatches(type, gaierror))
-        handle_fail(h, EHOSTUNREACH, "unknown host %s: %s", host, reason);
-    else
-        handle_fail(h, (int) code, "cannot connect to %s (port %d): %s", host,
-                    port, reason);
-
-done:
-    Py_XDECREF(number);
-    Py_XDECREF(text);
-    Py_XDECREF(type);
-    Py_XDECREF(value);
-    Py_XDECREF(traceback);
+    target->source = h->source;
+    target->timeout = h->timeout;
+    target->keepalive = h->keepalive;
+    WITHOUT_GIL(outcome = handle_open(h, target));
+    return outcome;
 }
-
-/* Takes the descriptor out of a socket.  Returns -1, with the socket closed
-   and an exception set, if it cannot. */
-static int
-detach_socket(PyObject *socket)
-{
-    PyObject *type, *value, *traceback, *number, *done = NULL;
-    int fd = -1;
-
-    number = PyObject_CallMethod(socket, "fileno", NULL);
-    if (number != NULL)
-        fd = (int) PyLong_AsLong(number);
-    if (fd >= 0)
-        done = PyObject_CallMethod(socket, "detach", NULL);
-    if (done == NULL) {
-        fd = -1;
-        PyErr_Fetch(&type, &value, &traceback);
-        done = PyObject_CallMethod(socket, "close", NULL);
-        PyErr_Restore(type, value, traceback);
-    }
-    Py_XDECREF(number);
-    Py_XDECREF(done);
-    return fd;
-}
-
-/*
- * Connects with Python's own socket module, which tries every address, keeps
- * the timeout and lets signal handlers run.  Returns the descriptor or -1.
- */
-static int
-connect_host(Handle *h, const char *host, int port)
-{
-    PyObject *socket = NULL, *gaierror = NULL, *timeout = NULL;
-    PyObject *connected = NULL;
-    int fd = -1;
-
-    socket = PyImport_ImportModule("socket");
-    if (socket == NULL)
-        goto done;
-    gaierror = PyObject_GetAttrString(socket, "gaierror");
-    timeout = h->timeout > 0 ? PyFloat_FromDouble(h->timeout)
-                             : Py_NewRef(Py_None);
-    if (gaierror == NULL || timeout == NULL)
-        goto done;
-    if (h->source != NULL)
-        connected = PyObject_CallMethod(socket, "create_connection",
-                                        "(si)O(si)", host, port, timeout,
-                                        h->source, 0);
-    else
-        connected = PyObject_CallMethod(socket, "create_connection", "(si)O",
-                                        host, port, timeout);
-    if (connected == NULL) {
-        fail_connect(h, gaierror, host, port);
-        goto done;
-    }
-    fd = detach_socket(connected);
-
-done:
-    Py_XDECREF(socket);
-    Py_XDECREF(gaierror);
-    Py_XDECREF(timeout);
-    Py_XDECREF(connected);
-    return fd;
-}
-
-/* Without a port: the standard one, then the one used before remctl 2.11; if
-   neither answers, the first one's reason counts. */
-static bool
-open_connection(Handle *h, const char *host, int port, const char *principal)
-{
-    char *reason;
-    int fd, number;
-    bool success;
-
-    fd = connect_host(h, host, port != 0 ? port : REMCTL_PORT);
-    if (fd < 0 && port == 0 && !PyErr_Occurred()) {
-        reason = h->error;
-        number = h->error_number;
-        h->error = NULL;
-        fd = connect_host(h, host, REMCTL_PORT_OLD);
-        if (fd < 0) {
-            free(h->error);
-            h->error = reason;
-            h->error_number = number;
-        } else
-            free(reason);
-    }
-    if (fd < 0)
-        return false;
-    success = handle_open(h, host, fd, principal);
-    close(fd);
-    return success;
-}
-
-PyDoc_STRVAR(open_doc,
-             "remctl_open($module, handle, host, port=0, principal=None, /)\n"
-             "--\n\n"
-             "Connect and authenticate; port 0 tries 4373, then 4444.\n\n"
-             "Return whether it succeeded; remctl_error() says why not.");
 
 static PyObject *
 py_remctl_open(PyObject *module, PyObject *args)
 {
     PyObject *object;
-    const char *host, *principal = NULL;
+    struct target target = {0};
     long port = 0;
     Handle *h;
 
-    if (!PyArg_ParseTuple(args, "Os|lz:remctl_open", &object, &host, &port,
-                          &principal)
-        || !check_port(port) || (h = enter_object(module, object)) == NULL)
+    if (!PyArg_ParseTuple(args, "Os|lzz:remctl_open", &object, &target.host,
+                          &port, &target.principal, &target.address)
+        || !check_port(port) || (h = enter(module, object, false)) == NULL)
         return NULL;
-    return leave_with(h, open_connection(h, host, (int) port, principal));
+    target.port = (int) port;
+    return leave(h, NOTHING, open_target(h, &target));
 }
-
-PyDoc_STRVAR(open_fd_doc,
-             "remctl_open_fd($module, handle, host, fd, principal=None, /)\n"
-             "--\n\n"
-             "Authenticate on a connected stream socket.\n\n"
-             "The handle works on a duplicate: fd stays the caller's, to be\n"
-             "closed when it likes.  host may be None if principal is not.\n"
-             "Return whether it succeeded; remctl_error() says why not.");
-
-static PyObject *
-py_remctl_open_fd(PyObject *module, PyObject *args)
-{
-    PyObject *object;
-    const char *host, *principal = NULL;
-    int fd;
-    Handle *h;
-
-    if (!PyArg_ParseTuple(args, "Ozi|z:remctl_open_fd", &object, &host, &fd,
-                          &principal))
-        return NULL;
-    if (host == NULL && principal == NULL) {
-        PyErr_SetString(PyExc_ValueError, "host or principal is needed");
-        return NULL;
-    }
-    if (fcntl(fd, F_GETFD) < 0 && errno == EBADF)
-        return PyErr_Format(PyExc_ValueError, "invalid descriptor: %d", fd);
-    if ((h = enter_object(module, object)) == NULL)
-        return NULL;
-    return leave_with(h, handle_open(h, host, fd, principal));
-}
-
-PyDoc_STRVAR(close_doc,
-             "remctl_close($module, handle, /)\n--\n\n"
-             "Close the connection and the handle, for good.\n\n"
-             "A call in another thread ends at once.  Closing again does\n"
-             "nothing.  After fork() the child's copy is closed only.");
 
 static PyObject *
 py_remctl_close(PyObject *module, PyObject *object)
 {
-    Handle *h = to_handle(module, object);
+    Handle *h = to_handle(module, object, false);
 
     if (h == NULL)
         return NULL;
     if (h->forks == fork_count())
-        handle_close(h);
+        WITHOUT_GIL(handle_close(h));
     else
-        close_inherited(h);
+        handle_release(h);
     return none();
 }
-
-PyDoc_STRVAR(commandv_doc,
-             "remctl_commandv($module, handle, command, /)\n--\n\n"
-             "Send a command: a sequence of bytes-like objects.\n\n"
-             "Return whether it was sent; remctl_error() says why not.");
-
-PyDoc_STRVAR(command_doc, "remctl_command($module, handle, command, /)\n--\n\n"
-                          "Like remctl_commandv(), but refuse NUL octets.");
 
 static PyObject *
 send_arguments(PyObject *module, PyObject *args, const char *format,
@@ -467,14 +411,17 @@ send_arguments(PyObject *module, PyObject *args, const char *format,
 {
     PyObject *object, *sequence, *result = NULL;
     struct command command = {0};
+    enum outcome outcome;
     Handle *h;
 
     if (!PyArg_ParseTuple(args, format, &object, &sequence))
         return NULL;
-    if (to_handle(module, object) != NULL
+    if (to_handle(module, object, false) != NULL
         && command_borrow(&command, sequence, nul_allowed)
-        && (h = enter_object(module, object)) != NULL)
-        result = leave_with(h, handle_send(h, command.vector, command.count));
+        && (h = enter(module, object, false)) != NULL) {
+        WITHOUT_GIL(outcome = handle_send(h, command.vector, command.count));
+        result = leave(h, NOTHING, outcome);
+    }
     command_release(&command);
     return result;
 }
@@ -491,110 +438,77 @@ py_remctl_command(PyObject *module, PyObject *args)
     return send_arguments(module, args, "OO:remctl_command", false);
 }
 
-PyDoc_STRVAR(output_doc,
-             "remctl_output($module, handle, /)\n--\n\n"
-             "Return the next token of the running command, as a tuple\n"
-             "(type, output, stream, status, error); () on failure.\n\n"
-             "type is 'output', 'status', 'error' or 'done'; what a token of\n"
-             "that type has not is None.");
-
-/* What a token holds, as bytes.  Formats with "#" would do it, but what they
-   call differs between the headers of Python 3.11 and of 3.13. */
-static PyObject *
-token_octets(const struct remctl_output *output)
-{
-    return PyBytes_FromStringAndSize(output->data,
-                                     (Py_ssize_t) output->length);
-}
-
-static PyObject *
-token_tuple(const struct remctl_output *output)
-{
-    switch (output->type) {
-    case REMCTL_OUT_OUTPUT:
-        return Py_BuildValue("(sNiOO)", "output", token_octets(output),
-                             output->stream, Py_None, Py_None);
-    case REMCTL_OUT_STATUS: /* libremctl has it as a signed char. */
-        return Py_BuildValue("(sOOiO)", "status", Py_None, Py_None,
-                             output->status & 0xff, Py_None);
-    case REMCTL_OUT_ERROR:
-        return Py_BuildValue("(sNOOI)", "error", token_octets(output), Py_None,
-                             Py_None, (unsigned int) output->error);
-    case REMCTL_OUT_DONE:
-        break;
-    }
-    return Py_BuildValue("(sOOOO)", "done", Py_None, Py_None, Py_None,
-                         Py_None);
-}
-
 static PyObject *
 py_remctl_output(PyObject *module, PyObject *object)
 {
-    Handle *h = enter_object(module, object);
-    const struct remctl_output *output;
-    PyObject *result = NULL;
+    return call(module, object, handle_read);
+}
+
+static PyObject *
+py_remctl_poll(PyObject *module, PyObject *args)
+{
+    PyObject *object;
+    enum operation operation;
+    enum outcome outcome;
+    int readable;
+    Handle *h;
+
+    if (!PyArg_ParseTuple(args, "Op:remctl_poll", &object, &readable)
+        || (h = enter(module, object, true)) == NULL)
+        return NULL;
+    operation = h->operation;
+    WITHOUT_GIL(outcome = handle_step(h, readable ? POLLIN : 0));
+    return leave(h, operation, outcome);
+}
+
+static PyObject *
+py_remctl_cancel(PyObject *module, PyObject *object)
+{
+    Handle *h = enter(module, object, true);
 
     if (h == NULL)
         return NULL;
-    output = handle_output(h);
-    if (output != NULL)
-        result = token_tuple(output);
-    else if (!PyErr_Occurred())
-        result = PyTuple_New(0);
+    WITHOUT_GIL(handle_cancel(h));
     handle_leave(h);
-    return result;
+    return none();
 }
-
-PyDoc_STRVAR(missing_doc,
-             "remctl_missing($module, handle, /)\n--\n\n"
-             "Return how many octets have to arrive, at least, before\n"
-             "remctl_output() returns at once: 0 if it does so now.\n\n"
-             "poll() reports the descriptor as readable when they have.");
 
 static PyObject *
 py_remctl_missing(PyObject *module, PyObject *object)
 {
-    Handle *h = enter_object(module, object);
-    size_t missing;
+    Handle *h = to_handle(module, object, true);
 
-    if (h == NULL)
-        return NULL;
-    missing = handle_missing(h);
-    handle_leave(h);
-    return PyLong_FromSize_t(missing);
+    return h == NULL ? NULL : PyLong_FromSize_t(handle_missing(h));
 }
-
-PyDoc_STRVAR(noop_doc,
-             "remctl_noop($module, handle, /)\n--\n\n"
-             "Send a NOOP and read the answer; return whether it came.\n\n"
-             "handle.errno is EOPNOTSUPP where the server is too old for it;\n"
-             "the connection goes on then.");
 
 static PyObject *
 py_remctl_noop(PyObject *module, PyObject *object)
 {
-    Handle *h = enter_object(module, object);
-
-    return h == NULL ? NULL : leave_with(h, handle_noop(h));
+    return call(module, object, handle_ping);
 }
 
-PyDoc_STRVAR(error_doc, "remctl_error($module, handle, /)\n--\n\n"
-                        "Return why the last call that failed did so.");
+static PyObject *
+py_fork_count(PyObject *module, PyObject *unused)
+{
+    (void) module;
+    (void) unused;
+    return PyLong_FromLong((long) fork_count());
+}
 
 static PyObject *
 error_text(Handle *h)
 {
-    const char *text = h->error;
+    const char *text = h->failure.text;
 
     if (text == NULL)
-        text = h->error_number != 0 ? strerror(h->error_number) : "no error";
+        text = h->failure.number ? strerror(h->failure.number) : "no error";
     return PyUnicode_DecodeUTF8(text, (Py_ssize_t) strlen(text), "replace");
 }
 
 static PyObject *
 py_remctl_error(PyObject *module, PyObject *object)
 {
-    Handle *h = enter_object(module, object);
+    Handle *h = enter(module, object, false);
     PyObject *text;
 
     if (h == NULL)
@@ -604,174 +518,163 @@ py_remctl_error(PyObject *module, PyObject *object)
     return text;
 }
 
-PyDoc_STRVAR(set_ccache_doc,
-             "remctl_set_ccache($module, handle, ccache, /)\n--\n\n"
-             "Use this credential cache when opening from now on.\n\n"
-             "Return whether the Kerberos library can do that.");
-
 static PyObject *
 py_remctl_set_ccache(PyObject *module, PyObject *args)
 {
-    PyObject *object;
-    const char *ccache;
+    PyObject *object, *name;
+    struct remctl *client = NULL;
+    enum outcome outcome = FAILED;
+    const char *text;
     Handle *h;
-    bool success;
 
-    if (!PyArg_ParseTuple(args, "Os:remctl_set_ccache", &object, &ccache)
-        || (h = enter_object(module, object)) == NULL)
+    if (!PyArg_ParseTuple(args, "OO&:remctl_set_ccache", &object,
+                          PyUnicode_FSConverter, &name))
         return NULL;
-    success = set_string(&h->ccache, ccache);
-    if (!success || (h->client == NULL && (h->client = remctl_new()) == NULL))
-        PyErr_NoMemory();
-    else if (!remctl_set_ccache(h->client, ccache))
-        success = handle_fail_client(h);
-    return leave_with(h, success && !PyErr_Occurred());
-}
+    h = enter(module, object, false);
+    if (h == NULL)
+        goto done;
+    text = PyBytes_AsString(name);
+    if (!copy_string(&h->ccache, text) || (client = remctl_new()) == NULL)
+        fail_memory(&h->failure);
+    else if (remctl_set_ccache(client, text))
+        outcome = ENDED;
+    else
+        fail_library(&h->failure, remctl_error(client));
+    remctl_close(client);
 
-PyDoc_STRVAR(set_source_ip_doc,
-             "remctl_set_source_ip($module, handle, source, /)\n--\n\n"
-             "Connect from this address from now on.  Return True.");
+done:
+    Py_DECREF(name);
+    return h == NULL ? NULL : leave(h, NOTHING, outcome);
+}
 
 static PyObject *
 py_remctl_set_source_ip(PyObject *module, PyObject *args)
 {
     PyObject *object;
     const char *source;
-    Handle *h;
     bool success;
+    Handle *h;
 
     if (!PyArg_ParseTuple(args, "Os:remctl_set_source_ip", &object, &source)
-        || (h = enter_object(module, object)) == NULL)
+        || (h = enter(module, object, false)) == NULL)
         return NULL;
-    success = set_string(&h->source, source);
-    if (!success)
-        PyErr_NoMemory();
-    return leave_with(h, success);
+    success = check_numeric(source, &h->failure)
+              && (copy_string(&h->source, source) || fail_memory(&h->failure));
+    return leave(h, NOTHING, success ? ENDED : FAILED);
 }
-
-PyDoc_STRVAR(set_timeout_doc,
-             "remctl_set_timeout($module, handle, seconds, /)\n--\n\n"
-             "Give up when the network is silent for so long; 0: never.\n\n"
-             "Return False if it is negative.");
 
 static PyObject *
 py_remctl_set_timeout(PyObject *module, PyObject *args)
 {
     PyObject *object;
+    enum outcome outcome = FAILED;
     double seconds;
-    char text[32];
     Handle *h;
-    bool success = true;
 
     if (!PyArg_ParseTuple(args, "Od:remctl_set_timeout", &object, &seconds)
-        || (h = enter_object(module, object)) == NULL)
+        || (h = enter(module, object, false)) == NULL)
         return NULL;
-    if (seconds >= 0)
+    if (seconds >= 0) {
         h->timeout = seconds < 1e6 ? seconds : 1e6;
-    else {
-        snprintf(text, sizeof(text), "%g", seconds);
-        success = handle_fail(h, EINVAL, "invalid timeout %s", text);
-    }
-    return leave_with(h, success);
+        outcome = ENDED;
+    } else
+        fail(&h->failure, USAGE, EINVAL, "invalid timeout %g", seconds);
+    return leave(h, NOTHING, outcome);
 }
 
-PyDoc_STRVAR(
-    remctl_doc,
-    "remctl($module, host, port, principal, command, /)\n--\n\n"
-    "Run one command; return a tuple (error, stdout, stderr, status).\n\n"
-    "error is a str, or None if the command ran.  A stream that produced\n"
-    "nothing is None.");
-
-/* Appends a token's octets to one of the two streams, an io.BytesIO. */
-static bool
-collect(PyObject **stream, const struct remctl_output *output)
+/* What a stream's list of octets amounts to; None where it is empty. */
+static PyObject *
+join(PyObject *pieces)
 {
-    PyObject *io, *written;
+    PyObject *nothing, *all;
 
-    if (output->length == 0)
-        return true;
-    if (*stream == NULL) {
-        io = PyImport_ImportModule("io");
-        if (io != NULL)
-            *stream = PyObject_CallMethod(io, "BytesIO", NULL);
-        Py_XDECREF(io);
-        if (*stream == NULL)
-            return false;
+    if (PyList_Size(pieces) == 0)
+        return none();
+    nothing = PyBytes_FromStringAndSize(NULL, 0);
+    if (nothing == NULL)
+        return NULL;
+    all = PyObject_CallMethod(nothing, "join", "O", pieces);
+    Py_DECREF(nothing);
+    return all;
+}
+
+/* Reads a running command's output into lists.  Returns how it ended: a text,
+   None, or NULL where that is recorded or raised. */
+static PyObject *
+collect(Handle *h, PyObject *streams[2], int *status)
+{
+    enum outcome outcome;
+    PyObject *octets;
+    int failed = 0;
+
+    while (failed == 0) {
+        WITHOUT_GIL(outcome = handle_read(h));
+        if (finish(h, outcome) != ENDED)
+            return NULL;
+        *status = h->output->status & 0xff;
+        if (h->output->type == REMCTL_OUT_ERROR)
+            return PyUnicode_DecodeUTF8(h->output->data,
+                                        (Py_ssize_t) h->output->length,
+                                        "replace");
+        if (h->output->type != REMCTL_OUT_OUTPUT)
+            return none();
+        octets = token_octets(h->output);
+        if (octets == NULL)
+            return NULL;
+        if (h->output->length > 0)
+            failed = PyList_Append(streams[h->output->stream == 2], octets);
+        Py_DECREF(octets);
     }
-    written = PyObject_CallMethod(*stream, "write", "N", token_octets(output));
-    Py_XDECREF(written);
-    return written != NULL;
+    return NULL;
 }
 
 static PyObject *
-collected(PyObject *stream)
+run_command(Handle *h, struct target *target, const struct command *command,
+            PyObject *streams[2])
 {
-    if (stream == NULL)
-        return none();
-    return PyObject_CallMethod(stream, "getvalue", NULL);
-}
+    PyObject *error = NULL, *out, *err, *result = NULL;
+    enum outcome outcome;
+    int status = 0;
 
-/* Reads a running command's output and how it ended: *error is its text or
-   None. */
-static bool
-collect_all(Handle *h, PyObject *streams[2], int *status, PyObject **error)
-{
-    const struct remctl_output *output;
-
-    while ((output = handle_output(h)) != NULL) {
-        if (output->type == REMCTL_OUT_OUTPUT) {
-            if (!collect(&streams[output->stream == 2], output))
-                return false;
-            continue;
-        }
-        if (output->type == REMCTL_OUT_ERROR)
-            *error = PyUnicode_DecodeUTF8(output->data,
-                                          (Py_ssize_t) output->length,
-                                          "replace");
-        else {
-            *status = output->status & 0xff;
-            *error = Py_NewRef(Py_None);
-        }
-        return *error != NULL;
+    if (finish(h, open_target(h, target)) == ENDED) {
+        WITHOUT_GIL(outcome = handle_send(h, command->vector, command->count));
+        if (finish(h, outcome) == ENDED)
+            error = collect(h, streams, &status);
     }
-    return false;
+    if (error == NULL && !PyErr_Occurred())
+        error = error_text(h);
+    if (error == NULL)
+        return NULL;
+    out = join(streams[0]);
+    err = out != NULL ? join(streams[1]) : NULL;
+    if (err != NULL)
+        result = Py_BuildValue("(OOOi)", error, out, err, status);
+    Py_DECREF(error);
+    Py_XDECREF(out);
+    Py_XDECREF(err);
+    return result;
 }
 
 static PyObject *
 py_remctl(PyObject *module, PyObject *args)
 {
-    const char *host, *principal;
-    PyObject *sequence, *streams[2] = {NULL, NULL};
-    PyObject *out = NULL, *err = NULL, *error = NULL, *result = NULL;
+    struct target target = {0};
+    PyObject *sequence, *streams[2] = {NULL, NULL}, *result = NULL;
     struct command command = {0};
     Handle *h = NULL;
     long port;
-    int status = 0;
 
-    if (!PyArg_ParseTuple(args, "slzO:remctl", &host, &port, &principal,
-                          &sequence)
+    if (!PyArg_ParseTuple(args, "slzO:remctl", &target.host, &port,
+                          &target.principal, &sequence)
         || !check_port(port))
         return NULL;
-    if (!command_borrow(&command, sequence, true)
-        || (h = handle_new(module)) == NULL)
-        goto done;
-    if (!open_connection(h, host, (int) port, principal)
-        || !handle_send(h, command.vector, command.count)
-        || !collect_all(h, streams, &status, &error)) {
-        if (PyErr_Occurred())
-            goto done;
-        Py_XDECREF(error);
-        error = error_text(h);
-    }
-    if (error != NULL && (out = collected(streams[0])) != NULL
-        && (err = collected(streams[1])) != NULL)
-        result = Py_BuildValue("(OOOi)", error, out, err, status);
-
-done:
+    target.port = (int) port;
+    if (command_borrow(&command, sequence, true)
+        && (h = handle_new(module)) != NULL
+        && (streams[0] = PyList_New(0)) != NULL
+        && (streams[1] = PyList_New(0)) != NULL)
+        result = run_command(h, &target, &command, streams);
     command_release(&command);
-    Py_XDECREF(error);
-    Py_XDECREF(out);
-    Py_XDECREF(err);
     Py_XDECREF(streams[0]);
     Py_XDECREF(streams[1]);
     Py_XDECREF((PyObject *) h);
@@ -781,25 +684,74 @@ done:
 /* -- The module ------------------------------------------------------------
  */
 
+/* How docstrings begin, for inspect to find the signature; docs/low-level.md
+   says more. */
+#define DOC(signature, text) signature "\n--\n\n" text
+
 static PyMethodDef methods[] = {
-    {"remctl", py_remctl, METH_VARARGS, remctl_doc},
-    {"remctl_new", py_remctl_new, METH_NOARGS, new_doc},
-    {"remctl_open", py_remctl_open, METH_VARARGS, open_doc},
-    {"remctl_open_fd", py_remctl_open_fd, METH_VARARGS, open_fd_doc},
-    {"remctl_close", py_remctl_close, METH_O, close_doc},
-    {"remctl_command", py_remctl_command, METH_VARARGS, command_doc},
-    {"remctl_commandv", py_remctl_commandv, METH_VARARGS, commandv_doc},
-    {"remctl_output", py_remctl_output, METH_O, output_doc},
-    {"remctl_missing", py_remctl_missing, METH_O, missing_doc},
-    {"remctl_noop", py_remctl_noop, METH_O, noop_doc},
-    {"remctl_error", py_remctl_error, METH_O, error_doc},
-    {"remctl_set_ccache", py_remctl_set_ccache, METH_VARARGS, set_ccache_doc},
+    {"remctl", py_remctl, METH_VARARGS,
+     DOC("remctl($module, host, port, principal, command, /)",
+         "Run one command; return a tuple (error, stdout, stderr, status).")},
+    {"remctl_new", py_remctl_new, METH_NOARGS,
+     DOC("remctl_new($module, /)", "Return a handle, not yet connected.")},
+    {"remctl_open", py_remctl_open, METH_VARARGS,
+     DOC("remctl_open($module, handle, host, port=0, principal=None,\n"
+         "            address=None, /)",
+         "Connect and authenticate; return whether that succeeded.")},
+    {"remctl_close", py_remctl_close, METH_O,
+     DOC("remctl_close($module, handle, /)",
+         "Close the connection and the handle, for good.")},
+    {"remctl_command", py_remctl_command, METH_VARARGS,
+     DOC("remctl_command($module, handle, command, /)",
+         "Like remctl_commandv(), but refuse NUL octets.")},
+    {"remctl_commandv", py_remctl_commandv, METH_VARARGS,
+     DOC("remctl_commandv($module, handle, command, /)",
+         "Send a sequence of bytes-like objects; return whether it was.")},
+    {"remctl_output", py_remctl_output, METH_O,
+     DOC("remctl_output($module, handle, /)",
+         "Return the next token, (type, output, stream, status, error); ()\n"
+         "on failure.")},
+    {"remctl_poll", py_remctl_poll, METH_VARARGS,
+     DOC("remctl_poll($module, handle, readable, /)",
+         "Go on with an operation; return None or what its function does.")},
+    {"remctl_cancel", py_remctl_cancel, METH_O,
+     DOC("remctl_cancel($module, handle, /)",
+         "Give up the operation that was begun, and the connection.")},
+    {"remctl_missing", py_remctl_missing, METH_O,
+     DOC("remctl_missing($module, handle, /)",
+         "Return how many octets have to arrive before output is there.")},
+    {"remctl_noop", py_remctl_noop, METH_O,
+     DOC("remctl_noop($module, handle, /)",
+         "Ask for a sign of life; return whether it came.")},
+    {"remctl_error", py_remctl_error, METH_O,
+     DOC("remctl_error($module, handle, /)",
+         "Return why the last call that failed did so.")},
+    {"remctl_set_ccache", py_remctl_set_ccache, METH_VARARGS,
+     DOC("remctl_set_ccache($module, handle, ccache, /)",
+         "Use a credential cache from now on; return whether that works.")},
     {"remctl_set_source_ip", py_remctl_set_source_ip, METH_VARARGS,
-     set_source_ip_doc},
+     DOC("remctl_set_source_ip($module, handle, source, /)",
+         "Connect from an IP address from now on; return whether it is one.")},
     {"remctl_set_timeout", py_remctl_set_timeout, METH_VARARGS,
-     set_timeout_doc},
+     DOC("remctl_set_timeout($module, handle, seconds, /)",
+         "Limit how long the network may be silent; return whether that is\n"
+         "possible.")},
+    {"fork_count", py_fork_count, METH_NOARGS,
+     DOC("fork_count($module, /)",
+         "Return a number that differs between a process and its child.")},
     {NULL, NULL, 0, NULL},
 };
+
+/* Makes an exception class for a handle that cannot be used. */
+static bool
+add_error(PyObject *module, const char *name, PyObject **error)
+{
+    char full[32];
+
+    snprintf(full, sizeof(full), "_remctl.%s", name);
+    *error = PyErr_NewException(full, PyExc_ValueError, NULL);
+    return *error != NULL && PyModule_AddObjectRef(module, name, *error) == 0;
+}
 
 static int
 module_exec(PyObject *module)
@@ -814,7 +766,9 @@ module_exec(PyObject *module)
         PyType_FromModuleAndSpec(module, &handle_spec, NULL);
     if (state->handle_type == NULL)
         return -1;
-    if (PyModule_AddType(module, state->handle_type) < 0)
+    if (PyModule_AddType(module, state->handle_type) < 0
+        || !add_error(module, "BusyError", &state->busy_error)
+        || !add_error(module, "ClosedError", &state->closed_error))
         return -1;
     return PyModule_AddStringConstant(module, "VERSION",
                                       REMCTL_BINDING_VERSION);
@@ -826,6 +780,8 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     State *state = PyModule_GetState(module);
 
     Py_VISIT(state->handle_type);
+    Py_VISIT(state->busy_error);
+    Py_VISIT(state->closed_error);
     return 0;
 }
 
@@ -835,6 +791,8 @@ module_clear(PyObject *module)
     State *state = PyModule_GetState(module);
 
     Py_CLEAR(state->handle_type);
+    Py_CLEAR(state->busy_error);
+    Py_CLEAR(state->closed_error);
     return 0;
 }
 

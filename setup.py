@@ -139,14 +139,15 @@ compile_args = ["-Wall", "-Wextra", "-pthread", "-fvisibility=hidden"]
 if os.environ.get("REMCTL_WERROR") == "1":
     compile_args.append("-Werror")
 
-macros: list[tuple[str, str | None]] = [("REMCTL_BINDING_VERSION", f'"{binding_version()}"')]
+macros: list[tuple[str, str | None]] = [
+    ("REMCTL_BINDING_VERSION", f'"{binding_version()}"'),
+]
 if LIMITED_API:
     macros.append(("Py_LIMITED_API", "0x030B0000"))
 
 include_dirs = ["src"]
 if faults := os.environ.get("REMCTL_FAULTS"):
-    macros.append(("REMCTL_FAULTS", None))
-    include_dirs.append(faults)
+    compile_args += ["-include", os.path.join(faults, "faults.h")]
     compile_args.append("-Wno-unused-value")  # of a call that stands for itself, in a macro
 
 setup(

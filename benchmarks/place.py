@@ -213,12 +213,15 @@ class Place:
 
     @contextmanager
     def workers(
-        self, wanted: Mapping[str, tuple[str, str]]
+        self,
+        wanted: Mapping[str, tuple[str, str]],
+        variables: Mapping[str, Mapping[str, str]] | None = None,
     ) -> Iterator[tuple[dict[str, Worker], dict[str, str]]]:
         """Have contestants ready.
 
         Args:
             wanted: by the key they shall have, who it is and what the action is.
+            variables: by key, environment variables that differ from those of all clients.
 
         Returns:
             Those that are ready, by key; and why the others are not.
@@ -229,7 +232,7 @@ class Place:
             for key, (who, action) in wanted.items():
                 self.progress(f"preparing {key}")
                 try:
-                    worker = self.start(who, action)
+                    worker = self.start(who, action, {**self.env, **(variables or {}).get(key, {})})
                     stack.callback(worker.end)
                     worker.prepare()
                 except Missing as reason:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Iterable, MutableMapping
 from concurrent.futures import Executor, Future, wait
 from typing import Any
 
+import _remctl_core as _core
 import remctl
 
 from ._visit import (
@@ -86,7 +87,7 @@ def _encoded(
     command: Iterable[Any], input: Input | None = None
 ) -> tuple[tuple[bytes, ...], bytes | None]:
     """Check a command, and make it what can be sent anywhere and not change meanwhile."""
-    arguments = tuple(bytes(part) for part in remctl._Command(command, input).arguments)
+    arguments = tuple(bytes(part) for part in _core.Command(command, input).arguments)
     return (arguments, None) if input is None else (arguments[:-1], arguments[-1])
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import _remctl_core as _core
 import remctl
 
 OnOutput = Callable[["Host", remctl.RemctlStream, bytes], object]
@@ -42,11 +43,11 @@ class Host:
 
     def __post_init__(self) -> None:
         # Not public, but ours: what is a host, a port, a principal, is said once.
-        remctl._check_host(self.name)
+        _core.check_host(self.name)
         if self.port is not None:
             check_count("port", self.port, least=1)
-        remctl._check_port(self.port)
-        remctl._check_principal(self.principal)
+        _core.check_port(self.port)
+        _core.check_principal(self.principal)
 
     def __lt__(self, other: Host) -> bool:
         return self._order() < other._order()
@@ -133,8 +134,8 @@ class Settings:
     backoff: float = 0.5
 
     def __post_init__(self) -> None:
-        remctl._check_port(self.port)
-        remctl._check_principal(self.principal)
+        _core.check_port(self.port)
+        _core.check_principal(self.principal)
         check_count("retries", self.retries, least=0)
         check_seconds("backoff", self.backoff, zero=True)
         self.connection()
@@ -261,7 +262,7 @@ class Visit:
             self._reason.partial, self._reason.port = error.partial, error.port
             error = self._reason
         error.host = error.host or self._work.host.name
-        error.port = error.port or remctl._check_port(self._port) or None
+        error.port = error.port or _core.check_port(self._port) or None
         # It says all; its frames would keep in memory what was at work, a cycle for each host.
         error.__context__ = None
         return error.with_traceback(None)

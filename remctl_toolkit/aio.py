@@ -5,10 +5,10 @@
     async with AsyncRemctl("server.example.org") as connection:
         result = await connection.run(["account", "show", "anna"])
 
-A connection that waits for the network costs no thread: the event loop watches its descriptor.
-Only what may block runs in threads, of two small pools that all connections of the process share:
-one for what waits in the libraries (looking up, connecting, authenticating, sending, noop), and one
-for decoding what has arrived, so that servers that do not answer never hold up those that do.
+The event loop watches the descriptors of connections, and runs the same operations as
+`remctl.Remctl` does.  What may block in the libraries (looking up, authenticating, sending much,
+noop) is done by the extension's own threads, which take no part in Python; what calls code of the
+program's (credentials, files to write to) has a thread each time.
 
 Cancelling, ``asyncio.timeout()`` included, closes the connection at once and ends what a thread was
 doing for it; the next command opens it again.  A command that was sent is never sent again, and may
@@ -19,70 +19,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import os
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Generator, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Any, ParamSpec, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
+import _remctl_core as _core
 import remctl
+from remctl import RemctlSimpleResult
 
-# Not public, but ours: what is a command, and what is a result, is said once.
-from remctl import RemctlOutput, RemctlSimpleResult, _Collector, _Command
+__all__ = ["AsyncRemctl", "AsyncRemctlTokens", "aremctl"]
 
-from ._watch import Watch
-
-__all__ = ["AsyncRemctl", "aremctl"]
-
-P = ParamSpec("P")
 T = TypeVar("T")
-
-_WAITING_THREADS = 32
-_DECODING_THREADS = 4
-
-# Tokens decoded in one go: a few milliseconds at most, so that pool and loop are shared fairly.
-_BATCH = 64
-
-_Input = str | bytes | bytearray | memoryview
-_Target = tuple[str, int | str | None, str | None]
-
-
-class _BinaryFile(Protocol):
-    def write(self, octets: bytes, /) -> int | None: ...
-
-
-@functools.cache
-def _pool(name: str, threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix=name)
-
-
-os.register_at_fork(after_in_child=_pool.cache_clear)  # Its threads are the parent's.
-
-
-def _waiting() -> ThreadPoolExecutor:
-    return _pool("remctl-wait", _WAITING_THREADS)
-
-
-def _decoding() -> ThreadPoolExecutor:
-    return _pool("remctl-decode", _DECODING_THREADS)
-
-
-class _Session(remctl.Remctl):
-    """A session that, once dropped, never opens again: a thread may be just about to open it."""
-
-    _dropped = False
-
-    def drop(self) -> None:
-        """Close it for good."""
-        self._dropped = True  # An open() that has not seen this is ended by close().
-        self.close()
-
-    def _open(self, target: Any) -> Any:
-        if self._dropped:
-            raise remctl.RemctlNotOpenedError("connection closed by another task")
-        return super()._open(target)
+if TYPE_CHECKING:
+    from _remctl_arguments import Readable
+    from _remctl_core import Steps
+    from remctl import _Input, _OutputFile  # these are in the stubs only
 
 
 class AsyncRemctl:
@@ -98,7 +50,9 @@ class AsyncRemctl:
     belongs to the event loop it was first used in.
 
     Args:
-        host, port, principal, timeout, ccache, source_ip, credentials: see `remctl.Remctl`.
+        host, port, principal, timeout, ccache, source_ip, credentials, keepalive: see
+            `remctl.Remctl`.
+        connect: whether ``async with`` connects; otherwise the first command does.
 
     Raises:
         TypeError, ValueError: an argument cannot be right.
@@ -114,37 +68,36 @@ class AsyncRemctl:
         ccache: str | os.PathLike[str] | None = None,
         source_ip: str | None = None,
         credentials: remctl.RemctlCredentials | None = None,
+        keepalive: float | None = None,
+        connect: bool = True,
     ) -> None:
-        self._settings: dict[str, Any] = {
-            "timeout": timeout,
-            "ccache": ccache,
-            "source_ip": source_ip,
-            "credentials": credentials,
-        }
-        self._target: _Target | None = (host, port, principal) if host else None
-        # Each is used until it is dropped; a thread may be at work in it a moment longer.
-        self._session = _Session(**self._settings)
-        self._turn = asyncio.Lock()
-        self._watch: Watch | None = None
-        self._error = "no error"
+        self._connect = connect
+        self._session = _core.Session(
+            blocking=False,
+            peers="task",
+            timeout=timeout,
+            ccache=ccache,
+            source_ip=source_ip,
+            credentials=credentials,
+            keepalive=keepalive,
+        )
+        if host:
+            self._session.stay_closed(_core.check_target(host, port, principal))
+        self._lock = asyncio.Lock()
 
     # Settings.
 
     def set_ccache(self, ccache: str | os.PathLike[str]) -> None:
         """Use a credential cache in every later `open()`; see `remctl.Remctl.set_ccache()`."""
         self._session.set_ccache(ccache)
-        self._settings["ccache"] = ccache
-        self._settings["credentials"] = None
 
     def set_source_ip(self, source: str) -> None:
         """Connect from an address in every later `open()`; see `remctl.Remctl.set_source_ip()`."""
-        self._session.set_source_ip(source)
-        self._settings["source_ip"] = source
+        self._session.source_ip = _core.check_source_ip(source)
 
     def set_timeout(self, timeout: float) -> None:
         """Limit how long the network may be silent; see `remctl.Remctl.set_timeout()`."""
         self._session.set_timeout(timeout)
-        self._settings["timeout"] = timeout
 
     # Opening and closing.
 
@@ -152,207 +105,137 @@ class AsyncRemctl:
         self, host: str, port: int | str | None = None, principal: str | None = None
     ) -> None:
         """Connect to a server and authenticate; see `remctl.Remctl.open()`."""
-        async with self._turn:
-            self._drop()
-            self._target = (host, port, principal)
-            try:
-                await self._in_thread(_waiting(), self._session.open, *self._target)
-            except BaseException:
-                self._target = None
-                raise
-            self._error = "no error"
+        await self._do(self._session.start, _core.check_target(host, port, principal))
 
     async def close(self) -> None:
         """Close the connection; a call in another task ends with RemctlNotOpenedError."""
-        self._target = None
-        self._drop()
+        self._session.close()
 
-    def _drop(self) -> None:
-        """Close the connection as it is, and have a new one for the next command."""
-        dropped, self._session = self._session, _Session(**self._settings)
-        if self._watch is not None:  # The loop must not watch a descriptor that is closed.
-            text = "connection closed by another task"
-            self._watch.end(remctl.RemctlNotOpenedError(text))
-        dropped.drop()
-
-    def _failed(self, error: remctl.RemctlError) -> remctl.RemctlError:
-        """Note a failure for error(), and in the exception what it was about."""
-        self._error = str(error)
-        if self._target is not None:
-            error.host = self._target[0]
-            error.port = int(self._target[1]) if self._target[1] else None
-        return error
-
-    async def _in_thread(
-        self,
-        pool: ThreadPoolExecutor,
-        function: Callable[P, T],
-        *args: P.args,
-        **keywords: P.kwargs,
+    async def _do(
+        self, operation: Callable[..., Steps[T]], *arguments: Any, until: float = 0.0
     ) -> T:
-        """Call a function that works on the session; cancelling closes that."""
+        """Run an operation of the session, when the other tasks' have ended."""
         session = self._session
-        call = functools.partial(function, *args, **keywords)
+        if session.is_inherited():
+            session.leave_to_parent()
+            self._lock = asyncio.Lock()
+        if self._lock.locked():
+            await self._await_turn(until)
+        else:
+            await self._lock.acquire()
         try:
-            return await asyncio.get_running_loop().run_in_executor(pool, call)
-        except asyncio.CancelledError:
-            if session is self._session:
-                self._drop()
+            session.deadline = until
+            session.error = "no error"
+            return await _finish(operation(*arguments))
+        except remctl.RemctlError:
             raise
-        except remctl.RemctlError as error:
-            self._error = str(error)
+        except BaseException:
+            session.drop()
             raise
+        finally:
+            session.deadline = 0.0
+            self._lock.release()
+
+    async def _await_turn(self, until: float) -> None:
+        """Wait for another task's command, as long as the timeout and the deadline allow."""
+        seconds, reason = self._session.patience(until)
+        try:
+            async with asyncio.timeout(seconds):
+                await self._lock.acquire()
+        except TimeoutError:
+            text = f"{reason} waiting for another task's command"
+            raise self._session.failed(remctl.RemctlTimeoutError(text)) from None
 
     # Commands.
 
-    async def command(self, command: Iterable[Any], *, input: _Input | None = None) -> None:
+    async def command(self, comm: Iterable[Any], *, input: _Input | None = None) -> None:
         """Send a command, whose tokens are read next; see `remctl.Remctl.command()`."""
-        checked = _Command(command, input)
-        async with self._turn:
-            await self._send(checked)
+        checked = await self._check(comm, input)
+        await self._do(self._session.send, checked)
 
-    async def _send(self, command: _Command) -> None:
-        target = self._target
-        if target is None:
-            raise self._failed(remctl.RemctlNotOpenedError("no currently open connection"))
-        session = self._session
+    async def _check(
+        self, command: Iterable[Any], input: _Input | None, until: float = 0.0
+    ) -> _core.Command:
+        """Check a command, having read its input in a thread if that is a file."""
+        reads = _core.is_file(input)
+        checked = _core.Command(command, None if reads else input)
+        self._session.check_opened()
+        if reads:
+            checked.append_input(
+                await _finish(self._session.read_file(cast("Readable", input), until))
+            )
+        return checked
 
-        def send() -> None:
-            if not session.opened:
-                session.open(*target)
-            session._start(command)
-
-        await self._in_thread(_waiting(), send)
-
-    async def output(self) -> RemctlOutput:
+    async def output(self) -> remctl.RemctlToken:
         """Return the next token of the running command; see `remctl.Remctl.output()`."""
-        async with self._turn:
-            session = self._connected()
-            await self._arrival(session)
-            return await self._in_thread(_decoding(), session.output)
+        return await self._do(self._session.output)
 
-    def tokens(self) -> AsyncIterator[RemctlOutput]:
+    def tokens(self) -> AsyncRemctlTokens:
         """Iterate over the tokens of the running command; see `remctl.Remctl.tokens()`."""
-        return _Tokens(self, self._connected().tokens())
+        return AsyncRemctlTokens(self, self._session.connected())
 
     def stream(
-        self, command: Iterable[Any], *, input: _Input | None = None
-    ) -> AsyncIterator[RemctlOutput]:
+        self,
+        command: Iterable[Any],
+        *,
+        input: _Input | None = None,
+        deadline: float | None = None,
+    ) -> AsyncRemctlTokens:
         """Send a command and iterate over its tokens; it is sent when the first is asked for.
 
-        Leaving the loop before the end closes the connection; see `remctl.Remctl.tokens()`.
+        Leaving the loop before the end closes the connection; see `remctl.Remctl.stream()`.
         """
-        return _Tokens(self, None, _Command(command, input))
+        until = _core.deadline_in(deadline)
+        if _core.is_file(input):
+            return AsyncRemctlTokens(self, None, _core.Command(command), input, until)
+        return AsyncRemctlTokens(self, None, _core.Command(command, input), None, until)
 
     async def run(
         self,
         command: Iterable[Any],
         *,
         input: _Input | None = None,
-        stdout: _BinaryFile | None = None,
-        stderr: _BinaryFile | None = None,
+        stdout: _OutputFile | None = None,
+        stderr: _OutputFile | None = None,
+        deadline: float | None = None,
     ) -> RemctlSimpleResult:
         """Run a command to its end; see `remctl.Remctl.run()`.
 
         Files are written to in a thread.
         """
-        collector = _Collector(stdout, stderr)
-        checked = _Command(command, input)
-        status = None
-
-        def take(token: RemctlOutput) -> None:
-            nonlocal status
-            if token.stream is not None:
-                collector.write[token.stream](token.output)
-            status = token.status
-
-        async with self._turn:
-            await self._send(checked)
-            session = self._session
-            try:
-                tokens = session.tokens()
-                while status is None:
-                    await self._receive(session, tokens, take)
-            except BaseException as error:
-                if isinstance(error, remctl.RemctlError):
-                    error.partial = collector.result()
-                if session is self._session and not isinstance(error, remctl.RemctlServerError):
-                    self._drop()
-                raise
-        result: RemctlSimpleResult = collector.result(status)
-        return result
+        until = _core.deadline_in(deadline)
+        collector = _core.Collector(stdout, stderr, buffered=True)
+        checked = await self._check(command, input, until)
+        return await self._do(self._session.run, checked, collector, until=until)
 
     async def noop(self) -> bool:
         """Ask the server for a sign of life; see `remctl.Remctl.noop()`."""
-        async with self._turn:
-            return await self._in_thread(_waiting(), self._connected().noop)
-
-    def _connected(self) -> remctl.Remctl:
-        if self._target is None:
-            raise self._failed(remctl.RemctlNotOpenedError("no currently open connection"))
-        if not self._session.opened:
-            raise self._failed(remctl.RemctlDisconnectedError("no connection open"))
-        return self._session
-
-    # Waiting.
-
-    async def _receive(
-        self,
-        session: remctl.Remctl,
-        tokens: Generator[RemctlOutput],
-        take: Callable[[RemctlOutput], None],
-    ) -> None:
-        """Wait for tokens, and hand over all that have arrived."""
-        await self._arrival(session)
-        await self._in_thread(_decoding(), _take_arrived, session, tokens, take)
-
-    async def _arrival(self, session: remctl.Remctl) -> None:
-        """Wait until a token can be read without waiting."""
-        loop = asyncio.get_running_loop()
-        timeout = self._settings["timeout"]
-        quiet_since = loop.time()
-        missing = session.missing()
-        while missing:
-            self._watch = Watch(session.fileno(), timeout / 4 if timeout else None)
-            try:
-                await self._watch.wait()
-            except asyncio.CancelledError:
-                if session is self._session:
-                    self._drop()
-                raise
-            finally:
-                self._watch = None
-            before, missing = missing, session.missing()
-            if missing != before:
-                quiet_since = loop.time()
-            elif timeout and loop.time() - quiet_since >= timeout:
-                self._drop()
-                raise self._failed(remctl.RemctlTimeoutError("error receiving token: timed out"))
+        return await self._do(self._session.ping)
 
     # Looking.
 
     @property
     def opened(self) -> bool:
         """Whether there is a host to send commands to: see `remctl.Remctl.opened`."""
-        return self._target is not None
+        return self._session.opened
 
     def error(self) -> str:
         """Return the reason of the last failure; see `remctl.Remctl.error()`."""
-        return self._error
+        return self._session.error
 
     def fileno(self) -> int:
         """Return the connection's descriptor; see `remctl.Remctl.fileno()`."""
-        return self._connected().fileno()
+        return self._session.fileno()
 
     def missing(self) -> int:
         """Return how many octets `output()` has to wait for; see `remctl.Remctl.missing()`."""
-        if self._target is None:
-            self._connected()
-        return self._session.missing() if self._session.opened else 0
+        self._session.check_opened()
+        return self._session.missing()
 
     async def __aenter__(self) -> Self:
-        if self._target is not None and not self._session.opened:
-            await self.open(*self._target)
+        session = self._session
+        if self._connect and session.opened and not session.is_connected():
+            await self._do(session.start, session.check_opened())
         return self
 
     async def __aexit__(
@@ -364,86 +247,122 @@ class AsyncRemctl:
         await self.close()
 
     def __repr__(self) -> str:
-        if self._target is not None and not self._session.opened:
-            return f"<AsyncRemctl {self._target[0]}, lost>"
-        return f"<Async{repr(self._session)[1:]}"
+        return f"<AsyncRemctl{self._session}>"
+
+    def __del__(self) -> None:
+        session = getattr(self, "_session", None)
+        if session is not None:
+            session.warn_unclosed(self)
 
 
-def _take_arrived(
-    session: remctl.Remctl,
-    tokens: Generator[RemctlOutput],
-    take: Callable[[RemctlOutput], None],
-) -> None:
-    """Hand over the tokens that have arrived; the first may be waited for, no other is."""
-    for _, token in zip(range(_BATCH), tokens, strict=False):
-        take(token)
-        if token.type == "status" or session.missing():
-            return
+async def _finish(steps: Steps[T]) -> T:
+    """Run the steps of an operation to their end, waiting as a task does."""
+    try:
+        wants = next(steps)
+        while True:
+            try:
+                readable = await _wait(*wants)
+            except BaseException as error:
+                wants = steps.throw(error)
+            else:
+                wants = steps.send(readable)
+    except StopIteration as end:
+        result: T = end.value
+        return result
 
 
-class _Tokens(AsyncIterator[RemctlOutput]):
-    """The tokens of one command; leaving it before the end closes the connection."""
+async def _wait(descriptor: int, seconds: float | None) -> bool:
+    """Wait until a descriptor is readable; return whether it is."""
+    if descriptor < 0:
+        await asyncio.sleep(0)
+        return False
+    loop = asyncio.get_running_loop()
+    readable: asyncio.Future[bool] = loop.create_future()
+    loop.add_reader(descriptor, _set, readable, True)
+    timer = None if seconds is None else loop.call_later(seconds, _set, readable, False)
+    try:
+        return await readable
+    finally:
+        loop.remove_reader(descriptor)
+        if timer is not None:
+            timer.cancel()
+
+
+def _set(future: asyncio.Future[bool], value: bool) -> None:
+    if not future.done():
+        future.set_result(value)
+
+
+class AsyncRemctlTokens:
+    """The tokens of one command, to iterate over; see `AsyncRemctl.stream()`.
+
+    Leaving it before the last token closes the connection.
+    """
 
     def __init__(
         self,
         connection: AsyncRemctl,
-        tokens: Generator[RemctlOutput] | None,
-        command: _Command | None = None,
+        handle: Any,
+        command: _core.Command | None = None,
+        file: Any = None,
+        until: float = 0.0,
     ) -> None:
         self._connection = connection
-        self._tokens = tokens
-        self._session = connection._session
+        self._handle = handle
         self._command = command
-        self._arrived: deque[RemctlOutput] = deque()
-        self._failure: Exception | None = None
+        self._file = file
+        self._until = until
         self._ended = False
         self._loop = _running_loop()
 
-    async def __anext__(self) -> RemctlOutput:
-        while not self._arrived:
-            if self._failure is not None:
-                failure, self._failure = self._failure, None
-                raise failure
-            if self._ended:
-                raise StopAsyncIteration
-            await self._receive()
-        token = self._arrived.popleft()
-        self._ended = self._ended or token.type == "status"
-        return token
+    def __aiter__(self) -> Self:
+        return self
 
-    async def _receive(self) -> None:
+    async def __anext__(self) -> remctl._StreamToken:
+        if self._ended:
+            raise StopAsyncIteration
         connection = self._connection
+        session = connection._session
         self._loop = asyncio.get_running_loop()
-        async with connection._turn:
+        try:
             if self._command is not None:
                 command, self._command = self._command, None
-                await connection._send(command)
-                self._session = connection._session
-                self._tokens = self._session.tokens()
-            if self._tokens is None or self._session is not connection._session:
-                self._ended = True
-                text = "connection closed meanwhile"
-                raise connection._failed(remctl.RemctlNotOpenedError(text))
-            try:
-                await connection._receive(self._session, self._tokens, self._arrived.append)
-            except Exception as error:  # Tokens that came before it go first.
-                self._failure = error
-                self._ended = True
+                if self._file is not None:
+                    command.append_input(await _finish(session.read_file(self._file, self._until)))
+                self._handle = await connection._do(session.send, command, until=self._until)
+            token = await connection._do(session.next_token, self._handle, until=self._until)
+        except BaseException:
+            self._leave()
+            raise
+        if token[0] != "output":
+            self._ended = True
+            if token[0] != "status":
+                raise StopAsyncIteration
+        return token
 
     async def aclose(self) -> None:
         """Leave it: unless the last token was read, the connection is closed."""
         self._leave()
 
     def _leave(self) -> None:
-        if self._tokens is None or self._ended:
-            return
-        self._ended = True
-        if self._session is self._connection._session:
-            self._connection._drop()
+        if not self._ended:
+            self._connection._session.abandon(self._handle)
+            self._ended = True
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._leave()
 
     def __del__(self) -> None:
         loop = self._loop
-        if loop is None or loop.is_closed() or loop is _running_loop():
+        if self._ended or loop is None or loop.is_closed() or loop is _running_loop():
             self._leave()
             return
         # Another thread has found this garbage, and what is to be done is the loop's.
@@ -465,22 +384,27 @@ async def aremctl(
     command: Iterable[Any] = (),
     *,
     input: _Input | None = None,
-    stdout: _BinaryFile | None = None,
-    stderr: _BinaryFile | None = None,
+    stdout: _OutputFile | None = None,
+    stderr: _OutputFile | None = None,
     timeout: float | None = None,  # noqa: ASYNC109  # how long the network may be silent
+    deadline: float | None = None,
     ccache: str | os.PathLike[str] | None = None,
     source_ip: str | None = None,
     credentials: remctl.RemctlCredentials | None = None,
 ) -> RemctlSimpleResult:
     """Connect to a host, run one command and close; see `remctl.remctl()`."""
-    settings: dict[str, Any] = {
-        "timeout": timeout,
-        "ccache": ccache,
-        "source_ip": source_ip,
-        "credentials": credentials,
-    }
-    connection = AsyncRemctl(host, port, principal, **settings)
+    connection = AsyncRemctl(
+        host,
+        _core.check_named_port(port),
+        principal,
+        timeout=timeout,
+        ccache=ccache,
+        source_ip=source_ip,
+        credentials=credentials,
+    )
     try:
-        return await connection.run(command, input=input, stdout=stdout, stderr=stderr)
+        return await connection.run(
+            command, input=input, stdout=stdout, stderr=stderr, deadline=deadline
+        )
     finally:
         await connection.close()

@@ -19,7 +19,7 @@ from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Executor
 from contextlib import closing
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import remctl
 
@@ -226,13 +226,22 @@ def run_on_hosts(
     stop_after: int | None = None,
     on_output: OnOutput | None = None,
     ordered: bool = False,
-    **settings: Any,
+    port: int | str | None = None,
+    principal: str | None = None,
+    timeout: float | None = None,
+    ccache: str | os.PathLike[str] | None = None,
+    source_ip: str | None = None,
+    credentials: remctl.RemctlCredentials | None = None,
+    retries: int = 0,
+    backoff: float = 0.5,
+    concurrency: int = CONCURRENCY,
+    executor: Executor | None = None,
 ) -> Generator[Outcome, None, None]:
     """Run one command on many hosts; each connection is closed as soon as its host is done.
 
     Args:
-        hosts, settings: see `Fleet`.
         command, input, limit, deadline, first, stop_after, on_output, ordered: see `Fleet.run()`.
+        hosts and all others: see `Fleet`.
 
     Returns:
         An iterator with one `Outcome` for each host, as they finish.
@@ -249,7 +258,20 @@ def run_on_hosts(
         stop_after=stop_after,
         on_output=on_output,
     )
-    return Fleet(hosts, **settings)._outcomes(task, ordered, None)
+    fleet = Fleet(
+        hosts,
+        port=port,
+        principal=principal,
+        timeout=timeout,
+        ccache=ccache,
+        source_ip=source_ip,
+        credentials=credentials,
+        retries=retries,
+        backoff=backoff,
+        concurrency=concurrency,
+        executor=executor,
+    )
+    return fleet._outcomes(task, ordered, None)
 
 
 def _in_order(

@@ -1,304 +1,94 @@
-/*
- * One call at a time on one connection.
- *
- * A token is awaited (token.c) before libremctl reads it.  What may block in
- * any other way goes to a helper thread (helper.c).
- */
+/* Operations on a connection, one at a time: see handle.h. */
 
 #include "handle.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <netinet/in.h>
 #include <poll.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #ifdef __linux__
-#    include <linux/tcp.h>
 #    include <sys/syscall.h>
-#else
-#    include <netinet/tcp.h>
 #endif
+
+#ifndef POLLRDHUP
+#    define POLLRDHUP 0
+#endif
+
+/* How often, in seconds, the main thread looks for signals that did not
+   interrupt it. */
+#define SIGNAL_SLICE 0.05
+
+/* How often, in seconds, a job is asked whether it gets on. */
+#define ACTIVITY_SLICE 0.1
+
+/* The octets in a number that job_activity() has returned. */
+#define OCTETS(activity) ((activity) & 0xffffffffffffULL)
+
+/* Octets that have left before libkrb5 asks a KDC: a bare header, and the SYN,
+   which Linux counts. */
+#define FIRST_TOKEN 6
 
 /* What the smallest send buffer takes where poll() says that it takes
    something, which it does while a third of it is free. */
 #define SMALL_COMMAND 1024
 
-/*
- * How struct remctl begins, in libremctl 2.0 to 3.18.  Needed for protocol 1
- * alone: see adopt_protocol.
- */
-struct client_head {
-    const char *host;
-    unsigned short port;
-    const char *principal;
-    int protocol;
-};
-
-/* Seconds on a clock that is never set. */
-double
-monotonic(void)
-{
-    struct timespec ts;
-
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (double) ts.tv_sec + (double) ts.tv_nsec / 1e9;
-}
-
-/* Counts the forks that led to this process: cheaper to ask than getpid(). */
-static unsigned int forks;
-
-static void
-count_fork(void)
-{
-    forks++;
-    forget_thread();
-}
-
-/* Called whenever the extension is loaded.  Returns whether it succeeded. */
-bool
-watch_forks(void)
-{
-    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-    static bool watching;
-    bool success;
-
-    pthread_mutex_lock(&lock);
-    if (!watching)
-        watching = pthread_atfork(NULL, NULL, count_fork) == 0;
-    success = watching;
-    pthread_mutex_unlock(&lock);
-    return success;
-}
-
-unsigned int
-fork_count(void)
-{
-    return forks;
-}
-
 /* Whether the calling thread is the main one, the only one in which Python
-   runs signal handlers.  After a fork it may have become that. */
-bool
+   runs signal handlers. */
+static bool
 handles_signals(void)
 {
-    static __thread unsigned int asked; /* forks + 1 when it was found out. */
-    static __thread bool answer;
-
-    if (asked != forks + 1) {
 #if defined(__linux__)
-        answer = syscall(SYS_gettid) == getpid();
+    return syscall(SYS_gettid) == getpid();
 #elif defined(__APPLE__) || defined(__FreeBSD__)
-        answer = pthread_main_np() != 0;
+    return pthread_main_np() != 0;
 #else
-        answer = true;
-#endif
-        asked = forks + 1;
-    }
-    return answer;
-}
-
-/* Replaces a string that we own; a NULL text only frees it. */
-bool
-set_string(char **target, const char *text)
-{
-    char *copy = NULL;
-
-    if (text != NULL && (copy = strdup(text)) == NULL)
-        return false;
-    free(*target);
-    *target = copy;
     return true;
+#endif
 }
 
-/* Records why a call failed; number 0 means that only the text says so.  Where
-   there is no memory for the text, the number says it. */
-bool
-handle_fail(Handle *h, int number, const char *format, ...)
-{
-    char *text;
-    va_list args;
-
-    va_start(args, format);
-    if (vasprintf(&text, format, args) < 0) {
-        text = NULL;
-        number = number != 0 ? number : ENOMEM;
-    }
-    va_end(args);
-    free(h->error);
-    h->error = text;
-    h->error_number = number;
-    return false;
-}
-
-/* For want of a thread.  A lack of memory is raised. */
-bool
-handle_fail_thread(Handle *h, int code)
-{
-    if (code == ENOMEM)
-        PyErr_NoMemory();
-    return handle_fail(h, code, "cannot start a thread: %s", strerror(code));
-}
-
-/* Takes over libremctl's reason for a failure.  A lack of memory, which may
-   have kept it from giving any, is raised. */
-bool
-handle_fail_client(Handle *h)
-{
-    const char *reason = remctl_error(h->client);
-    const char *memory = strerror(ENOMEM);
-    size_t length = strlen(reason), end = strlen(memory);
-
-    if (strcmp(reason, "no error") == 0
-        || (length >= end && strcmp(reason + length - end, memory) == 0))
-        PyErr_NoMemory();
-    handle_fail(h, 0, "%s", reason);
-    if (h->error == NULL)
-        PyErr_NoMemory();
-    return false;
-}
-
-/*
- * libremctl writes with write(2): where the program has not ignored SIGPIPE,
- * as Python itself does at startup, a server that went away would kill it.
+/* -- Who may use the handle ------------------------------------------------
  */
-struct pipe_guard {
-    bool blocked;
-    bool pending;
-    sigset_t before;
-};
 
-static void
-block_sigpipe(struct pipe_guard *guard)
-{
-    struct sigaction action;
-    sigset_t set;
-
-    memset(guard, 0, sizeof(*guard));
-    if (sigaction(SIGPIPE, NULL, &action) == 0 && action.sa_handler == SIG_IGN)
-        return;
-    sigemptyset(&set);
-    sigaddset(&set, SIGPIPE);
-    guard->blocked = pthread_sigmask(SIG_BLOCK, &set, &guard->before) == 0;
-    sigpending(&set);
-    guard->pending = sigismember(&set, SIGPIPE);
-}
-
-static void
-unblock_sigpipe(struct pipe_guard *guard)
-{
-    sigset_t set;
-    int number;
-
-    if (!guard->blocked)
-        return;
-    sigpending(&set);
-    if (!guard->pending && sigismember(&set, SIGPIPE)) {
-        sigemptyset(&set);
-        sigaddset(&set, SIGPIPE);
-        sigwait(&set, &number);
-    }
-    pthread_sigmask(SIG_SETMASK, &guard->before, NULL);
-}
-
-/*
- * Ends a connection without ever blocking: QUIT is sent only where the server
- * has read all we wrote so far.  Needs no GIL.
- */
-void
-close_client(struct remctl *client, int fd, bool polite)
-{
-    struct pipe_guard guard;
-    struct pollfd poller = {.fd = fd, .events = POLLOUT};
-
-    if (fd >= 0) {
-        if (polite)
-            polite = poll(&poller, 1, 0) == 1 && poller.revents == POLLOUT;
-        if (!polite)
-            shutdown(fd, SHUT_RDWR);
-    }
-    block_sigpipe(&guard);
-    remctl_close(client);
-    unblock_sigpipe(&guard);
-}
-
-/*
- * Admits the calling thread to the handle, or sets an exception.  A process
- * that inherited the handle by fork() must not touch it: not even the guard,
- * which another thread may have held at that moment.
- */
+/* Admits the calling thread to the handle: to begin an operation, or to RESUME
+   the one that was begun.  Otherwise records nothing and returns false. */
 bool
-handle_enter(Handle *h)
+handle_enter(Handle *h, bool resume)
 {
-    bool closed, busy;
+    bool admitted;
 
-    if (h->forks != forks) {
-        PyErr_SetString(PyExc_ValueError,
-                        "remctl handle belongs to another process; after "
-                        "fork(), make a new one");
-        return false;
-    }
     pthread_mutex_lock(&h->guard);
-    closed = h->closed;
-    busy = h->busy;
-    if (!closed && !busy)
+    admitted = !h->busy && (!h->closed || resume)
+               && (h->operation == NOTHING) != resume;
+    if (admitted)
         h->busy = true;
     pthread_mutex_unlock(&h->guard);
-    if (closed)
-        PyErr_SetString(PyExc_ValueError, "remctl handle is closed");
-    else if (busy)
-        PyErr_SetString(PyExc_ValueError,
-                        "remctl handle is in use by another thread");
-    return !closed && !busy;
-}
-
-/* Takes over a socket that was opened. */
-bool
-set_socket(Handle *h, int fd)
-{
-    if (fstat(fd, &h->socket) < 0)
-        return handle_fail(h, errno, "cannot use the connection: %s",
-                           strerror(errno));
-    h->fd = fd;
-    h->low_water = 1;
-    h->arrived = 0;
-    return true;
+    return admitted;
 }
 
 /* Whether the socket is still open: on some failures libremctl closes it. */
-bool
+static bool
 owns_socket(const Handle *h)
 {
     struct stat found;
+    int fd = h->connection.fd;
 
-    return h->fd >= 0 && fstat(h->fd, &found) == 0
+    return fd >= 0 && fstat(fd, &found) == 0
            && found.st_ino == h->socket.st_ino
            && found.st_dev == h->socket.st_dev;
 }
 
-/* Ends the connection, if there is one.  The GIL is held before and after. */
-void
-handle_disconnect(Handle *h, bool polite)
+/* Ends the connection, if there is one. */
+static void
+disconnect(Handle *h, bool polite)
 {
-    struct remctl *client = h->client;
-    int fd = owns_socket(h) ? h->fd : -1;
-
-    h->client = NULL;
-    h->fd = -1;
-    h->protocol = 0;
+    if (!owns_socket(h))
+        h->connection.fd = -1;
+    connection_close(&h->connection, polite);
     h->expecting = false;
-    if (client == NULL)
-        return;
-    Py_BEGIN_ALLOW_THREADS
-    close_client(client, fd, polite);
-    Py_END_ALLOW_THREADS
 }
 
 /* Lets the next thread in.  A remctl_close() meanwhile was left to us. */
@@ -308,237 +98,371 @@ handle_leave(Handle *h)
     bool closed;
 
     pthread_mutex_lock(&h->guard);
-    closed = h->closed;
-    if (!closed)
-        h->busy = false;
+    closed = h->closed && h->operation == NOTHING;
+    h->busy = false;
     pthread_mutex_unlock(&h->guard);
     if (closed)
-        handle_disconnect(h, false);
+        disconnect(h, false);
+}
+
+/* Sets what somebody waits for, so that remctl_close() in another thread can
+   end the wait.  Returns false if it was called before. */
+static bool
+set_watched(Handle *h, bool watched, struct job *job)
+{
+    bool closed;
+
+    pthread_mutex_lock(&h->guard);
+    closed = h->closed;
+    h->watched = watched;
+    h->job = job;
+    pthread_mutex_unlock(&h->guard);
+    return !closed;
+}
+
+/* Closes the handle for good.  Who waits is told to end, and ends the
+   connection. */
+void
+handle_close(Handle *h)
+{
+    bool idle;
+
+    pthread_mutex_lock(&h->guard);
+    idle = !h->closed && !h->busy && h->operation == NOTHING;
+    h->closed = true;
+    if (h->job != NULL)
+        job_wake(h->job);
+    else if (h->watched)
+        shutdown(h->connection.fd, SHUT_RDWR);
+    pthread_mutex_unlock(&h->guard);
+    if (idle)
+        disconnect(h, !h->expecting);
+}
+
+/* Frees all that the handle has.  In a process that inherited it, only the
+   descriptors are closed: libremctl would send QUIT and shut the socket down
+   under the parent's feet, and Kerberos may have been forked with a lock held.
+ */
+void
+handle_release(Handle *h)
+{
+    if (h->forks == fork_count()) {
+        handle_cancel(h);
+        disconnect(h, !h->expecting);
+        if (h->guarded)
+            pthread_mutex_destroy(&h->guard);
+    } else {
+        if (h->job != NULL)
+            job_leave(h->job);
+        h->job = NULL;
+        if (owns_socket(h))
+            close(h->connection.fd);
+        h->connection.fd = -1;
+        h->closed = true;
+    }
+    copy_string(&h->ccache, NULL);
+    copy_string(&h->source, NULL);
+    failure_clear(&h->failure);
+}
+
+/* -- Ending an operation ---------------------------------------------------
+ */
+
+/* Gives the operation up, and with it the connection. */
+void
+handle_cancel(Handle *h)
+{
+    struct job *job = h->job;
+
+    if (h->operation == NOTHING)
+        return;
+    h->operation = NOTHING;
+    set_watched(h, false, NULL);
+    if (job == NULL) {
+        disconnect(h, false);
+        return;
+    }
+    job_abandon(job); /* The connection goes with it. */
+    memset(&h->connection, 0, sizeof(h->connection));
+    h->connection.fd = -1;
+    h->expecting = false;
+}
+
+/* For an operation that was not to wait. */
+static enum outcome
+end(Handle *h, bool success)
+{
+    h->operation = NOTHING;
+    if (success)
+        failure_clear(&h->failure);
+    return success ? ENDED : FAILED;
 }
 
 /* For a failure of libremctl with which the connection is lost. */
-static bool
-fail_with_client(Handle *h)
+static enum outcome
+lose(Handle *h)
 {
-    handle_fail_client(h);
-    handle_disconnect(h, false);
-    return false;
+    fail_library(&h->failure, remctl_error(h->connection.client));
+    disconnect(h, false);
+    return end(h, false);
 }
 
-/* A new client with the handle's settings, in place of the last one: opening
-   the same one again would leak its GSS-API context. */
-static bool
-renew_client(Handle *h)
+/* Takes note of a token that libremctl has read. */
+static enum outcome
+end_reading(Handle *h, const struct remctl_output *output)
 {
-    handle_disconnect(h, !h->expecting);
-    h->client = remctl_new();
-    if (h->client == NULL) {
-        PyErr_NoMemory();
-        return false;
+    if (output == NULL)
+        return lose(h);
+    if (h->connection.fd >= 0)
+        reader_done(&h->reader);
+    h->expecting = output->type == REMCTL_OUT_OUTPUT;
+    h->output = output;
+    return end(h, true);
+}
+
+/* Takes over a connection that was opened. */
+static enum outcome
+end_opening(Handle *h, struct job *job)
+{
+    h->connection = job->connection;
+    if (job->success) {
+        if (h->connection.fd >= 0)
+            fstat(h->connection.fd, &h->socket);
+        reader_open(&h->reader, h->connection.fd);
+        return end(h, true);
     }
-    if (h->ccache != NULL && !remctl_set_ccache(h->client, h->ccache))
-        return fail_with_client(h);
-    return true;
+    failure_clear(&h->failure);
+    h->failure = job->failure;
+    memset(&job->failure, 0, sizeof(job->failure));
+    connection_close(&h->connection, false);
+    return end(h, false);
 }
 
 /*
- * Protocol 1 closes the connection with the output and hands out the status
- * from memory, but remctl_output() refuses that where remctl_open_fd() opened
- * the connection, because it looks for a host to reopen it with.  So give it
- * one, having made sure that the structure begins as we know it; nothing is
- * ever reopened, as we do not call libremctl without a connection.
+ * A server that is too old for NOOP, and says so, keeps the connection:
+ * protocol 1 has no such message, and protocol 2 answers with MESSAGE_ERROR
+ * (5) or MESSAGE_VERSION (6).
  */
-static void
-adopt_protocol(Handle *h)
+static enum outcome
+end_pinging(Handle *h, bool success)
 {
-    struct client_head *head = (struct client_head *) h->client;
+    const char *reason = remctl_error(h->connection.client);
 
-    h->protocol = 2;
-    if (head->host != NULL || head->port != 0
-        || head->principal != h->principal || head->protocol != 1)
-        return;
-    h->protocol = 1;
-    head->host = h->host != NULL ? h->host : "";
+    if (success)
+        return end(h, true);
+    if (strcmp(reason, "unexpected message type 5 from server") != 0
+        && strcmp(reason, "unexpected message type 6 from server") != 0)
+        return lose(h);
+    fail(&h->failure, UNSUPPORTED, EOPNOTSUPP, "%s", reason);
+    return end(h, false);
 }
 
-/* libremctl takes EAGAIN for the end of the stream.  An event loop that
-   watches the descriptor (libuv does) may have set this for all who share the
-   socket. */
-static bool
-make_blocking(int fd)
+static enum outcome
+end_job(Handle *h, struct job *job)
 {
-    int flags = fcntl(fd, F_GETFL);
+    enum outcome outcome;
 
-    if (flags >= 0 && (flags & O_NONBLOCK))
-        flags = fcntl(fd, F_SETFL, flags & ~O_NONBLOCK);
-    return flags >= 0;
-}
-
-/* A copy of the descriptor, as libremctl needs it; -1, with errno set, if
-   there can be none. */
-static int
-copy_socket(int fd)
-{
-    int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
-    int on = 1, code;
-
-    if (copy < 0)
-        return -1;
-    if (!make_blocking(copy)) {
-        code = errno;
-        close(copy);
-        errno = code;
-        return -1;
+    set_watched(h, false, NULL);
+    if (job->kind == OPEN)
+        outcome = end_opening(h, job);
+    else if (job->kind == OUTPUT)
+        outcome = end_reading(h, job->output);
+    else if (job->kind == NOOP)
+        outcome = end_pinging(h, job->success);
+    else {
+        h->expecting = job->success;
+        outcome = job->success ? end(h, true) : lose(h);
     }
-    setsockopt(copy, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-    return copy;
+    job_free(job);
+    return outcome;
 }
 
-/* Opens a connection on a duplicate of the socket FD, which stays the
-   caller's. */
-bool
-handle_open(Handle *h, const char *host, int fd, const char *principal)
+/* -- Waiting ---------------------------------------------------------------
+ */
+
+/* Says what did not end in time, and gives it up.  While libkrb5 asks a KDC
+   for a ticket, nothing but the first token, a bare header, has left (Linux
+   counts the SYN as an octet, too). */
+static enum outcome
+time_out(Handle *h, const char *reason)
 {
-    if (!renew_client(h))
-        return false;
-    fd = copy_socket(fd);
-    if (fd < 0) {
-        handle_fail(h, errno, "cannot use the connection: %s",
-                    strerror(errno));
-        handle_disconnect(h, false);
-        return false;
-    }
-    if (!helper_open(h, host, fd, principal)) {
-        handle_disconnect(h, false);
-        return false;
-    }
-    adopt_protocol(h);
-    return true;
-}
+    struct failure *failure = &h->failure;
+    const char *host = h->job ? h->job->connection.target.host : NULL;
+    int stage = h->job ? h->job->progress.stage : STARTED;
 
-static void
-run_output(struct call *call, struct remctl *client)
-{
-    call->output = remctl_output(client);
-}
-
-static void
-run_command(struct call *call, struct remctl *client)
-{
-    call->success = remctl_commandv(client, call->command, call->count);
-}
-
-static void
-run_noop(struct call *call, struct remctl *client)
-{
-    call->success = remctl_noop(client);
-}
-
-/* For what blocks in libremctl; if it does not return, the connection is
-   lost. */
-static bool
-call_in_helper(Handle *h, struct call *call)
-{
-    make_blocking(h->fd);
-    if (helper_call(h, call))
-        return true;
-    handle_disconnect(h, false);
-    return false;
-}
-
-/* For what writes but does not block. */
-static void
-call_here(Handle *h, struct call *call)
-{
-    struct pipe_guard guard;
-
-    block_sigpipe(&guard);
-    call->run(call, h->client);
-    unblock_sigpipe(&guard);
-}
-
-/* Ends a wait that was not for a token. */
-static void
-fail_wait(Handle *h, enum wait_end end)
-{
-    if (end == TIMED_OUT)
-        handle_fail(h, ETIMEDOUT, "error receiving token: timed out");
-    else if (end == CLOSED)
-        handle_fail(h, ECANCELED, "connection closed by another thread");
-    handle_disconnect(h, false);
-}
-
-/* Reads the next token.  NULL: the reason is in the handle or raised. */
-static struct remctl_output *
-read_token(Handle *h)
-{
-    struct call call = {.run = run_output};
-    struct token_wait wait;
-    enum wait_end end;
-
-    token_start(&wait, h);
-    do {
-        Py_BEGIN_ALLOW_THREADS
-        end = token_await(&wait, h);
-        if (end == READY)
-            call.output = remctl_output(h->client);
-        Py_END_ALLOW_THREADS
-    } while (end == INTERRUPTED && PyErr_CheckSignals() == 0);
-    if (end == MAY_BLOCK) {
-        if (!call_in_helper(h, &call))
-            return NULL;
-    } else if (end != READY) {
-        fail_wait(h, end);
-        return NULL;
-    }
-    if (call.output == NULL)
-        fail_with_client(h);
+    if (stage == QUEUED)
+        fail(failure, TIMEOUT, 0, "waiting for a thread: %s", reason);
+    else if (stage == LOOKING_UP)
+        fail(failure, TIMEOUT, 0, "unknown host %s: %s looking it up", host,
+             reason);
+    else if (stage == CONNECTING)
+        fail(failure, TIMEOUT, ETIMEDOUT, "cannot connect to %s: %s", host,
+             reason);
+#ifdef __linux__
+    else if (stage == AUTHENTICATING && OCTETS(h->activity) <= FIRST_TOKEN)
+        fail(failure, TIMEOUT, 0,
+             "GSS-API error initializing context: %s waiting for a KDC",
+             reason);
+#endif
     else
-        token_done(h);
-    return call.output;
+        fail(failure, TIMEOUT, 0, "error %s token: %s",
+             h->operation == SENDING ? "sending" : "receiving", reason);
+    handle_cancel(h);
+    return FAILED;
 }
 
-/* The next token of the running command, or "done" where none is running. */
-const struct remctl_output *
-handle_output(Handle *h)
+/* Notes what the operation waits for, and for how long; gives it up if its
+   time is over. */
+static enum outcome
+wait_for(Handle *h, int descriptor, double slice)
 {
-    static const struct remctl_output done = {.type = REMCTL_OUT_DONE};
-    const struct remctl_output *output;
+    double now = monotonic();
+    double silent = h->timeout > 0 ? h->quiet_since + h->timeout - now : 1e9;
+    double left = h->deadline > 0 ? h->deadline - now : 1e9;
 
-    if (h->client == NULL || (h->fd < 0 && h->protocol != 1)) {
-        handle_fail(h, ENOTCONN, "no connection open");
-        return NULL;
+    if (silent <= 0 || left <= 0)
+        return time_out(h, left <= 0 ? "deadline passed" : "timed out");
+    h->wanted = descriptor;
+    h->patience = silent < left ? silent : left;
+    if (slice < h->patience)
+        h->patience = slice;
+    return WAITING;
+}
+
+/* Looks whether the job is done, or at least gets on.  Connecting has a time
+   limit of its own for each address. */
+static enum outcome
+step_job(Handle *h)
+{
+    struct job *job = h->job;
+    uint64_t activity;
+    double slice = h->timeout > 0 ? h->timeout / 4 : ACTIVITY_SLICE;
+
+    if (job_done(job))
+        return end_job(h, job);
+    if (h->timeout <= 0 && h->deadline <= 0)
+        return wait_for(h, job->descriptor, FOR_EVER);
+    activity = job_activity(job);
+    if (activity != h->activity || job->progress.stage == CONNECTING)
+        h->quiet_since = monotonic();
+    h->activity = activity;
+    return wait_for(h, job->descriptor,
+                    slice < ACTIVITY_SLICE ? slice : ACTIVITY_SLICE);
+}
+
+static enum outcome
+end_closed(Handle *h)
+{
+    fail(&h->failure, CLOSED, ECANCELED,
+         "connection closed by another thread");
+    handle_cancel(h);
+    return FAILED;
+}
+
+/* Starts a job, which may be NULL for want of memory or descriptors. */
+static enum outcome
+start_job(Handle *h, struct job *job)
+{
+    if (job == NULL) {
+        disconnect(h, false);
+        return end(h, false);
     }
-    if (!h->expecting)
-        return &done;
-    if (h->fd >= 0)
-        output = read_token(h);
-    else if ((output = remctl_output(h->client)) == NULL)
-        fail_with_client(h);
-    if (output == NULL)
-        return NULL;
-    if (output->type != REMCTL_OUT_OUTPUT)
-        h->expecting = false;
-    else if (h->protocol == 1)
-        h->fd = -1; /* libremctl has closed it, and kept the status. */
-    return output;
+    if (!set_watched(h, false, job)) {
+        set_watched(h, false, NULL);
+        job_free(job);
+        return end_closed(h);
+    }
+    h->quiet_since = monotonic();
+    h->activity = 0;
+    job_start(job);
+    return step_job(h);
 }
 
-/* How many octets have to arrive, at least, before handle_output() returns at
-   once. */
-size_t
-handle_missing(Handle *h)
+static enum outcome
+start_call(Handle *h, enum job_kind kind)
 {
-    if (h->client == NULL || h->fd < 0 || !h->expecting)
-        return 0;
-    return token_missing(h);
+    return start_job(h, job_new(kind, &h->connection, NULL, &h->failure));
+}
+
+static enum outcome
+step_reading(Handle *h, int events)
+{
+    int seen = h->reader.seen;
+    enum readiness readiness = reader_look(&h->reader, events);
+
+    if (readiness == NOT_YET) {
+        if (h->timeout > 0 && h->reader.seen > seen)
+            h->quiet_since = monotonic();
+        if (!h->watched && !set_watched(h, true, NULL))
+            return end_closed(h);
+        return wait_for(h, h->reader.fd, FOR_EVER);
+    }
+    if (h->watched && !set_watched(h, false, NULL))
+        return end_closed(h);
+    if (readiness == MAY_BLOCK)
+        return start_call(h, OUTPUT);
+    return end_reading(h, remctl_output(h->connection.client));
+}
+
+/* Goes on with the operation.  EVENTS is what poll() has reported of the
+   descriptor that was wanted; 0: nothing.  Needs no GIL. */
+enum outcome
+handle_step(Handle *h, int events)
+{
+    bool closed;
+
+    pthread_mutex_lock(&h->guard);
+    closed = h->closed;
+    pthread_mutex_unlock(&h->guard);
+    if (closed)
+        return end_closed(h);
+    return h->job != NULL ? step_job(h) : step_reading(h, events);
+}
+
+/*
+ * Waits until the operation has ended.  In the main thread it returns WAITING
+ * now and then, for signal handlers to run.  Needs no GIL.
+ */
+enum outcome
+handle_wait(Handle *h)
+{
+    struct pollfd poller = {.events = POLLIN | POLLRDHUP};
+    bool signals = handles_signals();
+    enum outcome outcome;
+    double seconds;
+    int count;
+
+    do {
+        poller.fd = h->wanted;
+        poller.revents = 0;
+        seconds = signals && h->patience > SIGNAL_SLICE ? SIGNAL_SLICE
+                                                        : h->patience;
+        count = poll(&poller, 1,
+                     seconds < FOR_EVER ? (int) (seconds * 1e3 + 0.999) : -1);
+        outcome = handle_step(h, count > 0 ? poller.revents : 0);
+    } while (outcome == WAITING && (count > 0 || !signals));
+    return outcome;
+}
+
+/* -- Operations ------------------------------------------------------------
+ */
+
+/* Connects and authenticates. */
+enum outcome
+handle_open(Handle *h, const struct target *target)
+{
+    struct connection connection = {.fd = -1, .target = *target};
+
+    disconnect(h, !h->expecting);
+    h->operation = OPENING;
+    return start_job(h, job_new(OPEN, &connection, h->ccache, &h->failure));
 }
 
 /*
  * Whether a command may be sent.  A connection that has ended, or holds what
- * nobody asked for, is found out here, before anything is sent: error_number
- * is ENOTCONN then, and to open it again is safe.  ROOM tells whether the
- * socket takes a small command at once.
+ * nobody asked for, is found out here, before anything is sent, so that to
+ * open it again is safe.  ROOM tells whether the socket takes a small command
+ * at once.
  */
 static bool
 can_send(Handle *h, bool *room)
@@ -548,113 +472,120 @@ can_send(Handle *h, bool *room)
     ssize_t seen;
 
     if (h->expecting)
-        return handle_fail(h, EBUSY,
-                           "a command is still running: read its output to"
-                           " the end, or close the connection");
-    if (h->client == NULL || h->fd < 0)
-        return handle_fail(h, ENOTCONN, "no connection open");
-    poller.fd = h->fd;
+        return fail(&h->failure, RUNNING, EBUSY,
+                    "a command is still running: read its output to the end,"
+                    " or close the connection");
+    if (h->connection.client == NULL)
+        return fail(&h->failure, DISCONNECTED, ENOTCONN, "no connection open");
+    if (h->connection.fd < 0)
+        return true; /* Protocol 1. */
+    poller.fd = h->connection.fd;
     *room = poll(&poller, 1, 0) == 1 && poller.revents == POLLOUT;
     if (*room)
         return true;
-    seen = recv(h->fd, &octet, 1, MSG_PEEK | MSG_DONTWAIT);
+    seen = recv(poller.fd, &octet, 1, MSG_PEEK | MSG_DONTWAIT);
     if (seen < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
         return true;
-    handle_disconnect(h, false);
-    return handle_fail(h, ENOTCONN, "error sending token: %s",
-                       seen > 0 ? "unexpected data from server"
-                                : "unexpected end of file");
+    disconnect(h, false);
+    return fail(&h->failure, DISCONNECTED, ENOTCONN, "error sending token: %s",
+                seen > 0 ? "unexpected data from server"
+                         : "unexpected end of file");
 }
 
-/* Whether the socket, which has ROOM for a small command, takes so many octets
-   at once. */
-static bool
-fits_socket(int fd, size_t octets, bool room)
-{
-    int buffer = 0, queued = 0;
-    socklen_t size = sizeof(buffer);
-
-    if (octets <= SMALL_COMMAND || !room)
-        return room;
-    if (getsockopt(fd, SOL_SOCKET, SO_SNDBUF, &buffer, &size) < 0)
-        return false;
-#ifdef TIOCOUTQ
-    if (ioctl(fd, TIOCOUTQ, &queued) < 0)
-        return false;
-#endif
-    return octets + (size_t) queued < (size_t) buffer / 8;
-}
-
-bool
+enum outcome
 handle_send(Handle *h, const struct iovec *command, size_t count)
 {
-    struct call call = {.run = run_command,
-                        .command = command,
-                        .count = count};
+    struct job *job;
     size_t i, octets = 0;
+    struct signals signals;
     bool room = false;
 
     if (count == 0)
-        return handle_fail(h, EINVAL, "cannot send empty command");
+        return fail(&h->failure, USAGE, EINVAL, "cannot send empty command");
     if (!can_send(h, &room))
-        return false;
+        return FAILED;
     for (i = 0; i < count; i++)
         octets += command[i].iov_len + sizeof(uint32_t);
-    if (h->protocol == 1 || !fits_socket(h->fd, octets, room)) {
-        if (!call_in_helper(h, &call))
-            return false;
-    } else {
-        Py_BEGIN_ALLOW_THREADS
-        call_here(h, &call);
-        Py_END_ALLOW_THREADS
+    h->operation = SENDING;
+    if (room && octets <= SMALL_COMMAND) {
+        block_sigpipe(&signals);
+        h->expecting = remctl_commandv(h->connection.client, command, count);
+        unblock_sigpipe(&signals);
+        return h->expecting ? end(h, true) : lose(h);
     }
-    if (!call.success)
-        return fail_with_client(h);
-    h->expecting = true;
-    return true;
+    job = job_new(COMMAND, &h->connection, NULL, &h->failure);
+    if (job != NULL && !job_copy_command(job, command, count)) {
+        fail_memory(&h->failure);
+        job_free(job);
+        job = NULL;
+    }
+    return start_job(h, job);
 }
 
-/*
- * Sends NOOP and reads the answer.  A server that is too old for it, and says
- * so, keeps the connection: protocol 1 has no such message, and protocol 2
- * answers with MESSAGE_ERROR (5) or MESSAGE_VERSION (6).
- */
-bool
-handle_noop(Handle *h)
+/* Reads the next token of the running command, or "done" where none is
+   running. */
+enum outcome
+handle_read(Handle *h)
 {
-    struct call call = {.run = run_noop};
-    const char *reason;
+    static const struct remctl_output done = {.type = REMCTL_OUT_DONE};
+
+    if (h->connection.client == NULL)
+        return fail(&h->failure, DISCONNECTED, ENOTCONN, "no connection open");
+    if (!h->expecting) {
+        h->output = &done;
+        return end(h, true);
+    }
+    h->operation = READING;
+    if (h->connection.fd < 0)
+        return start_call(h, OUTPUT);
+    if (h->timeout > 0)
+        h->quiet_since = monotonic();
+    reader_begin(&h->reader);
+    return step_reading(h, 0);
+}
+
+/* Sends NOOP and reads the answer. */
+enum outcome
+handle_ping(Handle *h)
+{
     bool room;
 
-    if (h->protocol == 1)
-        return handle_fail(h, EOPNOTSUPP, "NOOP message not supported");
-    if (!can_send(h, &room) || !call_in_helper(h, &call))
-        return false;
-    if (call.success)
-        return true;
-    reason = remctl_error(h->client);
-    if (strcmp(reason, "unexpected message type 5 from server") == 0
-        || strcmp(reason, "unexpected message type 6 from server") == 0)
-        return handle_fail(h, EOPNOTSUPP, "%s", reason);
-    return fail_with_client(h);
+    if (h->connection.protocol == 1)
+        return fail(&h->failure, UNSUPPORTED, EOPNOTSUPP,
+                    "NOOP message not supported");
+    if (!can_send(h, &room))
+        return FAILED;
+    h->operation = PINGING;
+    return start_call(h, NOOP);
 }
 
-/* Closes the handle for good.  A call in another thread is told to end, and
-   ends the connection. */
-void
-handle_close(Handle *h)
+/* How many octets have to arrive, at least, before handle_read() ends at once.
+   Where somebody else is at work, at least one. */
+size_t
+handle_missing(Handle *h)
 {
-    bool was_closed, busy;
+    struct reader *reader = &h->reader;
+    struct pollfd poller = {.fd = h->connection.fd, .events = POLLIN};
+    size_t missing = 0;
+    bool free;
 
     pthread_mutex_lock(&h->guard);
-    was_closed = h->closed;
-    busy = h->busy;
-    h->closed = true;
-    if (h->polling)
-        shutdown(h->fd, SHUT_RDWR);
-    if (h->job != NULL)
-        helper_cancel(h->job);
+    free = !h->busy && h->job == NULL;
+    if (free)
+        h->busy = true;
     pthread_mutex_unlock(&h->guard);
-    if (!was_closed && !busy)
-        handle_disconnect(h, !h->expecting);
+    if (!free)
+        return 1;
+    if (h->expecting && poller.fd >= 0) {
+        if (h->operation == NOTHING)
+            reader_begin(reader);
+        /* poll() reports what has come meanwhile, and a token that does not
+           fit into the buffer. */
+        if (reader_look(reader, 0) == NOT_YET && poll(&poller, 1, 0) == 0)
+            missing = reader->need - (size_t) reader->seen;
+        if (missing == 1)
+            missing = TOKEN_HEADER;
+    }
+    handle_leave(h);
+    return missing;
 }

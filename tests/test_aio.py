@@ -225,13 +225,13 @@ def test_a_stream_that_is_garbage_in_another_thread_is_left_in_the_loop(
 
     async def main() -> None:
         async with AsyncRemctl("localhost", server.port, timeout=LIMIT) as connection:
-            drop = connection._drop
+            drop = connection._session.drop
 
             def noted() -> None:
                 threads.append(threading.current_thread())
                 drop()
 
-            connection._drop = noted  # type: ignore[method-assign]
+            connection._session.drop = noted  # type: ignore[method-assign]
             streams = [aiter(connection.stream(["first"]))]
             await anext(streams[0])
             await asyncio.to_thread(streams.clear)
@@ -287,7 +287,7 @@ def test_repr_says_where_to_and_in_what_state(remctl_server: RemctldServer) -> N
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.1):
                 await connection.run(SLEEP)
-        assert repr(connection) == "<AsyncRemctl localhost, lost>"
+        assert repr(connection) == f"<AsyncRemctl localhost port {remctl_server.port}, lost>"
         await connection.close()
 
     asyncio.run(main())

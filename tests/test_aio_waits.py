@@ -6,10 +6,8 @@ import asyncio
 import contextlib
 import gc
 import random
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
@@ -20,7 +18,6 @@ from support.subprocesses import in_child
 from support.waiting import eventually, open_descriptors, thread_count
 
 import remctl
-from remctl_toolkit import aio
 from remctl_toolkit.aio import AsyncRemctl
 from remctl_toolkit.testing import Realm
 
@@ -33,7 +30,7 @@ Run = Callable[[Coroutine[Any, Any, T]], T]
 LIMIT = 20.0  # seconds after which a wait has failed
 ECHO = ["test", "echo", "hello"]
 MUCH = bytes(range(256)) * 4096  # a MiB
-POOLS = aio._WAITING_THREADS + aio._DECODING_THREADS
+THREADS = 1  # One of the extension may be on its way to its end.
 
 
 @pytest.fixture(params=["asyncio", "uvloop"])
@@ -190,25 +187,16 @@ def test_close_in_another_task_ends_every_wait(
     run(main())
 
 
-def test_what_is_closed_before_a_thread_begins_is_not_sent(
-    run: Run[Any], remctl_realm: Realm, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    go_on = threading.Event()
-
+def test_what_is_closed_before_it_begins_is_not_sent(run: Run[Any], remctl_realm: Realm) -> None:
     async def main() -> None:
         connection = AsyncRemctl("localhost", server.port)
         task = asyncio.create_task(connection.run(ECHO))
-        await asyncio.sleep(0)
         await connection.close()
-        go_on.set()
         with pytest.raises(remctl.RemctlNotOpenedError):
             await task
 
     with FakeServer(remctl_realm.keytab) as server:
-        with ThreadPoolExecutor(1) as pool:
-            pool.submit(go_on.wait, LIMIT)
-            monkeypatch.setattr(aio, "_waiting", lambda: pool)
-            run(main())
+        run(main())
         assert server.connections == 0
 
 
@@ -323,7 +311,7 @@ async def wait_in_many(port: int, count: int) -> int:
         await asyncio.sleep(0.1)
         # The threads of the extension are kept for a second; nobody needs the loop meanwhile.
         with contextlib.suppress(AssertionError):
-            eventually(lambda: thread_count() <= 1 + POOLS)
+            eventually(lambda: thread_count() <= 1 + THREADS)
         threads = thread_count()
         assert not any(task.done() for task in waiting)
         for task in waiting:
@@ -340,7 +328,7 @@ def count_threads(port: int, count: int) -> int:
 
 def test_a_session_that_waits_costs_no_thread(remctl_realm: Realm) -> None:
     with FakeServer(remctl_realm.keytab, silent_after_command) as server:
-        assert in_child(count_threads, server.port, 100) <= 1 + POOLS
+        assert in_child(count_threads, server.port, 100) <= 1 + THREADS
 
 
 async def storm(port: int, seed: int, tasks: int, rounds: int) -> tuple[int, int]:
@@ -374,13 +362,13 @@ def weather_storm(port: int, kind: str) -> tuple[int, int]:
     """Be in a storm; check that nothing of it stays."""
     runner = asyncio.run if kind == "asyncio" else uvloop.run
     runner(storm(port, 1, 2, 2))
-    eventually(lambda: thread_count() <= 1 + POOLS)
+    eventually(lambda: thread_count() <= 1 + THREADS)
     gc.collect()
     before = open_descriptors()
     found = runner(storm(port, 2, 8, 30))
     gc.collect()
     eventually(lambda: open_descriptors() <= before, what="as few descriptors as before")
-    eventually(lambda: thread_count() <= 1 + POOLS, what="threads of the pools only")
+    eventually(lambda: thread_count() <= 1 + THREADS, what="no thread but the main one")
     return found
 
 

@@ -22,10 +22,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import _remctl
 import pytest
+from support.pages import PAGES, blocks_of, is_test_file, name_of
+from support.preload import preloaded
 from support.waiting import PATIENCE
 
 import remctl
@@ -39,26 +41,13 @@ pytestmark = pytest.mark.once
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / "examples" / "demo.py"
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 TIMEOUT = 50 * PATIENCE  # seconds
 
 # Runs a page's blocks; between their outputs stands a line that no example prints.
 RUNNER = """
-import json, signal, socket, sys
+import json, signal, sys
 
-ports, blocks = json.load(sys.stdin)
-really = socket.getaddrinfo
-
-def getaddrinfo(host, port, family=0, type=0, proto=0, flags=0):
-    if host in ports:
-        if flags & socket.AI_NUMERICHOST:
-            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-        return really("127.0.0.1", ports[host], family, type, proto, flags)
-    if host.endswith(".example.org"):
-        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-    return really(host, port, family, type, proto, flags)
-
-socket.getaddrinfo = getaddrinfo
+blocks = json.load(sys.stdin)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 names = {"__name__": "__main__"}
 for place, code in blocks:
@@ -66,40 +55,11 @@ for place, code in blocks:
     print("=" * 20, "the next block")
 """
 
-
-class Block(NamedTuple):
-    line: int
-    language: str
-    text: str
-    follows: bool  # Nothing stands between it and the block before.
-
-
-def blocks_of(page: Path) -> list[Block]:
-    found = []
-    text = page.read_text()
-    end = 0
-    for match in re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
-        line = text.count("\n", 0, match.start()) + 1
-        found.append(Block(line, *match.groups(), not text[end : match.start()].strip()))
-        end = match.end()
-    return found
-
-
-def is_test_file(block: Block) -> bool:
-    return block.language == "python" and block.text.startswith("# test_")
-
-
-def name_of(page: Path) -> str:
-    return page.relative_to(ROOT).as_posix()
-
-
-class Place(NamedTuple):
-    environ: dict[str, str]
-    ports: dict[str, int]
+Place = dict[str, str]  # the environment of the examples
 
 
 @pytest.fixture(scope="module")
-def place(remctl_realm: Realm) -> Iterator[Place]:
+def place(remctl_realm: Realm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """A realm of its own, as the examples change it; the shared one sees to missing programs."""
     commands = [
         *runpy.run_path(str(DEMO))["COMMANDS"],
@@ -118,17 +78,19 @@ def place(remctl_realm: Realm) -> Iterator[Place]:
         silent.listen()
         names = ("server", "down", "silent")
         ports = (server.port, down.getsockname()[1], silent.getsockname()[1])
-        paths = {str(Path(str(module.__file__)).parent) for module in (remctl, _remctl)}
-        yield Place(
-            {
-                **os.environ,
-                **realm.env,
-                "PYTHONPATH": os.pathsep.join(sorted(paths)),
-                "REMCTL_HOST": "server.example.org",
-                "REMCTL_PORT": str(server.port),
-            },
-            {f"{name}.example.org": port for name, port in zip(names, ports, strict=True)},
+        found = (
+            f"{name}.example.org=127.0.0.1@{port}" for name, port in zip(names, ports, strict=True)
         )
+        hosts = {"FAKE_HOSTS": " ".join([*found, ".example.org="])}  # others are not known
+        stack.enter_context(preloaded("resolver", tmp_path_factory.mktemp("resolver"), **hosts))
+        paths = {str(Path(str(module.__file__)).parent) for module in (remctl, _remctl)}
+        yield {
+            **os.environ,
+            **realm.env,
+            "PYTHONPATH": os.pathsep.join(sorted(paths)),
+            "REMCTL_HOST": "server.example.org",
+            "REMCTL_PORT": str(server.port),
+        }
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
@@ -141,8 +103,8 @@ def test_examples_print_what_the_page_says(page: Path, place: Place, tmp_path: P
     programs = [(name_of(page), "\n" * block.line + block.text) for block in code]
     done = subprocess.run(
         [sys.executable, "-u", "-W", "error", "-c", RUNNER],
-        input=json.dumps([place.ports, programs]),
-        env=place.environ,
+        input=json.dumps(programs),
+        env=place,
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -169,7 +131,7 @@ def test_test_files_of_the_page_pass(page: Path, place: Place, tmp_path: Path) -
     options = ["-p", "no:cacheprovider", "-p", "remctl_toolkit.testing.plugin", "-W", "error"]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "--remctl-required", *options, str(tmp_path)],
-        env={**place.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": ""},
+        env={**place, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": ""},
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -215,7 +177,7 @@ def test_every_low_level_function_is_explained() -> None:
 def run_demo(place: Place, *options: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, str(DEMO), *options],
-        env={**place.environ, "PYTHONPATH": str(ROOT), **variables},
+        env={**place, "PYTHONPATH": str(ROOT), **variables},
         capture_output=True,
         text=True,
         timeout=TIMEOUT,
@@ -252,7 +214,7 @@ def test_the_demo_says_what_to_install(place: Place, tmp_path: Path) -> None:
     code = f"{bare}; import runpy; runpy.run_path({str(DEMO)!r}, run_name='__main__')"
     done = subprocess.run(
         [sys.executable, "-c", code],
-        env={**place.environ, "PYTHONPATH": str(ROOT), "PATH": str(tmp_path)},
+        env={**place, "PYTHONPATH": str(ROOT), "PATH": str(tmp_path)},
         capture_output=True,
         text=True,
         timeout=TIMEOUT,
@@ -267,7 +229,7 @@ def test_the_demo_ends_when_nobody_reads_it(place: Place) -> None:
     with open(writing, "wb") as unread:
         done = subprocess.run(
             [sys.executable, str(DEMO)],
-            env={**place.environ, "PYTHONPATH": str(ROOT)},
+            env={**place, "PYTHONPATH": str(ROOT)},
             stdout=unread,
             stderr=subprocess.PIPE,
             text=True,

@@ -7,6 +7,7 @@ import copy
 import pickle
 import re
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from support import wire
 from support.fakeserver import FakeServer, Peer, Refusal, in_turn, serve
+from support.preload import preloaded
 from support.proxy import TO_CLIENT, DeafListener, Proxy, refused_port
+from support.subprocesses import in_child
+from support.waiting import PATIENCE
 from support.wire import Flag
 
 import remctl
@@ -101,17 +105,20 @@ def test_a_host_that_does_not_answer() -> None:
     assert str(error) == (f"cannot connect to {deaf.host} (port {deaf.port}): Connection timed out")
 
 
-def test_a_host_that_has_answered_is_no_timeout_however_late_that_is_seen() -> None:
-    class Over(remctl._Patience):
-        def slice(self) -> float:
-            raise TimeoutError
+def call_with_timeout(port: int, timeout: float) -> float:
+    """How many seconds a call takes that succeeds."""
+    start = time.monotonic()
+    assert remctl.remctl("127.0.0.1", port, "host/localhost", ["test"], timeout=timeout).status == 0
+    return time.monotonic() - start
 
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        address = listener.getsockname()
-        patience = Over(20, lambda: True)
-        connection = remctl._connect_address(socket.AF_INET, address, None, patience)
-        with connection:
-            assert connection.getpeername() == address
+
+def test_a_host_that_has_answered_is_no_timeout_however_late_that_is_seen(
+    remctl_realm: Realm, tmp_path: Path
+) -> None:
+    timeout = 1.0 * PATIENCE
+    delay = str(round(1500 * timeout))
+    with FakeServer(remctl_realm.keytab) as server, preloaded("late", tmp_path, FAKE_DELAY=delay):
+        assert in_child(call_with_timeout, server.port, timeout) > timeout
 
 
 def test_no_session_is_open() -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from support.fakeserver import FakeServer, Peer, stall_after_output
 
+import _remctl_hints
 import remctl
 from remctl_toolkit.testing import Realm
 
@@ -77,7 +78,8 @@ def test_the_sections_are_in_the_order_of_the_tree() -> None:
 
 
 def test_every_text_that_has_a_note_is_on_the_page() -> None:
-    texts = [part for part, _ in (*remctl._AUTHENTICATION_CURES, *remctl._DISCONNECTED_CURES)]
+    hints = (*_remctl_hints._AUTHENTICATION_HINTS, *_remctl_hints._DISCONNECTED_HINTS)
+    texts = [part for part, _ in hints]
     assert [text for text in texts if text.removeprefix(": ") not in TEXT] == []
 
 

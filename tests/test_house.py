@@ -14,7 +14,15 @@ pytestmark = pytest.mark.once
 ROOT = Path(__file__).resolve().parent.parent
 PICTURE = ROOT / "docs" / "pictures" / "house.svg"
 # Files that are parts of a room next to them.
-PARTS = {"_plan": "fleet", "_visit": "fleet", "_watch": "aio"}
+PARTS = {
+    "_plan": "fleet",
+    "_visit": "fleet",
+    "_watch": "aio",
+    "_pool_async": "pool",
+    "_pool_base": "pool",
+    "_pool_ledger": "pool",
+    "_pool_map": "pool",
+}
 
 
 def room_of(module: str) -> str:

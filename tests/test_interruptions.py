@@ -16,6 +16,7 @@ import _remctl
 import pytest
 from support.fakeserver import FakeServer
 
+import _remctl_core
 import remctl
 
 if TYPE_CHECKING:
@@ -28,8 +29,11 @@ class Interruption(BaseException):
     """What the handler raises."""
 
 
+TRACED = {remctl.__file__, _remctl_core.__file__}
+
+
 class Interrupter:
-    """Raise at the line of remctl.py that is the so-manieth to be reached; a context manager."""
+    """Raise at the line of the core that is the so-manieth to be reached; a context manager."""
 
     def __init__(self, line: int) -> None:
         self.left = line
@@ -43,7 +47,7 @@ class Interrupter:
         sys.settrace(self._before)
 
     def _enter(self, frame: FrameType, event: str, argument: Any) -> Any:
-        return self._line if frame.f_code.co_filename == remctl.__file__ else None
+        return self._line if frame.f_code.co_filename in TRACED else None
 
     def _line(self, frame: FrameType, event: str, argument: Any) -> Any:
         if event == "line":
@@ -86,7 +90,7 @@ def noop(session: remctl.Remctl) -> None:
 
 
 def lose(session: remctl.Remctl) -> None:
-    _remctl.remctl_close(vars(session)["_handle"])
+    _remctl.remctl_close(session._session.handle)
 
 
 @pytest.fixture

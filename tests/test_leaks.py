@@ -26,6 +26,7 @@ from support.waiting import (
     thread_count,
 )
 
+import _remctl_hints
 import remctl
 from remctl_toolkit.testing import Realm
 
@@ -169,10 +170,10 @@ def look_at_tickets(ccache: str, times: int) -> int:
     ask = ctypes.CDLL(None).mallinfo2
     ask.restype = MallocInfo
     for _ in range(10):
-        remctl._find_tickets(ccache)
+        _remctl_hints.find_tickets(ccache)
     before: int = ask().uordblks
     for _ in range(times):
-        remctl._find_tickets(ccache)
+        _remctl_hints.find_tickets(ccache)
     return int(ask().uordblks) - before
 
 

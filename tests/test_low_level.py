@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import importlib.util
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -17,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import _remctl
 import pytest
 from support.fakeserver import FakeServer, Peer, serve
-from support.waiting import eventually, open_descriptors
+from support.preload import preloaded
+from support.subprocesses import in_child
 
 import remctl
 
@@ -29,7 +31,6 @@ Target = tuple[str, int, str]
 # Every function, with arguments that are right once the handle is.
 OF_A_HANDLE: dict[str, tuple[Any, ...]] = {
     "remctl_open": ("localhost", 1, None),
-    "remctl_open_fd": ("localhost", 0, None),
     "remctl_command": ([b"test"],),
     "remctl_commandv": ([b"test"],),
     "remctl_output": (),
@@ -174,7 +175,6 @@ def test_a_closed_handle_is_a_value_error(name: str) -> None:
         ("remctl_open", ("localhost", "1", None)),
         ("remctl_open", ("localhost", 1, b"host/localhost")),
         ("remctl_open", ()),
-        ("remctl_open_fd", ("localhost", "0", None)),
         ("remctl_commandv", (None,)),
         ("remctl_commandv", ([b"test", "text"],)),
         ("remctl_commandv", ([b"test", None],)),
@@ -200,8 +200,6 @@ def test_a_wrong_type_is_a_type_error(
         ("remctl_open", ("localhost", -1, None)),
         ("remctl_open", ("localhost", 65536, None)),
         ("remctl_open", ("local\0host", 1, None)),
-        ("remctl_open_fd", ("localhost", -1, None)),
-        ("remctl_open_fd", (None, 0, None)),
         ("remctl_set_ccache", ("FILE:\0",)),
     ],
 )
@@ -316,77 +314,58 @@ def test_closing_twice_is_harmless(handle: _remctl.Handle) -> None:
     assert (handle.fd, handle.closed) == (-1, True)
 
 
-def test_a_descriptor_that_was_given_stays_the_callers(target: Target) -> None:
+def test_a_handle_that_is_dropped_closes_its_descriptor(target: Target) -> None:
     handle = _remctl.remctl_new()
-    with socket.create_connection(target[:2]) as connection:
-        connection.setblocking(False)
-        descriptor = connection.fileno()
-        assert _remctl.remctl_open_fd(handle, target[0], descriptor, target[2])
-        assert handle.fd != descriptor
-    assert not is_open(descriptor), "nobody else closes it, and nobody else keeps it"
-    assert not os.get_inheritable(handle.fd)
-    assert _remctl.remctl_commandv(handle, [b"test", b"echo", b"hello"])
-    assert tokens(handle)[0][:2] == ("output", b"hello\n")
+    assert _remctl.remctl_open(handle, *target)
     descriptor = handle.fd
+    assert not os.get_inheritable(descriptor)
     del handle
     assert not is_open(descriptor)
 
 
-def test_a_failure_leaves_the_callers_descriptor_and_none_of_its_own() -> None:
-    here, there = socket.socketpair()
-    there.close()
+def test_an_operation_that_does_not_block_names_what_it_waits_for(handle: _remctl.Handle) -> None:
+    handle.blocking = False
+    assert _remctl.remctl_noop(handle) is None
+    with pytest.raises(_remctl.BusyError):
+        _remctl.remctl_noop(handle)
+    answer = None
+    while answer is None:
+        descriptor, seconds = handle.wants
+        answer = _remctl.remctl_poll(handle, bool(select.select([descriptor], [], [], seconds)[0]))
+    assert answer is True
+    with pytest.raises(ValueError, match="no operation has been begun"):
+        _remctl.remctl_poll(handle, True)
+
+
+def test_an_operation_that_is_cancelled_ends_the_connection(handle: _remctl.Handle) -> None:
+    handle.blocking = False
+    assert _remctl.remctl_commandv(handle, [b"test", b"sleep", b"30"]) is True
+    assert _remctl.remctl_output(handle) is None
+    descriptor = handle.fd
+    _remctl.remctl_cancel(handle)
+    assert not is_open(descriptor)
+    assert not handle.connected
+    assert _remctl.remctl_output(handle) == ()
+    assert handle.failure == "disconnected"
+
+
+def open_without_a_port(host: str, principal: str) -> str:
+    """Open a handle; return the reason where that fails."""
     handle = _remctl.remctl_new()
-    before = open_descriptors()
-    with here:
-        assert _remctl.remctl_open_fd(handle, "localhost", here.fileno()) is False
-        assert _remctl.remctl_error(handle).startswith("error sending initial token: ")
-        assert is_open(here.fileno())
-        assert handle.fd == -1
-        eventually(lambda: open_descriptors() <= before)
+    return "" if _remctl.remctl_open(handle, host, 0, principal) else _remctl.remctl_error(handle)
 
 
-def test_what_is_not_a_socket_fails_and_stays_open() -> None:
-    reading, writing = os.pipe()
-    os.close(writing)
-    before = open_descriptors()
-    assert _remctl.remctl_open_fd(_remctl.remctl_new(), "localhost", reading) is False
-    eventually(lambda: open_descriptors() <= before)
-    os.close(reading)
+def test_without_a_port_both_are_tried(target: Target, tmp_path: Path) -> None:
+    host, port, principal = target
+    with preloaded("ports", tmp_path, FAKE_PORTS=f"4373=0 4444={port}"):
+        assert in_child(open_without_a_port, host, principal) == ""
 
 
-def test_the_service_can_be_named_without_a_host(target: Target) -> None:
-    handle = _remctl.remctl_new()
-    with socket.create_connection(target[:2]) as connection:
-        assert _remctl.remctl_open_fd(handle, None, connection.fileno(), target[2])
-    assert _remctl.remctl_noop(handle)
-
-
-def test_without_a_port_both_are_tried(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
-    connect = socket.create_connection
-    asked: list[int] = []
-
-    def answer_on_the_old_port(address: tuple[str, int], *rest: Any) -> socket.socket:
-        asked.append(address[1])
-        if address[1] == 4373:
-            raise ConnectionRefusedError(111, "Connection refused")
-        return connect(target[:2], *rest)
-
-    monkeypatch.setattr(socket, "create_connection", answer_on_the_old_port)
-    handle = _remctl.remctl_new()
-    assert _remctl.remctl_open(handle, target[0], 0, target[2])
-    assert asked == [4373, 4444]
-
-
-def test_where_no_port_answers_the_first_reason_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(address: tuple[str, int], *rest: Any) -> socket.socket:
-        raise OSError(111, f"refused by {address[1]}")
-
-    monkeypatch.setattr(socket, "create_connection", refuse)
-    handle = _remctl.remctl_new()
-    assert _remctl.remctl_open(handle, "somewhere") is False
-    assert _remctl.remctl_error(handle) == (
-        "cannot connect to somewhere (port 4373): refused by 4373"
-    )
+def test_where_no_port_answers_the_first_reason_counts(target: Target, tmp_path: Path) -> None:
+    host, _, principal = target
+    with preloaded("ports", tmp_path, FAKE_PORTS="4373=0 4444=0"):
+        reason = in_child(open_without_a_port, host, principal)
+    assert reason == f"cannot connect to {host} (port 4373): Connection refused"
 
 
 # More than one module

@@ -144,7 +144,8 @@ def test_wheel_holds_modules_types_and_nothing_else(wheel: Path):
     top_level = {name.partition("/")[0] for name in names}
     (extension,) = (name for name in top_level if name.startswith("_remctl."))
     (dist_info,) = (name for name in top_level if name.endswith(".dist-info"))
-    modules = {"remctl.py", extension, "remctl_toolkit"}
+    parts = {path.name for path in ROOT.glob("_remctl_*.py")}
+    modules = {"remctl.py", extension, "remctl_toolkit", *parts}
     assert top_level == modules | {"remctl-stubs", "_remctl-stubs", dist_info}
 
     installed = ("remctl_toolkit", "remctl-stubs", "_remctl-stubs")

@@ -21,6 +21,7 @@ from support.waiting import eventually
 from support.wire import HEADER, NUMBER, Continue, Error, Flag, Message
 from support.wiretap import Wiretap
 
+import _remctl_arguments
 import remctl
 from remctl_toolkit.testing import Command, Realm, RemctldServer
 from remctl_toolkit.testing.plugin import ServerFactory
@@ -124,8 +125,8 @@ def test_limits_are_those_that_are_kept() -> None:
         wire.MAX_TOKEN,
         wire.MAX_DATA,
         wire.MAX_OUTPUT,
-        remctl._MAX_COMMAND_OCTETS,
-        remctl._MAX_ARGUMENTS,
+        _remctl_arguments._MAX_COMMAND_OCTETS,
+        _remctl_arguments._MAX_ARGUMENTS,
     ]
     assert f"port {remctl.PORT} or" in TEXT
     assert f"to {remctl.LEGACY_PORT}." in TEXT

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ import _remctl
 import pytest
 from support import wire
 from support.fakeserver import Command, FakeServer, Peer, Refusal, Result, in_turn, serve
-from support.sessions import connect
+from support.sessions import connect, shrink_receive_buffer
 from support.wire import Message
 
 import remctl
@@ -267,47 +266,19 @@ def next_token(handle: _remctl.Handle) -> tuple[Any, ...]:
     return token
 
 
-def test_a_token_larger_than_the_socket_buffer(remctl_realm: Realm) -> None:
-    """Over a Unix socket with the smallest buffer: the token can't be there as a whole."""
-    here, there = socket.socketpair()
-    here.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
-    there.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
-    there.settimeout(20)
-    data = BINARY * (wire.MAX_OUTPUT_V1 // len(BINARY))
-    fake = FakeServer(remctl_realm.keytab, serve(handler=answer))  # Its script, not its port.
-    peer = threading.Thread(target=fake.script, args=(Peer(fake, there, 1),))
-    peer.start()
-    handle = _remctl.remctl_new()
-    assert _remctl.remctl_set_timeout(handle, 20)
-    with here:
-        assert _remctl.remctl_open_fd(handle, "localhost", here.fileno())
-    for _ in range(2):
-        assert _remctl.remctl_commandv(handle, [b"echo", data]), _remctl.remctl_error(handle)
-        output = b""
-        while (token := next_token(handle))[0] == "output":
-            output += token[1]
-        assert token == ("status", None, None, 0, None)
-        assert output == b"echo " + data
-    _remctl.remctl_close(handle)
-    peer.join(20)
-    assert not peer.is_alive()
-    there.close()
-
-
 def test_a_token_that_the_receive_buffer_does_not_hold(remctl_realm: Realm) -> None:
-    """Over TCP, with a receive buffer that was made small before connecting."""
     with FakeServer(remctl_realm.keytab, serve(handler=answer)) as server:
-        with socket.socket() as connection:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            connection.connect(server.address)
-            handle = _remctl.remctl_new()
-            assert _remctl.remctl_set_timeout(handle, 20)
-            assert _remctl.remctl_open_fd(handle, "localhost", connection.fileno())
+        handle = _remctl.remctl_new()
+        assert _remctl.remctl_set_timeout(handle, 20)
+        assert _remctl.remctl_open(handle, "localhost", server.port)
+        shrink_receive_buffer(handle.fd)
         size = wire.MAX_OUTPUT
-        assert _remctl.remctl_commandv(handle, [b"size", b"%d" % size])
-        assert next_token(handle)[1] == bytes(size)
-        assert next_token(handle)[3] == 0
+        for _ in range(2):
+            assert _remctl.remctl_commandv(handle, [b"size", b"%d" % size])
+            assert next_token(handle)[1] == bytes(size)
+            assert next_token(handle)[3] == 0
         assert _remctl.remctl_noop(handle)
+        _remctl.remctl_close(handle)
 
 
 def test_output_in_very_many_small_tokens(remctl_realm: Realm) -> None:

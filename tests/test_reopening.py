@@ -61,7 +61,7 @@ def test_a_command_after_the_server_was_restarted_opens_the_connection_again(
         with pytest.raises(remctl.RemctlDisconnectedError):
             session.output()
         assert session.run(["test", "echo", "running"]).stdout == b"running\n"
-    assert caplog.messages.count("opening the connection to localhost again") == 2
+    assert caplog.messages.count("opening the connection to localhost") == 2
 
 
 def test_a_command_on_an_idle_connection_that_has_ended_runs_exactly_once(

@@ -339,7 +339,7 @@ def test_what_is_no_input_is_refused_before_anything_is_sent(
 ) -> None:
     server, session = watched
     before = server.messages
-    with pytest.raises(TypeError, match=r"^input must be bytes or str, not "):
+    with pytest.raises(TypeError, match=r"^input must be bytes, str or a binary file, not "):
         session.run(["show", *(part.item for part in arguments)], input=wrong)
     assert session.noop()
     assert server.messages == [*before, Message.NOOP]

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from support.fakeserver import FakeServer, Peer, in_turn, serve
+from support.preload import preloaded
 from support.proxy import TO_SERVER, DeafListener, Proxy, refused_port
 from support.sessions import await_data
 from support.subprocesses import in_child
@@ -367,6 +368,12 @@ def test_a_host_that_does_not_answer(place: Place) -> None:
         fails(place, remctl.RemctlTimeoutError, text, note, "firewall", **call)
 
 
+def call_in_vain(port: int) -> remctl.RemctlProtocolError:
+    with pytest.raises(remctl.RemctlProtocolError) as caught:
+        remctl.remctl("localhost", port, command=["test", "echo", SECRET], timeout=LIMIT)
+    return caught.value
+
+
 @pytest.mark.parametrize(
     ("number", "note"),
     [
@@ -375,12 +382,12 @@ def test_a_host_that_does_not_answer(place: Place) -> None:
     ],
     ids=["host", "network"],
 )
-def test_a_network_without_a_way(
-    place: Place, number: int, note: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_network_without_a_way(place: Place, number: int, note: str, tmp_path: Path) -> None:
     """The one situation that is not made for real: that would take a network to spoil."""
-    monkeypatch.setattr("socket.socket.connect_ex", lambda connection, address: number)
-    fails(place, remctl.RemctlConnectError, os.strerror(number), note)
+    with preloaded("ports", tmp_path, FAKE_CONNECT_ERRNO=str(number)):
+        error = in_child(call_in_vain, place.server.port)
+    assert error.errno == number
+    check(error, remctl.RemctlConnectError, os.strerror(number), note)
 
 
 def test_a_host_that_does_not_exist(place: Place) -> None:

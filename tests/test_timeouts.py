@@ -228,10 +228,9 @@ def test_the_end_of_a_token_that_is_read_piecemeal_is_seen() -> None:
         peer.send_raw(token[-100:])  # Less than was waited for at the token's beginning.
         peer.stall()
 
-    with FakeServer(os.environ["KRB5_KTNAME"], script) as server, socket.socket() as ours:
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        ours.connect(server.address)
-        assert _remctl.remctl_open_fd(handle, "localhost", ours.fileno())
+    with FakeServer(os.environ["KRB5_KTNAME"], script) as server:
+        assert _remctl.remctl_open(handle, "localhost", server.port)
+        shrink_receive_buffer(handle.fd)
         assert _remctl.remctl_commandv(handle, [b"some", b"command"])
         token = _remctl.remctl_output(handle)
         assert token[:2] == ("output", bytes(50_000)), _remctl.remctl_error(handle)

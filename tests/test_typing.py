@@ -1,8 +1,8 @@
 """The types: what the stubs promise is what comes back from a real server.
 
-mypy --strict on tests/typing and stubtest, which compare the stubs with what is installed, are part
-of ./run lint, where mypy is.  Neither of them looks at values: stubtest passes a wrong return type.
-So the script that lint checks is run here, with an assert_type() that looks.
+stubtest, in ./run lint, compares the stubs with the modules, and test_type_checkers.py checks
+programs with the stubs. Neither looks at values: a wrong return type passes both. So a script that
+is checked there is run here, with an assert_type() that looks.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+import remctl
 
 if TYPE_CHECKING:
     from remctl_toolkit.testing import RemctldServer
@@ -102,3 +104,29 @@ def test_the_script_uses_every_public_name(module: str) -> None:
     text = SCRIPT.read_text()
     unused = [name for name in {*names, *members} - enums if not re.search(rf"\b{name}\b", text)]
     assert unused == []
+
+
+class Cache:
+    def ccache(self) -> str:
+        return "MEMORY:"
+
+
+class NoCache(remctl.RemctlCredentials):
+    pass
+
+
+class DerivedCache(Cache, remctl.RemctlCredentials):
+    pass
+
+
+def test_credentials_are_the_same_at_run_time_and_in_the_stubs() -> None:
+    """tests/typing shows that checkers accept and refuse the same."""
+    assert isinstance(Cache(), remctl.RemctlCredentials)
+    assert isinstance(DerivedCache(), remctl.RemctlCredentials)
+    assert issubclass(Cache, remctl.RemctlCredentials)
+    assert not isinstance(object(), remctl.RemctlCredentials)
+    assert not isinstance(Cache(), NoCache)
+    refused: list[Any] = [remctl.RemctlCredentials, NoCache]
+    for each in refused:
+        with pytest.raises(TypeError):
+            each()

@@ -7,12 +7,15 @@ import os
 
 import remctl
 from remctl_toolkit.aio import AsyncRemctl
+from remctl_toolkit.pool import AsyncPool
 
 from .worker import Action, serve
 
 _HOST = os.environ["REMCTL_HOST"]
 _PORT = int(os.environ["REMCTL_PORT"])
 _PRINCIPAL = os.environ["REMCTL_PRINCIPAL"]
+_ECHO = ("echo", "hello")
+_UNKNOWN = ("unknown", "command")  # The server refuses it without starting a process.
 _SLEEP = ("sleep", "600")
 _SETTLE = 1.5  # seconds after which threads that only opening took have ended
 
@@ -45,5 +48,48 @@ class _Waiting(Action):
         await asyncio.gather(*self.waiting, return_exceptions=True)
 
 
+class _Refused(Action):
+    """Commands that the server refuses, one after the other in one session."""
+
+    def prepare(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.session = AsyncRemctl(_HOST, _PORT, _PRINCIPAL)
+        self.go(1)
+
+    def go(self, count: int) -> None:
+        self.loop.run_until_complete(self._run(count))
+
+    async def _run(self, count: int) -> None:
+        for _ in range(count):
+            try:
+                await self.session.run(_UNKNOWN)
+            except remctl.RemctlServerError:
+                continue
+            raise RuntimeError("the command was not refused")
+
+    def quit(self) -> None:
+        self.loop.run_until_complete(self.session.close())
+
+
+class _Pool(Action):
+    """A pool of 16 sessions, warm, and commands over all of them."""
+
+    def prepare(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.pool = AsyncPool(_HOST, _PORT, _PRINCIPAL, size=16)
+        self.go(64)
+
+    def go(self, count: int) -> None:
+        self.loop.run_until_complete(self._run(count))
+
+    async def _run(self, count: int) -> None:
+        async for outcome in self.pool.map([_ECHO] * count, ordered=False):
+            if outcome.check().stdout != b"hello\n":
+                raise RuntimeError("wrong output")
+
+    def quit(self) -> None:
+        self.loop.run_until_complete(self.pool.close())
+
+
 if __name__ == "__main__":
-    serve({"waiting": _Waiting})
+    serve({"pool": _Pool, "refused": _Refused, "waiting": _Waiting})

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 
 import remctl
+from remctl_toolkit.pool import Pool
 
 from .worker import Action, serve
 
@@ -16,6 +17,7 @@ _HOST = os.environ["REMCTL_HOST"]
 _PORT = int(os.environ["REMCTL_PORT"])
 _PRINCIPAL = os.environ["REMCTL_PRINCIPAL"]
 _ECHO = ("echo", "hello")
+_UNKNOWN = ("unknown", "command")  # The server refuses it without starting a process.
 
 
 def _open() -> remctl.Remctl:
@@ -50,6 +52,31 @@ class _Session(Action):
 class _Commands(_Session):
     def go(self, count: int) -> None:
         _repeat(self.session, count)
+
+
+class _Refused(_Session):
+    def go(self, count: int) -> None:
+        for _ in range(count):
+            try:
+                self.session.run(_UNKNOWN)
+            except remctl.RemctlServerError:
+                continue
+            _check(False)
+
+
+class _Pool(Action):
+    """A pool of 16 sessions, warm, and commands over all of them."""
+
+    def prepare(self) -> None:
+        self.pool = Pool(_HOST, _PORT, _PRINCIPAL, size=16)
+        self.go(64)
+
+    def go(self, count: int) -> None:
+        for outcome in self.pool.map([_ECHO] * count, ordered=False):
+            _check(outcome.check().stdout == b"hello\n")
+
+    def quit(self) -> None:
+        self.pool.close()
 
 
 class _Connects(Action):
@@ -198,6 +225,8 @@ if __name__ == "__main__":
     serve(
         {
             "commands": _Commands,
+            "refused": _Refused,
+            "pool": _Pool,
             "connects": _Connects,
             "noops": _Noops,
             "stream": _Stream,

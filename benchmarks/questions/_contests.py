@@ -33,7 +33,10 @@ def ssh_contestants(action: str) -> dict[str, tuple[str, str]]:
 
 
 def race(
-    place: Place, contestants: Mapping[str, tuple[str, str]], least: int = 1
+    place: Place,
+    contestants: Mapping[str, tuple[str, str]],
+    least: int = 1,
+    variables: Mapping[str, Mapping[str, str]] | None = None,
 ) -> tuple[Race, dict[str, str]]:
     """Have contestants take turns.
 
@@ -41,11 +44,12 @@ def race(
         place: where.
         contestants: by key, who they are and the action.
         least: how often everyone does it in a turn, even if it takes long.
+        variables: by key, environment variables that differ from those of all clients.
 
     Returns:
         What came out, and why others could not take part.
     """
-    with place.workers(contestants) as (workers, missing):
+    with place.workers(contestants, variables) as (workers, missing):
         counts = {}
         for key, worker in workers.items():
             place.progress(f"warming up {key}")

@@ -5,6 +5,8 @@ leave together; and the command with its answer. A stock remctld writes output a
 segments with Nagle's algorithm on, so on a real network the second waits for the acknowledgement of
 the first: one round trip more, and with delayed acknowledgements as much as 40 ms besides.
 
+A pool of sessions hides the delay: while one waits for an answer, the others run commands.
+
 Two networks: a relay in this process, whose own TCP connections hide the handshake and the
 acknowledgements (two round trips are the minimum there), and one with the delay on the path.
 """
@@ -21,7 +23,7 @@ from ..figures import Spread, Target
 from ..peers.network import why_not
 from ..peers.relay import Relay
 from ..place import ROOT, Missing, Place
-from ..race import run
+from ..race import Race, count_for, run
 from ..report import Answer, Bar, Row
 from ..workers import Worker
 from ._contests import C_OWN, C_PLAIN, EXISTING, OURS
@@ -30,6 +32,12 @@ _ROUND_TRIP = 0.020  # seconds
 _CONTESTANTS = {OURS: "ours", C_OWN: "c-own", C_PLAIN: "c-plain", EXISTING: "existing"}
 _RELAY_MINIMUM = 2
 _PATH_MINIMUM = 3
+
+_ONE_SESSION = "one session"
+_POOLS = {"Pool of 16": "ours", "AsyncPool of 16": "async"}
+_POOL_COMMANDS = 320  # in each round, at least: 20 for each session
+# For 16 sessions. Through a relay a command takes one round trip less, and the server is the limit.
+_POOL_TARGET = Target(14)
 
 # Sets the delay of each direction, in seconds.
 Delay = Callable[[float], object]
@@ -44,6 +52,7 @@ def ask(place: Place) -> Answer:
             relay.delay = seconds
 
         relayed = _measure(place, env, (), delay_relay)
+        pooled = _pool_rows("through a relay", _race_pools(place, env, (), delay_relay), None)
     rows = _rows("through a relay", relayed, _RELAY_MINIMUM, "Kerberos, command")
     bars = []
     reason = why_not()
@@ -53,10 +62,11 @@ def ask(place: Place) -> Answer:
     else:
         with _network(place) as (env, under, delay):
             real = _measure(place, env, under, delay)
+            pooled += _pool_rows(what, _race_pools(place, env, under, delay), _POOL_TARGET)
         rows += _rows(what, real, _PATH_MINIMUM, "TCP, Kerberos, command")
         bars = [Bar(key, Spread.of([trips]), key == OURS) for key, trips in real.items()]
     axis = "round trips of connect + command, delay on the path (less is better)"
-    return Answer(rows, bars, axis)
+    return Answer(rows + pooled, bars, axis)
 
 
 @contextmanager
@@ -102,6 +112,36 @@ def _shortest(place: Place, workers: Mapping[str, Worker], rounds: int) -> dict[
         worker.go(1)
     found = run(workers, dict.fromkeys(workers, 1), rounds, place.progress)
     return {key: min(found.times(key)) for key in workers}
+
+
+def _race_pools(place: Place, env: Mapping[str, str], under: tuple[str, ...], delay: Delay) -> Race:
+    """Have one session and the pools run commands over the delay."""
+    with ExitStack() as stack:
+        delay(0)
+        workers = {_ONE_SESSION: place.start("ours", "commands", env, under)}
+        for key, who in _POOLS.items():
+            workers[key] = place.start(who, "pool", env, under)
+        for worker in workers.values():
+            stack.callback(worker.end)
+            worker.prepare()
+        delay(_ROUND_TRIP / 2)
+        least = {key: _POOL_COMMANDS if key in _POOLS else 1 for key in workers}
+        counts = {
+            key: count_for(each, place.effort.seconds, least[key]) for key, each in workers.items()
+        }
+        return run(workers, counts, place.effort.rounds, place.progress)
+
+
+def _pool_rows(what: str, found: Race, target: Target | None) -> list[Row]:
+    question = f"commands over 20 ms of delay {what}, per second"
+    one = found.rate(_ONE_SESSION)
+    rows = []
+    for key in _POOLS:
+        ratio = found.ratio(key, _ONE_SESSION)
+        rows.append(
+            Row(f"{question}: {key}", _ONE_SESSION, found.rate(key), one, ratio, target=target)
+        )
+    return rows
 
 
 def _rows(what: str, trips: dict[str, float], minimum: int, named: str) -> list[Row]:

@@ -16,7 +16,8 @@ from typing import NamedTuple
 
 import gssapi
 
-import remctl
+import _remctl_core as _core
+from _remctl_hints import find_tickets
 
 __all__ = ["EMPTY_KEYTAB", "Cache", "Tickets", "end_of", "make_cache"]
 
@@ -214,7 +215,7 @@ def end_of(ccache: str) -> float:
         EndedError: they have.
         gssapi.exceptions.GSSError: there are none.
     """
-    until = remctl._find_tickets(ccache)[2]
+    until = find_tickets(ccache)[2]
     if until is None or until <= time.time():
         raise EndedError("they had ended when they came: do the clocks differ?")
     return until
@@ -240,7 +241,7 @@ def make_cache(ccache: str | os.PathLike[str] | None, owner: str) -> Cache:
     """
     if ccache is None:
         return MemoryCache(owner)
-    name = remctl._check_ccache(ccache)
+    name = _core.check_ccache(ccache)
     kind, colon, rest = name.partition(":")
     if not colon or "/" in kind:
         return FileCache(os.path.abspath(name))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from gssapi.raw.misc import GSSError
 
 import remctl
+from _remctl_hints import describe_tickets, find_tickets
 
 from ._caches import Tickets
 
@@ -150,7 +151,7 @@ class RenewedCredentials(remctl.RemctlCredentials):
         state = "no tickets yet"
         tickets = self._tickets
         if tickets is not None:
-            state = remctl._tell_tickets(self.principal, tickets.ccache, tickets.until)
+            state = describe_tickets(self.principal, tickets.ccache, tickets.until)
         return f"<{type(self).__name__} {self.principal} {self._source}: {state}>"
 
     # What the tickets are like.
@@ -231,7 +232,7 @@ class RenewedCredentials(remctl.RemctlCredentials):
         self._tickets = tickets
         self._failures = 0
         self._not_before = 0.0
-        _logger.debug("got %s", remctl._tell_tickets(self.principal, *tickets[::2]))
+        _logger.debug("got %s", describe_tickets(self.principal, *tickets[::2]))
 
     def _note_failure(self, reason: _Reason) -> None:
         if self._left() <= 0:
@@ -258,7 +259,7 @@ class RenewedCredentials(remctl.RemctlCredentials):
         if self._cache.name == "MEMORY:":
             return
         try:
-            principal, _, until = remctl._find_tickets(self._cache.name)
+            principal, _, until = find_tickets(self._cache.name)
         except GSSError:
             return
         if principal == self.principal and until is not None and until > time.time():
@@ -275,7 +276,7 @@ class RenewedCredentials(remctl.RemctlCredentials):
         if tickets is None:
             error.add_note(f"there were no tickets of {self.principal} before")
         else:
-            error.add_note(remctl._tell_tickets(self.principal, tickets.ccache, tickets.until))
+            error.add_note(describe_tickets(self.principal, tickets.ccache, tickets.until))
         return error
 
 

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 from gssapi.raw.misc import GSSError
 
+import _remctl_core as _core
 import remctl
+from _remctl_hints import describe_tickets, find_tickets
 
 from ._renewal import minor_text
 
@@ -39,7 +41,7 @@ class Identity:
     def __str__(self) -> str:
         if self.reason is not None:
             return f"no tickets: {self.reason}"
-        text = remctl._tell_tickets(self.principal, self.ccache, self.ends)
+        text = describe_tickets(self.principal, self.ccache, self.ends)
         if self.ends is None:
             return text
         return f"{text} ({_duration(self.left)} left)" if self.left else f"{text}: run kinit"
@@ -63,11 +65,11 @@ def whoami(
     name = None
     try:
         if isinstance(ccache, str | os.PathLike):
-            name = remctl._check_ccache(ccache)
+            name = _core.check_ccache(ccache)
         elif ccache is not None:
-            remctl._check_credentials(ccache, None)
+            _core.check_credentials(ccache, None)
             name = ccache.ccache()
-        return Identity(*remctl._find_tickets(name))
+        return Identity(*find_tickets(name))
     except remctl.RemctlAuthenticationError as error:
         return Identity(ccache=name, reason=str(error))
     except GSSError as error:

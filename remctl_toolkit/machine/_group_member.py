@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-import remctl
+import _remctl_core as _core
 
 from ._group_result import ErrorResult
 from .connection import Connection
@@ -99,7 +99,7 @@ def as_member(host: Any, factory: Callable[[str], Any] | None) -> Member:
         TypeError, ValueError: it is neither.
     """
     if isinstance(host, str):
-        remctl._check_host(host)
+        _core.check_host(host)
         return Member(host, factory, None)
     name = getattr(host, "host", None)
     if not isinstance(name, str) or not hasattr(host, "close"):

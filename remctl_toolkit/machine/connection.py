@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import sys
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from types import TracebackType
@@ -12,8 +13,14 @@ from typing import Any, NamedTuple, Protocol
 
 import remctl
 
-from ._sessions import Sessions
-from .errors import CommandTimeoutError, MachineError, NoPythonError, WorkingFolderError
+from ..pool import Pool, PoolClosedError
+from .errors import (
+    ClosedError,
+    CommandTimeoutError,
+    MachineError,
+    NoPythonError,
+    WorkingFolderError,
+)
 from .farside import (
     PYTHON_LOADER,
     SHELL_LOADER,
@@ -145,13 +152,17 @@ class Connection:
         self.port = port
         self.python = python
         self.shell: str | None = None
-        settings = {
-            "timeout": connect_timeout,
-            "ccache": ccache,
-            "source_ip": source_ip,
-            "credentials": credentials,
-        }
-        self._sessions = Sessions(host, port, principal, settings)
+        self._pool = Pool(
+            host,
+            port,
+            principal,
+            size=sys.maxsize,  # Channels hold theirs for as long as they like.
+            one_address=True,
+            timeout=connect_timeout,
+            ccache=ccache,
+            source_ip=source_ip,
+            credentials=credentials,
+        )
         try:
             self.far = self._find_python(connect_timeout)
             self.shell = self._find_shell(shell)
@@ -208,30 +219,36 @@ class Connection:
 
     @contextlib.contextmanager
     def session(self) -> Generator[remctl.Remctl]:
-        """Have a session for oneself: one that waits, or a new one.
+        """Have a session for oneself: one that is idle, or a new one; see `Pool.session()`.
 
-        All sessions lead to the same machine, whatever the host's name leads to meanwhile.  One
-        left by an exception, or with a command unread, is closed; the others wait for the next.
-        The session's timeout is that for connecting: a command that may be silent for longer needs
+        All sessions lead to the same machine, whatever the host's name leads to meanwhile.  The
+        session's timeout is that for connecting: a command that may be silent for longer needs
         another.
 
         Raises:
             ClosedError: the connection was closed.
             RemctlError: see `remctl.Remctl.open()`.
         """
-        with self._sessions.session() as session:
-            yield session
+        try:
+            with self._pool.session() as session:
+                yield session
+        except PoolClosedError:
+            self._check_open()
+            raise
 
     @property
     def closed(self) -> bool:
         """Whether `close()` was called."""
-        return self._sessions.closed
+        return self._pool.closed
 
     def _check_open(self) -> None:
-        self._sessions.check_open()
+        if self.closed:
+            text = f"the connection to {self.host} was closed"
+            raise self._named(ClosedError(text)) from None
 
     def _named(self, error: MachineError) -> MachineError:
-        return self._sessions.named(error)
+        error.host, error.port = self.host, int(self.port) if self.port else None
+        return error
 
     # Commands.
 
@@ -433,7 +450,7 @@ class Connection:
 
     def close(self) -> None:
         """Close all sessions; a command that runs in another thread ends with an exception."""
-        self._sessions.close()
+        self._pool.close()
 
     def __enter__(self) -> Connection:
         return self

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .backends import backend_commands
     from .errors import RealmError, ServerError
+    from .plugin import ServerFactory
     from .programs import MissingPrograms
     from .realm import Realm
     from .server import Command, RemctldServer, machine_commands
@@ -28,6 +29,7 @@ __all__ = [
     "RealmError",
     "RemctldServer",
     "ServerError",
+    "ServerFactory",
     "backend_commands",
     "machine_commands",
 ]
@@ -39,6 +41,7 @@ _HOMES = {
     "RealmError": "errors",
     "RemctldServer": "server",
     "ServerError": "errors",
+    "ServerFactory": "plugin",
     "backend_commands": "backends",
     "machine_commands": "server",
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -12,8 +13,11 @@ from pathlib import Path
 from .calls import FALLIBLE, Failure
 from .scan import ROOT, calls, complaints, sources
 
+HERE = Path(__file__).resolve().parent
 LIBRARY = "libfaults.so"
-HEADER = "faults_calls.h"
+RESOLVER = "resolver.so"  # Has names for hosts with several addresses.
+HEADER = "faults.h"
+GENERATED = "faults_calls.h"
 
 
 class BuildError(Exception):
@@ -73,10 +77,13 @@ def run(command: list[str], **environment: str) -> None:
 def build(folder: Path) -> None:
     """Put the extension and the library to preload into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / HEADER).write_text(header(), encoding="utf-8")
+    shutil.copy(HERE / HEADER, folder)
+    (folder / GENERATED).write_text(header(), encoding="utf-8")
     compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC"))
-    source = str(Path(__file__).with_name("faults.c"))
+    source = str(HERE / "faults.c")
     options = ["-Wall", "-Wextra", "-Werror", "-g", "-O1", "-fPIC", "-shared", "-pthread"]
     run([*compiler, *options, source, "-o", str(folder / LIBRARY), "-ldl"])
+    source = str(ROOT / "tests/support/preloaded/resolver.c")
+    run([*compiler, *options, source, "-o", str(folder / RESOLVER), "-ldl"])
     places = ["--build-lib", str(folder), "--build-temp", str(folder / "temp")]
     run([sys.executable, "setup.py", "build_ext", *places], REMCTL_FAULTS=str(folder))

@@ -12,7 +12,10 @@ MEMORY = "MemoryError"
 SAME = "same"  # what comes out without the fault
 
 # A reason without details: there was no memory for more.
-SHORT = "Connection refused|timed out|No route|not supported|Invalid argument|not connected"
+SHORT = (
+    "Connection refused|timed out|No route|not supported|Invalid argument|not connected"
+    "|Cannot allocate memory"
+)
 
 
 class Failure(NamedTuple):
@@ -47,58 +50,71 @@ FALLIBLE = {
         "-1", raises="KeyboardInterrupt", outcomes=("KeyboardInterrupt",)
     ),
     "PyErr_Format": NULL,
-    "PyErr_NormalizeException": Failure("faults_replace(__VA_ARGS__)"),
+    "PyErr_NewException": NULL,
     "PyErr_SetString": NOTHING,
-    "PyFloat_FromDouble": NULL,
-    "PyImport_ImportModule": NULL,
-    "PyLong_AsLong": MINUS,
+    "PyList_Append": MINUS,
+    "PyList_New": NULL,
+    "PyLong_FromLong": NULL,
     "PyLong_FromSize_t": NULL,
     "PyMem_Calloc": NO_BLOCK,
+    "PyModule_AddObjectRef": MINUS,
     "PyModule_AddStringConstant": MINUS,
     "PyModule_AddType": MINUS,
     "PyObject_CallMethod": NULL,
-    "PyObject_GetAttrString": NULL,
     "PyObject_GetBuffer": MINUS,
     "PySequence_Tuple": NULL,
     "PyTuple_GetItem": NULL,
     "PyTuple_New": NULL,
     "PyTuple_Size": MINUS,
     "PyType_FromModuleAndSpec": NULL,
-    "PyUnicode_AsUTF8AndSize": NULL,
     "PyUnicode_DecodeUTF8": NULL,
     "PyUnicode_FromFormat": NULL,
     "PyUnicode_FromString": NULL,
     "Py_BuildValue": NULL,
     "alloc": NULL._replace(by_address=False),  # a type's tp_alloc, in a variable of that name
     # libc's
+    "bind": Failure("-1", errno="EADDRNOTAVAIL", outcomes=(SAME, "cannot connect to ")),
     "calloc": Failure("NULL", errno="ENOMEM"),
+    "connect": Failure("-1", errno="EHOSTUNREACH", outcomes=(SAME, "cannot connect to ")),
+    "eventfd": Failure("-1", errno="EMFILE", outcomes=("cannot watch the connection: ",)),
     "fcntl": Failure(
         "-1",
         errno="EMFILE",
-        outcomes=(SAME, "cannot (use|watch) the connection: "),
+        outcomes=(
+            SAME,
+            "cannot (use|watch) the connection: ",
+            "cannot connect to ",
+            MEMORY,  # libremctl has said nothing
+            "unexpected end of file",  # libremctl's read() did not block
+        ),
     ),
     "fstat": Failure("-1", errno="EIO", outcomes=(SAME, "cannot use the connection: ")),
-    "getsockopt": PASSES,
+    "getaddrinfo": Failure("EAI_MEMORY"),
+    "getsockopt": Failure("-1", errno="ENOBUFS", outcomes=(SAME, "cannot connect to ")),
     "ioctl": PASSES,
+    "malloc": Failure("NULL", errno="ENOMEM"),
+    "pipe": Failure("-1", errno="EMFILE", outcomes=("cannot watch the connection: ",)),
     "poll": Failure("-1", errno="ENOMEM", outcomes=(SAME,)),
     "pthread_atfork": Failure("ENOMEM"),
-    "pthread_attr_init": Failure("ENOMEM"),
+    # Where no thread can be started, the call is made in place.
+    "pthread_attr_init": Failure("ENOMEM", outcomes=(SAME,)),
     "pthread_attr_setstacksize": Failure("EINVAL", outcomes=(SAME,)),
-    "pthread_cond_init": Failure("EAGAIN", outcomes=("cannot start a thread: ",)),
-    "pthread_condattr_init": Failure("ENOMEM"),
-    "pthread_create": Failure("EAGAIN", outcomes=("cannot start a thread: ",)),
+    "pthread_create": Failure("EAGAIN", outcomes=(SAME,)),
     "pthread_mutex_init": Failure("ENOMEM"),
     "recv": Failure("-1", errno="ENOBUFS", outcomes=(SAME, "unexpected end of file")),
     "setsockopt": PASSES,
+    "socket": Failure("-1", errno="EMFILE", outcomes=(SAME, "cannot connect to ")),
     "strdup": Failure("NULL", errno="ENOMEM"),
     "vasprintf": Failure("-1", errno="ENOMEM", outcomes=(MEMORY, SAME, SHORT)),
     # libremctl's
     "remctl_commandv": NO_BLOCK._replace(value="0"),
     "remctl_new": NO_BLOCK,
     "remctl_noop": NO_BLOCK._replace(value="0"),
+    "remctl_open": NO_BLOCK._replace(value="0"),
     "remctl_open_fd": NO_BLOCK._replace(value="faults_open(__VA_ARGS__)"),
     "remctl_output": NO_BLOCK,
     "remctl_set_ccache": NO_BLOCK._replace(value="0"),
+    "remctl_set_source_ip": NO_BLOCK._replace(value="0"),
 }
 
 # libremctl's own allocations, whatever function asked for them.  Where it describes an error of
@@ -107,32 +123,32 @@ FROM_LIBREMCTL = (SAME, MEMORY, r"GSS-API error|\(null\), ")
 
 NEVER_FAIL = {
     "returns a flag, or what is there already": """
-        PyBool_FromLong PyErr_ExceptionMatches PyErr_GivenExceptionMatches PyErr_Occurred
-        PyLong_Check PyModuleDef_Init PyModule_GetState PyObject_TypeCheck
-        PyType_GetSlot PyUnicode_Check Py_NewRef Py_TYPE
+        PyBool_FromLong PyBytes_AsString PyErr_Occurred PyList_Size PyModuleDef_Init
+        PyModule_GetState PyObject_TypeCheck PyType_GetSlot Py_NewRef Py_TYPE
     """,
     "gives back, forgets or keeps": """
-        PyBuffer_Release PyErr_Clear PyErr_Fetch PyErr_NoMemory PyErr_Restore PyMem_Free
-        PyObject_GC_UnTrack Py_CLEAR Py_DECREF Py_VISIT Py_XDECREF free release remctl_close
+        PyBuffer_Release PyErr_NoMemory PyMem_Free Py_CLEAR Py_DECREF Py_VISIT Py_XDECREF free
+        freeaddrinfo release remctl_close
     """,
-    "is for the compiler": "PyDoc_STRVAR _Atomic offsetof va_end va_start",
+    "is for the compiler": "offsetof va_end va_start",
     "computes": """
-        atomic_compare_exchange_strong atomic_exchange ntohl memchr memcpy memset sigaddset
-        sigemptyset sigfillset sigismember snprintf strcmp strerror strlen remctl_error
+        gai_strerror memchr memcpy memset ntohl remctl_error sigaddset sigemptyset sigfillset
+        sigismember snprintf strcmp strerror strlen
     """,
     "fails only if it is called wrongly": """
-        clock_gettime getpid pthread_attr_destroy pthread_attr_setdetachstate pthread_cond_destroy
-        pthread_cond_signal pthread_cond_timedwait pthread_cond_timedwait_relative_np
-        pthread_cond_wait pthread_condattr_destroy pthread_condattr_setclock pthread_main_np
-        pthread_mutex_destroy pthread_mutex_lock pthread_mutex_unlock pthread_sigmask
-        sigaction sigpending sigwait syscall
+        clock_gettime getpid pthread_attr_destroy pthread_attr_setdetachstate
+        pthread_cond_signal pthread_cond_timedwait pthread_main_np pthread_mutex_destroy
+        pthread_mutex_lock pthread_mutex_unlock pthread_sigmask remctl_set_timeout sigpending
+        sigwait syscall
     """,
     "has done its work, whatever it returns": "close shutdown",
+    "fills a counter that has room": "write",
 }
 
 # What no scenario makes fail: the call, the function that it stands in, and why.
 UNREACHED = {
-    ("PyErr_SetString", "handle_enter"): "one of the two is for a forked process",
-    ("PyObject_CallMethod", "detach_socket"): "one of the three comes after another failure",
+    ("PyErr_SetString", "to_open_handle"): "one of the two is for a forked process",
+    ("fcntl", "make_signal"): "for systems without eventfd()",
     ("ioctl", "socket_activity"): "for systems without TCP_INFO",
+    ("pipe", "make_signal"): "for systems without eventfd()",
 }

@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from .build import LIBRARY
+from .build import LIBRARY, RESOLVER
 from .scan import ROOT
+from .servers import HOSTS
 
 LIMIT = 300.0  # seconds for all faults of a scenario; each single one is bounded by the child
 
@@ -24,9 +25,11 @@ class Report(NamedTuple):
 
 def environment(folder: Path) -> dict[str, str]:
     """The environment of a process that uses the build in `folder`."""
-    preloaded = filter(None, [str(folder / LIBRARY), os.environ.get("LD_PRELOAD")])
+    libraries = [str(folder / LIBRARY), str(folder / RESOLVER)]
+    preloaded = filter(None, [*libraries, os.environ.get("LD_PRELOAD")])
     return {
         **os.environ,
+        "FAKE_HOSTS": " ".join(HOSTS),
         "LD_PRELOAD": ":".join(preloaded),
         "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT), *filter(None, sys.path)]),
         "PYTHONSAFEPATH": "1",  # or the folder it is started in, with the usual build, comes first

@@ -16,7 +16,8 @@ DIRECTIVE = re.compile(r"^[ \t]*#(?:.*\\\n)*.*$", re.MULTILINE)
 MACRO = re.compile(r"^[ \t]*#[ \t]*define[ \t]+(\w+)\(", re.MULTILINE)
 # The layout of the sources: a function's name opens the line on which it is defined.
 DEFINITION = re.compile(r"^(\w+)\([^;]*?\)\s*\{", re.MULTILINE)
-CALL = re.compile(r"(?<![\w.>])([A-Za-z_]\w*)\s*\(")
+POINTER = re.compile(r"\(\*(\w+)\)\s*\(")  # the name of a pointer to a function
+CALL = re.compile(r"(?<![\w.>])([A-Za-z_]\w*)\s*\((?!\*\w+\)\s*\()")
 KEYWORDS = {"for", "if", "return", "sizeof", "switch", "void", "while"}
 
 
@@ -33,6 +34,7 @@ def calls(texts: Iterable[str]) -> set[str]:
         own.update(MACRO.findall(text))
         code = NOT_CODE.sub('""', DIRECTIVE.sub("", text))
         own.update(DEFINITION.findall(code))
+        own.update(POINTER.findall(code))
         called.update(CALL.findall(code))
     return called - own
 

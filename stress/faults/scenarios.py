@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import select
 import socket
 import threading
 from collections.abc import Callable
@@ -24,6 +25,7 @@ COMMAND = [b"both", b"argument"]
 MUCH = bytes(200_000)  # more than fits into one token, and than the caller sends itself
 TIMEOUT = 30.0
 SILENCE = 0.08  # seconds: longer than the main thread waits before it looks for signals
+DEAF, REFUSING = "127.0.0.2", "127.0.0.4"  # what connect() to these does: see `servers.py`
 
 
 class Refused(Exception):
@@ -71,6 +73,23 @@ class Lab:
         if not success:
             raise Refused(_remctl.remctl_error(handle))
 
+    def through(self, handle: _remctl.Handle, answer: Any, steps: int = 0) -> Any:
+        """Wait until an operation that has been begun has ended; after so many waits, give it up.
+
+        Without a number of steps, wait to the end.
+        """
+        while answer is None:
+            descriptor, seconds = handle.wants
+            poller = select.poll()
+            poller.register(descriptor, select.POLLIN)
+            ready = poller.poll(None if seconds is None else seconds * 1000)
+            answer = _remctl.remctl_poll(handle, bool(ready))
+            steps -= 1
+            if steps == 0 and answer is None:
+                _remctl.remctl_cancel(handle)
+                return "given up"
+        return answer
+
     def send(self, handle: _remctl.Handle, *command: bytes) -> None:
         """Send a command."""
         self.need(handle, _remctl.remctl_commandv(handle, command))
@@ -88,6 +107,9 @@ class Lab:
         """See that whatever the scenario has opened can be opened again, used and closed."""
         for handle in self.handles:
             repr(handle)
+            with contextlib.suppress(ValueError):  # No operation has been begun.
+                _remctl.remctl_cancel(handle)
+            handle.blocking = True
             if not handle.closed:
                 _remctl.remctl_set_timeout(handle, TIMEOUT)
                 _remctl.remctl_set_ccache(handle, os.environ["KRB5CCNAME"])
@@ -137,14 +159,6 @@ def open_again(lab: Lab) -> object:
     return handle.protocol
 
 
-def open_a_descriptor(lab: Lab) -> object:
-    handle = lab.handle()
-    with socket.create_connection(("localhost", lab.ports["3"])) as connection:
-        lab.need(handle, _remctl.remctl_open_fd(handle, None, connection.fileno(), PRINCIPAL))
-    lab.send(handle, b"status", b"1")
-    return lab.tokens(handle)
-
-
 def run_a_command(lab: Lab) -> object:
     handle = lab.opened()
     lab.send(handle, *COMMAND)
@@ -173,10 +187,130 @@ def send_a_noop_that_is_not_known(lab: Lab) -> object:
     return answers
 
 
+def open_with_protocol_1(lab: Lab) -> object:
+    handle = lab.handle()
+    lab.need(handle, _remctl.remctl_open(handle, "localhost", lab.ports["1"]))
+    return handle.protocol, handle.fd
+
+
 def run_with_protocol_1(lab: Lab) -> object:
     handle = lab.opened("1")
     lab.send(handle, *COMMAND)
-    return lab.tokens(handle)
+    answers = lab.tokens(handle)
+    lab.send(handle, b"status", b"3")
+    return answers, lab.tokens(handle)
+
+
+def run_with_protocol_1_and_all_settings(lab: Lab) -> object:
+    handle = lab.handle()
+    _remctl.remctl_set_timeout(handle, TIMEOUT)
+    lab.need(handle, _remctl.remctl_set_source_ip(handle, "127.0.0.1"))
+    lab.need(handle, _remctl.remctl_set_ccache(handle, os.environ["KRB5CCNAME"]))
+    lab.need(handle, _remctl.remctl_open(handle, "localhost", lab.ports["1"], PRINCIPAL))
+    lab.send(handle, *COMMAND)
+    return handle.protocol, lab.tokens(handle)
+
+
+def open_without_blocking(lab: Lab) -> object:
+    handle = lab.handle()
+    handle.blocking = False
+    _remctl.remctl_set_timeout(handle, TIMEOUT)
+    answer = _remctl.remctl_open(handle, "localhost", lab.ports["3"], PRINCIPAL)
+    lab.need(handle, lab.through(handle, answer))
+    return handle.protocol
+
+
+def run_without_blocking(lab: Lab) -> object:
+    handle = lab.opened()
+    handle.blocking = False
+    tokens: list[Any] = []
+    lab.need(handle, lab.through(handle, _remctl.remctl_commandv(handle, COMMAND)))
+    while not tokens or tokens[-1][0] != "done":
+        token = lab.through(handle, _remctl.remctl_output(handle))
+        lab.need(handle, bool(token))
+        tokens.append(token)
+    lab.need(handle, lab.through(handle, _remctl.remctl_noop(handle)))
+    return tokens
+
+
+def send_much_without_blocking(lab: Lab) -> object:
+    handle = lab.opened()
+    handle.blocking = False
+    _remctl.remctl_set_timeout(handle, TIMEOUT)
+    lab.need(handle, lab.through(handle, _remctl.remctl_commandv(handle, [b"count", MUCH])))
+    token = lab.through(handle, _remctl.remctl_output(handle))
+    lab.need(handle, bool(token))
+    return token
+
+
+def run_without_blocking_with_protocol_1(lab: Lab) -> object:
+    handle = lab.opened("1")
+    handle.blocking = False
+    lab.need(handle, lab.through(handle, _remctl.remctl_commandv(handle, COMMAND)))
+    token = lab.through(handle, _remctl.remctl_output(handle))
+    lab.need(handle, bool(token))
+    return token
+
+
+def give_up_an_open(lab: Lab) -> object:
+    handle = lab.handle()
+    handle.blocking = False
+    _remctl.remctl_set_timeout(handle, TIMEOUT)
+    answer = _remctl.remctl_open(handle, "localhost", lab.ports["silent"], PRINCIPAL)
+    return give_up(lab, handle, lab.through(handle, answer, 3))
+
+
+def give_up_a_noop(lab: Lab) -> object:
+    handle = lab.opened("mute")
+    handle.blocking = False
+    return give_up(lab, handle, _remctl.remctl_noop(handle))
+
+
+def give_up_a_token(lab: Lab) -> object:
+    handle = lab.opened("mute")
+    lab.send(handle, b"status", b"1")
+    handle.blocking = False
+    return give_up(lab, handle, _remctl.remctl_output(handle))
+
+
+def give_up(lab: Lab, handle: _remctl.Handle, answer: Any) -> object:
+    """Cancel an operation that has given an answer, or None if it waits."""
+    if answer is None:
+        _remctl.remctl_cancel(handle)
+    elif answer != "given up":
+        lab.need(handle, bool(answer))
+    return handle.connected, handle.expecting, handle.fd
+
+
+def close_what_waits(lab: Lab) -> object:
+    """Close a handle for whose token somebody waits, who finds out when he goes on."""
+    handle = lab.opened("mute")
+    lab.send(handle, b"status", b"1")
+    handle.blocking = False
+    assert _remctl.remctl_output(handle) is None
+    _remctl.remctl_close(handle)
+    return lab.through(handle, None), handle.failure, handle.fd
+
+
+def close_what_opens(lab: Lab) -> object:
+    """Close a handle that is being opened."""
+    handle = lab.handle()
+    handle.blocking = False
+    _remctl.remctl_set_timeout(handle, TIMEOUT)
+    answer = _remctl.remctl_open(handle, "localhost", lab.ports["silent"], PRINCIPAL)
+    if answer is not None:
+        lab.need(handle, answer)
+    _remctl.remctl_close(handle)
+    return lab.through(handle, None), handle.failure, handle.fd
+
+
+def drop_what_waits(lab: Lab) -> object:
+    """Forget a handle in the middle of an operation."""
+    handle = lab.opened("mute")
+    lab.send(handle, b"status", b"1")
+    handle.blocking = False
+    lab.handles.remove(handle)
+    return _remctl.remctl_output(handle)
 
 
 def send_much(lab: Lab) -> object:
@@ -186,11 +320,9 @@ def send_much(lab: Lab) -> object:
 
 
 def receive_what_a_small_buffer_does_not_hold(lab: Lab) -> object:
-    handle = lab.handle()
-    with socket.socket() as connection:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        connection.connect(("127.0.0.1", lab.ports["3"]))
-        lab.need(handle, _remctl.remctl_open_fd(handle, "localhost", connection.fileno()))
+    handle = lab.opened()
+    with socket.socket(fileno=os.dup(handle.fd)) as ours:
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     lab.send(handle, b"size", b"60000")
     return [(token[0], len(token[1] or b"")) for token in lab.tokens(handle)]
 
@@ -203,44 +335,43 @@ def be_refused(lab: Lab) -> object:
 
 
 def be_refused_on_both_ports(lab: Lab) -> object:
-    def refuse(address: tuple[str, int], timeout: object) -> socket.socket:
-        raise ConnectionRefusedError(111, f"no server on {address[1]}")
-
     handle = lab.handle()
-    with patched_socket("create_connection", refuse):
-        assert not _remctl.remctl_open(handle, "somewhere")
+    assert not _remctl.remctl_open(handle, "somewhere", 0, None, REFUSING)
     return handle.errno, _remctl.remctl_error(handle)
 
 
 def ask_for_an_unknown_host(lab: Lab) -> object:
-    def unknown(address: tuple[str, int], timeout: object) -> socket.socket:
-        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-
     handle = lab.handle()
-    with patched_socket("create_connection", unknown):
-        assert not _remctl.remctl_open(handle, "nowhere", 4373)
-    return handle.errno, _remctl.remctl_error(handle)
+    assert not _remctl.remctl_open(handle, "unknown.test", 4373)
+    return handle.failure, handle.errno, _remctl.remctl_error(handle)
 
 
 def time_out_connecting(lab: Lab) -> object:
-    def wait(address: tuple[str, int], timeout: object) -> socket.socket:
-        raise TimeoutError("timed out")
-
     handle = lab.handle()
-    with patched_socket("create_connection", wait):
-        assert not _remctl.remctl_open(handle, "somewhere", 4373)
-    return handle.errno, _remctl.remctl_error(handle)
+    _remctl.remctl_set_timeout(handle, SILENCE)
+    assert not _remctl.remctl_open(handle, "somewhere", lab.ports["3"], None, DEAF)
+    return handle.failure, handle.errno, _remctl.remctl_error(handle)
 
 
-@contextlib.contextmanager
-def patched_socket(name: str, function: Callable[..., object]) -> Any:
-    """Have the socket module answer what the network should."""
-    original = getattr(socket, name)
-    setattr(socket, name, function)
-    try:
-        yield
-    finally:
-        setattr(socket, name, original)
+def try_all_addresses(lab: Lab) -> object:
+    """Connect to a host of whose addresses the first refuses and the second is the server's."""
+    handle = lab.handle()
+    port = lab.ports["3"]
+    _remctl.remctl_set_timeout(handle, TIMEOUT)
+    lab.need(handle, _remctl.remctl_open(handle, "refusing.test", port, PRINCIPAL))
+    return handle.protocol
+
+
+def choose_a_source_address(lab: Lab) -> object:
+    """Connect from an address that only one of the host's addresses goes with."""
+    handle = lab.handle()
+    handle.keepalive = 60
+    lab.need(handle, _remctl.remctl_set_source_ip(handle, "127.0.0.1"))
+    lab.need(handle, _remctl.remctl_open(handle, "both.test", lab.ports["3"], PRINCIPAL))
+    with socket.socket(fileno=os.dup(handle.fd)) as ours:
+        source = ours.getsockname()[0]
+    assert not _remctl.remctl_set_source_ip(handle, "localhost")
+    return source, _remctl.remctl_error(handle)
 
 
 def fail_to_authenticate(lab: Lab) -> object:
@@ -268,8 +399,8 @@ def call_wrongly(lab: Lab) -> object:
         lambda: _remctl.remctl_command(handle, [b"a\0b"]),
         lambda: _remctl.remctl_commandv(handle, [b"text", "text"]),  # type: ignore[list-item]
         lambda: _remctl.remctl_open(handle, "localhost", 65536),
-        lambda: _remctl.remctl_open_fd(handle, None, 0),
-        lambda: _remctl.remctl_open_fd(handle, "localhost", 9999),
+        lambda: _remctl.remctl_poll(handle, True),
+        lambda: _remctl.remctl_cancel(handle),
     ]
     for call in wrong:
         try:
@@ -379,18 +510,31 @@ SCENARIOS: dict[str, Scenario] = {
         load_the_module,
         open_and_close,
         open_again,
-        open_a_descriptor,
         run_a_command,
         run_strictly,
         send_a_noop,
         send_a_noop_that_is_not_known,
+        open_with_protocol_1,
         run_with_protocol_1,
+        run_with_protocol_1_and_all_settings,
+        open_without_blocking,
+        run_without_blocking,
+        send_much_without_blocking,
+        run_without_blocking_with_protocol_1,
+        give_up_an_open,
+        give_up_a_noop,
+        give_up_a_token,
+        close_what_waits,
+        close_what_opens,
+        drop_what_waits,
         send_much,
         receive_what_a_small_buffer_does_not_hold,
         be_refused,
         be_refused_on_both_ports,
         ask_for_an_unknown_host,
         time_out_connecting,
+        try_all_addresses,
+        choose_a_source_address,
         fail_to_authenticate,
         choose_a_ccache,
         call_wrongly,
@@ -409,6 +553,13 @@ SCENARIOS: dict[str, Scenario] = {
 # to fail there.
 ONLY = {
     "share_a_handle": "PyErr_SetString ",
+    # Without a thread, a call waits in place, as long as the timeout allows.
+    "give_up_an_open": r"(?!pthread_(attr_init|create) )",
+    "close_what_opens": r"(?!pthread_(attr_init|create) )",
+    # What goes wrong at the second port does not count.
+    "be_refused_on_both_ports": r"(?!calloc |getaddrinfo )",
+    "time_out_connecting": r"\w+ connect\.c",
+    "try_another_address_meanwhile": r"\w+ connect\.c",
     "wait_for_a_token": "PyErr_CheckSignals ",
     "wait_for_an_answer": "PyErr_CheckSignals ",
 }

@@ -7,7 +7,17 @@ import os
 from collections.abc import Iterator
 
 from support.fakeserver import ClientGone, Command, FakeServer, Peer, Refusal, Result, serve
-from support.proxy import SilentServer, refused_port
+from support.proxy import DeafListener, SilentServer, refused_port
+
+DEAF = "127.0.0.2"  # An address where connect() to the port of protocol 3 hangs.
+
+# For the resolver; the second one is that of the server of protocol 3.
+HOSTS = (
+    "refusing.test=127.0.0.4,127.0.0.1",
+    f"slow.test={DEAF},127.0.0.1",
+    "both.test=::1,127.0.0.1",
+    "unknown.test=::1%unknown",
+)
 
 
 def answer(command: Command) -> Result:
@@ -53,4 +63,5 @@ def servers(keytab: str | os.PathLike[str]) -> Iterator[dict[str, int]]:
         ports = {name: stack.enter_context(server).port for name, server in running.items()}
         ports["silent"] = stack.enter_context(SilentServer()).port
         ports["refused"] = stack.enter_context(refused_port())
+        stack.enter_context(DeafListener(DEAF, ports["3"]))
         yield ports

@@ -13,15 +13,20 @@
  * as a library that is loaded before all others (LD_PRELOAD).
  */
 
+#define _GNU_SOURCE 1 /* dup3() */
+
 #include "fakegss.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <gssapi/gssapi.h>
 #include <gssapi/gssapi_krb5.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 /* The first octet of a payload that is refused. */
 #define REFUSED 0xEE
@@ -36,7 +41,8 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 /* What the peer has to do. */
 static struct {
-    int fd; /* -1: nobody is there. */
+    int fd;     /* -1: nobody is there. */
+    int client; /* The other end of the socket pair. */
     unsigned int mode;
     unsigned char *octets;
     size_t *lengths;
@@ -45,7 +51,7 @@ static struct {
     size_t due;    /* Octets of past moments. */
     size_t written;
     int objects; /* Names and contexts that were not released. */
-} peer = {.fd = -1};
+} peer = {.fd = -1, .client = -1};
 
 /* Writes what is due, at most so many octets; -1 when nothing ever follows. */
 static int
@@ -96,9 +102,23 @@ count_objects(int change)
     pthread_mutex_unlock(&lock);
 }
 
+/* Whoever connects gets the client's end of the socket pair. */
+int
+connect(int fd, const struct sockaddr *address, socklen_t size)
+{
+    int client;
+
+    pthread_mutex_lock(&lock);
+    client = peer.client;
+    pthread_mutex_unlock(&lock);
+    if (client < 0)
+        return (int) syscall(SYS_connect, fd, address, size);
+    return dup3(client, fd, O_CLOEXEC) < 0 ? -1 : 0;
+}
+
 /* Has the peer write to FD at each moment so many octets. */
 void
-fake_begin(int fd, unsigned int mode, const unsigned char *octets,
+fake_begin(int fd, int client, unsigned int mode, const unsigned char *octets,
            const size_t *lengths, size_t moments)
 {
     size_t i, total = 0;
@@ -115,6 +135,7 @@ fake_begin(int fd, unsigned int mode, const unsigned char *octets,
     memcpy(peer.octets, octets, total);
     memcpy(peer.lengths, lengths, moments * sizeof(*lengths));
     peer.fd = fd;
+    peer.client = client;
     peer.mode = mode;
     peer.moments = moments;
     peer.moment = peer.due = peer.written = 0;
@@ -140,7 +161,7 @@ fake_end(void)
     int objects;
 
     pthread_mutex_lock(&lock);
-    peer.fd = -1;
+    peer.fd = peer.client = -1;
     objects = peer.objects;
     pthread_mutex_unlock(&lock);
     return objects;

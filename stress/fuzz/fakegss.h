@@ -14,8 +14,9 @@
 #define FAKE_END 4    /* Ends the stream behind the last octet. */
 #define FAKE_PIECES 8 /* Leaves it to fake_pump() to write. */
 
-void fake_begin(int fd, unsigned int mode, const unsigned char *octets,
-                const size_t *lengths, size_t moments);
+void fake_begin(int fd, int client, unsigned int mode,
+                const unsigned char *octets, const size_t *lengths,
+                size_t moments);
 int fake_pump(size_t most);
 int fake_end(void);
 

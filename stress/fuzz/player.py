@@ -33,6 +33,7 @@ LARGE = b"x" * 70_000  # A command of more than one token.
 _fake = ctypes.CDLL(None)
 _fake.fake_begin.argtypes = [
     ctypes.c_int,
+    ctypes.c_int,
     ctypes.c_uint,
     ctypes.c_char_p,
     ctypes.POINTER(ctypes.c_size_t),
@@ -58,8 +59,8 @@ class Game:
             self.here.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
         lengths = (ctypes.c_size_t * len(self.moments))(*map(len, self.moments))
         octets = b"".join(self.moments)
-        fd = self.there.fileno()
-        _fake.fake_begin(fd, self.mode & 15, octets, lengths, len(self.moments))
+        ends = self.there.fileno(), self.here.fileno()
+        _fake.fake_begin(*ends, self.mode & 15, octets, lengths, len(self.moments))
 
     def end(self) -> None:
         """Have both go."""
@@ -118,8 +119,8 @@ def _pumping(game: Game) -> Iterator[None]:
 
 
 def _open(game: Game) -> bool:
-    host, principal = (None, "p") if game.mode & BY_PRINCIPAL else ("h", None)
-    return _remctl.remctl_open_fd(game.handle, host, game.here.fileno(), principal)
+    principal = "p" if game.mode & BY_PRINCIPAL else None
+    return _remctl.remctl_open(game.handle, "127.0.0.1", 1, principal)
 
 
 def _command(game: Game) -> bool:

@@ -107,8 +107,6 @@ NOT_MEANT_FOR = {
     "build": [
         # Which symbols the extension exports, and what a build has to look like.
         "tests/test_project.py",
-        # Builds the extension itself.
-        "tests/test_contributing.py",
         # Run a sanitizer themselves.
         "tests/test_sanitize.py",
     ],

@@ -11,7 +11,7 @@ from remctl_toolkit.testing import Realm
 
 
 @pytest.fixture(scope="session")
-def hosts(remctl_realm: Realm) -> Iterator[Hosts]:
+def hosts(remctl_realm: Realm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
     """The hosts of the tests of remctl-fleet."""
-    with Hosts(remctl_realm) as hosts:
+    with Hosts(remctl_realm, tmp_path_factory.mktemp("resolver")) as hosts:
         yield hosts

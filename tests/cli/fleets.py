@@ -6,12 +6,14 @@ nothing, dead1 and dead2 are ports that nobody listens on, silent1 never answers
 
 from __future__ import annotations
 
-import json
+import os
 import subprocess
 import sys
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Self
 
+from support.preload import preloaded
 from support.proxy import SilentServer, refused_port
 from support.terminal import Terminal
 from testing.processes import TIMEOUT, python_environ
@@ -33,21 +35,9 @@ COMMANDS = [
     *SAMPLE_COMMANDS,
 ]
 
-# Runs the command where the names are known.
 RUNNER = """
-import json, os, signal, socket, sys
+import os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # It may be ignored where the tests run.
-names = json.loads(os.environ["FLEET_NAMES"])
-really = socket.getaddrinfo
-
-def getaddrinfo(host, port, family=0, type=0, proto=0, flags=0):
-    if host in names:
-        if flags & socket.AI_NUMERICHOST:
-            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-        host, port = names[host]
-    return really(host, port, family, type, proto, flags)
-
-socket.getaddrinfo = getaddrinfo
 for name in os.environ.get("FLEET_WITHOUT", "").split():
     sys.modules[name] = None
 from remctl_toolkit.cli.fleet import main
@@ -59,8 +49,9 @@ ARGUMENTS = [sys.executable, "-W", "error", "-c", RUNNER]
 class Hosts:
     """A context manager: the servers, while it is open."""
 
-    def __init__(self, realm: Realm) -> None:
+    def __init__(self, realm: Realm, folder: Path) -> None:
         self.realm = realm
+        self._folder = folder
         self.servers: dict[str, RemctldServer] = {}
         self._places: dict[str, tuple[str, int]] = {}
         self._stack = ExitStack()
@@ -74,6 +65,10 @@ class Hosts:
         dead = self._stack.enter_context(refused_port())
         self._places.update(dead1=("127.0.0.1", dead), dead2=("127.0.0.1", dead))
         self._places["silent1"] = self._stack.enter_context(SilentServer()).address
+        hosts = " ".join(f"{name}={host}@{port}" for name, (host, port) in self._places.items())
+        with preloaded("resolver", self._folder, FAKE_HOSTS=hosts):
+            names = ("LD_PRELOAD", "FAKE_HOSTS")
+            self._names = {name: os.environ[name] for name in names}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -93,9 +88,7 @@ class Hosts:
     def environ(self, **variables: str) -> dict[str, str]:
         """The environment in which the names are known."""
         # Colours and the width of the page are the test's business.
-        kept = python_environ(
-            **{**self.realm.env, "FLEET_NAMES": json.dumps(self._places), **variables}
-        )
+        kept = python_environ(**{**self.realm.env, **self._names, **variables})
         return {
             name: value
             for name, value in kept.items()

@@ -276,7 +276,7 @@ def test_one_host_can_be_a_fleet(hosts: Hosts) -> None:
 
 def test_debug_tells_the_steps(hosts: Hosts) -> None:
     done = hosts.run("-d", "web1", "test", "echo", "hidden")
-    assert "remctl-fleet: connecting to web1" in done.stderr
+    assert "remctl-fleet: opened a connection to web1 in " in done.stderr
     assert "remctl-fleet: sent command test echo\n" in done.stderr
     assert "hidden" not in done.stderr
     assert done.stdout == "hidden\n"

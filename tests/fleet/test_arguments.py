@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -73,7 +74,7 @@ def test_bad_settings(arguments: dict[str, Any], kind: type[Exception], text: st
         ([], None, ValueError, "command must not be empty"),
         (["x", None], None, TypeError, "command must not contain None"),
         ([], lambda host: "y", ValueError, "command must not be empty"),
-        (["x"], 5, TypeError, "input must be bytes or str, not int"),
+        (["x"], 5, TypeError, "input must be bytes, str or a binary file, not int"),
     ],
 )
 def test_bad_commands(command: Any, input: Any, kind: type[Exception], text: str) -> None:
@@ -101,3 +102,10 @@ def test_output_cannot_be_seen_live_with_an_executor() -> None:
         pytest.raises(ValueError, match="on_output works with the default executor only"),
     ):
         fleet.run(ECHO, on_output=print)
+
+
+def test_run_on_hosts_takes_what_a_fleet_and_its_run_take() -> None:
+    methods = [inspect.signature(Fleet.__init__), inspect.signature(Fleet.run)]
+    expected = {**methods[0].parameters, **methods[1].parameters}
+    del expected["self"]
+    assert dict(inspect.signature(run_on_hosts).parameters) == expected

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.fakeserver import FakeServer, Peer
-from support.farm import Farm
+from support.farm import ANY, Farm
 from support.proxy import SilentServer
 from support.subprocesses import in_child
 from support.waiting import eventually, runs
@@ -170,8 +170,8 @@ def test_leaving_early_takes_back_what_waits_in_an_executor(farm: Farm) -> None:
             handed.append(super().submit(function, *arguments, **keywords))
             return handed[-1]
 
-    with Noting(1) as executor, SilentServer() as server:
-        hosts = farm.good(1) + [farm.host(*server.address) for _ in range(20)]
+    with Noting(1) as executor, SilentServer(ANY) as server:
+        hosts = farm.good(1) + [farm.host(server.port) for _ in range(20)]
         outcomes = run_on_hosts(hosts, ECHO, executor=executor)
         assert next(outcomes).ok
         outcomes.close()

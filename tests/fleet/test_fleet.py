@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.fakeserver import Command, FakeServer, serve
-from support.farm import Farm
+from support.farm import ANY, Farm
 
 import remctl
 from remctl_toolkit.fleet import (
@@ -269,8 +269,8 @@ def handling(
     farm: Farm, realm: Realm, handler: Callable[[Command], Any], count: int
 ) -> Iterator[tuple[FakeServer, list[Host]]]:
     """A server with a handler, and hosts that lead to it."""
-    with FakeServer(realm.keytab, serve(handler=handler)) as server:
-        yield server, [farm.host(*server.address) for _ in range(count)]
+    with FakeServer(realm.keytab, serve(handler=handler), host=ANY) as server:
+        yield server, [farm.host(server.port) for _ in range(count)]
         assert server.errors == []
 
 

@@ -15,7 +15,7 @@ from unittest import mock
 
 import pytest
 from support.fakeserver import FakeServer, Peer, in_turn, serve, stall_after_output
-from support.farm import Farm, fleet_threads
+from support.farm import ANY, Farm, fleet_threads
 from support.proxy import SilentServer
 from support.subprocesses import in_child
 from support.waiting import PATIENCE, eventually, nothing_left_behind, open_descriptors
@@ -119,8 +119,8 @@ def test_closing_ends_what_is_under_way(farm: Farm) -> None:
 
 
 def test_closing_while_another_thread_waits_is_refused(farm: Farm) -> None:
-    with SilentServer() as server:
-        fleet = Fleet([farm.host(*server.address)])
+    with SilentServer(ANY) as server:
+        fleet = Fleet([farm.host(server.port)])
         found: list[Outcome] = []
         waiting = threading.Thread(target=lambda: found.extend(fleet.run(ECHO)))
         waiting.start()
@@ -148,8 +148,8 @@ def test_leaving_early_leaves_nothing_behind(farm: Farm, ordered: bool) -> None:
 
 
 def test_leaving_begins_no_other_host(remctl_realm: Realm, farm: Farm) -> None:
-    with FakeServer(remctl_realm.keytab) as server:
-        outcomes = run_on_hosts([farm.host(*server.address) for _ in range(5)], ECHO, concurrency=1)
+    with FakeServer(remctl_realm.keytab, host=ANY) as server:
+        outcomes = run_on_hosts([farm.host(server.port) for _ in range(5)], ECHO, concurrency=1)
         next(outcomes)
         outcomes.close()
         assert len(server.commands) <= 2

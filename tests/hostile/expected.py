@@ -50,7 +50,8 @@ WHEN = {
 }
 
 STATES = {
-    1: (State.CONNECTED, State.CONTEXT, State.IDLE, State.MIC, State.COMMAND, State.CLOSE),
+    # Protocol 1 has a connection for each command, and none in between.
+    1: (State.CONNECTED, State.CONTEXT, State.MIC, State.COMMAND),
     2: tuple(state for state in State if state is not State.MIC),
     3: tuple(state for state in State if state is not State.MIC),
 }

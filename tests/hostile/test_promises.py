@@ -144,10 +144,14 @@ def test_context_has_every_protection(remctl_realm: Realm, version: int) -> None
     def look(peer: Peer) -> None:
         peer.accept(version)
         seen.append({flag.name for flag in peer.context.actual_flags})
+        peer.read_command()
         peer.stall()
 
-    with FakeServer(remctl_realm.keytab, look) as server:
-        remctl.Remctl("localhost", server.port, timeout=LIMIT).close()
+    with (
+        FakeServer(remctl_realm.keytab, look) as server,
+        remctl.Remctl("localhost", server.port, timeout=LIMIT) as connection,
+    ):
+        connection.command(["some", "command"])
     assert seen[0] >= {
         "mutual_authentication",
         "confidentiality",

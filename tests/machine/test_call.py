@@ -151,7 +151,7 @@ def test_arguments_are_not_logged(connection: Connection, far_log: Callable[[], 
 
 
 def test_a_connection_that_was_closed(connection: Connection) -> None:
-    other = Connection(connection.host, connection.port, connection._sessions.principal)
+    other = Connection(connection.host, connection.port, connection._pool._principal)
     other.close()
     with pytest.raises(ClosedError):
         Interpreter(other)

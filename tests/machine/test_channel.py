@@ -342,15 +342,18 @@ def test_a_session_that_was_given_back_is_not_closed(
         channel = Channel(connection, ["cat"])
         keeper = channel._keeper
         assert keeper is not None
-        really_give_back = connection._sessions._give_back
+        ledger = connection._pool._ledger
+        really_release = ledger.release
 
-        def give_back(session: remctl.Remctl) -> None:
-            really_give_back(session)
+        def release(lease: Any, keep: bool) -> list[remctl.Remctl]:
+            session = lease.session
+            surplus = really_release(lease, keep)
             if threading.current_thread() is keeper._thread:
                 given_back.append(session)
                 go_on.wait(30)
+            return surplus
 
-        monkeypatch.setattr(connection._sessions, "_give_back", give_back)
+        monkeypatch.setattr(ledger, "release", release)
         channel.close_write()
         eventually(lambda: given_back)
         timer = threading.Timer(0.1, go_on.set)

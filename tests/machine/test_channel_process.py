@@ -151,7 +151,7 @@ def test_descriptors_are_given_back(connection: Connection) -> None:
             process.communicate(b"x")
 
     def used() -> int:
-        return open_descriptors() - len(connection._sessions._idle)
+        return open_descriptors() - connection._pool.stats.idle
 
     run()
     before = used()

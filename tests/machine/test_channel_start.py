@@ -182,7 +182,7 @@ def undisturbed(connection: Connection) -> Iterator[None]:
     threads, descriptors = thread_count(), open_descriptors()
     yield
     eventually(lambda: thread_count() <= threads)
-    eventually(lambda: open_descriptors() <= descriptors + len(connection._sessions._idle))
+    eventually(lambda: open_descriptors() <= descriptors + connection._pool.stats.idle)
 
 
 def test_many_channels_at_once(connection: Connection, undisturbed: None) -> None:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.proxy import SilentServer
 from support.waiting import eventually, runs
 
 import remctl
@@ -388,7 +387,7 @@ def test_a_session_left_with_an_unread_command_is_not(connection: Connection) ->
 def test_a_session_that_the_server_closed_is_not_used(
     server: RemctldServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("remctl_toolkit.machine._sessions._FRESH", 0)
+    monkeypatch.setattr("remctl_toolkit._pool_ledger._CHECK_AFTER", 0)
     with Connection(server.host, server.port, server.principal) as connection:
         pid = int(connection.run(["sh", "-c", "echo $PPID"]).stdout_text())
         os.kill(pid, signal.SIGKILL)
@@ -434,7 +433,7 @@ def test_a_forked_child_closes_what_is_its_own(connection: Connection) -> None:
     held, forked = threading.Event(), threading.Event()
 
     def hold() -> None:  # Some thread of the parent may have the lock, for ever in the child.
-        with connection._sessions._lock:
+        with connection._pool._ledger.lock:
             held.set()
             forked.wait(30)
 
@@ -459,7 +458,7 @@ def test_a_forked_child_closes_what_is_its_own(connection: Connection) -> None:
 def test_closing_in_the_middle_of_taking_a_session(server: RemctldServer) -> None:
     # A __del__ may come in between anywhere, and close what it held.
     connection = Connection(server.host, server.port, server.principal)
-    with connection._sessions._lock:
+    with connection._pool._ledger.lock:
         connection.close()
     assert connection.closed
 
@@ -467,22 +466,9 @@ def test_closing_in_the_middle_of_taking_a_session(server: RemctldServer) -> Non
 def test_sessions_lead_to_the_machine_of_the_first(server: RemctldServer) -> None:
     # A name that leads to another machine each time would split what belongs together.
     with Connection(server.host, server.port, server.principal) as connection:
-        connection._sessions.host = "no-such-host.invalid"
+        connection._pool.host = "no-such-host.invalid"
         with connection.session(), connection.session() as second:
             assert second.opened
-
-
-def test_a_machine_that_is_silent_has_the_time_of_one_attempt(server: RemctldServer) -> None:
-    with (
-        SilentServer() as silent,
-        Connection(server.host, server.port, server.principal) as connection,
-    ):
-        connection._sessions._peer = silent.address
-        connection._sessions._settings["timeout"] = 0.2
-        with connection.session(), pytest.raises(remctl.RemctlTimeoutError), connection.session():
-            pass
-        eventually(lambda: silent.connections)
-        assert silent.connections == 1
 
 
 def test_repr_tells_where_and_nothing_else(connection: Connection) -> None:

@@ -128,7 +128,7 @@ def test_a_command_may_be_forgotten_at_any_moment(machine: Machine) -> None:
     locked, gone = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with machine.connection._sessions._lock:
+        with machine.connection._pool._ledger.lock:
             locked.set()
             gone.wait(40)
 

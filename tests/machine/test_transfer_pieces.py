@@ -85,16 +85,16 @@ def test_two_sessions_at_most_and_both_given_back(
     @contextlib.contextmanager
     def counted() -> Iterator[remctl.Remctl]:
         with really() as session:
-            counts.append(len(connection._sessions._used))
+            counts.append(connection._pool.stats.in_use)
             yield session
 
     monkeypatch.setattr(connection, "session", counted)
     upload(connection, here, folder)
     assert max(counts) <= 2
-    assert not connection._sessions._used
-    before = len(connection._sessions._idle)
+    assert not connection._pool.stats.in_use
+    before = connection._pool.stats.idle
     upload(connection, here, folder)
-    assert len(connection._sessions._idle) == before
+    assert connection._pool.stats.idle == before
 
 
 def test_no_threads_for_small_files(
@@ -123,7 +123,7 @@ def test_an_interrupted_upload_lets_its_sessions_go(
 
     with pytest.raises(KeyboardInterrupt):
         upload(connection, here, folder, progress=interrupt)
-    assert not connection._sessions._used
+    assert not connection._pool.stats.in_use
     assert os.listdir(folder) == []
 
 

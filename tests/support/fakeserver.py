@@ -19,6 +19,7 @@ from __future__ import annotations
 import os
 import select
 import socket
+import threading
 from collections.abc import Callable
 
 import gssapi
@@ -50,6 +51,10 @@ class ClientQuit(ClientGone):
     """The client said QUIT."""
 
 
+class ProtocolFound(ClientGone):
+    """The client has found out that this server speaks protocol 1, and opens a connection anew."""
+
+
 class Refusal(Exception):
     """Raised by a handler: answer the command with an error instead of a result."""
 
@@ -66,6 +71,9 @@ class FakeServer(LoopbackServer):
     for any in the keytab.  `protocol` (1, 2 or 3) is what its peers speak unless a script says
     otherwise.  `script` may be replaced between connections.  The environment is not consulted
     for keys, and no replay cache is written.
+
+    A client that finds protocol 1 opens another connection for each command: the one that it left
+    is not counted, and its script is run again.
     """
 
     def __init__(
@@ -84,6 +92,9 @@ class FakeServer(LoopbackServer):
         self.credentials = acceptor_credentials(keytab, name)
         self._commands: list[Command] = []
         self._messages: list[int] = []
+        self._numbered = 0
+        self._unused: set[Peer] = set()  # opened with protocol 1, and nothing has come yet
+        self._changed = threading.Condition()
 
     @property
     def commands(self) -> list[Command]:
@@ -99,7 +110,42 @@ class FakeServer(LoopbackServer):
 
     def handle(self, connection: socket.socket, number: int) -> None:
         """Run the script for one client."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._unused, self.timeout)
+            self._numbered += 1
+            number = self._numbered
         self.script(Peer(self, connection, number))
+
+    def show_protocol_1(self, peer: Peer) -> None:
+        """Have other connections wait until it is known whether this one is used."""
+        with self._changed:
+            self._unused.add(peer)
+
+    def forget(self, peer: Peer) -> None:
+        """Have no other connection wait for this one, whose opening has failed."""
+        with self._changed:
+            self._unused.discard(peer)
+            self._changed.notify_all()
+
+    def await_use(self, peer: Peer) -> None:
+        """Wait until a client that has found protocol 1 goes on.
+
+        Raises:
+            ProtocolFound: it does so with another connection.
+        """
+        try:
+            used = bool(peer.connection.recv(1, socket.MSG_PEEK))
+        except ConnectionError:
+            used = False
+        with self._changed:
+            self._unused.discard(peer)
+            if not used:
+                self._numbered -= 1
+                with self._lock:
+                    self.connections -= 1
+            self._changed.notify_all()
+        if not used:
+            raise ProtocolFound
 
     def record_command(self, command: Command) -> None:
         """Add to `commands`."""
@@ -155,10 +201,18 @@ class Peer:
         """Agree on a GSS-API context; `reply_flags` replaces the flags of the server's tokens."""
         if reply_flags is None:
             reply_flags = self._flags(Flag.CONTEXT)
+        if self.protocol == 1:
+            self.server.show_protocol_1(self)
         context = gssapi.SecurityContext(creds=self.server.credentials, usage="accept")
-        while not context.complete:
-            self._answer_context(context, self._read_context_token(), reply_flags)
+        try:
+            while not context.complete:
+                self._answer_context(context, self._read_context_token(), reply_flags)
+        except BaseException:
+            self.server.forget(self)
+            raise
         self._adopt_context(context)
+        if self.protocol == 1:
+            self.server.await_use(self)
 
     def take_context(self) -> bytes:
         """Read the client's context token; return the answer to it, for the script to send.

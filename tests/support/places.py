@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from unittest import mock
 
 import pytest
 
@@ -77,29 +75,6 @@ def held(
     with fake_server(connection, lambda peer: script(peer, lambda: go.wait(LIMIT))) as port:
         try:
             yield port, go.set
-        finally:
-            go.set()
-
-
-@contextlib.contextmanager
-def looking_up_a_name(connection: remctl.Remctl) -> Iterator[Wait]:
-    go = threading.Event()
-    getaddrinfo = socket.getaddrinfo
-
-    def slow(host: str, port: int, *, type: int, flags: int = 0) -> object:
-        if not flags & socket.AI_NUMERICHOST:
-            go.wait(LIMIT)
-        return getaddrinfo(host, port, type=type, flags=flags)
-
-    with fake_server(connection) as port, mock.patch("socket.getaddrinfo", slow):
-        try:
-            yield Wait(
-                lambda: connection.open("localhost", port),
-                port,
-                go.set,
-                "unknown host localhost: timed out looking it up",
-                opens=True,
-            )
         finally:
             go.set()
 
@@ -260,7 +235,6 @@ def waiting_for_output_in_protocol_1(connection: remctl.Remctl) -> Iterator[Wait
 
 
 PLACES: list[Place] = [
-    looking_up_a_name,
     connecting,
     authenticating,
     inside_a_token_of_the_authentication,

@@ -148,15 +148,22 @@ class SilentServer(LoopbackServer):
 
 
 class DeafListener:
-    """A listening port whose queue is full: a connect() to it hangs; a context manager."""
+    """A listening port whose queue is full: a connect() to it hangs; a context manager.
 
-    def __init__(self) -> None:
-        self.host = "127.0.0.1"
-        self.port = 0
+    `host` and `port` are where it listens, by default on a free port.
+    """
+
+    def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
+        self.host = host
+        self.port = port
+        self._family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._sockets = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
-        listener = self._sockets.enter_context(socket.create_server((self.host, 0), backlog=0))
+        address = (self.host, self.port)
+        listener = self._sockets.enter_context(
+            socket.create_server(address, family=self._family, backlog=0)
+        )
         self.port = listener.getsockname()[1]
         with contextlib.ExitStack() as undo:
             undo.callback(self._sockets.close)
@@ -174,12 +181,12 @@ class DeafListener:
 
     def is_deaf(self) -> bool:
         """Whether a connect() tried now stays in progress."""
-        with socket.socket() as probe:
+        with socket.socket(self._family) as probe:
             return not self._connects(probe)
 
     def _fill(self) -> None:
         for _ in range(8):
-            if not self._connects(self._sockets.enter_context(socket.socket())):
+            if not self._connects(self._sockets.enter_context(socket.socket(self._family))):
                 return
         raise RuntimeError("the queue of a socket that listens with a backlog of 0 does not fill")
 

@@ -40,7 +40,8 @@ def all_tokens(session: remctl.Remctl) -> list[remctl.RemctlOutput]:
     return found
 
 
-def shrink_receive_buffer(session: remctl.Remctl) -> None:
-    """Have a session's socket take less than a large token at once."""
-    with socket.socket(fileno=os.dup(session.fileno())) as twin:
+def shrink_receive_buffer(session: remctl.Remctl | int) -> None:
+    """Have a session's socket, or that of a descriptor, take less than a large token at once."""
+    descriptor = session if isinstance(session, int) else session.fileno()
+    with socket.socket(fileno=os.dup(descriptor)) as twin:
         twin.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)

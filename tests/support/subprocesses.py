@@ -36,10 +36,24 @@ def in_child(function: Callable[P, T], *arguments: P.args, **keywords: P.kwargs)
 
     Raises AssertionError, with what was printed, when it raises, prints, crashes or hangs.
     """
+    return _call(["-m", __name__], function, *arguments, **keywords)
+
+
+def in_child_after(
+    preparation: str, function: Callable[P, T], *arguments: P.args, **keywords: P.kwargs
+) -> T:
+    """Like in_child(), after some statements that come before all imports: monkey-patching, say."""
+    program = f"{preparation}\nfrom {__name__} import main\nmain()"
+    return _call(["-c", program], function, *arguments, **keywords)
+
+
+def _call(
+    program: list[str], function: Callable[P, T], *arguments: P.args, **keywords: P.kwargs
+) -> T:
     call = pickle.dumps((function.__name__, arguments, keywords))
     module = sys.modules[function.__module__]
     child = subprocess.Popen(
-        [sys.executable, "-X", "faulthandler", "-W", "always", "-m", __name__],
+        [sys.executable, "-X", "faulthandler", "-W", "always", *program],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

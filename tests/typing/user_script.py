@@ -1,15 +1,17 @@
 """A script as a user might write it: every public name, with the type that it must have.
 
-Checked by mypy --strict in ./run lint, against the stubs as they are installed; and run by
-tests/test_typing.py, where assert_type() looks at the values themselves.
+tests/test_type_checkers.py checks it with mypy and pyright. tests/test_typing.py runs it with an
+assert_type() that looks at the values.
 """
 
+import contextlib
 import io
 import os
+import subprocess
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, assert_type
+from typing import Any, Literal, assert_type
 
 import _remctl
 
@@ -35,6 +37,7 @@ def simple_interface(host: str, port: int) -> None:
     assert_type(result.check(), remctl.RemctlSimpleResult)
     assert_type(result.stdout_text(), str)
     assert_type(result.stderr_text("ascii", errors="replace"), str)
+    assert_type(result.ok, bool)
     assert_type(result == remctl.RemctlSimpleResult(b"", None, 0), bool)
 
     kept = io.BytesIO()
@@ -49,8 +52,14 @@ def simple_interface(host: str, port: int) -> None:
         timeout=20.5,
         ccache=None,
         source_ip="127.0.0.1",
+        deadline=60,
     )
     assert_type(kept.getvalue(), bytes)
+
+    command = ["test", "streams"]
+    remctl.remctl(host, port, command=command, stdout=subprocess.DEVNULL)
+    remctl.remctl(host, port, command=command, stdout=kept, stderr=subprocess.STDOUT)
+    remctl.remctl(host, port, command=["test", "cat"], input=io.BytesIO(b"data"))
 
 
 class DefaultCache:
@@ -60,7 +69,19 @@ class DefaultCache:
         return os.environ["KRB5CCNAME"]
 
 
+class DerivedCache(remctl.RemctlCredentials):
+    """Credentials may derive from RemctlCredentials, and then have to have its method."""
+
+    def ccache(self) -> str:
+        return os.environ["KRB5CCNAME"]
+
+
+def credentials_or_none(value: object) -> remctl.RemctlCredentials | None:
+    return value if isinstance(value, remctl.RemctlCredentials) else None
+
+
 def credentials(host: str, port: int) -> None:
+    assert_type(credentials_or_none(DerivedCache()), remctl.RemctlCredentials | None)
     chosen: remctl.RemctlCredentials = DefaultCache()
     with remctl.Remctl(host, port, credentials=chosen) as connection:
         assert_type(connection.run(["test", "echo"]).status, int | None)
@@ -89,6 +110,9 @@ def full_interface(host: str, port: int) -> None:
         old_words(connection)
         as_it_arrives(connection)
 
+    with remctl.Remctl(host, port, connect=False, keepalive=30) as connection:
+        assert_type(connection.run(["test", "echo"], deadline=60).ok, bool)
+
     connection = remctl.Remctl()
     connection.set_timeout(20)
     connection.set_source_ip("127.0.0.1")
@@ -103,7 +127,7 @@ def old_words(connection: remctl.Remctl) -> None:
     """Token by token, unpacked as in a program for the existing binding."""
     connection.command(["test", "streams"])
     token = connection.output()
-    assert_type(token, remctl.RemctlOutput)
+    assert_type(token, remctl.RemctlToken)
     assert_type(token.type, Literal["output", "status", "error", "done"])
     assert_type(token.output, bytes | None)
     assert_type(token.stream, remctl.RemctlStream | None)
@@ -118,16 +142,60 @@ def old_words(connection: remctl.Remctl) -> None:
 
 
 def as_it_arrives(connection: remctl.Remctl) -> None:
-    tokens = connection.stream(["test", "cat"], input="text")
-    assert_type(tokens, Generator[remctl.RemctlOutput, None, None])
+    tokens = connection.stream(["test", "cat"], input="text", deadline=60)
+    assert_type(tokens, remctl.RemctlTokens)
     for token in tokens:
-        if token.output is not None and token.stream == remctl.RemctlStream.STDOUT:
+        if token.type == "output":
             assert_type(token.output, bytes)
+            assert_type(token.stream, remctl.RemctlStream)
+        else:
+            assert_type(token.status, int)
 
     connection.command(["test", "echo"], input=b"octets")
     tokens = connection.tokens()
-    assert_type(next(tokens), remctl.RemctlOutput)
+    assert_type(next(tokens).type, Literal["output", "status"])
     tokens.close()
+
+    with connection.stream(["test", "echo"]) as tokens:
+        show(next(tokens))
+    with contextlib.closing(connection.stream(["test", "echo"])) as tokens:
+        show(next(tokens))
+
+
+def show(token: remctl.RemctlToken) -> None:
+    """What each type of token has."""
+    match token.type:
+        case "output":
+            assert_type((token.output, token.stream), tuple[bytes, remctl.RemctlStream])
+            assert_type((token.status, token.error), tuple[None, None])
+        case "status":
+            assert_type(token.status, int)
+            assert_type((token.output, token.stream, token.error), tuple[None, None, None])
+        case "error":
+            assert_type(token.error, remctl.RemctlErrorCode | int)
+            assert_type(token.output, bytes)
+            assert_type((token.stream, token.status), tuple[None, None])
+        case "done":
+            assert_type((token.output, token.stream), tuple[None, None])
+            assert_type((token.status, token.error), tuple[None, None])
+
+
+def tokens_of_ones_own() -> None:
+    """For tests: the constructor knows the types of tokens, too."""
+    output = remctl.RemctlOutput("output", b"text", remctl.RemctlStream.STDOUT, None, None)
+    assert_type(output.output, bytes)
+    tokens: list[remctl.RemctlToken] = [
+        output,
+        remctl.RemctlOutput("status", None, None, 0, None),
+        remctl.RemctlOutput("error", b"Access denied", None, None, remctl.RemctlErrorCode.ACCESS),
+        remctl.RemctlOutput("done", None, None, None, None),
+    ]
+    for token in tokens:
+        show(token)
+    values: list[object] = [*tokens, 7]
+    found = [value for value in values if isinstance(value, remctl.RemctlOutput)]
+    assert_type(found, list[remctl.RemctlOutput])
+    assert_type(len(found[0]), int)
 
 
 def errors(host: str, port: int) -> None:
@@ -140,6 +208,8 @@ def errors(host: str, port: int) -> None:
         assert_type(error.host, str | None)
         assert_type(error.port, int | None)
         assert_type(error.partial, remctl.RemctlSimpleResult | None)
+        assert_type(error.may_have_run, bool)
+        assert_type(error.advice, str)
 
     try:
         remctl.remctl(host, port, command=["test", "status", "3"]).check()
@@ -167,11 +237,11 @@ def errors(host: str, port: int) -> None:
 def read_to_the_end(handle: _remctl.Handle) -> None:
     while token := _remctl.remctl_output(handle):
         if token[0] == "output":
-            assert_type(token[1], bytes)
+            assert_type(token[1], bytes | Any | None)
         elif token[0] == "status":
-            assert_type(token[3], int)
+            assert_type(token[3], int | Any | None)
         elif token[0] == "error":
-            assert_type(token[4], int)
+            assert_type(token[4], int | Any | None)
         else:
             break
 
@@ -186,23 +256,36 @@ def low_level_interface(host: str, port: int) -> None:
     assert_type(handle, _remctl.Handle)
     assert_type(_remctl.remctl_set_timeout(handle, 20), bool)
     assert_type(_remctl.remctl_set_source_ip(handle, "127.0.0.1"), bool)
-    assert_type(_remctl.remctl_open(handle, host, port), bool)
+    assert_type(_remctl.remctl_open(handle, host, port), bool | Any)
     assert_type(handle.fd, int)
     assert_type(handle.errno, int)
     assert_type(handle.protocol, int)
     assert_type(handle.expecting, bool)
-    assert_type(_remctl.remctl_commandv(handle, (b"test", bytearray(b"echo"))), bool)
+    assert_type((handle.connected, handle.blocking), tuple[bool, bool])
+    assert_type(handle.failure, str)
+    assert_type((handle.deadline, handle.keepalive), tuple[float, int])
+    assert_type(handle.wants, tuple[int, float | None])
+    assert_type(_remctl.fork_count(), int)
+    assert_type(_remctl.remctl_commandv(handle, (b"test", bytearray(b"echo"))), bool | Any)
     read_to_the_end(handle)
     assert_type(_remctl.remctl_missing(handle), int)
-    assert_type(_remctl.remctl_command(handle, [b"nonsense"]), bool)
+    assert_type(_remctl.remctl_command(handle, [b"nonsense"]), bool | Any)
     read_to_the_end(handle)
     _remctl.remctl_close(handle)
     assert_type(handle.closed, bool)
+    try:
+        _remctl.remctl_noop(handle)
+    except (_remctl.BusyError, _remctl.ClosedError) as error:
+        assert_type(str(error), str)
 
     handle = _remctl.remctl_new()
     assert_type(_remctl.remctl_set_ccache(handle, "MEMORY:nothing"), bool)
     assert_type(_remctl.remctl_error(handle), str)
-    more: list[Callable[..., bool]] = [_remctl.remctl_open_fd, _remctl.remctl_noop]
+    more: list[Callable[..., Any]] = [
+        _remctl.remctl_noop,
+        _remctl.remctl_poll,
+        _remctl.remctl_cancel,
+    ]
     assert_type(len(more), int)
 
 
@@ -211,6 +294,7 @@ def main(host: str, port: int) -> None:
     simple_interface(host, port)
     credentials(host, port)
     full_interface(host, port)
+    tokens_of_ones_own()
     errors(host, port)
     low_level_interface(host, port)
 

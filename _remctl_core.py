@@ -1,0 +1,799 @@
+"""What ``remctl`` and the rooms of ``remctl_toolkit`` share, and nobody else should use.
+
+`Session` has the operations of a connection as generators.  A generator yields whenever it has to
+wait: the descriptor that has to become readable, and for how many seconds at most, or None for
+ever.  It is sent whether the descriptor is readable, and returns what the operation does.  So there
+is one way to open, send and read, and each face waits in its own way: `finish()` for threads and
+greenlets, the event loop for asyncio.  In the faces that may block, C waits instead, and the
+generators do not yield.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import time
+from _thread import RLock, start_new_thread
+from _warnings import warn
+
+import _remctl
+
+from _remctl_arguments import (
+    DEVNULL,
+    STDOUT,
+    Collector,
+    Command,
+    check_ccache,
+    check_credentials,
+    check_host,
+    check_keepalive,
+    check_named_port,
+    check_port,
+    check_principal,
+    check_seconds,
+    check_source_ip,
+    check_target,
+    deadline_in,
+    is_file,
+    read_input,
+)
+from _remctl_types import (
+    RemctlAnswerError,
+    RemctlAuthenticationError,
+    RemctlBusyError,
+    RemctlConnectError,
+    RemctlCredentials,
+    RemctlDisconnectedError,
+    RemctlError,
+    RemctlErrorCode,
+    RemctlNotOpenedError,
+    RemctlOutput,
+    RemctlProtocolError,
+    RemctlServerError,
+    RemctlSimpleResult,
+    RemctlStream,
+    RemctlTimeoutError,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import Callable, Generator
+    from typing import Any, TypeVar
+
+    from _remctl_arguments import Octets, Readable, Target
+
+    T = TypeVar("T")
+    Wants = tuple[int, float | None]
+    Steps = Generator[Wants, bool, T]
+
+__all__ = [
+    "DEVNULL",
+    "STDOUT",
+    "Collector",
+    "Command",
+    "Session",
+    "check_ccache",
+    "check_credentials",
+    "check_host",
+    "check_keepalive",
+    "check_named_port",
+    "check_port",
+    "check_principal",
+    "check_seconds",
+    "check_source_ip",
+    "check_target",
+    "deadline_in",
+    "finish",
+    "is_file",
+    "make_lock",
+    "read_input",
+]
+
+# Seconds between looks whether a wait that nothing can interrupt is still wanted.
+_POLL_INTERVAL = 0.1
+
+# Octets after which a session that does not block lets others run; a token counts for so many more.
+_FAIR_SHARE = 256 * 1024
+_TOKEN_COST = 2048
+
+_LET_OTHERS_RUN = (-1, 0.0)
+
+fork_count = _remctl.fork_count
+
+_STREAMS = (None, RemctlStream.STDOUT, RemctlStream.STDERR)
+_ERROR_CODES: dict[int | None, RemctlErrorCode] = {c.value: c for c in RemctlErrorCode}
+_new_tuple = tuple.__new__
+_DONE = RemctlOutput("done", None, None, None, None)
+
+
+def token(fields: tuple[Any, ...]) -> RemctlOutput:
+    """Make a token of what `_remctl` returns."""
+    kind, output, stream, status, code = fields
+    if stream is not None:
+        stream = _STREAMS[stream]
+    if code is not None:
+        code = _ERROR_CODES.get(code, code)
+    # As RemctlOutput() does it, without the frame that it takes for each of very many.
+    return _new_tuple(RemctlOutput, (kind, output, stream, status, code))
+
+
+# -- Waiting --------------------------------------------------------------------------------------
+
+
+def is_patched() -> bool:
+    """Whether gevent or eventlet has put waits that let greenlets run in place of the system's."""
+    patched: object = select.select
+    return type(patched) is not type(len)
+
+
+def make_lock() -> Any:
+    """Return a reentrant lock that tells greenlets apart where they are patched in."""
+    return sys.modules["threading"].RLock() if is_patched() else RLock()
+
+
+def _wait(descriptor: int, seconds: float | None) -> bool:
+    """Wait until a descriptor is readable; return whether it is."""
+    if descriptor < 0:
+        time.sleep(0)  # Greenlets take turns there, but not in a select() that need not wait.
+        return False
+    if is_patched():
+        return bool(select.select([descriptor], [], [], seconds)[0])
+    poller = select.poll()
+    poller.register(descriptor, select.POLLIN)
+    return bool(poller.poll(None if seconds is None else seconds * 1000))
+
+
+def finish(steps: Steps[T]) -> T:
+    """Run the steps of an operation to their end, waiting as greenlets or threads do."""
+    try:
+        wants = next(steps)
+        while True:
+            try:
+                readable = _wait(*wants)
+            except BaseException as error:
+                wants = steps.throw(error)
+            else:
+                wants = steps.send(readable)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+
+
+class _ThreadCall:
+    """A call of somebody else's function, in a thread; in place, where none can be started.
+
+    Attributes:
+        descriptor: becomes readable when the function has returned.
+        done: whether it has.
+    """
+
+    def __init__(self, function: Callable[[], Any]) -> None:
+        self._function = function
+        self._result: Any = None
+        self._error: BaseException | None = None
+        self.done = False
+        self.descriptor, self._end = os.pipe()
+        try:
+            start_new_thread(self._run, ())
+        except RuntimeError:
+            self._run()
+
+    def _run(self) -> None:
+        try:
+            self._result = self._function()
+        except BaseException as error:
+            self._error = error
+        self.done = True
+        os.close(self._end)
+
+    def result(self) -> Any:
+        """Return what the function has returned, or raise what it has raised."""
+        if self._error is None:
+            return self._result
+        try:
+            raise self._error
+        finally:
+            self._error = None  # It holds this frame: a cycle.
+
+
+# -- Logging --------------------------------------------------------------------------------------
+
+_logger: logging.Logger | None = None
+
+
+def log(message: str, *arguments: object) -> None:
+    """Log for debugging, if the program has imported logging."""
+    global _logger
+    if _logger is None:
+        logging = sys.modules.get("logging")
+        if logging is None:
+            return
+        _logger = logging.getLogger("remctl")
+    _logger.debug(message, *arguments)
+
+
+# -- Failures -------------------------------------------------------------------------------------
+
+# By what handle.failure says.
+_CLASSES: dict[str, type[RemctlError]] = {
+    "lookup": RemctlConnectError,
+    "connect": RemctlConnectError,
+    "timeout": RemctlTimeoutError,
+    "closed": RemctlNotOpenedError,
+    "running": RemctlBusyError,
+    "disconnected": RemctlDisconnectedError,
+    "resource": RemctlProtocolError,
+}
+
+# With these, a command has not been sent.
+_NOT_SENT = ("running", "disconnected", "resource", "usage")
+
+# With these, the server has looked at a command, and not run it.
+_REFUSALS = frozenset(RemctlErrorCode) - {RemctlErrorCode.INTERNAL}
+
+
+def _library_class(text: str, *, opening: bool) -> type[RemctlError]:
+    """Choose the class of a failure for which libremctl has only a text."""
+    if text.endswith(": timed out"):  # where libremctl had to watch the time
+        return RemctlTimeoutError
+    if opening:
+        return RemctlAuthenticationError
+    if text.startswith(("cannot connect to", "unknown host")):  # with protocol 1, for each command
+        return RemctlConnectError
+    network = text.startswith(("error sending", "error receiving"))
+    if network and not text.endswith((": token too larger", ": invalid token format")):
+        return RemctlDisconnectedError
+    return RemctlAnswerError
+
+
+def _make_failure(kind: str, text: str, number: int, *, opening: bool) -> RemctlError:
+    if opening and kind == "resource":
+        kind = "connect"
+    chosen = _CLASSES.get(kind) or _library_class(text, opening=opening)
+    failure = chosen(text)
+    names_number = kind in ("connect", "resource") or text.startswith("cannot connect")
+    if number and names_number and isinstance(failure, RemctlProtocolError):
+        failure.errno = number
+    return failure
+
+
+# -- Sessions -------------------------------------------------------------------------------------
+
+
+class Session:
+    """A connection, its settings, and its operations as generators of what they wait for.
+
+    Args:
+        blocking: whether C waits where it can; otherwise every wait is yielded.
+        peers: what others who may close it are called: "thread" or "task".
+        timeout, ccache, source_ip, credentials, keepalive: see `remctl.Remctl`.
+
+    Attributes:
+        handle: the connection, or None if there is none.
+        target: the host, port and principal to connect to, or None.
+        address: an IP address to connect to in place of the host's, or None.
+        deadline: when the present call has to end, on the monotonic clock; 0 is never.
+        opened: whether commands may be sent.
+        error: the text of the last failure.
+    """
+
+    def __init__(
+        self,
+        *,
+        blocking: bool,
+        peers: str = "thread",
+        timeout: float | None,
+        ccache: str | os.PathLike[str] | None,
+        source_ip: str | None,
+        credentials: RemctlCredentials | None,
+        keepalive: float | None,
+    ) -> None:
+        self.handle: _remctl.Handle | None = None
+        self.target: Target | None = None
+        self.address: str | None = None
+        self.deadline = 0.0
+        self.opened = False
+        self.error = "no error"
+        self.timeout = 0.0 if timeout is None else check_seconds(timeout)
+        self.ccache = None if ccache is None else check_ccache(ccache)
+        self.source_ip = None if source_ip is None else check_source_ip(source_ip)
+        self.credentials = check_credentials(credentials, ccache)
+        self.keepalive = check_keepalive(keepalive)
+        self._blocking = blocking
+        self._peers = peers
+        self._used_ccache = self.ccache  # What credentials named last, if there are any.
+        self._applied_timeout = 0.0  # What the handle has.
+        self._share = _FAIR_SHARE
+        self._was_open = False
+        self._has_output = False  # of the running command
+        self._parent: int | None = None  # the process that the last connection belongs to
+        self._parent_runs = False  # a command, whose output is for the parent to read
+        self._own_process()
+
+    # Processes.
+
+    def _own_process(self) -> None:
+        self._forks = fork_count()
+        self._pid = os.getpid()
+
+    def is_inherited(self) -> bool:
+        """Whether the session is another process's, which was forked."""
+        return bool(self._forks != fork_count())
+
+    def leave_to_parent(self) -> None:
+        """Make the session this process's own: the parent's connection stays as it is."""
+        parent, handle = self._pid, self.handle
+        self._parent_runs = handle is not None and handle.expecting
+        self.drop()
+        self._own_process()
+        self._parent = parent
+
+    # Settings.
+
+    def set_ccache(self, ccache: str | os.PathLike[str]) -> None:
+        """Use a credential cache from the next opening on.
+
+        Raises:
+            TypeError, ValueError: that cannot be the name of one.
+            RemctlError: the Kerberos library cannot do this.
+        """
+        name = check_ccache(ccache)
+        probe = _remctl.remctl_new()
+        if not _remctl.remctl_set_ccache(probe, name):
+            raise self.failed(RemctlError(_remctl.remctl_error(probe)))
+        self.ccache = name
+        self.credentials = None
+
+    def set_timeout(self, timeout: float) -> None:
+        """Limit how long the network may be silent; see `remctl.Remctl.set_timeout()`."""
+        number: Any = timeout
+        if hasattr(number, "__index__"):
+            number = int(number)
+        try:
+            self.timeout = check_seconds(number)
+        except ValueError as error:
+            raise self.failed(RemctlError(str(error))) from None
+
+    def patience(self, until: float) -> tuple[float | None, str]:
+        """Return for how many seconds to wait for another's call, and the reason for the end."""
+        limits: list[tuple[float, str]] = []
+        if self.timeout:
+            limits.append((self.timeout, "timed out"))
+        if until:
+            limits.append((max(until - time.monotonic(), 0), "deadline passed"))
+        return min(limits, default=(None, ""))
+
+    # Closing.
+
+    def close(self) -> None:
+        """Close the connection; an operation that waits ends with RemctlNotOpenedError."""
+        self.target = None
+        self.opened = False
+        self.drop()
+
+    def warn_unclosed(self, owner: object) -> None:
+        """Close what the owner has not closed, as it is dropped."""
+        if self.is_connected():
+            if not sys.is_finalizing():
+                text = f"unclosed {owner!r}: use it in a with statement, or call close()"
+                warn(text, ResourceWarning, 3, owner)
+            self.drop()  # Not close(): a copy of the owner may be in use.
+
+    def drop(self) -> None:
+        """Close the connection, but not for good: the next command opens it again."""
+        handle, self.handle = self.handle, None
+        if handle is not None:
+            _remctl.remctl_close(handle)
+
+    def abandon(self, handle: _remctl.Handle | None) -> None:
+        """Close the connection if it runs a command that nobody will read."""
+        if handle is not None and handle.expecting and self.handle is handle:
+            self.drop()
+
+    # Failures.
+
+    def failed(self, error: RemctlError, target: Target | None = None) -> RemctlError:
+        """Note a failure for error(), and in the exception what it is about and what to do."""
+        self.error = str(error)
+        target = target or self.target
+        if target is not None and error.host is None:
+            error.host = target[0]
+            error.port = target[1] or None
+            try:
+                from _remctl_hints import add_advice
+            except ImportError:  # The interpreter is about to end.
+                return error
+            add_advice(error, target, self._used_ccache)
+        return error
+
+    def _failure(self, handle: _remctl.Handle, *, opening: bool = False) -> RemctlError:
+        """Make an exception of the failure of the last call."""
+        try:
+            text = _remctl.remctl_error(handle)
+        except ValueError:  # It was closed just now.
+            return self._closed()
+        if handle.failure == "closed":
+            return self._closed()
+        return self.failed(_make_failure(handle.failure, text, handle.errno, opening=opening))
+
+    def _closed(self) -> RemctlError:
+        return self.failed(RemctlNotOpenedError(f"connection closed by another {self._peers}"))
+
+    def _unsent(self, handle: _remctl.Handle) -> RemctlError:
+        """Make the exception for a command that could not be sent, or not to its end."""
+        error = self._failure(handle)
+        error.may_have_run = handle.failure not in _NOT_SENT
+        return error
+
+    def _left(self) -> RemctlError:
+        """Make the exception for a command that was left while its output was read."""
+        error = self.failed(RemctlNotOpenedError("connection closed meanwhile"))
+        error.may_have_run = True
+        return error
+
+    def _lost(self, handle: _remctl.Handle) -> RemctlError:
+        """Make the exception for a command that was sent and whose answer did not come."""
+        error = self._failure(handle)
+        error.may_have_run = True
+        return error
+
+    def refusal(self, text: bytes | None, code: int | None) -> RemctlServerError:
+        """Make an exception of an "error" token."""
+        error = RemctlServerError((text or b"").decode("utf-8", "replace"))
+        error.code = _ERROR_CODES.get(code, code or 0)
+        error.may_have_run = self._has_output or error.code not in _REFUSALS
+        self.failed(error)
+        return error
+
+    # Operations.
+
+    def check_opened(self) -> Target:
+        """Return the target.
+
+        Raises:
+            RemctlNotOpenedError: no connection was opened, or it was closed.
+        """
+        target = self.target
+        if target is None or not self.opened:
+            raise self.failed(RemctlNotOpenedError("no currently open connection"))
+        return target
+
+    def connected(self) -> _remctl.Handle:
+        """Return the handle, for an operation that needs the connection as it is.
+
+        Raises:
+            RemctlNotOpenedError: no connection was opened, it was closed, or it was the parent's.
+            RemctlDisconnectedError: it was lost.
+        """
+        target = self.check_opened()
+        if self.handle is not None:
+            return self.handle
+        if self._parent is not None:
+            text = f"connection belongs to process {self._parent}: the next command opens another"
+            raise self.failed(RemctlNotOpenedError(text), target)
+        raise self.failed(RemctlDisconnectedError("no connection open"), target)
+
+    def _call(
+        self, function: Callable[..., Any], handle: _remctl.Handle, *arguments: Any
+    ) -> Steps[Any]:
+        """Call a function of `_remctl`, and wait for what it waits for."""
+        try:
+            if self._applied_timeout != self.timeout:
+                _remctl.remctl_set_timeout(handle, self.timeout)
+                self._applied_timeout = self.timeout
+            handle.deadline = self.deadline
+            answer = function(handle, *arguments)
+            while answer is None:
+                answer = yield from self._poll(handle)
+        except _remctl.ClosedError:
+            raise self._closed() from None
+        except _remctl.BusyError as error:
+            raise self.failed(RemctlBusyError(str(error))) from None
+        return answer
+
+    def _poll(self, handle: _remctl.Handle) -> Steps[Any]:
+        """Wait once, and go on with the operation; None if it waits for more."""
+        try:
+            readable = yield handle.wants
+        except BaseException:
+            _remctl.remctl_cancel(handle)
+            raise
+        return _remctl.remctl_poll(handle, readable)
+
+    def in_thread(
+        self, function: Callable[[], Any], wanted: Callable[[], bool], until: float | None = None
+    ) -> Steps[Any]:
+        """Call somebody else's function, which may block, as long as it is wanted.
+
+        Raises:
+            RemctlNotOpenedError: it is not wanted any more.
+            RemctlProtocolError: this process has no descriptors left.
+            TimeoutError: it has taken longer than the timeout, or than the deadline allows.
+        """
+        deadline = self.deadline if until is None else until
+        quiet_until = time.monotonic() + self.timeout if self.timeout else None
+        try:
+            call = _ThreadCall(function)
+        except OSError as error:
+            text = f"cannot start a call in a thread: {error.strerror}"
+            failure = _make_failure("resource", text, error.errno or 0, opening=False)
+            raise self.failed(failure) from None
+        try:
+            while not call.done:
+                now = time.monotonic()
+                if not wanted():
+                    raise self._closed()
+                if quiet_until is not None and now >= quiet_until:
+                    raise TimeoutError("timed out")
+                if deadline and now >= deadline:
+                    raise TimeoutError("deadline passed")
+                yield call.descriptor, _POLL_INTERVAL
+        finally:
+            os.close(call.descriptor)
+        return call.result()
+
+    def _ask_credentials(
+        self, credentials: RemctlCredentials, handle: _remctl.Handle
+    ) -> Steps[str]:
+        try:
+            name = yield from self.in_thread(credentials.ccache, lambda: self.handle is handle)
+        except TimeoutError as error:
+            if isinstance(error, RemctlError):
+                raise
+            raise RemctlTimeoutError(f"{error} waiting for credentials") from None
+        return check_ccache(name)
+
+    def open(self, target: Target) -> Steps[_remctl.Handle]:
+        """Connect and authenticate.
+
+        Raises:
+            RemctlError: see `remctl.Remctl.open()`.
+        """
+        host, port, principal = target
+        self._parent = None
+        handle = self.handle = _remctl.remctl_new()
+        handle.blocking = self._blocking and not is_patched()
+        handle.keepalive = self.keepalive
+        self._applied_timeout = 0.0
+        try:
+            if self.target is not target:  # close() was called before there was a handle.
+                raise self._closed()
+            ccache = self.ccache
+            if self.credentials is not None:
+                ccache = yield from self._ask_credentials(self.credentials, handle)
+            self._used_ccache = ccache
+            if ccache is not None and not _remctl.remctl_set_ccache(handle, ccache):
+                raise self._failure(handle, opening=True)
+            source = self.source_ip
+            if source is not None and not _remctl.remctl_set_source_ip(handle, source):
+                raise self._failure(handle, opening=True)
+            start = time.monotonic()
+            arguments = (host, port, principal, self.address)
+            opened = yield from self._call(_remctl.remctl_open, handle, *arguments)
+            if not opened:
+                raise self._failure(handle, opening=True)
+            log("opened a connection to %s in %.1f ms", host, (time.monotonic() - start) * 1000)
+            if self.handle is not handle:
+                raise self._closed()
+            self._was_open = True
+        except BaseException as error:
+            if self.handle is handle:
+                self.drop()
+            if isinstance(error, RemctlError):
+                self.failed(error, target)
+            raise
+        return handle
+
+    def start(self, target: Target) -> Steps[None]:
+        """Open a connection in place of the one that there is; see `remctl.Remctl.open()`."""
+        self.close()
+        self.target = target
+        try:
+            yield from self.open(target)
+            self.opened = True
+        except BaseException:
+            self.close()
+            raise
+
+    def stay_closed(self, target: Target) -> None:
+        """Have the first command connect."""
+        self.target = target
+        self.opened = True
+
+    def reopen(self, target: Target) -> Steps[_remctl.Handle]:
+        """Open the connection, and forget the one that there was."""
+        log("opening the connection to %s", target[0])
+        self.drop()
+        return (yield from self.open(target))
+
+    def send(self, command: Command) -> Steps[_remctl.Handle]:
+        """Send a command, opening the connection if it is needed."""
+        target = self.check_opened()
+        handle = self.handle
+        if handle is None or not handle.connected:
+            handle = yield from self.reopen(target)
+        unread = handle.expecting  # Another command, which somebody else will read.
+        try:
+            sent = yield from self._call(_remctl.remctl_commandv, handle, command.arguments)
+            if not sent and handle.failure == "disconnected":  # It had ended; nothing was sent.
+                handle = yield from self.reopen(target)
+                sent = yield from self._call(_remctl.remctl_commandv, handle, command.arguments)
+            if not sent:
+                raise self._unsent(handle)
+            self._has_output = False
+            log("sent command %s", command)
+            return handle
+        except BaseException:
+            if not unread:
+                self.abandon(handle)
+            raise
+
+    def read(self, handle: _remctl.Handle) -> Steps[RemctlOutput]:
+        """Read a token of the running command."""
+        fields = yield from self._call(_remctl.remctl_output, handle)
+        if not fields:
+            raise self._lost(handle)
+        self._has_output = self._has_output or fields[0] == "output"
+        if not handle.blocking and self._spend(fields[1]):
+            yield _LET_OTHERS_RUN
+        return token(fields)
+
+    def output(self) -> Steps[RemctlOutput]:
+        """Read the next token; see `remctl.Remctl.output()`."""
+        if self.handle is None and self._parent is not None and not self._parent_runs:
+            self.check_opened()
+            return _DONE
+        return (yield from self.read(self.connected()))
+
+    def next_token(self, handle: _remctl.Handle) -> Steps[RemctlOutput]:
+        """Read the next token of an iterator; see `remctl.Remctl.tokens()`."""
+        if self._parent is not None:
+            self.connected()  # It raises.
+        if self.target is None or self.handle is not handle:
+            raise self._left()
+        found = yield from self.output()
+        if found.type == "error":
+            raise self.refusal(found.output, found.error)
+        return found
+
+    def _spend(self, output: bytes | None) -> bool:
+        """Whether it is somebody else's turn after this much output."""
+        self._share -= _TOKEN_COST + len(output or b"")
+        if self._share > 0:
+            return False
+        self._share = _FAIR_SHARE
+        return True
+
+    def _flush(self, collector: Collector, handle: _remctl.Handle) -> Steps[None]:
+        """Write to files in a thread what has come for them."""
+        for sink in collector.unwritten():
+            try:
+                yield from self.in_thread(sink.flush, lambda: self.handle is handle)
+            except TimeoutError as error:
+                if isinstance(error, RemctlError):
+                    raise
+                raise self._slow_file(str(error)) from None
+
+    def _slow_file(self, reason: str) -> RemctlError:
+        error = self.failed(RemctlTimeoutError(f"{reason} writing the output to a file"))
+        error.may_have_run = True
+        return error
+
+    def _cut_short(self, collector: Collector) -> RemctlError:
+        error = self._closed()
+        error.partial, error.may_have_run = collector.result(), True
+        return error
+
+    def read_file(self, file: Readable, until: float) -> Steps[Octets]:
+        """Read a command's input in a thread."""
+        try:
+            read = self.in_thread(lambda: read_input(file), lambda: True, until)
+            octets: Octets = yield from read
+            return octets
+        except TimeoutError as error:
+            if isinstance(error, RemctlError):
+                raise
+            raise self.failed(RemctlTimeoutError(f"{error} reading the input")) from None
+
+    def collect(self, handle: _remctl.Handle, collector: Collector) -> Steps[RemctlSimpleResult]:
+        """Read a command's output to the end."""
+        write = collector.write
+        receive: Callable[..., Any] = _remctl.remctl_output
+        waits = not handle.blocking
+        try:
+            while True:
+                fields = receive(handle)
+                while fields is None:
+                    yield from self._flush(collector, handle)
+                    fields = yield from self._poll(handle)
+                if not fields:
+                    raise self._lost(handle)
+                kind, output, stream, status, code = fields
+                if kind != "output":
+                    break
+                self._has_output = True
+                write[stream](output)
+                if waits and self._spend(output):
+                    yield from self._flush(collector, handle)
+                    yield _LET_OTHERS_RUN
+            yield from self._flush(collector, handle)
+            if kind == "error":
+                raise self.refusal(output, code)
+        except _remctl.ClosedError:
+            raise self._cut_short(collector) from None
+        except RemctlError as error:
+            error.partial = collector.result()
+            raise
+        return collector.result(status)
+
+    def run(self, command: Command, collector: Collector) -> Steps[RemctlSimpleResult]:
+        """Run a command to its end."""
+        start = time.monotonic()
+        handle = None
+        try:
+            handle = yield from self.send(command)
+            result = yield from self.collect(handle, collector)
+        except BaseException:
+            self.abandon(handle)
+            raise
+        milliseconds = (time.monotonic() - start) * 1000
+        log("%s: status %d in %.1f ms", command, result.status, milliseconds)
+        return result
+
+    def ping(self) -> Steps[bool]:
+        """Ask the server for a sign of life; see `remctl.Remctl.noop()`."""
+        target = self.check_opened()
+        handle = self.handle
+        if handle is None or not handle.connected:
+            handle = yield from self.reopen(target)
+        if (yield from self._call(_remctl.remctl_noop, handle)):
+            return True
+        if handle.failure == "unsupported":
+            return False
+        raise self._failure(handle)
+
+    def missing(self) -> int:
+        """Return how many octets have to arrive before a token can be read without waiting."""
+        handle = self.handle
+        if handle is None:
+            return 0
+        try:
+            return _remctl.remctl_missing(handle)
+        except _remctl.ClosedError:
+            return 0
+
+    # Looking.
+
+    def is_connected(self) -> bool:
+        """Whether this process has a connection, as far as is known."""
+        handle = self.handle
+        return handle is not None and handle.connected and not self.is_inherited()
+
+    def fileno(self) -> int:
+        """Return the descriptor; see `remctl.Remctl.fileno()`."""
+        self.check_opened()
+        handle = self.handle
+        if handle is None or handle.fd < 0 or self.is_inherited():
+            raise self.failed(RemctlDisconnectedError("no connection open"))
+        return handle.fd
+
+    def __str__(self) -> str:
+        """Describe the connection, for the representation of an object that has it."""
+        target = self.target
+        if target is None:
+            return ", not open"
+        host, port, principal = target
+        handle = self.handle
+        state = "lost" if self._was_open else "not connected yet"
+        if handle is not None and handle.connected:
+            state = "open"
+        if handle is not None and handle.expecting:
+            state = "running a command"
+        return (
+            f" {host}"
+            + (f" port {port}" if port else "")
+            + (f" as {principal}" if principal else "")
+            + f", {state}"
+        )

@@ -1,0 +1,247 @@
+"""The exceptions, tokens and results of ``remctl``, which is where users find them."""
+
+from __future__ import annotations
+
+from abc import ABCMeta, abstractmethod
+from collections import namedtuple
+from enum import IntEnum
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+# -- Exceptions -----------------------------------------------------------------------------------
+
+
+class RemctlError(Exception):
+    """Something went wrong with remctl; the base of all exceptions of this module.
+
+    All of them can be pickled and copied whole.  A traceback shows the advice below the text.
+
+    Attributes:
+        value: the reason as text, the same as ``str(error)`` and as ``Remctl.error()`` after it.
+        host: the host that was named to connect to, or None.
+        port: the port that was asked for, or None if none was.
+        may_have_run: False if the server did not run the command, because nothing was sent or
+            because it refused, so that repeating is safe.  True if the command may have run.
+        advice: what to do about it; "" if that is not known.
+        partial: the output of a command that failed, a `RemctlSimpleResult` whose status is None;
+            or None.  Set by `remctl()` and `Remctl.run()`.
+    """
+
+    host: str | None = None
+    port: int | None = None
+    may_have_run: bool = False
+    advice: str = ""
+    partial: RemctlSimpleResult | None = None
+
+    @property
+    def value(self) -> str:
+        """The reason as text."""
+        return str(self)
+
+
+class RemctlNotOpenedError(RemctlError):
+    """There is no connection: none was opened, it was closed, or it belongs to another process."""
+
+
+class RemctlBusyError(RemctlError):
+    """The connection is running a command whose output has not been read to the end."""
+
+
+class RemctlStatusError(RemctlError):
+    """A command ended with an exit status other than 0; raised by `RemctlSimpleResult.check()`.
+
+    Attributes:
+        result: the command's `RemctlSimpleResult`.
+    """
+
+    result: RemctlSimpleResult
+    may_have_run = True
+
+    def __init__(self, value: str, *, result: RemctlSimpleResult | None = None) -> None:
+        super().__init__(value)
+        self.result = RemctlSimpleResult() if result is None else result
+
+
+class RemctlProtocolError(RemctlError):
+    """Communication with the server failed; the base of all that `remctl()` raises.
+
+    Attributes:
+        errno: the system's error number where connecting failed for one, or None.
+    """
+
+    errno: int | None = None
+
+
+class RemctlConnectError(RemctlProtocolError):
+    """No connection: the host is unknown, unreachable, or nothing answers on the port."""
+
+
+class RemctlAuthenticationError(RemctlProtocolError):
+    """The connection was made, but client and server did not authenticate to each other.
+
+    A server that hangs up meanwhile ("unexpected end of file") does not say why: it may not accept
+    the client, have a wrong keytab, or be on its way down.
+    """
+
+
+class RemctlTimeoutError(RemctlProtocolError, TimeoutError):
+    """The network was silent for too long, or a deadline has passed; also a TimeoutError."""
+
+
+class RemctlDisconnectedError(RemctlProtocolError):
+    """The connection ended in the middle.  A command that was sent may have run."""
+
+
+class RemctlServerError(RemctlProtocolError):
+    """The server refused the command, or could not run it.
+
+    Attributes:
+        code: a `RemctlErrorCode`, or a plain int where the server sent one that is not known.
+    """
+
+    code: int = 0
+
+
+class RemctlAnswerError(RemctlProtocolError):
+    """The server sent what the protocol does not allow; the connection was closed."""
+
+
+# -- Tokens ---------------------------------------------------------------------------------------
+
+
+class RemctlStream(IntEnum):
+    """The stream that a piece of output came from (remctl protocol, MESSAGE_OUTPUT)."""
+
+    STDOUT = 1
+    STDERR = 2
+
+
+class RemctlErrorCode(IntEnum):
+    """The reason why a server refuses (remctl protocol, MESSAGE_ERROR)."""
+
+    INTERNAL = 1
+    BAD_TOKEN = 2
+    UNKNOWN_MESSAGE = 3
+    BAD_COMMAND = 4
+    UNKNOWN_COMMAND = 5
+    ACCESS = 6
+    TOOMANY_ARGS = 7
+    TOOMUCH_DATA = 8
+    UNEXPECTED_MESSAGE = 9
+    NO_HELP = 10
+
+
+class RemctlOutput(namedtuple("RemctlOutput", "type output stream status error")):
+    """A token of a command's output, as `Remctl.output()` returns it.
+
+    Attributes:
+        type: "output", "status", "error" or "done".
+        output: the octets of an "output" token; the text of an "error" token, as octets; or None.
+        stream: a `RemctlStream` for an "output" token, or None.
+        status: the exit status, 0 to 255, for a "status" token, or None.
+        error: a `RemctlErrorCode` for an "error" token (a plain int if it is not known), or None.
+    """
+
+    __slots__ = ()
+
+
+# -- Results --------------------------------------------------------------------------------------
+
+
+class RemctlSimpleResult:
+    """What a command produced.
+
+    Attributes:
+        stdout: its standard output as bytes, or None if there was none.
+        stderr: its standard error as bytes, or None if there was none.
+        status: its exit status, 0 to 255; None if it did not get that far.
+    """
+
+    def __init__(
+        self, stdout: bytes | None = None, stderr: bytes | None = None, status: int | None = None
+    ) -> None:
+        self.stdout = stdout
+        self.stderr = stderr
+        self.status = status
+
+    @property
+    def ok(self) -> bool:
+        """Whether the exit status is 0."""
+        return self.status == 0
+
+    def check(self) -> RemctlSimpleResult:
+        """Return this result if the exit status is 0.
+
+        Raises:
+            RemctlStatusError: it is not, or there is none.  The text ends with the last line of
+                standard error.
+        """
+        if self.status == 0:
+            return self
+        text = f"command exited with status {self.status}"
+        if self.status is None:
+            text = "command did not get to its end"
+        lines = self.stderr_text(errors="replace").strip().splitlines()
+        if lines:
+            text += f": {lines[-1].strip()}"
+        raise RemctlStatusError(text, result=self)
+
+    def stdout_text(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        """Return standard output as text; "" if there was none.
+
+        Raises:
+            UnicodeDecodeError: it is not text in that encoding, and `errors` is "strict".
+        """
+        return "" if self.stdout is None else self.stdout.decode(encoding, errors)
+
+    def stderr_text(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        """Return standard error as text; "" if there was none.
+
+        Raises:
+            UnicodeDecodeError: it is not text in that encoding, and `errors` is "strict".
+        """
+        return "" if self.stderr is None else self.stderr.decode(encoding, errors)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, RemctlSimpleResult):
+            return NotImplemented
+        return vars(self) == vars(other)
+
+    __hash__ = None  # type: ignore[assignment]  # its attributes can be set
+
+    def __repr__(self) -> str:
+        # Output may hold secrets: only how much there is.
+        sizes = ", ".join(
+            f"{name}={'None' if data is None else f'{len(data)} bytes'}"
+            for name, data in (("stdout", self.stdout), ("stderr", self.stderr))
+        )
+        return f"<RemctlSimpleResult status={self.status}, {sizes}>"
+
+
+# -- Credentials ----------------------------------------------------------------------------------
+
+
+class RemctlCredentials(metaclass=ABCMeta):
+    """What to give as ``credentials=``: any object with this method is one.
+
+    `remctl_toolkit.credentials` has some that get and renew tickets with a keytab.
+    """
+
+    __slots__ = ()
+
+    @abstractmethod
+    def ccache(self) -> str:
+        """Return the name of a credential cache with tickets that are good now.
+
+        It is called, in a thread of its own, each time a connection is about to be opened; it may
+        take its time, and several threads may call it at once.  If it raises, so does the open.
+        """
+
+    @classmethod
+    def __subclasshook__(cls, other: type) -> Any:
+        if cls is not RemctlCredentials:
+            return NotImplemented
+        found = (vars(base)["ccache"] for base in other.__mro__ if "ccache" in vars(base))
+        return next(found, None) is not None or NotImplemented

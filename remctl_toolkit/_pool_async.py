@@ -1,0 +1,182 @@
+"""Pools for asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from remctl import RemctlSimpleResult
+
+from ._pool_base import BasePool, Input, Steps, Writable
+from ._pool_ledger import Lease
+from ._pool_map import Command, CommandOutcome, Job, Progress
+from .aio import AsyncRemctl
+
+T = TypeVar("T")
+
+
+class TaskGate:
+    """A gate for a task; see `Gate`."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+        self.set = self._event.set
+        self.clear = self._event.clear
+
+    async def wait(self, seconds: float | None) -> bool:
+        """Wait until it is open, and close it; return False if the time is over before."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._event.wait()
+        except TimeoutError:
+            return False
+        self.clear()
+        return True
+
+
+async def _await(steps: Steps[T]) -> T:
+    """Carry out the steps of an operation."""
+    try:
+        step = next(steps)
+        while True:
+            try:
+                value = await step()
+            except BaseException as error:
+                step = steps.throw(error)
+            else:
+                step = steps.send(value)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+
+
+class AsyncPool(BasePool[AsyncRemctl]):
+    """Sessions with one server, for any number of tasks: `Pool`, to await.
+
+    It belongs to the event loop that it is first used in.  A call that is cancelled gives its
+    session or its place in the queue back; a session in which a command was running is closed.
+
+    Args:
+        host, port, principal, timeout, ccache, source_ip, credentials: see `remctl.Remctl`.
+        size, max_wait, max_idle, parallel_opens: see `Pool`.
+
+    Attributes:
+        host, port: see `remctl.Remctl`.
+
+    Raises:
+        TypeError, ValueError: an argument cannot be right.
+    """
+
+    async def run(
+        self,
+        command: Command,
+        *,
+        input: Input | None = None,
+        stdout: Writable | None = None,
+        stderr: Writable | None = None,
+    ) -> RemctlSimpleResult:
+        """Run a command to its end in a free session; see `Pool.run()`."""
+        files = {"input": input, "stdout": stdout, "stderr": stderr}
+        return await self._run(self._max_wait, command, **files)
+
+    async def _run(self, limit: float | None, command: Command, **files: Any) -> RemctlSimpleResult:
+        lease = self._lease()
+        async with self._lend(lease, limit) as session:
+            result = await session.run(command, **files)
+            lease.finished = True
+        return result
+
+    def session(self, timeout: float | None = None) -> AbstractAsyncContextManager[AsyncRemctl]:
+        """Lend a session for the length of an ``async with`` block; see `Pool.session()`."""
+        return self._lend(self._lease(), self._limit(timeout))
+
+    async def map(
+        self, commands: Iterable[Command], *, ordered: bool = True
+    ) -> AsyncGenerator[CommandOutcome, None]:
+        """Run many commands, and yield their outcomes; see `Pool.map()`.
+
+        Leaving the iteration early cancels the commands that are running.
+        """
+        self._check_open()
+        size = self._ledger.size
+        progress = Progress(commands, ordered, 2 * size)
+        jobs: asyncio.Queue[Job] = asyncio.Queue()
+        outcomes: asyncio.Queue[CommandOutcome] = asyncio.Queue()
+        tasks: list[asyncio.Task[None]] = []
+        try:
+            while progress.more():
+                while not outcomes.empty():
+                    progress.add(outcomes.get_nowait())
+                if self.closed:
+                    progress.end(self._closed_error())
+                if (outcome := progress.ready()) is not None:
+                    yield outcome
+                elif (job := progress.take()) is not None:
+                    jobs.put_nowait(job)
+                    if len(tasks) < size:
+                        tasks.append(asyncio.create_task(self._work(jobs, outcomes)))
+                elif progress.running():
+                    progress.add(await outcomes.get())
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _work(
+        self, jobs: asyncio.Queue[Job], outcomes: asyncio.Queue[CommandOutcome]
+    ) -> None:
+        while True:
+            index, command = await jobs.get()
+            try:
+                outcome = CommandOutcome(index, command, await self._run(None, command))
+            except Exception as error:
+                outcome = CommandOutcome(index, command, error=error)
+            outcomes.put_nowait(outcome)
+
+    async def close(self) -> None:
+        """Close all sessions; see `Pool.close()`."""
+        sessions, leases = self._ledger.close()
+        for lease in leases:
+            session = self._ledger.cancel(lease)
+            if session is not None:
+                sessions.append(session)
+        for session in sessions:
+            await session.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    def _lease(self) -> Lease[AsyncRemctl]:
+        return Lease(self._ledger, TaskGate())
+
+    @contextlib.asynccontextmanager
+    async def _lend(
+        self, lease: Lease[AsyncRemctl], limit: float | None
+    ) -> AsyncGenerator[AsyncRemctl, None]:
+        keep = False
+        try:
+            session = await _await(self._take(lease, limit))
+            try:
+                yield session
+            except Exception:
+                keep = await _await(self._is_ready(lease))
+                raise
+            keep = await _await(self._is_ready(lease))
+        finally:
+            for each in self._ledger.release(lease, keep):
+                await each.close()
+
+    def _new_session(self) -> AsyncRemctl:
+        return AsyncRemctl(**self._settings)

@@ -1,0 +1,322 @@
+"""Pools of sessions with one server, for threads and for asyncio.
+
+::
+
+    with Pool("server.example.org", size=8) as pool:
+        result = pool.run(["account", "show", "anna"])
+        for outcome in pool.map(["account", "show", name] for name in names):
+            print(outcome.check().stdout_text())
+
+A pool opens a session when one is needed and none is free, up to its size, and keeps it for the
+next command.  Callers get sessions in the order in which they ask.  A session that has been idle
+for 30 seconds is asked for a sign of life before it is lent again.  One that is broken, or that was
+given back in the middle of a command, is closed and replaced.  No command is ever sent twice.
+
+Wherever times are given, they are seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Collection, Generator, Iterable
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+import remctl
+from remctl import RemctlSimpleResult
+
+from ._pool_base import BasePool, Input, PoolClosedError, PoolTimeoutError, Steps, Writable
+from ._pool_ledger import Lease, PoolStats, ThreadGate
+from ._pool_map import Command, CommandOutcome, Progress, Workers
+
+if TYPE_CHECKING:
+    from ._pool_async import AsyncPool
+
+__all__ = [
+    "AsyncPool",
+    "CommandOutcome",
+    "Pool",
+    "PoolClosedError",
+    "PoolStats",
+    "PoolTimeoutError",
+]
+
+T = TypeVar("T")
+
+_CLOSE_ATTEMPTS = 100
+_CLOSE_INTERVAL = 0.001  # seconds
+
+
+def _call(steps: Steps[T]) -> T:
+    """Carry out the steps of an operation."""
+    try:
+        step = next(steps)
+        while True:
+            try:
+                value = step()
+            except BaseException as error:
+                step = steps.throw(error)
+            else:
+                step = steps.send(value)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+
+
+class Pool(BasePool[remctl.Remctl]):
+    """Sessions with one server, for any number of threads.
+
+    The constructor opens nothing.  A forked child has an empty pool of its own, and leaves the
+    parent's sessions alone.  Nothing runs in the background: sessions that were idle for longer
+    than `max_idle` are closed when a session is taken or given back.
+
+    Args:
+        host, port, principal, timeout, ccache, source_ip, credentials: see `remctl.Remctl`.
+        size: the most sessions to have at a time, 1 or more.
+        max_wait: seconds that `run()` and `session()` wait for a free session; None is for ever.
+        max_idle: seconds after which an idle session is closed.
+        parallel_opens: the most sessions to open at the same time.  A remctld that does not get its
+            connections from systemd has a backlog of 5.
+        one_address: whether all sessions go to the address where the first one found the server,
+            whatever its name leads to later.
+
+    Attributes:
+        host, port: see `remctl.Remctl`.
+
+    Raises:
+        TypeError, ValueError: an argument cannot be right.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int | str | None = None,
+        principal: str | None = None,
+        *,
+        size: int = 4,
+        max_wait: float | None = None,
+        max_idle: float = 600.0,
+        parallel_opens: int = 4,
+        one_address: bool = False,
+        timeout: float | None = None,
+        ccache: str | os.PathLike[str] | None = None,
+        source_ip: str | None = None,
+        credentials: remctl.RemctlCredentials | None = None,
+    ) -> None:
+        super().__init__(
+            host,
+            port,
+            principal,
+            size=size,
+            max_wait=max_wait,
+            max_idle=max_idle,
+            parallel_opens=parallel_opens,
+            timeout=timeout,
+            ccache=ccache,
+            source_ip=source_ip,
+            credentials=credentials,
+        )
+        self._one_address = one_address
+        self._peer: tuple[str, int] | None = None  # the address and port of the first session
+
+    def run(
+        self,
+        command: Command,
+        *,
+        input: Input | None = None,
+        stdout: Writable | None = None,
+        stderr: Writable | None = None,
+    ) -> RemctlSimpleResult:
+        """Run a command to its end in a free session.
+
+        Args:
+            command, input, stdout, stderr: see `remctl.Remctl.run()`.
+
+        Returns:
+            What it produced, whatever its status; see `remctl.RemctlSimpleResult.check()`.
+
+        Raises:
+            PoolTimeoutError: no session became free within `max_wait`.
+            PoolClosedError: the pool is closed.
+            RemctlError: see `remctl.Remctl.open()` and `remctl.Remctl.run()`.
+            TypeError, ValueError: an argument cannot be right; nothing was sent.
+            OSError: a file could not be written.
+        """
+        files = {"input": input, "stdout": stdout, "stderr": stderr}
+        return self._run(self._lease(), self._max_wait, command, **files)
+
+    def _run(
+        self, lease: Lease[remctl.Remctl], limit: float | None, command: Command, **files: Any
+    ) -> RemctlSimpleResult:
+        with self._lend(lease, limit) as session:
+            result = session.run(command, **files)
+            lease.finished = True
+        return result
+
+    def session(self, timeout: float | None = None) -> AbstractContextManager[remctl.Remctl]:
+        """Lend a session for the length of a ``with`` block.
+
+        At the end of the block the session is given back, and its timeout is set to the pool's
+        again.  If a command is running in it, or it is lost, it is closed and replaced.
+
+        Args:
+            timeout: seconds to wait for a free session; None is the pool's `max_wait`.
+
+        Returns:
+            A context manager that gives the session, a `remctl.Remctl`.  It must not be opened to
+            another server, nor used after the block.
+
+        Raises:
+            PoolTimeoutError: no session became free in time.
+            PoolClosedError: the pool is closed.
+            RemctlError: see `remctl.Remctl.open()`.
+            TypeError, ValueError: an argument cannot be right.
+        """
+        return self._lend(self._lease(), self._limit(timeout))
+
+    def map(
+        self, commands: Iterable[Command], *, ordered: bool = True
+    ) -> Generator[CommandOutcome, None, None]:
+        """Run many commands, as many at a time as there are sessions, and yield their outcomes.
+
+        Commands are taken as they are needed, in the thread that iterates: at most twice as many as
+        the pool's size are taken and not yielded yet, so the iterable may be endless.  Leaving the
+        iteration early (dropping the iterator, its ``close()``, or an exception) closes the
+        sessions of the commands that are running, and begins no others.
+
+        Args:
+            commands: an iterable of commands, see `remctl.Remctl.command()`.
+            ordered: yield the outcomes in the order of the commands; otherwise as they complete.
+
+        Yields:
+            A `CommandOutcome` for each command; its `error` is what `run()` would have raised.
+
+        Raises:
+            PoolClosedError: the pool is closed; raised after the outcomes of what was begun.
+            Exception: what iterating over `commands` raised, after the outcomes of those before.
+        """
+        self._check_open()
+        size = self._ledger.size
+        progress = Progress(commands, ordered, 2 * size)
+        leases: set[Lease[remctl.Remctl]] = set()
+
+        def run(command: Command) -> RemctlSimpleResult:
+            lease = self._lease()
+            leases.add(lease)
+            try:
+                if workers.stopped:  # After adding the lease: below, it is the other way round.
+                    raise self._closed_error()
+                return self._run(lease, None, command)
+            finally:
+                leases.discard(lease)
+
+        workers = Workers(run, size)
+        try:
+            while progress.more():
+                while not workers.outcomes.empty():
+                    progress.add(workers.outcomes.get())
+                if self.closed:
+                    progress.end(self._closed_error())
+                if (outcome := progress.ready()) is not None:
+                    yield outcome
+                elif (job := progress.take()) is not None:
+                    workers.start(job)
+                elif progress.running():
+                    progress.add(workers.wait())
+        finally:
+            workers.stop()
+            self._cancel(list(leases))
+
+    def close(self) -> None:
+        """Close all sessions; calls that wait or run end with RemctlNotOpenedError.
+
+        Closing again does nothing.  A pool that is closed cannot be opened again.
+        """
+        idle, leases = self._ledger.close()
+        for session in idle:
+            session.close()
+        self._cancel(leases)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _cancel(self, leases: Collection[Lease[remctl.Remctl]]) -> None:
+        """End whatever the holders of leases are doing."""
+        for _ in range(_CLOSE_ATTEMPTS):
+            for lease in leases:
+                with self._ledger.lock:  # Once it is given back, the session may be another's.
+                    session = self._ledger.cancel(lease)
+                    if session is not None:
+                        session.close()
+            if not any(lease.opening for lease in leases):
+                return
+            time.sleep(_CLOSE_INTERVAL)  # open() does not notice a close() just before it begins.
+
+    def _lease(self) -> Lease[remctl.Remctl]:
+        return Lease(self._ledger, ThreadGate())
+
+    @contextlib.contextmanager
+    def _lend(
+        self, lease: Lease[remctl.Remctl], limit: float | None
+    ) -> Generator[remctl.Remctl, None, None]:
+        keep = False
+        try:
+            session = _call(self._take(lease, limit))
+            try:
+                yield session
+            except Exception:
+                keep = _call(self._is_ready(lease))
+                raise
+            keep = _call(self._is_ready(lease))
+        finally:
+            for each in self._ledger.release(lease, keep):
+                each.close()
+
+    # Sessions with one address: the only use of what is not public in Remctl.
+
+    def _new_session(self) -> remctl.Remctl:
+        session = remctl.Remctl(**self._settings)
+        if self._peer is not None:
+            session._session.address = self._peer[0]
+        return session
+
+    def _port(self) -> int | str | None:
+        return self.port if self._peer is None else self._peer[1]
+
+    def _open(self, lease: Lease[remctl.Remctl]) -> Steps[remctl.Remctl]:
+        session = yield from super()._open(lease)
+        if self._one_address and self._peer is None:
+            self._peer = _peer_of(session)
+            session._session.address = self._peer[0]
+        return session
+
+
+def _peer_of(session: remctl.Remctl) -> tuple[str, int]:
+    # The descriptor stays the session's.
+    with socket.socket(fileno=os.dup(session.fileno())) as view:
+        address, port = view.getpeername()[:2]
+        return address, port
+
+
+def __getattr__(name: str) -> Any:
+    if name == "AsyncPool":  # asyncio takes longer to import than all the rest: only if needed.
+        from ._pool_async import AsyncPool
+
+        return AsyncPool
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), "AsyncPool"]

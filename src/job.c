@@ -1,0 +1,467 @@
+/* A blocking call of libremctl in a thread: see job.h. */
+
+#include "job.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/select.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#ifdef __linux__
+#    include <linux/tcp.h>
+#    include <sys/eventfd.h>
+#endif
+
+/* What libremctl says when it has read from an empty socket. */
+#define NOTHING_READ "error receiving token: unexpected end of file"
+
+/* libremctl writes with write(2): a server that went away would kill a program
+   that lets SIGPIPE do that. */
+void
+block_sigpipe(struct signals *before)
+{
+    sigset_t set;
+
+    sigpending(&before->pending);
+    sigemptyset(&set);
+    sigaddset(&set, SIGPIPE);
+    pthread_sigmask(SIG_BLOCK, &set, &before->mask);
+}
+
+void
+unblock_sigpipe(const struct signals *before)
+{
+    sigset_t set;
+    int number;
+
+    sigpending(&set);
+    if (sigismember(&set, SIGPIPE)
+        && !sigismember(&before->pending, SIGPIPE)) {
+        sigemptyset(&set);
+        sigaddset(&set, SIGPIPE);
+        sigwait(&set, &number);
+    }
+    pthread_sigmask(SIG_SETMASK, &before->mask, NULL);
+}
+
+/* libremctl takes EAGAIN for the end of the stream.  An event loop that
+   watches the descriptor (libuv does) may have made it non-blocking for all
+   who share the socket. */
+bool
+make_blocking(int fd, bool blocking)
+{
+    int before = fcntl(fd, F_GETFL);
+    int flags = blocking ? before & ~O_NONBLOCK : before | O_NONBLOCK;
+
+    if (before >= 0 && flags != before)
+        before = fcntl(fd, F_SETFL, flags);
+    return before >= 0;
+}
+
+/* Ends a connection without ever blocking: QUIT is sent only where the server
+   has read all that was written so far. */
+void
+connection_close(struct connection *connection, bool polite)
+{
+    struct pollfd poller = {.fd = connection->fd, .events = POLLOUT};
+    struct signals signals;
+
+    if (poller.fd >= 0
+        && !(polite && poll(&poller, 1, 0) == 1 && poller.revents == POLLOUT))
+        shutdown(poller.fd, SHUT_RDWR);
+    block_sigpipe(&signals);
+    remctl_close(connection->client);
+    unblock_sigpipe(&signals);
+    connection->client = NULL;
+    connection->fd = -1;
+    connection->protocol = 0;
+    target_clear(&connection->target);
+}
+
+static bool
+make_signal(struct job *job)
+{
+#ifdef __linux__
+    job->descriptor = job->signal = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    return job->descriptor >= 0;
+#else
+    int ends[2];
+
+    if (pipe(ends) < 0)
+        return false;
+    job->descriptor = ends[0];
+    job->signal = ends[1];
+    return fcntl(ends[0], F_SETFD, FD_CLOEXEC) == 0
+           && fcntl(ends[1], F_SETFD, FD_CLOEXEC) == 0
+           && make_blocking(ends[1], false);
+#endif
+}
+
+/* Frees the job, but not its connection, which is the caller's. */
+void
+job_free(struct job *job)
+{
+    if (job->watch >= 0)
+        close(job->watch);
+    if (job->descriptor >= 0)
+        close(job->descriptor);
+    if (job->signal != job->descriptor)
+        close(job->signal);
+    pthread_mutex_destroy(&job->lock);
+    failure_clear(&job->failure);
+    free(job->ccache);
+    free(job->vector);
+    free(job);
+}
+
+/* Makes a job that works on a copy of the connection: for OPEN, a new one to
+   its target.  NULL, with the failure set, if it cannot. */
+struct job *
+job_new(enum job_kind kind, const struct connection *connection,
+        const char *ccache, struct failure *failure)
+{
+    const struct target *from = &connection->target;
+    struct job *job = calloc(1, sizeof(*job));
+    struct target *to;
+    bool copied = true;
+
+    if (job == NULL || pthread_mutex_init(&job->lock, NULL) != 0) {
+        free(job);
+        fail_memory(failure);
+        return NULL;
+    }
+    to = &job->connection.target;
+    job->kind = kind;
+    job->connection = *connection;
+    job->descriptor = job->signal = job->watch = -1;
+    if (kind == OPEN) {
+        to->host = to->principal = to->address = to->source = NULL;
+        copied = copy_string(&to->host, from->host)
+                 && copy_string(&to->principal, from->principal)
+                 && copy_string(&to->address, from->address)
+                 && copy_string(&to->source, from->source)
+                 && copy_string(&job->ccache, ccache);
+    } else if (connection->fd >= 0)
+        job->watch = fcntl(connection->fd, F_DUPFD_CLOEXEC, 0);
+    if (!copied)
+        fail_memory(failure);
+    else if (make_signal(job) && (connection->fd < 0 || job->watch >= 0))
+        return job;
+    else
+        fail(failure, RESOURCE, errno, "cannot watch the connection: %s",
+             strerror(errno));
+    if (kind == OPEN)
+        target_clear(to);
+    job_free(job);
+    return NULL;
+}
+
+/* Copies a command: the job may outlive the caller's memory.  Returns whether
+   there is memory for it. */
+bool
+job_copy_command(struct job *job, const struct iovec *command, size_t count)
+{
+    size_t i, size = count * sizeof(*command);
+    char *octets;
+
+    for (i = 0; i < count; i++)
+        size += command[i].iov_len;
+    job->vector = malloc(size);
+    if (job->vector == NULL)
+        return false;
+    job->count = count;
+    octets = (char *) (job->vector + count);
+    for (i = 0; i < count; i++) {
+        job->vector[i].iov_base = octets;
+        job->vector[i].iov_len = command[i].iov_len;
+        memcpy(octets, command[i].iov_base, command[i].iov_len);
+        octets += command[i].iov_len;
+    }
+    return true;
+}
+
+/* Sets what to shut down when the job is abandoned; none if FD is negative. */
+static bool
+set_watch(struct job *job, int fd)
+{
+    bool success;
+
+    pthread_mutex_lock(&job->lock);
+    if (job->watch >= 0)
+        close(job->watch);
+    job->watch = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    success = fd < 0 || job->watch >= 0;
+    if (fd >= 0 && job->progress.abandoned)
+        shutdown(fd, SHUT_RDWR);
+    pthread_mutex_unlock(&job->lock);
+    return success;
+}
+
+static bool
+use_ccache(struct job *job)
+{
+    struct remctl *client = job->connection.client;
+
+    return job->ccache == NULL || remctl_set_ccache(client, job->ccache);
+}
+
+/* Prepares for protocol 1, which has a connection for each command.  libremctl
+   makes it, as it hands out the status of no other. */
+static bool
+prepare_protocol_1(struct job *job)
+{
+    struct connection *connection = &job->connection;
+    const struct target *target = &connection->target;
+
+    set_watch(job, -1);
+    remctl_close(connection->client);
+    connection->client = remctl_new();
+    connection->fd = -1;
+    connection->protocol = 1;
+    return connection->client != NULL && use_ccache(job)
+           && (target->source == NULL
+               || remctl_set_source_ip(connection->client, target->source));
+}
+
+/*
+ * Finds out the protocol.  Where nothing was sent, remctl_output() answers
+ * without reading with protocol 2 or later; with protocol 1 it reads, and
+ * finds the socket empty, which ends the connection.
+ */
+static bool
+find_protocol(struct job *job)
+{
+    struct connection *connection = &job->connection;
+    struct remctl_output *output;
+
+    connection->protocol = 2;
+    remctl_set_timeout(connection->client, 0); /* Or it would wait. */
+    if (!make_blocking(connection->fd, false))
+        return false;
+    output = remctl_output(connection->client);
+    if (output != NULL && output->type == REMCTL_OUT_DONE)
+        return make_blocking(connection->fd, true);
+    return (output != NULL
+            || strcmp(remctl_error(connection->client), NOTHING_READ) == 0)
+           && prepare_protocol_1(job);
+}
+
+/*
+ * Has libremctl limit its waits, where nobody else can end them: with protocol
+ * 1 the socket is its own, and a job in place has nobody beside it.  As it
+ * uses select(), there is no limit where many descriptors are open.
+ */
+static void
+limit_library(const struct connection *connection)
+{
+    int lowest = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 0);
+    double seconds = connection->target.timeout;
+
+    if (lowest < 0 || lowest >= FD_SETSIZE / 2)
+        seconds = 0;
+    remctl_set_timeout(connection->client,
+                       seconds > 0 ? (time_t) seconds + 1 : 0);
+    if (lowest >= 0)
+        close(lowest);
+}
+
+static bool
+run_command(struct job *job)
+{
+    struct connection *connection = &job->connection;
+    const struct target *target = &connection->target;
+
+    if (connection->protocol == 1)
+        limit_library(connection);
+    return (connection->protocol != 1
+            || remctl_open(connection->client, target->host,
+                           (unsigned short) target->port, target->principal))
+           && remctl_commandv(connection->client, job->vector, job->count);
+}
+
+static bool
+authenticate(struct job *job)
+{
+    struct connection *connection = &job->connection;
+    const struct target *target = &connection->target;
+
+    if (!make_blocking(connection->fd, true)
+        || !set_watch(job, connection->fd)) {
+        fail(&job->failure, RESOURCE, errno, "cannot watch the connection: %s",
+             strerror(errno));
+        close(connection->fd);
+        connection->fd = -1;
+        return false;
+    }
+    if (job->in_place)
+        limit_library(connection);
+    job->progress.stage = AUTHENTICATING;
+    job->progress.steps++;
+    if (!remctl_open_fd(connection->client, target->host, connection->fd,
+                        target->principal)) {
+        connection->fd = -1; /* libremctl has closed it. */
+        return false;
+    }
+    return find_protocol(job);
+}
+
+static void
+run_open(struct job *job)
+{
+    struct connection *connection = &job->connection;
+
+    connection->client = remctl_new();
+    if (connection->client != NULL && use_ccache(job)) {
+        connection->fd = connect_target(&connection->target, &job->progress,
+                                        &job->failure);
+        if (connection->fd < 0)
+            return;
+        job->success = authenticate(job);
+    }
+    if (connection->client == NULL)
+        fail_memory(&job->failure);
+    else if (!job->success && job->failure.kind == NULL)
+        fail_library(&job->failure, remctl_error(connection->client));
+}
+
+/* Frees a job that nobody wants any more.  Its socket was shut down before;
+   libremctl may have closed it, and its number be another's. */
+static void
+job_end(struct job *job)
+{
+    job->connection.fd = -1;
+    connection_close(&job->connection, false);
+    job_free(job);
+}
+
+static void
+run(struct task *task)
+{
+    struct job *job = (struct job *) task;
+    struct remctl *client = job->connection.client;
+    uint64_t one = 1;
+    bool abandoned;
+
+    job->progress.stage = STARTED;
+    job->progress.steps++;
+    if (job->in_place && job->kind != OPEN)
+        limit_library(&job->connection);
+    if (job->progress.abandoned)
+        ; /* It was given up in the queue. */
+    else if (job->kind == OPEN)
+        run_open(job);
+    else if (job->kind == COMMAND)
+        job->success = run_command(job);
+    else if (job->kind == NOOP)
+        job->success = remctl_noop(client);
+    else
+        job->success = (job->output = remctl_output(client)) != NULL;
+    pthread_mutex_lock(&job->lock);
+    job->done = true;
+    abandoned = job->progress.abandoned;
+    (void) !write(job->signal, &one, sizeof(one));
+    pthread_mutex_unlock(&job->lock);
+    if (abandoned)
+        job_end(job);
+}
+
+/* Starts the job; in place, where no thread can be started. */
+void
+job_start(struct job *job)
+{
+    struct signals signals;
+
+    job->task.run = run;
+    if (job->connection.fd >= 0)
+        make_blocking(job->connection.fd, true);
+    if (run_in_thread(&job->task) == 0)
+        return;
+    job->in_place = true;
+    block_sigpipe(&signals);
+    run(&job->task);
+    unblock_sigpipe(&signals);
+}
+
+bool
+job_done(struct job *job)
+{
+    bool done;
+
+    pthread_mutex_lock(&job->lock);
+    done = job->done;
+    pthread_mutex_unlock(&job->lock);
+    return done;
+}
+
+/* Makes the descriptor readable though the job is not done. */
+void
+job_wake(struct job *job)
+{
+    uint64_t one = 1;
+
+    (void) !write(job->signal, &one, sizeof(one));
+}
+
+/* Octets that the peer has acknowledged or sent.  Where nobody counts them,
+   all of a call has to end within the time of silence. */
+static uint64_t
+socket_activity(int fd)
+{
+#ifdef __linux__
+    struct tcp_info info;
+    socklen_t size = sizeof(info);
+
+    memset(&info, 0, sizeof(info));
+    if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) == 0)
+        return info.tcpi_bytes_acked + info.tcpi_bytes_received;
+#endif
+    (void) fd;
+    return 0;
+}
+
+/* A number that changes when the job gets on; one that waits for a thread does
+   when the others get on. */
+uint64_t
+job_activity(struct job *job)
+{
+    uint64_t activity = 0;
+
+    if (job->progress.stage == QUEUED)
+        return tasks_begun();
+    pthread_mutex_lock(&job->lock);
+    if (job->watch >= 0)
+        activity = socket_activity(job->watch);
+    pthread_mutex_unlock(&job->lock);
+    return activity + ((uint64_t) job->progress.steps << 48);
+}
+
+/* In a forked child, lets go of what it has of the parent's job. */
+void
+job_leave(struct job *job)
+{
+    close(job->descriptor);
+    if (job->watch >= 0)
+        close(job->watch);
+}
+
+/* Ends a job that nobody wants any more, with its connection.  It may go on
+   for a while, and frees everything then. */
+void
+job_abandon(struct job *job)
+{
+    bool done;
+
+    pthread_mutex_lock(&job->lock);
+    done = job->done;
+    job->progress.abandoned = true;
+    if (job->watch >= 0)
+        shutdown(job->watch, SHUT_RDWR);
+    pthread_mutex_unlock(&job->lock);
+    if (done)
+        job_end(job);
+}

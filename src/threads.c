@@ -1,0 +1,173 @@
+/* Threads for tasks that may block: see threads.h. */
+
+#include "threads.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+/* How long, in seconds, a thread without a task is kept. */
+#ifndef KEEP
+#    define KEEP 1
+#endif
+
+/* More tasks than that wait for one another. */
+#define MAX_THREADS 160
+
+/* Kerberos plugins run on the thread's stack. */
+#define STACK_SIZE (1024 * 1024)
+
+/* All threads of the process.  The mutex is held for moments only. */
+static struct pool {
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    struct task *first, *last;
+    unsigned int queued;  /* Tasks that no thread has taken yet. */
+    unsigned int idle;    /* Threads that wait for one. */
+    unsigned int threads; /* All of them. */
+} pool = {.lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
+
+/* Counts the tasks that threads have taken. */
+static atomic_uint begun;
+
+/* Counts the forks that led to this process: cheaper to ask than getpid(). */
+static atomic_uint forks;
+
+/* Seconds on a clock that is never set. */
+double
+monotonic(void)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (double) ts.tv_sec + (double) ts.tv_nsec / 1e9;
+}
+
+unsigned int
+tasks_begun(void)
+{
+    return begun;
+}
+
+unsigned int
+fork_count(void)
+{
+    return forks;
+}
+
+/* Runs in a forked child, where the pool's threads are missing. */
+static void
+leave_pool(void)
+{
+    static const struct pool empty = {.lock = PTHREAD_MUTEX_INITIALIZER,
+                                      .wake = PTHREAD_COND_INITIALIZER};
+
+    forks++;
+    memcpy(&pool, &empty, sizeof(pool));
+}
+
+/* Called whenever the extension is loaded.  Returns whether it succeeded. */
+bool
+watch_forks(void)
+{
+    static bool watching;
+    bool success;
+
+    pthread_mutex_lock(&pool.lock);
+    if (!watching)
+        watching = pthread_atfork(NULL, NULL, leave_pool) == 0;
+    success = watching;
+    pthread_mutex_unlock(&pool.lock);
+    return success;
+}
+
+/* Takes a task from the queue; NULL if none came in time.  The lock is held.
+ */
+static struct task *
+next_task(void)
+{
+    struct timespec end;
+    struct task *task;
+    int code = 0;
+
+    clock_gettime(CLOCK_REALTIME, &end);
+    end.tv_sec += KEEP;
+    pool.idle++;
+    while (pool.first == NULL && code == 0)
+        code = pthread_cond_timedwait(&pool.wake, &pool.lock, &end);
+    pool.idle--;
+    task = pool.first;
+    if (task != NULL) {
+        pool.first = task->next;
+        pool.queued--;
+        begun++;
+    }
+    return task;
+}
+
+static void *
+work(void *unused)
+{
+    struct task *task;
+
+    (void) unused;
+    pthread_mutex_lock(&pool.lock);
+    while ((task = next_task()) != NULL) {
+        pthread_mutex_unlock(&pool.lock);
+        task->run(task);
+        pthread_mutex_lock(&pool.lock);
+    }
+    pool.threads--;
+    pthread_mutex_unlock(&pool.lock);
+    return NULL;
+}
+
+/* Starts a thread, with all signals left to the others.  The lock is held. */
+static int
+start_thread(void)
+{
+    pthread_attr_t attributes;
+    pthread_t thread;
+    sigset_t all, before;
+    int code;
+
+    if ((code = pthread_attr_init(&attributes)) != 0)
+        return code;
+    sigfillset(&all);
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    pthread_attr_setstacksize(&attributes, STACK_SIZE);
+    pthread_sigmask(SIG_BLOCK, &all, &before);
+    code = pthread_create(&thread, &attributes, work, NULL);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attributes);
+    if (code == 0)
+        pool.threads++;
+    return code;
+}
+
+/* Has a task done in another thread.  Returns 0, or an errno if no thread can
+   be started for it. */
+int
+run_in_thread(struct task *task)
+{
+    int code = 0;
+
+    pthread_mutex_lock(&pool.lock);
+    if (pool.queued >= pool.idle && pool.threads < MAX_THREADS)
+        code = start_thread();
+    if (code == 0) {
+        task->next = NULL;
+        if (pool.first == NULL)
+            pool.first = task;
+        else
+            pool.last->next = task;
+        pool.last = task;
+        pool.queued++;
+        pthread_cond_signal(&pool.wake);
+    }
+    pthread_mutex_unlock(&pool.lock);
+    return code;
+}
