@@ -555,6 +555,7 @@ ONLY = {
     "share_a_handle": "PyErr_SetString ",
     # Without a thread, a call waits in place, as long as the timeout allows.
     "give_up_an_open": r"(?!pthread_(attr_init|create) )",
+    "give_up_a_noop": r"(?!pthread_(attr_init|create) )",
     "close_what_opens": r"(?!pthread_(attr_init|create) )",
     # What goes wrong at the second port does not count.
     "be_refused_on_both_ports": r"(?!calloc |getaddrinfo )",
