@@ -158,8 +158,9 @@ static PyType_Spec handle_spec = {
     .slots = handle_slots,
 };
 
-/* The handle that an argument is; NULL, with an exception set, if it is none
-   or, where it has to be OPEN, of another process or closed. */
+/* Returns an argument as a handle.  Sets an exception and returns NULL if it
+   is not a handle or, where it has to be OPEN, is closed or another process's.
+ */
 static Handle *
 to_handle(PyObject *module, PyObject *object, bool open)
 {
@@ -183,8 +184,8 @@ to_handle(PyObject *module, PyObject *object, bool open)
     return NULL;
 }
 
-/* Enters the handle that an argument is, to begin an operation or to RESUME
-   it; NULL, with an exception set, if that cannot be. */
+/* Enters a handle, to begin an operation or to RESUME it.  Sets an exception
+   and returns NULL if that is not possible. */
 static Handle *
 enter(PyObject *module, PyObject *object, bool resume)
 {

@@ -608,12 +608,17 @@ class Session:
         self.drop()
         return (yield from self.open(target))
 
-    def send(self, command: Command) -> Steps[_remctl.Handle]:
-        """Send a command, opening the connection if it is needed."""
-        target = self.check_opened()
+    def _connect(self, target: Target) -> Steps[_remctl.Handle]:
+        """Return the handle, having opened the connection again if it was lost."""
         handle = self.handle
         if handle is None or not handle.connected:
             handle = yield from self.reopen(target)
+        return handle
+
+    def send(self, command: Command) -> Steps[_remctl.Handle]:
+        """Send a command, opening the connection if it is needed."""
+        target = self.check_opened()
+        handle = yield from self._connect(target)
         unread = handle.expecting  # Another command, which somebody else will read.
         try:
             sent = yield from self._call(_remctl.remctl_commandv, handle, command.arguments)
@@ -744,10 +749,7 @@ class Session:
 
     def ping(self) -> Steps[bool]:
         """Ask the server for a sign of life; see `remctl.Remctl.noop()`."""
-        target = self.check_opened()
-        handle = self.handle
-        if handle is None or not handle.connected:
-            handle = yield from self.reopen(target)
+        handle = yield from self._connect(self.check_opened())
         if (yield from self._call(_remctl.remctl_noop, handle)):
             return True
         if handle.failure == "unsupported":

@@ -339,12 +339,20 @@ job_end(struct job *job)
     job_free(job);
 }
 
+/* Makes the descriptor readable. */
+void
+job_wake(struct job *job)
+{
+    uint64_t one = 1;
+
+    (void) !write(job->signal, &one, sizeof(one));
+}
+
 static void
 run(struct task *task)
 {
     struct job *job = (struct job *) task;
     struct remctl *client = job->connection.client;
-    uint64_t one = 1;
     bool abandoned;
 
     job->progress.stage = STARTED;
@@ -364,7 +372,7 @@ run(struct task *task)
     pthread_mutex_lock(&job->lock);
     job->done = true;
     abandoned = job->progress.abandoned;
-    (void) !write(job->signal, &one, sizeof(one));
+    job_wake(job);
     pthread_mutex_unlock(&job->lock);
     if (abandoned)
         job_end(job);
@@ -396,15 +404,6 @@ job_done(struct job *job)
     done = job->done;
     pthread_mutex_unlock(&job->lock);
     return done;
-}
-
-/* Makes the descriptor readable though the job is not done. */
-void
-job_wake(struct job *job)
-{
-    uint64_t one = 1;
-
-    (void) !write(job->signal, &one, sizeof(one));
 }
 
 /* Octets that the peer has acknowledged or sent.  Where nobody counts them,
