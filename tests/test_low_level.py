@@ -323,11 +323,17 @@ def test_a_handle_that_is_dropped_closes_its_descriptor(target: Target) -> None:
     assert not is_open(descriptor)
 
 
-def test_an_operation_that_does_not_block_names_what_it_waits_for(handle: _remctl.Handle) -> None:
+def test_an_operation_that_does_not_block_names_what_it_waits_for(
+    remctl_server: RemctldServer, handle: _remctl.Handle
+) -> None:
     handle.blocking = False
-    assert _remctl.remctl_noop(handle) is None
-    with pytest.raises(_remctl.BusyError):
-        _remctl.remctl_noop(handle)
+    remctl_server.freeze()
+    try:
+        assert _remctl.remctl_noop(handle) is None
+        with pytest.raises(_remctl.BusyError):
+            _remctl.remctl_noop(handle)
+    finally:
+        remctl_server.thaw()
     answer = None
     while answer is None:
         descriptor, seconds = handle.wants

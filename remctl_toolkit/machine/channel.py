@@ -123,6 +123,7 @@ class Channel:
         except (BrokenPipeError, ChannelError):
             self._check()
             raise
+        self._check()  # What waited for close() has gone nowhere: the far side drains the FIFO.
 
     def close_write(self) -> None:
         """Let the command's standard input end after what was written; again does nothing."""
