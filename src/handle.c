@@ -273,7 +273,7 @@ end_job(Handle *h, struct job *job)
         h->expecting = job->success;
         outcome = job->success ? end(h, true) : lose(h);
     }
-    job_free(job);
+    job_release(job);
     return outcome;
 }
 
@@ -338,7 +338,7 @@ step_job(Handle *h)
     uint64_t activity;
     double slice = h->timeout > 0 ? h->timeout / 4 : ACTIVITY_SLICE;
 
-    if (job_done(job))
+    if (job->done)
         return end_job(h, job);
     if (h->timeout <= 0 && h->deadline <= 0)
         return wait_for(h, job->descriptor, FOR_EVER);

@@ -329,13 +329,19 @@ run_open(struct job *job)
         fail_library(&job->failure, remctl_error(connection->client));
 }
 
-/* Frees a job that nobody wants any more.  Its socket was shut down before;
-   libremctl may have closed it, and its number be another's. */
-static void
-job_end(struct job *job)
+/* Lets go of a job that was started: the thread does, and the one that has
+   waited for it.  With the last of them it ends.  Where it was abandoned, its
+   socket was shut down before; libremctl may have closed it, and its number be
+   another's. */
+void
+job_release(struct job *job)
 {
-    job->connection.fd = -1;
-    connection_close(&job->connection, false);
+    if (--job->holders > 0)
+        return;
+    if (job->progress.abandoned) {
+        job->connection.fd = -1;
+        connection_close(&job->connection, false);
+    }
     job_free(job);
 }
 
@@ -353,7 +359,6 @@ run(struct task *task)
 {
     struct job *job = (struct job *) task;
     struct remctl *client = job->connection.client;
-    bool abandoned;
 
     job->progress.stage = STARTED;
     job->progress.steps++;
@@ -369,13 +374,9 @@ run(struct task *task)
         job->success = remctl_noop(client);
     else
         job->success = (job->output = remctl_output(client)) != NULL;
-    pthread_mutex_lock(&job->lock);
     job->done = true;
-    abandoned = job->progress.abandoned;
     job_wake(job);
-    pthread_mutex_unlock(&job->lock);
-    if (abandoned)
-        job_end(job);
+    job_release(job);
 }
 
 /* Starts the job; in place, where no thread can be started. */
@@ -385,6 +386,7 @@ job_start(struct job *job)
     struct signals signals;
 
     job->task.run = run;
+    job->holders = 2;
     if (job->connection.fd >= 0)
         make_blocking(job->connection.fd, true);
     if (run_in_thread(&job->task) == 0)
@@ -393,17 +395,6 @@ job_start(struct job *job)
     block_sigpipe(&signals);
     run(&job->task);
     unblock_sigpipe(&signals);
-}
-
-bool
-job_done(struct job *job)
-{
-    bool done;
-
-    pthread_mutex_lock(&job->lock);
-    done = job->done;
-    pthread_mutex_unlock(&job->lock);
-    return done;
 }
 
 /* Octets that the peer has acknowledged or sent.  Where nobody counts them,
@@ -453,14 +444,10 @@ job_leave(struct job *job)
 void
 job_abandon(struct job *job)
 {
-    bool done;
-
     pthread_mutex_lock(&job->lock);
-    done = job->done;
     job->progress.abandoned = true;
     if (job->watch >= 0)
         shutdown(job->watch, SHUT_RDWR);
     pthread_mutex_unlock(&job->lock);
-    if (done)
-        job_end(job);
+    job_release(job);
 }

@@ -36,8 +36,10 @@ struct job {
     int descriptor; /* Becomes readable when the job is done. */
     int signal;     /* The other end of it. */
 
-    pthread_mutex_t lock; /* For the next two; held for moments only. */
-    bool done;
+    atomic_int holders; /* Who still uses it, once it was started. */
+    atomic_bool done;
+
+    pthread_mutex_t lock; /* For the next one; held for moments only. */
     int watch; /* A descriptor of the socket for us alone; -1: none yet. */
 
     struct connection connection;
@@ -58,11 +60,11 @@ struct job *job_new(enum job_kind kind, const struct connection *connection,
 bool job_copy_command(struct job *job, const struct iovec *command,
                       size_t count);
 void job_start(struct job *job);
-bool job_done(struct job *job);
 void job_wake(struct job *job);
 uint64_t job_activity(struct job *job);
 void job_abandon(struct job *job);
 void job_leave(struct job *job);
+void job_release(struct job *job);
 void job_free(struct job *job);
 
 void connection_close(struct connection *connection, bool polite);
