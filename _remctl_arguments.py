@@ -14,7 +14,7 @@ from _remctl_types import RemctlCredentials, RemctlSimpleResult
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
     from typing import Any, Protocol
 
     class Writable(Protocol):
@@ -333,15 +333,6 @@ class Command:
         return " ".join(bytes(part[:80]).decode("utf-8", "backslashreplace") for part in shown)
 
 
-def _check_file(file: Any, name: str) -> None:
-    if isinstance(file, io.TextIOBase):
-        raise TypeError(f"{name} must be a binary file: open it with mode 'wb'")
-    if file is None or file == DEVNULL or (file == STDOUT and name == "stderr"):
-        return
-    if not hasattr(file, "write"):
-        raise TypeError(f"{name} must be a binary file, not {type(file).__name__}")
-
-
 def _write_all(file: Any, octets: bytes) -> None:
     """Write all of it: an unbuffered file may take less at a time."""
     while octets:
@@ -353,38 +344,53 @@ def _write_all(file: Any, octets: bytes) -> None:
         octets = octets[written:]
 
 
-class _Sink:
-    """Where one stream of a command's output goes.
+class _Nowhere:
+    """Drops what is written."""
 
-    Attributes:
-        write: a function that takes the next octets.
-        file: the file that they are for, if they are not kept.
-    """
+    def write(self, octets: bytes) -> None:
+        """Take the next octets."""
 
-    def __init__(self, target: Writable | int | None, *, buffered: bool) -> None:
-        self._memory = memory = io.BytesIO()
-        self.file = file = None if isinstance(target, int) else target
-        self.write: Callable[[bytes], object] = memory.write
-        if target == DEVNULL:
-            self.write = len
-        elif file is not None and not buffered:
-            self.write = lambda octets: _write_all(file, octets)
+    def getvalue(self) -> bytes:
+        """Return what was kept: nothing."""
+        return b""
+
+
+class _File(_Nowhere):
+    """A file of the caller's, which is written to at once, or by `flush()` if it is buffered."""
+
+    def __init__(self, file: Any, *, buffered: bool) -> None:
+        self._file = file
+        self._buffered = buffered
+        self._buffer: list[bytes] = []
+
+    def write(self, octets: bytes) -> None:
+        if self._buffered:
+            self._buffer.append(octets)
+        else:
+            _write_all(self._file, octets)
 
     def is_unwritten(self) -> bool:
         """Whether there is something to flush."""
-        return self.file is not None and self._memory.tell() > 0
+        return bool(self._buffer)
 
     def flush(self) -> None:
         """Write to the file what was buffered for it."""
-        octets = self._memory.getvalue()
-        self._memory.seek(0)
-        self._memory.truncate()
-        if self.file is not None:
-            _write_all(self.file, octets)
+        octets = b"".join(self._buffer)
+        self._buffer.clear()
+        _write_all(self._file, octets)
 
-    def kept(self) -> bytes | None:
-        """Return what was kept in memory; None if there was nothing."""
-        return None if self.file is not None else self._memory.getvalue() or None
+
+def _sink(target: Any, name: str, *, buffered: bool) -> Any:
+    """Return what takes the octets of a stream, and keeps them if that is wanted."""
+    if target is None:
+        return io.BytesIO()
+    if isinstance(target, io.TextIOBase):
+        raise TypeError(f"{name} must be a binary file: open it with mode 'wb'")
+    if isinstance(target, int) and target == DEVNULL:
+        return _Nowhere()
+    if not hasattr(target, "write"):
+        raise TypeError(f"{name} must be a binary file, not {type(target).__name__}")
+    return _File(target, buffered=buffered)
 
 
 class Collector:
@@ -396,6 +402,10 @@ class Collector:
 
     Attributes:
         write: by stream, a function that takes the next octets.
+        files: those that have to be flushed.
+
+    Raises:
+        TypeError: one of them is something else.
     """
 
     def __init__(
@@ -405,18 +415,13 @@ class Collector:
         *,
         buffered: bool = False,
     ) -> None:
-        _check_file(stdout, "stdout")
-        _check_file(stderr, "stderr")
-        self._stdout = _Sink(stdout, buffered=buffered)
+        self._stdout = out = _sink(stdout, "stdout", buffered=buffered)
         merged = isinstance(stderr, int) and stderr == STDOUT
-        self._stderr = _Sink(None if merged else stderr, buffered=buffered)
-        sinks = (self._stdout, self._stdout if merged else self._stderr)
-        self.write: tuple[Any, ...] = (None, *(sink.write for sink in sinks))
-
-    def unwritten(self) -> list[_Sink]:
-        """Return the sinks that have to be flushed."""
-        return [sink for sink in (self._stdout, self._stderr) if sink.is_unwritten()]
+        self._stderr = err = _sink(None if merged else stderr, "stderr", buffered=buffered)
+        self.write: tuple[Any, ...] = (None, out.write, out.write if merged else err.write)
+        self.files = [sink for sink in (out, err) if isinstance(sink, _File)] if buffered else ()
 
     def result(self, status: int | None = None) -> RemctlSimpleResult:
         """Return what there is so far."""
-        return RemctlSimpleResult(self._stdout.kept(), self._stderr.kept(), status)
+        out, err = self._stdout.getvalue(), self._stderr.getvalue()
+        return RemctlSimpleResult(out or None, err or None, status)

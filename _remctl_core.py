@@ -475,22 +475,25 @@ class Session:
             raise self.failed(RemctlNotOpenedError(text), target)
         raise self.failed(RemctlDisconnectedError("no connection open"), target)
 
-    def _call(
-        self, function: Callable[..., Any], handle: _remctl.Handle, *arguments: Any
-    ) -> Steps[Any]:
-        """Call a function of `_remctl`, and wait for what it waits for."""
+    def _begin(self, function: Callable[..., Any], handle: _remctl.Handle, *arguments: Any) -> Any:
+        """Call a function of `_remctl`; None says that it has to be waited for."""
         try:
             if self._applied_timeout != self.timeout:
                 _remctl.remctl_set_timeout(handle, self.timeout)
                 self._applied_timeout = self.timeout
             handle.deadline = self.deadline
-            answer = function(handle, *arguments)
+            return function(handle, *arguments)
+        except (_remctl.ClosedError, _remctl.BusyError) as error:
+            raise self._unusable(error) from None
+
+    def _end(self, handle: _remctl.Handle) -> Steps[Any]:
+        """Wait until the operation that was begun ends, and return what it does."""
+        answer = None
+        try:
             while answer is None:
                 answer = yield from self._poll(handle)
-        except _remctl.ClosedError:
-            raise self._closed() from None
-        except _remctl.BusyError as error:
-            raise self.failed(RemctlBusyError(str(error))) from None
+        except (_remctl.ClosedError, _remctl.BusyError) as error:
+            raise self._unusable(error) from None
         return answer
 
     def _poll(self, handle: _remctl.Handle) -> Steps[Any]:
@@ -501,6 +504,12 @@ class Session:
             _remctl.remctl_cancel(handle)
             raise
         return _remctl.remctl_poll(handle, readable)
+
+    def _unusable(self, error: Exception) -> RemctlError:
+        """Make an exception of what `_remctl` says about a handle."""
+        if isinstance(error, _remctl.ClosedError):
+            return self._closed()
+        return self.failed(RemctlBusyError(str(error)))
 
     def in_thread(
         self, function: Callable[[], Any], wanted: Callable[[], bool], until: float | None = None
@@ -571,7 +580,9 @@ class Session:
                 raise self._failure(handle, opening=True)
             start = time.monotonic()
             arguments = (host, port, principal, self.address)
-            opened = yield from self._call(_remctl.remctl_open, handle, *arguments)
+            opened = self._begin(_remctl.remctl_open, handle, *arguments)
+            if opened is None:
+                opened = yield from self._end(handle)
             if not opened:
                 raise self._failure(handle, opening=True)
             log("opened a connection to %s in %.1f ms", host, (time.monotonic() - start) * 1000)
@@ -608,23 +619,20 @@ class Session:
         self.drop()
         return (yield from self.open(target))
 
-    def _connect(self, target: Target) -> Steps[_remctl.Handle]:
-        """Return the handle, having opened the connection again if it was lost."""
-        handle = self.handle
-        if handle is None or not handle.connected:
-            handle = yield from self.reopen(target)
-        return handle
-
     def send(self, command: Command) -> Steps[_remctl.Handle]:
         """Send a command, opening the connection if it is needed."""
         target = self.check_opened()
-        handle = yield from self._connect(target)
+        handle = self.handle
+        if handle is None or not handle.connected:
+            handle = yield from self.reopen(target)
         unread = handle.expecting  # Another command, which somebody else will read.
         try:
-            sent = yield from self._call(_remctl.remctl_commandv, handle, command.arguments)
-            if not sent and handle.failure == "disconnected":  # It had ended; nothing was sent.
+            sent = self._begin(_remctl.remctl_commandv, handle, command.arguments)
+            if sent is False and handle.failure == "disconnected":  # It had ended: not sent.
                 handle = yield from self.reopen(target)
-                sent = yield from self._call(_remctl.remctl_commandv, handle, command.arguments)
+                sent = self._begin(_remctl.remctl_commandv, handle, command.arguments)
+            if sent is None:
+                sent = yield from self._end(handle)
             if not sent:
                 raise self._unsent(handle)
             self._has_output = False
@@ -637,7 +645,9 @@ class Session:
 
     def read(self, handle: _remctl.Handle) -> Steps[RemctlOutput]:
         """Read a token of the running command."""
-        fields = yield from self._call(_remctl.remctl_output, handle)
+        fields = self._begin(_remctl.remctl_output, handle)
+        if fields is None:
+            fields = yield from self._end(handle)
         if not fields:
             raise self._lost(handle)
         self._has_output = self._has_output or fields[0] == "output"
@@ -658,7 +668,7 @@ class Session:
             self.connected()  # It raises.
         if self.target is None or self.handle is not handle:
             raise self._left()
-        found = yield from self.output()
+        found = yield from self.read(handle)
         if found.type == "error":
             raise self.refusal(found.output, found.error)
         return found
@@ -673,9 +683,11 @@ class Session:
 
     def _flush(self, collector: Collector, handle: _remctl.Handle) -> Steps[None]:
         """Write to files in a thread what has come for them."""
-        for sink in collector.unwritten():
+        for file in collector.files:
+            if not file.is_unwritten():
+                continue
             try:
-                yield from self.in_thread(sink.flush, lambda: self.handle is handle)
+                yield from self.in_thread(file.flush, lambda: self.handle is handle)
             except TimeoutError as error:
                 if isinstance(error, RemctlError):
                     raise
@@ -723,7 +735,8 @@ class Session:
                 if waits and self._spend(output):
                     yield from self._flush(collector, handle)
                     yield _LET_OTHERS_RUN
-            yield from self._flush(collector, handle)
+            if collector.files:
+                yield from self._flush(collector, handle)
             if kind == "error":
                 raise self.refusal(output, code)
         except _remctl.ClosedError:
@@ -749,8 +762,14 @@ class Session:
 
     def ping(self) -> Steps[bool]:
         """Ask the server for a sign of life; see `remctl.Remctl.noop()`."""
-        handle = yield from self._connect(self.check_opened())
-        if (yield from self._call(_remctl.remctl_noop, handle)):
+        target = self.check_opened()
+        handle = self.handle
+        if handle is None or not handle.connected:
+            handle = yield from self.reopen(target)
+        alive = self._begin(_remctl.remctl_noop, handle)
+        if alive is None:
+            alive = yield from self._end(handle)
+        if alive:
             return True
         if handle.failure == "unsupported":
             return False

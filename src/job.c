@@ -25,8 +25,13 @@
 void
 block_sigpipe(struct signals *before)
 {
+    struct sigaction action;
     sigset_t set;
 
+    before->ignored = sigaction(SIGPIPE, NULL, &action) == 0
+                      && action.sa_handler == SIG_IGN;
+    if (before->ignored)
+        return; /* As Python has it, unless the program says otherwise. */
     sigpending(&before->pending);
     sigemptyset(&set);
     sigaddset(&set, SIGPIPE);
@@ -39,6 +44,8 @@ unblock_sigpipe(const struct signals *before)
     sigset_t set;
     int number;
 
+    if (before->ignored)
+        return;
     sigpending(&set);
     if (sigismember(&set, SIGPIPE)
         && !sigismember(&before->pending, SIGPIPE)) {

@@ -72,6 +72,7 @@ bool make_blocking(int fd, bool blocking);
 
 /* The signals of a thread before SIGPIPE was blocked. */
 struct signals {
+    bool ignored; /* SIGPIPE does nothing anyway. */
     sigset_t mask;
     sigset_t pending;
 };
