@@ -627,6 +627,9 @@ class Session:
             handle = yield from self.reopen(target)
         unread = handle.expecting  # Another command, which somebody else will read.
         try:
+            if self.deadline and time.monotonic() >= self.deadline:
+                text = "deadline passed before the command was sent"
+                raise self.failed(RemctlTimeoutError(text))
             sent = self._begin(_remctl.remctl_commandv, handle, command.arguments)
             if sent is False and handle.failure == "disconnected":  # It had ended: not sent.
                 handle = yield from self.reopen(target)

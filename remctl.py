@@ -210,21 +210,30 @@ class Remctl:
 
     # Opening and closing.
 
-    def open(self, host: str, port: int | str | None = None, principal: str | None = None) -> None:
+    def open(
+        self,
+        host: str,
+        port: int | str | None = None,
+        principal: str | None = None,
+        *,
+        deadline: float | None = None,
+    ) -> None:
         """Connect to a server and authenticate.  A connection that was open is closed before.
 
         Args:
             host, port, principal: see `Remctl`.
+            deadline: seconds for the whole call; None is for ever.
 
         Raises:
             TypeError, ValueError: an argument cannot be right.
             RemctlConnectError: no connection to the host.
             RemctlAuthenticationError: no ticket, not the server that was asked for, or the server
                 did not accept the client.
-            RemctlTimeoutError: one of these took longer than the timeout.
+            RemctlTimeoutError: one of these took longer than the timeout, or the deadline passed.
             RemctlNotOpenedError: another thread called `close()` meanwhile.
         """
-        self._do(self._session.start, _core.check_target(host, port, principal))
+        until = _core.deadline_in(deadline)
+        self._do(self._session.start, _core.check_target(host, port, principal), until=until)
 
     def close(self) -> None:
         """Close the connection; a call in another thread ends with RemctlNotOpenedError.
@@ -392,8 +401,11 @@ class Remctl:
         self._session.check_opened()
         return self._do(self._session.run, _core.Command(command, input), collector, until=until)
 
-    def noop(self) -> bool:
+    def noop(self, *, deadline: float | None = None) -> bool:
         """Ask the server for a sign of life, which also keeps an idle connection alive.
+
+        Args:
+            deadline: seconds for the whole call; None is for ever.
 
         Returns:
             True if it answered; False if it is too old to know the question (protocol 1 or 2),
@@ -402,12 +414,12 @@ class Remctl:
         Raises:
             RemctlNotOpenedError: no connection was opened, or it was closed.
             RemctlBusyError: a command is running.
-            RemctlTimeoutError: nothing came for too long.
+            RemctlTimeoutError: nothing came for too long, or the deadline passed.
             RemctlDisconnectedError: the connection has just ended.  One that is known to be lost
                 is opened again, as by a command.
             RemctlAnswerError: the server sent something else.
         """
-        return self._do(self._session.ping)
+        return self._do(self._session.ping, until=_core.deadline_in(deadline))
 
     # Looking.
 

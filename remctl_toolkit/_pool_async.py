@@ -7,16 +7,19 @@ import contextlib
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+import _remctl_core as _core
 from remctl import RemctlSimpleResult
 
-from ._pool_base import BasePool, Input, Steps, Writable
+from ._pool_base import BasePool, Steps, seconds_left
 from ._pool_ledger import Lease
 from ._pool_map import Command, CommandOutcome, Job, Progress
 from .aio import AsyncRemctl
 
 T = TypeVar("T")
+if TYPE_CHECKING:
+    from remctl import _Input, _OutputFile  # these are in the stubs only
 
 
 class TaskGate:
@@ -61,7 +64,8 @@ class AsyncPool(BasePool[AsyncRemctl]):
     session or its place in the queue back; a session in which a command was running is closed.
 
     Args:
-        host, port, principal, timeout, ccache, source_ip, credentials: see `remctl.Remctl`.
+        host, port, principal, timeout, ccache, source_ip, credentials, keepalive: see
+            `remctl.Remctl`.
         size, max_wait, max_idle, parallel_opens: see `Pool`.
 
     Attributes:
@@ -75,18 +79,22 @@ class AsyncPool(BasePool[AsyncRemctl]):
         self,
         command: Command,
         *,
-        input: Input | None = None,
-        stdout: Writable | None = None,
-        stderr: Writable | None = None,
+        input: _Input | None = None,
+        stdout: _OutputFile | None = None,
+        stderr: _OutputFile | None = None,
+        deadline: float | None = None,
     ) -> RemctlSimpleResult:
         """Run a command to its end in a free session; see `Pool.run()`."""
+        until = _core.deadline_in(deadline)
         files = {"input": input, "stdout": stdout, "stderr": stderr}
-        return await self._run(self._max_wait, command, **files)
+        return await self._run(self._max_wait, command, until, **files)
 
-    async def _run(self, limit: float | None, command: Command, **files: Any) -> RemctlSimpleResult:
+    async def _run(
+        self, limit: float | None, command: Command, until: float = 0.0, **files: Any
+    ) -> RemctlSimpleResult:
         lease = self._lease()
-        async with self._lend(lease, limit) as session:
-            result = await session.run(command, **files)
+        async with self._lend(lease, limit, until) as session:
+            result = await session.run(command, **files, deadline=seconds_left(until))
             lease.finished = True
         return result
 
@@ -163,11 +171,11 @@ class AsyncPool(BasePool[AsyncRemctl]):
 
     @contextlib.asynccontextmanager
     async def _lend(
-        self, lease: Lease[AsyncRemctl], limit: float | None
+        self, lease: Lease[AsyncRemctl], limit: float | None, until: float = 0.0
     ) -> AsyncGenerator[AsyncRemctl, None]:
         keep = False
         try:
-            session = await _await(self._take(lease, limit))
+            session = await _await(self._take(lease, limit, until))
             try:
                 yield session
             except Exception:

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Generator
 from functools import partial
-from typing import Any, Generic, NoReturn, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import remctl
 
@@ -16,16 +16,6 @@ T = TypeVar("T")
 
 # An operation of either pool: it yields what to call, or to await, and gets what that returns.
 Steps = Generator[Callable[[], Any], Any, T]
-
-Input = str | bytes | bytearray | memoryview
-
-
-class Writable(Protocol):
-    """A binary file, as far as it is needed."""
-
-    def write(self, octets: bytes, /) -> int | None:
-        """Write octets."""
-        ...
 
 
 class PoolTimeoutError(remctl.RemctlTimeoutError):
@@ -53,6 +43,7 @@ class BasePool(Generic[S]):
         ccache: str | os.PathLike[str] | None = None,
         source_ip: str | None = None,
         credentials: remctl.RemctlCredentials | None = None,
+        keepalive: float | None = None,
     ) -> None:
         self.host = host
         self.port = port
@@ -62,6 +53,7 @@ class BasePool(Generic[S]):
             "ccache": ccache,
             "source_ip": source_ip,
             "credentials": credentials,
+            "keepalive": keepalive,
         }
         remctl.Remctl(**self._settings)  # raises what is wrong with them
         self._max_wait = None if max_wait is None else _check_seconds("max_wait", max_wait)
@@ -97,10 +89,10 @@ class BasePool(Generic[S]):
         if self.closed or (lease is not None and lease.cancelled):
             raise self._closed_error() from None
 
-    def _timed_out(self, seconds: float | None) -> NoReturn:
-        text = f"no session with {self.host} became free in {seconds:g} s"
-        text += f" (size of the pool: {self._ledger.size})"
-        raise self._named(PoolTimeoutError(text))
+    def _timed_out(self, until: float, limit: float | None) -> remctl.RemctlError:
+        why = "before the deadline" if _is_over(until) else f"in {limit:g} s"
+        text = f"no session with {self.host} became free {why}"
+        return self._named(PoolTimeoutError(f"{text} (size of the pool: {self._ledger.size})"))
 
     def _limit(self, timeout: float | None) -> float | None:
         return self._max_wait if timeout is None else _check_seconds("timeout", timeout)
@@ -110,42 +102,51 @@ class BasePool(Generic[S]):
     def _new_session(self) -> S:
         raise NotImplementedError
 
-    def _take(self, lease: Lease[S], limit: float | None) -> Steps[S]:
-        """Wait for a session or a place; check the session, or open a new one."""
+    def _take(self, lease: Lease[S], limit: float | None, until: float) -> Steps[S]:
+        """Wait for a session or a place; check the session, or open a new one.
+
+        Args:
+            lease: what is to have the session.
+            limit: seconds to wait for a session or a place; None is for ever.
+            until: when all of it has to end, on the monotonic clock; 0 is never.
+        """
         self._check_open()
         for expired in self._ledger.request(lease):
             yield expired.close
-        deadline = None if limit is None else time.monotonic() + limit
+        ends = [until] if until else []
+        if limit is not None:
+            ends.append(time.monotonic() + limit)
         while True:
             while not lease.granted:
                 self._check_open(lease)
-                left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
-                if not (yield partial(lease.gate.wait, left)):
-                    self._timed_out(limit)
+                if not (yield partial(lease.gate.wait, seconds_left(min(ends, default=0.0)))):
+                    raise self._timed_out(until, limit)
             session = lease.session
             if session is None:
-                return (yield from self._open(lease))
+                return (yield from self._open(lease, until))
             self._check_open(lease)
-            if not lease.stale or (yield from _answers(session)):
+            if not lease.stale or (yield from _answers(session, until)):
                 return session
             yield session.close
             self._ledger.replace(lease)
 
-    def _open(self, lease: Lease[S]) -> Steps[S]:
+    def _open(self, lease: Lease[S], until: float) -> Steps[S]:
         attempt = 1
         while True:
             session = lease.session = self._new_session()
             lease.gate.clear()
             self._check_open(lease)
             try:
-                yield partial(session.open, self.host, self._port(), self._principal)
+                where = self.host, self._port(), self._principal
+                yield partial(session.open, *where, deadline=seconds_left(until))
                 break
             except remctl.RemctlError as error:
                 self._check_open(lease)
                 delay = self._ledger.delay_after(error, attempt)
-                if delay is None:
+                if delay is None or _is_over(until):
                     raise
-            yield partial(lease.gate.wait, delay)
+            left = seconds_left(until)
+            yield partial(lease.gate.wait, delay if left is None else min(delay, left))
             attempt += 1
         self._ledger.note_opened(lease)
         return session
@@ -169,9 +170,18 @@ class BasePool(Generic[S]):
         return True
 
 
-def _answers(session: S) -> Steps[bool]:
+def _is_over(until: float) -> bool:
+    return bool(until) and time.monotonic() >= until
+
+
+def seconds_left(until: float) -> float | None:
+    """Return the seconds that are left; None is for ever."""
+    return max(until - time.monotonic(), 0.0) if until else None
+
+
+def _answers(session: S, until: float) -> Steps[bool]:
     try:
-        answer: bool = yield session.noop
+        answer: bool = yield partial(session.noop, deadline=seconds_left(until))
     except remctl.RemctlError:  # No command was sent in it: another session will do.
         return False
     return answer

@@ -102,10 +102,17 @@ class AsyncRemctl:
     # Opening and closing.
 
     async def open(
-        self, host: str, port: int | str | None = None, principal: str | None = None
+        self,
+        host: str,
+        port: int | str | None = None,
+        principal: str | None = None,
+        *,
+        deadline: float | None = None,
     ) -> None:
         """Connect to a server and authenticate; see `remctl.Remctl.open()`."""
-        await self._do(self._session.start, _core.check_target(host, port, principal))
+        until = _core.deadline_in(deadline)
+        target = _core.check_target(host, port, principal)
+        await self._do(self._session.start, target, until=until)
 
     async def close(self) -> None:
         """Close the connection; a call in another task ends with RemctlNotOpenedError."""
@@ -208,9 +215,9 @@ class AsyncRemctl:
         checked = await self._check(command, input, until)
         return await self._do(self._session.run, checked, collector, until=until)
 
-    async def noop(self) -> bool:
+    async def noop(self, *, deadline: float | None = None) -> bool:
         """Ask the server for a sign of life; see `remctl.Remctl.noop()`."""
-        return await self._do(self._session.ping)
+        return await self._do(self._session.ping, until=_core.deadline_in(deadline))
 
     # Looking.
 

@@ -26,14 +26,17 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+import _remctl_core as _core
 import remctl
 from remctl import RemctlSimpleResult
 
-from ._pool_base import BasePool, Input, PoolClosedError, PoolTimeoutError, Steps, Writable
+from ._pool_base import BasePool, PoolClosedError, PoolTimeoutError, Steps, seconds_left
 from ._pool_ledger import Lease, PoolStats, ThreadGate
 from ._pool_map import Command, CommandOutcome, Progress, Workers
 
 if TYPE_CHECKING:
+    from remctl import _Input, _OutputFile  # these are in the stubs only
+
     from ._pool_async import AsyncPool
 
 __all__ = [
@@ -75,7 +78,8 @@ class Pool(BasePool[remctl.Remctl]):
     than `max_idle` are closed when a session is taken or given back.
 
     Args:
-        host, port, principal, timeout, ccache, source_ip, credentials: see `remctl.Remctl`.
+        host, port, principal, timeout, ccache, source_ip, credentials, keepalive: see
+            `remctl.Remctl`.
         size: the most sessions to have at a time, 1 or more.
         max_wait: seconds that `run()` and `session()` wait for a free session; None is for ever.
         max_idle: seconds after which an idle session is closed.
@@ -106,6 +110,7 @@ class Pool(BasePool[remctl.Remctl]):
         ccache: str | os.PathLike[str] | None = None,
         source_ip: str | None = None,
         credentials: remctl.RemctlCredentials | None = None,
+        keepalive: float | None = None,
     ) -> None:
         super().__init__(
             host,
@@ -119,6 +124,7 @@ class Pool(BasePool[remctl.Remctl]):
             ccache=ccache,
             source_ip=source_ip,
             credentials=credentials,
+            keepalive=keepalive,
         )
         self._one_address = one_address
         self._peer: tuple[str, int] | None = None  # the address and port of the first session
@@ -127,33 +133,41 @@ class Pool(BasePool[remctl.Remctl]):
         self,
         command: Command,
         *,
-        input: Input | None = None,
-        stdout: Writable | None = None,
-        stderr: Writable | None = None,
+        input: _Input | None = None,
+        stdout: _OutputFile | None = None,
+        stderr: _OutputFile | None = None,
+        deadline: float | None = None,
     ) -> RemctlSimpleResult:
         """Run a command to its end in a free session.
 
         Args:
             command, input, stdout, stderr: see `remctl.Remctl.run()`.
+            deadline: seconds for the whole call, waiting for a session included; None is for ever.
 
         Returns:
             What it produced, whatever its status; see `remctl.RemctlSimpleResult.check()`.
 
         Raises:
-            PoolTimeoutError: no session became free within `max_wait`.
+            PoolTimeoutError: no session became free within `max_wait`, or before the deadline.
             PoolClosedError: the pool is closed.
             RemctlError: see `remctl.Remctl.open()` and `remctl.Remctl.run()`.
             TypeError, ValueError: an argument cannot be right; nothing was sent.
             OSError: a file could not be written.
         """
+        until = _core.deadline_in(deadline)
         files = {"input": input, "stdout": stdout, "stderr": stderr}
-        return self._run(self._lease(), self._max_wait, command, **files)
+        return self._run(self._lease(), self._max_wait, command, until, **files)
 
     def _run(
-        self, lease: Lease[remctl.Remctl], limit: float | None, command: Command, **files: Any
+        self,
+        lease: Lease[remctl.Remctl],
+        limit: float | None,
+        command: Command,
+        until: float = 0.0,
+        **files: Any,
     ) -> RemctlSimpleResult:
-        with self._lend(lease, limit) as session:
-            result = session.run(command, **files)
+        with self._lend(lease, limit, until) as session:
+            result = session.run(command, **files, deadline=seconds_left(until))
             lease.finished = True
         return result
 
@@ -269,11 +283,11 @@ class Pool(BasePool[remctl.Remctl]):
 
     @contextlib.contextmanager
     def _lend(
-        self, lease: Lease[remctl.Remctl], limit: float | None
+        self, lease: Lease[remctl.Remctl], limit: float | None, until: float = 0.0
     ) -> Generator[remctl.Remctl, None, None]:
         keep = False
         try:
-            session = _call(self._take(lease, limit))
+            session = _call(self._take(lease, limit, until))
             try:
                 yield session
             except Exception:
@@ -295,8 +309,8 @@ class Pool(BasePool[remctl.Remctl]):
     def _port(self) -> int | str | None:
         return self.port if self._peer is None else self._peer[1]
 
-    def _open(self, lease: Lease[remctl.Remctl]) -> Steps[remctl.Remctl]:
-        session = yield from super()._open(lease)
+    def _open(self, lease: Lease[remctl.Remctl], until: float) -> Steps[remctl.Remctl]:
+        session = yield from super()._open(lease, until)
         if self._one_address and self._peer is None:
             self._peer = _peer_of(session)
             session._session.address = self._peer[0]

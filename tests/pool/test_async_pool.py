@@ -304,3 +304,13 @@ def test_closing_the_pool_ends_map(run: Run, server: HoldingServer) -> None:
         assert all(isinstance(o.error, remctl.RemctlNotOpenedError) or o.ok for o in rest)
 
     run(main())
+
+
+def test_a_deadline_limits_the_wait_for_a_session(run: Run, server: HoldingServer) -> None:
+    async def main() -> None:
+        async with pool_of(server, 1) as pool, pool.session():
+            with pytest.raises(PoolTimeoutError, match="became free before the deadline"):
+                await pool.run(["x"], deadline=0.2)
+
+    run(main())
+    assert server.commands == []

@@ -38,6 +38,11 @@ def serve_once(peer: Peer) -> None:
     peer.send_status(0)
 
 
+def serve_once_and_stall(peer: Peer) -> None:
+    serve_once(peer)
+    peer.stall()
+
+
 @pytest.fixture
 def threads() -> Iterator[ThreadPoolExecutor]:
     with ThreadPoolExecutor(16) as threads:
@@ -477,10 +482,10 @@ def test_close_ends_an_open_that_is_just_about_to_begin(
     about, closed = threading.Event(), threading.Event()
     really_open, really_close = remctl.Remctl.open, remctl.Remctl.close
 
-    def late_open(self: remctl.Remctl, *target: Any) -> None:
+    def late_open(self: remctl.Remctl, *target: Any, **words: Any) -> None:
         about.set()
         assert closed.wait(LIMIT)
-        really_open(self, *target)
+        really_open(self, *target, **words)
 
     def noted_close(self: remctl.Remctl) -> None:
         really_close(self)
@@ -516,3 +521,31 @@ def test_close_ends_the_delay_before_an_attempt(
 def test_repr_tells_no_more_than_the_server_and_the_numbers(server: HoldingServer) -> None:
     with pool_of(server, 3) as pool, pool.session():
         assert repr(pool) == "<Pool localhost, size 3, 0 idle, 1 in use>"
+
+
+# -- Deadlines ------------------------------------------------------------------------------------
+
+
+def test_a_deadline_limits_the_wait_for_a_session(server: HoldingServer) -> None:
+    with (
+        pool_of(server, size=1) as pool,
+        pool.session(),
+        pytest.raises(PoolTimeoutError, match="became free before the deadline") as caught,
+    ):
+        pool.run(["x"], deadline=0.2)
+    assert not caught.value.may_have_run
+    assert server.commands == []
+
+
+def test_a_deadline_limits_the_check_of_an_idle_session(remctl_realm: Realm) -> None:
+    script = in_turn(serve_once_and_stall)
+    with (
+        FakeServer(remctl_realm.keytab, script) as server,
+        pool_of(server) as pool,
+        clock_of(pool) as now,
+    ):
+        pool.run(["first"])
+        now[0] += _pool_ledger._CHECK_AFTER + 1
+        with pytest.raises(remctl.RemctlTimeoutError) as caught:
+            pool.run(["second"], deadline=0.5)
+    assert not caught.value.may_have_run

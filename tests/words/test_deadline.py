@@ -20,6 +20,7 @@ from support.waiting import PATIENCE
 
 import remctl
 from remctl_toolkit.aio import AsyncRemctl, aremctl
+from remctl_toolkit.pool import AsyncPool, Pool
 
 if TYPE_CHECKING:
     from remctl_toolkit.testing import Realm
@@ -55,6 +56,34 @@ def call_once_async(port: int, *, host: str = "localhost", **keywords: Any) -> N
     asyncio.run(aremctl(host, port, PRINCIPAL, ["x"], **{"timeout": LIMIT, **keywords}))
 
 
+def call_pool(port: int, *, host: str = "localhost", timeout: float = LIMIT, **words: Any) -> None:
+    with Pool(host, port, PRINCIPAL, timeout=timeout) as pool:
+        pool.run(["x"], **words)
+
+
+async def run_async_pool(port: int, host: str, limit: float, **words: Any) -> None:
+    async with AsyncPool(host, port, PRINCIPAL, timeout=limit) as pool:
+        await pool.run(["x"], **words)
+
+
+def call_async_pool(
+    port: int, *, host: str = "localhost", timeout: float = LIMIT, **words: Any
+) -> None:
+    asyncio.run(run_async_pool(port, host, timeout, **words))
+
+
+def open_session(port: int, *, host: str = "localhost", **words: Any) -> None:
+    remctl.Remctl(timeout=LIMIT).open(host, port, PRINCIPAL, **words)
+
+
+async def open_async_session(port: int, host: str, **words: Any) -> None:
+    await AsyncRemctl(timeout=LIMIT).open(host, port, PRINCIPAL, **words)
+
+
+def open_async(port: int, *, host: str = "localhost", **words: Any) -> None:
+    asyncio.run(open_async_session(port, host, **words))
+
+
 def run_session(port: int, timeout: float = LIMIT, **keywords: Any) -> None:
     with remctl.Remctl("localhost", port, timeout=timeout) as session:
         session.run(["x"], **keywords)
@@ -85,9 +114,10 @@ def stream_async(port: int, timeout: float = LIMIT, **keywords: Any) -> None:
     asyncio.run(stream_async_session(port, timeout, **keywords))
 
 
-AT_ONCE: list[Call] = [call_once, call_once_async]
+AT_ONCE: list[Call] = [call_once, call_once_async, call_pool, call_async_pool]
+OPENING: list[Call] = [*AT_ONCE, open_session, open_async]
 IN_SESSIONS: list[Call] = [run_session, stream_session, run_async, stream_async]
-at_once = pytest.mark.parametrize("call", AT_ONCE)
+opening = pytest.mark.parametrize("call", OPENING)
 everyhow = pytest.mark.parametrize("call", [*AT_ONCE, *IN_SESSIONS])
 
 
@@ -126,14 +156,14 @@ def test_input_that_is_not_taken(remctl_realm: Realm, call: Call) -> None:
         ends(call, server.port, input=MUCH)
 
 
-@at_once
+@opening
 @pytest.mark.usefixtures("remctl_realm")
 def test_authenticating(call: Call) -> None:
     with SilentServer() as silent:
         assert not ends(call, silent.port).may_have_run
 
 
-@at_once
+@opening
 @pytest.mark.usefixtures("remctl_realm")
 def test_connecting(call: Call) -> None:
     with DeafListener() as deaf:
@@ -144,7 +174,7 @@ def look_up(call: Call) -> None:
     assert not ends(call, 1, host="slow.test").may_have_run
 
 
-@at_once
+@opening
 @pytest.mark.usefixtures("remctl_realm")
 def test_looking_up_the_host(call: Call, tmp_path: Path) -> None:
     hosts = {"FAKE_HOSTS": "slow.test=127.0.0.1", "FAKE_HOSTS_DELAY": "10000"}
@@ -216,6 +246,48 @@ async def wait_for_task(port: int) -> None:
 def test_the_command_of_another_task(remctl_realm: Realm) -> None:
     with FakeServer(remctl_realm.keytab, trickle) as server:
         asyncio.run(wait_for_task(server.port))
+
+
+def answers_no_noop(peer: Peer) -> None:
+    peer.accept()
+    peer.read_command()
+    peer.send_status(0)
+    peer.stall()
+
+
+def test_noop(remctl_realm: Realm) -> None:
+    with (
+        FakeServer(remctl_realm.keytab, answers_no_noop) as server,
+        remctl.Remctl("localhost", server.port, timeout=LIMIT) as session,
+    ):
+        session.run(["x"])
+        with pytest.raises(remctl.RemctlTimeoutError, match="deadline passed"):
+            session.noop(deadline=DEADLINE)
+
+
+def test_noop_async(remctl_realm: Realm) -> None:
+    async def main(port: int) -> None:
+        async with AsyncRemctl("localhost", port, timeout=LIMIT) as session:
+            await session.run(["x"])
+            with pytest.raises(remctl.RemctlTimeoutError, match="deadline passed"):
+                await session.noop(deadline=DEADLINE)
+
+    with FakeServer(remctl_realm.keytab, answers_no_noop) as server:
+        asyncio.run(main(server.port))
+
+
+def test_one_that_has_passed_before_anything_is_sent(remctl_realm: Realm) -> None:
+    with (
+        FakeServer(remctl_realm.keytab, serve()) as server,
+        remctl.Remctl("localhost", server.port, timeout=LIMIT) as session,
+    ):
+        for arguments in (["x"], ["x", MUCH]):
+            with pytest.raises(remctl.RemctlTimeoutError, match="before the command") as caught:
+                session.run(arguments, deadline=0)
+            assert not caught.value.may_have_run
+        assert session.run(["second"]).ok
+        assert server.commands == [[b"second"]]
+        assert server.connections == 1
 
 
 # -- What it leaves alone -------------------------------------------------------------------------
