@@ -225,6 +225,7 @@ static enum outcome
 end_opening(Handle *h, struct job *job)
 {
     h->connection = job->connection;
+    memset(&job->connection.target, 0, sizeof(struct target));
     if (job->success) {
         if (h->connection.fd >= 0)
             fstat(h->connection.fd, &h->socket);

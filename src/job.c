@@ -109,10 +109,13 @@ make_signal(struct job *job)
 #endif
 }
 
-/* Frees the job, but not its connection, which is the caller's. */
+/* Frees the job, but not its connection, which is the caller's; what to open
+   is the caller's when that was done. */
 void
 job_free(struct job *job)
 {
+    if (job->kind == OPEN)
+        target_clear(&job->connection.target);
     if (job->watch >= 0)
         close(job->watch);
     if (job->descriptor >= 0)
@@ -162,8 +165,6 @@ job_new(enum job_kind kind, const struct connection *connection,
     else
         fail(failure, RESOURCE, errno, "cannot watch the connection: %s",
              strerror(errno));
-    if (kind == OPEN)
-        target_clear(to);
     job_free(job);
     return NULL;
 }
