@@ -138,8 +138,8 @@ NEVER_FAIL = {
     "fails only if it is called wrongly": """
         clock_gettime getpid pthread_attr_destroy pthread_attr_setdetachstate
         pthread_cond_signal pthread_cond_timedwait pthread_main_np pthread_mutex_destroy
-        pthread_mutex_lock pthread_mutex_unlock pthread_sigmask remctl_set_timeout sigpending
-        sigwait syscall
+        pthread_mutex_lock pthread_mutex_unlock pthread_sigmask remctl_set_timeout sigaction
+        sigpending sigwait syscall
     """,
     "has done its work, whatever it returns": "close shutdown",
     "fills a counter that has room": "write",
