@@ -30,10 +30,10 @@
    have not begun or have failed, as their descriptor is -1. */
 struct race {
     struct pollfd *pollers;
-    double *deadlines;
     size_t begun;
     size_t running;
-    int code; /* Why the last one that failed did so. */
+    double last; /* When the last one began. */
+    int code;    /* Why the last one that failed did so. */
 };
 
 void
@@ -165,41 +165,42 @@ start_connecting(const struct target *target, const struct addrinfo *address,
     return -1;
 }
 
-/* Milliseconds until something is to be done; NEXT is when the next address is
-   due, 0 if there is none. */
-static int
-race_time(const struct race *race, double next)
+/* Begins to connect to an address.  Returns the one to come after it. */
+static const struct addrinfo *
+begin_attempt(struct race *race, const struct target *target,
+              const struct addrinfo *address, const struct addrinfo *source)
 {
-    double now = monotonic(), seconds = ABANDON_SLICE;
-    size_t i;
+    struct pollfd *poller = &race->pollers[race->begun++];
 
-    if (next > 0 && next - now < seconds)
-        seconds = next - now;
-    for (i = 0; i < race->begun; i++)
-        if (race->pollers[i].fd >= 0 && race->deadlines[i] > 0
-            && race->deadlines[i] - now < seconds)
-            seconds = race->deadlines[i] - now;
-    return seconds > 0 ? (int) (seconds * 1e3 + 0.999) : 0;
+    poller->events = POLLOUT;
+    poller->fd = start_connecting(target, address, source);
+    race->last = monotonic();
+    if (poller->fd >= 0)
+        race->running++;
+    else
+        race->code = errno;
+    do
+        address = address->ai_next;
+    while (address && source && address->ai_family != source->ai_family);
+    return address;
 }
 
-/* Looks at the attempts.  Returns a socket that is connected, or -1. */
+/* Waits for the attempts, for a while.  Returns a socket that is connected, or
+   -1. */
 static int
-look_at_race(struct race *race)
+await_attempts(struct race *race, double seconds)
 {
     socklen_t size = sizeof(int);
     size_t i;
     int fd, code;
 
+    if (poll(race->pollers, race->begun, (int) (seconds * 1e3 + 0.999)) <= 0)
+        return -1;
     for (i = 0; i < race->begun; i++) {
         fd = race->pollers[i].fd;
-        code = 0;
-        if (fd < 0)
+        if (fd < 0 || race->pollers[i].revents == 0)
             continue;
-        if (race->pollers[i].revents == 0) {
-            if (race->deadlines[i] == 0 || monotonic() < race->deadlines[i])
-                continue;
-            code = ETIMEDOUT;
-        } else if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &code, &size) < 0)
+        if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &code, &size) < 0)
             code = errno;
         race->pollers[i].fd = -1;
         race->running--;
@@ -217,32 +218,25 @@ run_race(struct race *race, const struct target *target,
          const struct addrinfo *next, const struct addrinfo *source,
          struct progress *progress)
 {
-    double due = 0;
+    double limit = target->timeout > 0 ? target->timeout : FOR_EVER;
+    double left;
     int fd = -1;
 
     while (fd < 0 && !progress->abandoned && (next || race->running > 0)) {
-        if (next && (race->running == 0 || monotonic() >= due)) {
-            struct pollfd *poller = &race->pollers[race->begun];
-
-            poller->events = POLLOUT;
-            poller->fd = start_connecting(target, next, source);
-            due = monotonic();
-            race->deadlines[race->begun++] = target->timeout > 0
-                                                 ? due + target->timeout
-                                                 : 0;
-            due += NEXT_ADDRESS;
-            if (poller->fd >= 0)
-                race->running++;
-            else
-                race->code = errno;
-            do
-                next = next->ai_next;
-            while (next && source && next->ai_family != source->ai_family);
+        left = limit;
+        if (next && left > NEXT_ADDRESS)
+            left = NEXT_ADDRESS;
+        left += race->last - monotonic();
+        if (next && (race->running == 0 || left <= 0)) {
+            next = begin_attempt(race, target, next, source);
             progress->steps++;
-        } else if (poll(race->pollers, race->begun,
-                        race_time(race, next ? due : 0))
-                   >= 0)
-            fd = look_at_race(race);
+        } else if (left > 0)
+            fd = await_attempts(race,
+                                left < ABANDON_SLICE ? left : ABANDON_SLICE);
+        else {
+            race->code = ETIMEDOUT;
+            break;
+        }
     }
     while (race->begun > 0)
         if (race->pollers[--race->begun].fd >= 0)
@@ -287,13 +281,12 @@ connect_port(const struct target *target, int port, struct progress *progress,
     for (each = addresses; each != NULL; each = each->ai_next)
         count++;
     race.pollers = calloc(count, sizeof(*race.pollers));
-    race.deadlines = calloc(count, sizeof(*race.deadlines));
     each = addresses;
     while (each && source && each->ai_family != source->ai_family)
         each = each->ai_next;
     progress->stage = CONNECTING;
     progress->steps++;
-    if (race.pollers == NULL || race.deadlines == NULL)
+    if (race.pollers == NULL)
         fail_memory(failure);
     else if ((fd = run_race(&race, target, each, source, progress)) < 0)
         fail(failure, race.code == ETIMEDOUT ? TIMEOUT : CONNECT, race.code,
@@ -303,7 +296,6 @@ connect_port(const struct target *target, int port, struct progress *progress,
     if (source != NULL)
         freeaddrinfo(source);
     free(race.pollers);
-    free(race.deadlines);
     return fd;
 }
 

@@ -23,9 +23,6 @@
 
 #include <sys/stat.h>
 
-/* Seconds. */
-#define FOR_EVER 1e8
-
 /* How an operation stands. */
 enum outcome { FAILED, ENDED, WAITING };
 

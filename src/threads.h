@@ -10,6 +10,9 @@
 
 #include <stdbool.h>
 
+/* Seconds. */
+#define FOR_EVER 1e8
+
 /* Something to do in another thread.  The first member of what it works on. */
 struct task {
     void (*run)(struct task *);

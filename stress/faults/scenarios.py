@@ -560,7 +560,6 @@ ONLY = {
     # What goes wrong at the second port does not count.
     "be_refused_on_both_ports": r"(?!calloc |getaddrinfo )",
     "time_out_connecting": r"\w+ connect\.c",
-    "try_another_address_meanwhile": r"\w+ connect\.c",
     "wait_for_a_token": "PyErr_CheckSignals ",
     "wait_for_an_answer": "PyErr_CheckSignals ",
 }
