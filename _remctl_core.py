@@ -512,14 +512,19 @@ class Session:
         return self.failed(RemctlBusyError(str(error)))
 
     def in_thread(
-        self, function: Callable[[], Any], wanted: Callable[[], bool], until: float | None = None
+        self,
+        function: Callable[[], Any],
+        purpose: str,
+        wanted: Callable[[], bool] = lambda: True,
+        until: float | None = None,
     ) -> Steps[Any]:
         """Call somebody else's function, which may block, as long as it is wanted.
 
         Raises:
             RemctlNotOpenedError: it is not wanted any more.
             RemctlProtocolError: this process has no descriptors left.
-            TimeoutError: it has taken longer than the timeout, or than the deadline allows.
+            RemctlTimeoutError: it has taken longer than the timeout, or than the deadline allows.
+            BaseException: what the function raises.
         """
         deadline = self.deadline if until is None else until
         quiet_until = time.monotonic() + self.timeout if self.timeout else None
@@ -535,9 +540,9 @@ class Session:
                 if not wanted():
                     raise self._closed()
                 if quiet_until is not None and now >= quiet_until:
-                    raise TimeoutError("timed out")
+                    raise self.failed(RemctlTimeoutError(f"timed out {purpose}"))
                 if deadline and now >= deadline:
-                    raise TimeoutError("deadline passed")
+                    raise self.failed(RemctlTimeoutError(f"deadline passed {purpose}"))
                 yield call.descriptor, _POLL_INTERVAL
         finally:
             os.close(call.descriptor)
@@ -546,12 +551,9 @@ class Session:
     def _ask_credentials(
         self, credentials: RemctlCredentials, handle: _remctl.Handle
     ) -> Steps[str]:
-        try:
-            name = yield from self.in_thread(credentials.ccache, lambda: self.handle is handle)
-        except TimeoutError as error:
-            if isinstance(error, RemctlError):
-                raise
-            raise RemctlTimeoutError(f"{error} waiting for credentials") from None
+        name = yield from self.in_thread(
+            credentials.ccache, "waiting for credentials", lambda: self.handle is handle
+        )
         return check_ccache(name)
 
     def open(self, target: Target) -> Steps[_remctl.Handle]:
@@ -689,17 +691,12 @@ class Session:
         for file in collector.files:
             if not file.is_unwritten():
                 continue
+            purpose = "writing the output to a file"
             try:
-                yield from self.in_thread(file.flush, lambda: self.handle is handle)
-            except TimeoutError as error:
-                if isinstance(error, RemctlError):
-                    raise
-                raise self._slow_file(str(error)) from None
-
-    def _slow_file(self, reason: str) -> RemctlError:
-        error = self.failed(RemctlTimeoutError(f"{reason} writing the output to a file"))
-        error.may_have_run = True
-        return error
+                yield from self.in_thread(file.flush, purpose, lambda: self.handle is handle)
+            except RemctlTimeoutError as error:
+                error.may_have_run = True
+                raise
 
     def _cut_short(self, collector: Collector) -> RemctlError:
         error = self._closed()
@@ -708,14 +705,10 @@ class Session:
 
     def read_file(self, file: Readable, until: float) -> Steps[Octets]:
         """Read a command's input in a thread."""
-        try:
-            read = self.in_thread(lambda: read_input(file), lambda: True, until)
-            octets: Octets = yield from read
-            return octets
-        except TimeoutError as error:
-            if isinstance(error, RemctlError):
-                raise
-            raise self.failed(RemctlTimeoutError(f"{error} reading the input")) from None
+        octets: Octets = yield from self.in_thread(
+            lambda: read_input(file), "reading the input", until=until
+        )
+        return octets
 
     def collect(self, handle: _remctl.Handle, collector: Collector) -> Steps[RemctlSimpleResult]:
         """Read a command's output to the end."""
