@@ -159,29 +159,32 @@ static PyType_Spec handle_spec = {
 };
 
 /* Returns an argument as a handle.  Sets an exception and returns NULL if it
-   is not a handle or, where it has to be OPEN, is closed or another process's.
- */
+   is not a handle or, where it has to be our OWN, another process's. */
 static Handle *
-to_handle(PyObject *module, PyObject *object, bool open)
+to_handle(PyObject *module, PyObject *object, bool own)
 {
     State *state = PyModule_GetState(module);
     Handle *h = (Handle *) object;
-    const char *reason = NULL;
 
     if (!PyObject_TypeCheck(object, state->handle_type)) {
         PyErr_Format(PyExc_TypeError, "expected a remctl handle, not %R",
                      Py_TYPE(object));
         return NULL;
     }
-    if (open && h->forks != fork_count())
-        reason = "remctl handle belongs to another process; after fork(), "
-                 "make a new one";
-    else if (open && h->closed && h->operation == NOTHING)
-        reason = "remctl handle is closed";
-    if (reason == NULL)
+    if (!own || h->forks == fork_count())
         return h;
-    PyErr_SetString(state->closed_error, reason);
+    PyErr_SetString(state->closed_error,
+                    "remctl handle belongs to another process; after fork(), "
+                    "make a new one");
     return NULL;
+}
+
+static void
+set_closed_error(PyObject *module)
+{
+    State *state = PyModule_GetState(module);
+
+    PyErr_SetString(state->closed_error, "remctl handle is closed");
 }
 
 /* Enters a handle, to begin an operation or to RESUME it.  Sets an exception
@@ -191,19 +194,17 @@ enter(PyObject *module, PyObject *object, bool resume)
 {
     State *state = PyModule_GetState(module);
     Handle *h = to_handle(module, object, true);
-    const char *reason = "remctl handle is in use by another thread";
-    PyObject *error = state->busy_error;
+    enum admission admission = h != NULL ? handle_enter(h, resume) : OVER;
 
-    if (h == NULL || handle_enter(h, resume))
+    if (admission == ADMITTED)
         return h;
-    if (resume) {
-        error = PyExc_ValueError;
-        reason = "no operation has been begun";
-    } else if (h->closed) {
-        error = state->closed_error;
-        reason = "remctl handle is closed";
-    }
-    PyErr_SetString(error, reason);
+    if (admission == NOT_BEGUN)
+        PyErr_SetString(PyExc_ValueError, "no operation has been begun");
+    else if (admission == IN_USE)
+        PyErr_SetString(state->busy_error,
+                        "remctl handle is in use: another call has not ended");
+    else if (h != NULL)
+        set_closed_error(module);
     return NULL;
 }
 
@@ -478,8 +479,11 @@ static PyObject *
 py_remctl_missing(PyObject *module, PyObject *object)
 {
     Handle *h = to_handle(module, object, true);
+    long missing = h != NULL ? handle_missing(h) : 0;
 
-    return h == NULL ? NULL : PyLong_FromSize_t(handle_missing(h));
+    if (missing < 0)
+        set_closed_error(module);
+    return h == NULL || missing < 0 ? NULL : PyLong_FromLong(missing);
 }
 
 static PyObject *

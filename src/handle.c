@@ -53,20 +53,24 @@ handles_signals(void)
 /* -- Who may use the handle ------------------------------------------------
  */
 
-/* Admits the calling thread to the handle: to begin an operation, or to RESUME
-   the one that was begun.  Otherwise records nothing and returns false. */
-bool
+/* Admits the calling thread to the handle, if that is free: to begin an
+   operation, or to RESUME the one that was begun. */
+enum admission
 handle_enter(Handle *h, bool resume)
 {
-    bool admitted;
+    enum admission admission = ADMITTED;
 
     pthread_mutex_lock(&h->guard);
-    admitted = !h->busy && (!h->closed || resume)
-               && (h->operation == NOTHING) != resume;
-    if (admitted)
+    if (h->closed && (h->busy || !resume || h->operation == NOTHING))
+        admission = OVER;
+    else if (h->busy || (!resume && h->operation != NOTHING))
+        admission = IN_USE;
+    else if (resume && h->operation == NOTHING)
+        admission = NOT_BEGUN;
+    else
         h->busy = true;
     pthread_mutex_unlock(&h->guard);
-    return admitted;
+    return admission;
 }
 
 /* Whether the socket is still open: on some failures libremctl closes it. */
@@ -110,14 +114,11 @@ handle_leave(Handle *h)
 static bool
 set_watched(Handle *h, bool watched, struct job *job)
 {
-    bool closed;
-
     pthread_mutex_lock(&h->guard);
-    closed = h->closed;
     h->watched = watched;
     h->job = job;
     pthread_mutex_unlock(&h->guard);
-    return !closed;
+    return !h->closed;
 }
 
 /* Closes the handle for good.  Who waits is told to end, and ends the
@@ -410,12 +411,7 @@ step_reading(Handle *h, int events)
 enum outcome
 handle_step(Handle *h, int events)
 {
-    bool closed;
-
-    pthread_mutex_lock(&h->guard);
-    closed = h->closed;
-    pthread_mutex_unlock(&h->guard);
-    if (closed)
+    if (h->closed)
         return end_closed(h);
     return h->job != NULL ? step_job(h) : step_reading(h, events);
 }
@@ -561,29 +557,30 @@ handle_ping(Handle *h)
 }
 
 /* How many octets have to arrive, at least, before handle_read() ends at once.
-   Where somebody else is at work, at least one. */
-size_t
+   Where somebody else is at work, at least one; -1 if the handle is closed. */
+long
 handle_missing(Handle *h)
 {
     struct reader *reader = &h->reader;
-    struct pollfd poller = {.fd = h->connection.fd, .events = POLLIN};
-    size_t missing = 0;
-    bool free;
+    struct pollfd poller = {.events = POLLIN};
+    long missing = 0;
+    bool free, closed;
 
     pthread_mutex_lock(&h->guard);
     free = !h->busy && h->job == NULL;
-    if (free)
-        h->busy = true;
+    closed = free && h->closed && h->operation == NOTHING;
+    h->busy = h->busy || (free && !closed);
     pthread_mutex_unlock(&h->guard);
-    if (!free)
-        return 1;
+    if (!free || closed)
+        return closed ? -1 : 1;
+    poller.fd = h->connection.fd;
     if (h->expecting && poller.fd >= 0) {
         if (h->operation == NOTHING)
             reader_begin(reader);
         /* poll() reports what has come meanwhile, and a token that does not
            fit into the buffer. */
         if (reader_look(reader, 0) == NOT_YET && poll(&poller, 1, 0) == 0)
-            missing = reader->need - (size_t) reader->seen;
+            missing = (long) reader->need - reader->seen;
         if (missing == 1)
             missing = TOKEN_HEADER;
     }

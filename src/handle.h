@@ -26,6 +26,9 @@
 /* How an operation stands. */
 enum outcome { FAILED, ENDED, WAITING };
 
+/* What comes of it where a thread wants to use the handle. */
+enum admission { ADMITTED, IN_USE, OVER, NOT_BEGUN };
+
 /* The operation that has been begun and not ended.  Those with a job, READING
    but sometimes, have the kinds of job.h. */
 enum operation { NOTHING, OPENING, SENDING, READING, PINGING };
@@ -36,7 +39,7 @@ typedef struct {
     bool guarded;          /* The guard has been made. */
     pthread_mutex_t guard; /* For the next four; held for moments only. */
     bool busy;             /* A thread is inside a call. */
-    bool closed;           /* remctl_close() was called. */
+    atomic_bool closed;    /* remctl_close() was called. */
     bool watched;          /* Somebody waits for the socket: it is open. */
     struct job *job;       /* Somebody waits for this job. */
 
@@ -62,7 +65,7 @@ typedef struct {
     struct failure failure;
 } Handle;
 
-bool handle_enter(Handle *h, bool resume);
+enum admission handle_enter(Handle *h, bool resume);
 void handle_leave(Handle *h);
 enum outcome handle_open(Handle *h, const struct target *target);
 enum outcome handle_send(Handle *h, const struct iovec *command, size_t count);
@@ -71,7 +74,7 @@ enum outcome handle_ping(Handle *h);
 enum outcome handle_step(Handle *h, int events);
 enum outcome handle_wait(Handle *h);
 void handle_cancel(Handle *h);
-size_t handle_missing(Handle *h);
+long handle_missing(Handle *h);
 void handle_close(Handle *h);
 void handle_release(Handle *h);
 

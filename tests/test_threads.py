@@ -309,7 +309,7 @@ def test_handle_in_use_refuses_a_second_thread(
         reply = pool.submit(_remctl.remctl_output, handle)
         eventually(lambda: _is_busy(handle))
         for name, use in USES.items():
-            with pytest.raises(ValueError, match="in use by another thread"):
+            with pytest.raises(ValueError, match="in use: another call has not ended"):
                 use(handle)
             assert not reply.done(), name
         go.set()

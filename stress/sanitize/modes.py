@@ -35,6 +35,8 @@ NOT_MEANT_FOR = {
         "tests/test_leaks.py::test_opens_left_behind_end_with_their_kdc",
         "tests/test_threads.py::test_threads_that_fight_over_a_connection_get_remctl_errors_only",
         "tests/test_waits.py::test_signal_ends_every_wait",
+        "tests/aio/test_threads_bounded.py",
+        "tests/test_look_ups.py::test_look_ups_that_were_ended_leave_nothing_behind",
         # Start shells and other programs, which do not bear the library that is preloaded, and the
         # commands by a fork beside threads; what these do with threads is in tests/fleet as well.
         "tests/cli",
