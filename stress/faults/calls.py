@@ -55,7 +55,6 @@ FALLIBLE = {
     "PyList_Append": MINUS,
     "PyList_New": NULL,
     "PyLong_FromLong": NULL,
-    "PyLong_FromSize_t": NULL,
     "PyMem_Calloc": NO_BLOCK,
     "PyModule_AddObjectRef": MINUS,
     "PyModule_AddStringConstant": MINUS,
