@@ -159,32 +159,38 @@ static PyType_Spec handle_spec = {
 };
 
 /* Returns an argument as a handle.  Sets an exception and returns NULL if it
-   is not a handle or, where it has to be our OWN, another process's. */
+   is none. */
 static Handle *
-to_handle(PyObject *module, PyObject *object, bool own)
+to_handle(PyObject *module, PyObject *object)
 {
     State *state = PyModule_GetState(module);
-    Handle *h = (Handle *) object;
 
-    if (!PyObject_TypeCheck(object, state->handle_type)) {
-        PyErr_Format(PyExc_TypeError, "expected a remctl handle, not %R",
-                     Py_TYPE(object));
-        return NULL;
-    }
-    if (!own || h->forks == fork_count())
-        return h;
-    PyErr_SetString(state->closed_error,
-                    "remctl handle belongs to another process; after fork(), "
-                    "make a new one");
+    if (PyObject_TypeCheck(object, state->handle_type))
+        return (Handle *) object;
+    PyErr_Format(PyExc_TypeError, "expected a remctl handle, not %R",
+                 Py_TYPE(object));
     return NULL;
 }
 
+/* Sets the exception for a handle that cannot be used. */
 static void
-set_closed_error(PyObject *module)
+refuse(PyObject *module, enum admission admission)
 {
+    static const char *const reasons[] = {
+        [IN_USE] = "remctl handle is in use: another call has not ended",
+        [NOT_BEGUN] = "no operation has been begun",
+        [OVER] = "remctl handle is closed",
+        [INHERITED] = "remctl handle belongs to another process; after "
+                      "fork(), make a new one",
+    };
     State *state = PyModule_GetState(module);
+    PyObject *error = state->closed_error;
 
-    PyErr_SetString(state->closed_error, "remctl handle is closed");
+    if (admission == IN_USE)
+        error = state->busy_error;
+    else if (admission == NOT_BEGUN)
+        error = PyExc_ValueError;
+    PyErr_SetString(error, reasons[admission]);
 }
 
 /* Enters a handle, to begin an operation or to RESUME it.  Sets an exception
@@ -192,19 +198,12 @@ set_closed_error(PyObject *module)
 static Handle *
 enter(PyObject *module, PyObject *object, bool resume)
 {
-    State *state = PyModule_GetState(module);
-    Handle *h = to_handle(module, object, true);
-    enum admission admission = h != NULL ? handle_enter(h, resume) : OVER;
+    Handle *h = to_handle(module, object);
+    enum admission admission;
 
-    if (admission == ADMITTED)
+    if (h == NULL || (admission = handle_enter(h, resume)) == ADMITTED)
         return h;
-    if (admission == NOT_BEGUN)
-        PyErr_SetString(PyExc_ValueError, "no operation has been begun");
-    else if (admission == IN_USE)
-        PyErr_SetString(state->busy_error,
-                        "remctl handle is in use: another call has not ended");
-    else if (h != NULL)
-        set_closed_error(module);
+    refuse(module, admission);
     return NULL;
 }
 
@@ -396,7 +395,7 @@ py_remctl_open(PyObject *module, PyObject *args)
 static PyObject *
 py_remctl_close(PyObject *module, PyObject *object)
 {
-    Handle *h = to_handle(module, object, false);
+    Handle *h = to_handle(module, object);
 
     if (h == NULL)
         return NULL;
@@ -418,7 +417,7 @@ send_arguments(PyObject *module, PyObject *args, const char *format,
 
     if (!PyArg_ParseTuple(args, format, &object, &sequence))
         return NULL;
-    if (to_handle(module, object, false) != NULL
+    if (to_handle(module, object) != NULL
         && command_borrow(&command, sequence, nul_allowed)
         && (h = enter(module, object, false)) != NULL) {
         WITHOUT_GIL(outcome = handle_send(h, command.vector, command.count));
@@ -478,12 +477,17 @@ py_remctl_cancel(PyObject *module, PyObject *object)
 static PyObject *
 py_remctl_missing(PyObject *module, PyObject *object)
 {
-    Handle *h = to_handle(module, object, true);
-    long missing = h != NULL ? handle_missing(h) : 0;
+    Handle *h = to_handle(module, object);
+    enum admission admission;
+    long missing;
 
-    if (missing < 0)
-        set_closed_error(module);
-    return h == NULL || missing < 0 ? NULL : PyLong_FromLong(missing);
+    if (h == NULL)
+        return NULL;
+    admission = handle_missing(h, &missing);
+    if (admission == ADMITTED)
+        return PyLong_FromLong(missing);
+    refuse(module, admission);
+    return NULL;
 }
 
 static PyObject *

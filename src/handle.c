@@ -60,6 +60,8 @@ handle_enter(Handle *h, bool resume)
 {
     enum admission admission = ADMITTED;
 
+    if (h->forks != fork_count())
+        return INHERITED;
     pthread_mutex_lock(&h->guard);
     if (h->closed && (h->busy || !resume || h->operation == NOTHING))
         admission = OVER;
@@ -556,34 +558,35 @@ handle_ping(Handle *h)
     return start_call(h, NOOP);
 }
 
-/* How many octets have to arrive, at least, before handle_read() ends at once.
-   Where somebody else is at work, at least one; -1 if the handle is closed. */
-long
-handle_missing(Handle *h)
+/* Tells how many octets have to arrive, at least, before handle_read() ends at
+   once; where somebody else is at work, at least one. */
+enum admission
+handle_missing(Handle *h, long *missing)
 {
     struct reader *reader = &h->reader;
     struct pollfd poller = {.events = POLLIN};
-    long missing = 0;
-    bool free, closed;
+    enum admission admission = handle_enter(h, false);
 
-    pthread_mutex_lock(&h->guard);
-    free = !h->busy && h->job == NULL;
-    closed = free && h->closed && h->operation == NOTHING;
-    h->busy = h->busy || (free && !closed);
-    pthread_mutex_unlock(&h->guard);
-    if (!free || closed)
-        return closed ? -1 : 1;
+    if (admission == IN_USE)
+        admission = handle_enter(h, true); /* To look beside an operation. */
+    *missing = admission == IN_USE || admission == NOT_BEGUN;
+    if (*missing > 0)
+        return ADMITTED;
+    if (admission != ADMITTED)
+        return admission;
     poller.fd = h->connection.fd;
-    if (h->expecting && poller.fd >= 0) {
+    if (h->job != NULL)
+        *missing = 1;
+    else if (h->expecting && poller.fd >= 0) {
         if (h->operation == NOTHING)
             reader_begin(reader);
         /* poll() reports what has come meanwhile, and a token that does not
            fit into the buffer. */
         if (reader_look(reader, 0) == NOT_YET && poll(&poller, 1, 0) == 0)
-            missing = (long) reader->need - reader->seen;
-        if (missing == 1)
-            missing = TOKEN_HEADER;
+            *missing = (long) reader->need - reader->seen;
+        if (*missing == 1)
+            *missing = TOKEN_HEADER;
     }
     handle_leave(h);
-    return missing;
+    return ADMITTED;
 }

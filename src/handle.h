@@ -27,7 +27,7 @@
 enum outcome { FAILED, ENDED, WAITING };
 
 /* What comes of it where a thread wants to use the handle. */
-enum admission { ADMITTED, IN_USE, OVER, NOT_BEGUN };
+enum admission { ADMITTED, IN_USE, NOT_BEGUN, OVER, INHERITED };
 
 /* The operation that has been begun and not ended.  Those with a job, READING
    but sometimes, have the kinds of job.h. */
@@ -74,7 +74,7 @@ enum outcome handle_ping(Handle *h);
 enum outcome handle_step(Handle *h, int events);
 enum outcome handle_wait(Handle *h);
 void handle_cancel(Handle *h);
-long handle_missing(Handle *h);
+enum admission handle_missing(Handle *h, long *missing);
 void handle_close(Handle *h);
 void handle_release(Handle *h);
 
