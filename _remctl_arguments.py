@@ -124,20 +124,26 @@ def check_ccache(ccache: str | os.PathLike[str]) -> str:
 
 
 def check_source_ip(source: str) -> str:
-    """Return an IP address to connect from.
+    """Return an IP address to connect from; a link-local one may have a scope, as in fe80::1%eth0.
 
     Raises:
         TypeError, ValueError: it is not one.
     """
     if not isinstance(source, str):
         raise TypeError(f"source address must be a str: {source!r}")
+    if _is_numeric(source):
+        return source
+    address, percent, _ = source.partition("%")
+    if percent and ":" in address and _is_numeric(address):
+        raise ValueError(f"source address has a scope that is not known here: {source!r}")
+    raise ValueError(f"source address must be an IP address, not a host name: {source!r}")
+
+
+def _is_numeric(address: str) -> bool:
     try:
-        numeric = _remctl.remctl_set_source_ip(_remctl.remctl_new(), source)
+        return bool(_remctl.remctl_set_source_ip(_remctl.remctl_new(), address) and address)
     except ValueError:
-        numeric = False
-    if not numeric or not source:
-        raise ValueError(f"source address must be an IP address, not a host name: {source!r}")
-    return source
+        return False
 
 
 def check_credentials(

@@ -16,7 +16,6 @@ import remctl
 
 from ._visit import (
     Clock,
-    Host,
     NotStartedError,
     OnOutput,
     Outcome,
@@ -27,6 +26,7 @@ from ._visit import (
     check_seconds,
     visit,
 )
+from .hosts import Host
 
 Input = str | bytes | bytearray | memoryview
 Command = Iterable[Any] | Callable[[Host], Iterable[Any]]

@@ -14,7 +14,9 @@ from typing import Any
 import _remctl_core as _core
 import remctl
 
-OnOutput = Callable[["Host", remctl.RemctlStream, bytes], object]
+from .hosts import Host
+
+OnOutput = Callable[[Host, remctl.RemctlStream, bytes], object]
 
 _PAUSE_LIMIT = 10.0  # seconds between two attempts to connect, at most
 _AGAIN = 0.1  # seconds until what is given up is closed again, should it have opened meanwhile
@@ -22,43 +24,6 @@ _AGAIN = 0.1  # seconds until what is given up is closed again, should it have o
 
 class NotStartedError(remctl.RemctlError):
     """Nothing was done on this host: others had failed, or the time was over."""
-
-
-@dataclass(frozen=True)
-class Host:
-    """A host that is not like the others.
-
-    Attributes:
-        name: its name.
-        port: its port; None is what the fleet uses.
-        principal: its Kerberos principal; None is what the fleet uses.
-
-    Raises:
-        TypeError, ValueError: one of them cannot be right.
-    """
-
-    name: str
-    port: int | None = None
-    principal: str | None = None
-
-    def __post_init__(self) -> None:
-        # Not public, but ours: what is a host, a port, a principal, is said once.
-        _core.check_host(self.name)
-        if self.port is not None:
-            check_count("port", self.port, least=1)
-        _core.check_port(self.port)
-        _core.check_principal(self.principal)
-
-    def __lt__(self, other: Host) -> bool:
-        return self._order() < other._order()
-
-    def _order(self) -> tuple[str, int, str]:
-        return self.name, self.port or 0, self.principal or ""
-
-    def __str__(self) -> str:
-        if self.port is None:
-            return self.name
-        return f"[{self.name}]:{self.port}" if ":" in self.name else f"{self.name}:{self.port}"
 
 
 @dataclass(frozen=True)

@@ -18,13 +18,16 @@ import os
 from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Executor
 from contextlib import closing
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
+import _remctl_core as _core
 import remctl
 
 from ._plan import Command, InputFor, Plan, Sessions, Task
-from ._visit import Host, NotStartedError, OnOutput, Outcome, Settings, check_count
+from ._visit import NotStartedError, OnOutput, Outcome, Settings, check_count
+from .hosts import Host
 
 __all__ = [
     "Fleet",
@@ -76,7 +79,8 @@ class Fleet:
     As a context manager it closes them at the end.  One command runs at a time.
 
     Args:
-        hosts: their names, or `Host` objects for those with a port or principal of their own.
+        hosts: their names, or `Host` objects for those with a port or principal of their own.  A
+            host is the same however its name is spelled, see `Host`.
         port, principal, timeout, ccache, source_ip, credentials: see `remctl.Remctl`; for all of
             them.
         retries: how often opening a connection is tried again where the reason may pass: nobody
@@ -108,7 +112,7 @@ class Fleet:
         concurrency: int = CONCURRENCY,
         executor: Executor | None = None,
     ) -> None:
-        self.hosts = _check_hosts(hosts)
+        self.hosts = _check_hosts(hosts, port)
         check_count("concurrency", concurrency, least=1)
         if executor is not None and not isinstance(executor, Executor):
             raise TypeError(f"not a concurrent.futures.Executor: {executor!r}")
@@ -286,17 +290,21 @@ def _in_order(
             yield early.pop(host)
 
 
-def _check_hosts(hosts: Iterable[str | Host]) -> list[Host]:
+def _check_hosts(hosts: Iterable[str | Host], port: int | str | None) -> list[Host]:
     if isinstance(hosts, str | bytes | Host) or not isinstance(hosts, Iterable):
         raise TypeError(f"hosts must be several names, in a list say, not {hosts!r}")
+    default = _core.check_port(port) or None
     found: dict[Host, None] = {}
+    connected: set[Host] = set()  # with the ports that are connected to
     for each in hosts:
         if not isinstance(each, str | Host):
             raise TypeError(f"a host must be a name or a Host, not {each!r}")
         host = Host(each) if isinstance(each, str) else each
-        if host in found:
+        full = replace(host, port=default) if default and host.port is None else host
+        if host in found or full in connected:
             raise ValueError(f"host {host} is named twice")
         found[host] = None
+        connected.add(full)
     if not found:
         raise ValueError("no hosts")
     return list(found)

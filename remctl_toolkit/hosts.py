@@ -13,45 +13,36 @@ A list is made of items with commas between them:
   its port;
 - ``web[1-64]``, ``web[01-10,20]``, ``rack[1-4]n[1-16]:4444``: ranges;
 - ``@web``, ``@dhcp:servers``, ``@*``: groups, as ClusterShell is configured;
-- ``-web3``, ``-web[7-9]``, ``-@down``: hosts to leave out, wherever they are named.
+- ``-web3``, ``-web[7-9]``, ``-@down``: hosts to leave out, wherever they are named.  A name or a
+  range that leaves out none is an error; a group may have hosts that are not in the list.
 
 ClusterShell's other operators stand in place of a comma: ``@web!web3`` (without), ``@web&@berlin``
 (in both) and ``@web^@berlin`` (in one only), from left to right.
 
-Ranges, groups and folding need ClusterShell, and DNS needs dnspython: the extra ``fleet`` has both.
+One host is the same however its name is spelled, see `Host`.
+
+Groups and folding need ClusterShell, and DNS needs dnspython: the extra ``fleet`` has both.
 """
 
 from __future__ import annotations
 
-import ipaddress
-import math
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from ._visit import Host
+import _remctl_core as _core
 
-__all__ = ["HostList", "HostListError", "MissingExtraError", "fold"]
+from ._hosts_errors import HostListError, MissingExtraError
+from ._hosts_groups import Groups
+from ._hosts_identity import Host, canonical_name
+from ._hosts_patterns import Exclusion, combine, operands, to_host
+from ._hosts_table import HostTable
 
-_MOST_HOSTS = 100_000  # in one item: more is a slip of the finger, and takes all memory
+__all__ = ["Host", "HostList", "HostListError", "MissingExtraError", "canonical_name", "fold"]
 
-_RANGE = re.compile(r"\[([^\[\]]*)\]")
-_PART_OF_RANGE = re.compile(r"(\d{1,18})(?:-(\d{1,18})(?:/(\d{1,18}))?)?")
-_NAME_AND_PORT = re.compile(r"(\w[\w.-]*)(?::(\d{1,5}))?")
-_ADDRESS_AND_PORT = re.compile(r"\[(.+)\](?::(\d{1,5}))?")
-_OPERATOR = re.compile(r"([,!&^])(?![^\[]*\])")  # not within a range
-
-
-class HostListError(ValueError):
-    """A list of hosts cannot be understood or read; the text is one line."""
-
-
-class MissingExtraError(ImportError):
-    """A package is not installed that comes with an extra."""
-
-    def __init__(self, package: str, purpose: str, extra: str = "fleet") -> None:
-        super().__init__(f"{purpose} needs {package}: pip install 'python-remctl[{extra}]'")
+_BOM = b"\xef\xbb\xbf"  # what some editors put at the beginning of UTF-8
+_PLAIN = re.compile(r"[A-Za-z0-9_.-]+")  # names that ClusterShell takes as they are
 
 
 class HostList:
@@ -59,6 +50,8 @@ class HostList:
 
     No host can be in it twice: naming one twice is an error, as it is a mistake more often than
     not.  Groups may overlap.
+
+    Iterating raises HostListError if a host to leave out is not in the list.
 
     Args:
         patterns: what to begin with, see `add()`.
@@ -68,8 +61,9 @@ class HostList:
     """
 
     def __init__(self, *patterns: str) -> None:
-        self._hosts: dict[Host, str] = {}  # and the item that named each
-        self._left_out: set[Host] = set()
+        self._hosts = HostTable()
+        self._exclusions: list[Exclusion] = []
+        self._groups = Groups()
         for pattern in patterns:
             self.add(pattern)
 
@@ -78,61 +72,64 @@ class HostList:
 
         Raises:
             HostListError: a broken range, an unknown group, a host that is named twice.
-            MissingExtraError: it has ranges or groups, and ClusterShell is not installed.
+            MissingExtraError: it has groups, and ClusterShell is not installed.
         """
-        found: dict[Host, str] = {}
-        for operator, operand in _operands(pattern):
-            if operator == "," and operand.startswith("-"):
-                self._left_out |= set(_members(operand[1:]))
-                continue
-            members = _members(operand)
-            if operator == ",":
-                _add(found, members, operand)
-            elif operator == "!":
-                found = _without(found, members)
-            elif operator == "&":
-                found = {host: item for host, item in found.items() if host in members}
-            else:
-                new = dict.fromkeys((host for host in members if host not in found), operand)
-                found = {**_without(found, members), **new}
+        self._add(pattern, "")
+
+    def _add(self, pattern: str, where: str) -> None:
+        found, exclusions = combine(pattern, self._groups.members)
         for host, item in found.items():
-            _add(self._hosts, [host], item)
+            self._hosts.add([host], item, literal=bool(item))
+        for each in exclusions:
+            self._exclusions.append(each._replace(label=where + each.label))
 
     def exclude(self, pattern: str) -> None:
         """Leave out the hosts of a pattern, also those that are added later.
 
-        A host that is named without a port is left out on every port.
+        A host that is named without a port is left out on every port.  If a name or range in the
+        pattern leaves out no host, iterating raises HostListError.
 
         Raises:
             HostListError, MissingExtraError: see `add()`.
         """
-        self._left_out |= set(HostList(pattern))
+        self._exclude(pattern, literal=True)
+
+    def _exclude(self, pattern: str, *, literal: bool) -> None:
+        found, exclusions = combine(pattern, self._groups.members)
+        for each in exclusions:
+            if not found.remove(each.hosts) and each.literal:
+                raise each.error()
+        plain = literal and all(operator == "," for operator, _ in operands(pattern))
+        by_item: dict[str, list[Host]] = {}
+        for host, item in found.items():
+            by_item.setdefault(item if plain else "", []).append(host)
+        for item, hosts in by_item.items():
+            self._exclusions.append(Exclusion(hosts, item, f"exclude {item}", bool(item)))
 
     def add_file(self, path: str | os.PathLike[str]) -> None:
         """Add what a file has: a pattern in each line; ``#`` begins a comment.
+
+        The file is UTF-8 in every locale, with or without a byte order mark.  Comments may have
+        any encoding that contains ASCII.
 
         Args:
             path: the file; ``-`` is standard input.
 
         Raises:
-            HostListError: it cannot be read, or a line cannot be understood.
+            HostListError: it cannot be read, or a line is wrong; the text names file and line.
             MissingExtraError: see `add()`.
         """
-        name = "standard input" if path == "-" else os.fspath(path)
-        try:
-            with open(0 if path == "-" else path, closefd=path != "-") as file:
-                lines = list(file)
-        except OSError as error:
-            raise HostListError(f"cannot read {name}: {error.strerror}") from None
-        except UnicodeDecodeError:
-            raise HostListError(f"cannot read {name}: it is not a text file") from None
-        for number, line in enumerate(lines, 1):
-            pattern = line.partition("#")[0].strip()
-            try:
-                if pattern:
-                    self.add(pattern)
-            except HostListError as error:
-                raise HostListError(f"{name}, line {number}: {error}") from None
+        _for_each_line(path, self._add)
+
+    def exclude_file(self, path: str | os.PathLike[str]) -> None:
+        """Leave out what a file has, also what is added later; see `exclude()` and `add_file()`.
+
+        The file may have hosts that are not in the list.
+
+        Raises:
+            HostListError, MissingExtraError: see `add_file()`.
+        """
+        _for_each_line(path, lambda pattern, _: self._exclude(pattern, literal=False))
 
     def add_srv(self, name: str) -> None:
         """Add the hosts and ports of DNS SRV records, by priority and then by weight.
@@ -141,16 +138,21 @@ class HostList:
             name: their name, such as ``_remctl._tcp.example.org``, or just the domain.
 
         Raises:
-            HostListError: there are none, or DNS does not answer.
+            HostListError: there are none, DNS does not answer, or a record is wrong.
             MissingExtraError: dnspython is not installed.
         """
         if not name.startswith("_"):
             name = f"_remctl._tcp.{name}"
-        for host in _look_up(name):
-            _add(self._hosts, [host], f"the SRV records of {name}")
+        self._hosts.add(_look_up(name), f"the SRV records of {name}", literal=True)
 
     def __iter__(self) -> Iterator[Host]:
-        return iter(_without(self._hosts, self._left_out))
+        excluded: set[Host] = set()
+        for each in self._exclusions:
+            found = [match for host in each.hosts for match in self._hosts.matching(host)]
+            if each.literal and not found:
+                raise each.error()
+            excluded.update(found)
+        return iter([host for host in self._hosts if host not in excluded])
 
 
 def fold(hosts: Iterable[Host | str]) -> str:
@@ -169,148 +171,53 @@ def fold(hosts: Iterable[Host | str]) -> str:
     return ",".join(items)
 
 
-# -- Items ----------------------------------------------------------------------------------------
-
-
-def _operands(pattern: str) -> list[tuple[str, str]]:
-    """Cut a pattern into what its operators work on, each with the operator before it."""
-    pieces = [",", *_OPERATOR.split(pattern)]
-    operands = [piece.strip() for piece in pieces[1::2]]
-    if not all(operand.lstrip("-") for operand in operands):
-        raise HostListError(f"a name is missing in {pattern!r}" if pattern.strip() else "no hosts")
-    return list(zip(pieces[::2], operands, strict=True))
-
-
-def _add(found: dict[Host, str], hosts: Iterable[Host], item: str) -> None:
-    for host in hosts:
-        before = found.get(host)
-        if before is not None and not (_is_group(before) or _is_group(item)):
-            where = "" if before == item else f": by {before} and by {item}"
-            raise HostListError(f"host {host} is named twice{where}")
-        found.setdefault(host, item)
-
-
-def _without(found: dict[Host, str], hosts: Iterable[Host]) -> dict[Host, str]:
-    drop = set(hosts)
-    return {
-        host: item
-        for host, item in found.items()
-        if host not in drop and Host(host.name) not in drop
-    }
-
-
-def _is_group(item: str) -> bool:
-    return re.search(r"^@|[*?]", item) is not None
-
-
-def _members(item: str) -> list[Host]:
-    """Return the hosts of one item."""
-    if _is_group(item):
-        return _of_group(item)
-    if "[" in item and not _ADDRESS_AND_PORT.fullmatch(item):
-        return _of_range(item)
-    return [_host(item)]
-
-
-def _host(text: str) -> Host:
-    """Return the host that a name or address, with or without a port, stands for."""
-    found = _ADDRESS_AND_PORT.fullmatch(text)
-    if found or text.count(":") > 1:
-        name, port = found.groups() if found else (text, None)
-        try:
-            ipaddress.IPv6Address(name)
-        except ValueError:
-            kind = "range" if found else "name or IPv6 address"
-            raise HostListError(f"not a {kind}: {text!r}") from None
-    else:
-        found = _NAME_AND_PORT.fullmatch(text)
-        if found is None:
-            broken = "broken range in" if re.search(r"[\[\]]", text) else "not the name of a host:"
-            raise HostListError(f"{broken} {text!r}")
-        name, port = found.groups()
-    if port is not None and not 1 <= int(port) <= 65535:
-        raise HostListError(f"not a port: {port} in {text!r}")
-    return Host(name, None if port is None else int(port))
-
-
-def _of_range(item: str) -> list[Host]:
-    count = _count(item)
-    names = _expand(item, f"the range {item}")
-    if len(names) < count:
-        raise HostListError(f"a host is named twice in {item}")
-    return [_host(name) for name in names]
-
-
-def _of_group(item: str) -> list[Host]:
-    if "[" in item:
-        _count(item)
-    names = _expand(item, f"the group {item}")
-    if not names:
-        raise HostListError(f"unknown or empty group: {item}")
-    return [_host(name) for name in names]
-
-
-def _count(item: str) -> int:
-    """Return how many names the ranges of an item make.
-
-    ClusterShell also takes ranges that are more likely a mistake, and any number of hosts.
-    """
-    if re.search(r"[\[\]]", _RANGE.sub("", item)):
-        raise HostListError(f"broken range in {item!r}")
-    sizes = []
-    for inside in _RANGE.findall(item):
-        sizes.append(0)
-        for part in inside.split(","):
-            found = _PART_OF_RANGE.fullmatch(part.strip())
-            first, last, step = map(int, found.groups("1")) if found else (1, 0, 1)
-            if found and found[2] is None:
-                last = first
-            if last < first or step < 1:
-                raise HostListError(f"broken range [{inside}] in {item!r}")
-            sizes[-1] += (last - first) // step + 1
-    count = math.prod(sizes)
-    if count > _MOST_HOSTS:
-        raise HostListError(f"{item} stands for more than {_MOST_HOSTS:,} hosts")
-    return count
-
-
-# -- ClusterShell and dnspython -------------------------------------------------------------------
-
-
-def _expand(item: str, purpose: str) -> list[str]:
-    """Return the names that ClusterShell makes of an item."""
-    try:
-        from ClusterShell import NodeSet, NodeUtils
-    except ImportError:
-        raise MissingExtraError("ClusterShell", purpose) from None
-    failures = (
-        NodeSet.NodeSetException,
-        NodeUtils.GroupSourceError,
-        NodeUtils.GroupResolverError,
-    )
-    try:
-        return [str(name) for name in NodeSet.NodeSet(item)]
-    except NodeUtils.GroupResolverSourceError as error:
-        raise HostListError(f"unknown source of groups: {error} in {item}") from None
-    except failures as error:
-        kind = "group" if item.startswith("@") else "range"
-        reason = " ".join(str(error).split())
-        raise HostListError(f"broken {kind} {item}: {reason or type(error).__name__}") from None
-
-
 def _fold(names: list[str]) -> list[str]:
-    """Fold names; they stay as they are if ClusterShell is not there, or would change them."""
+    """Fold names; those that ClusterShell would change, or all without it, stay as they are."""
     try:
         from ClusterShell import NodeSet
     except ImportError:
         return names
+    plain = [name for name in names if _PLAIN.fullmatch(name)]
+    others = [name for name in names if not _PLAIN.fullmatch(name)]
     try:
-        folded = NodeSet.NodeSet.fromlist(names, resolver=NodeSet.RESOLVER_NOGROUP)
+        folded = NodeSet.NodeSet.fromlist(plain, resolver=NodeSet.RESOLVER_NOGROUP)
     except NodeSet.NodeSetException:
         return names
-    if sorted(map(str, folded)) != sorted(names):
+    if sorted(map(str, folded)) != sorted(plain):
         return names
-    return [operand for _, operand in _operands(str(folded))] if names else []
+    return [item for _, item in operands(str(folded))] + others if plain else others
+
+
+# -- Files and DNS --------------------------------------------------------------------------------
+
+
+def _for_each_line(path: str | os.PathLike[str], action: Callable[[str, str], object]) -> None:
+    """Call a function with each pattern in a file, and with file and line as errors name them."""
+    name = "standard input" if path == "-" else os.fspath(path)
+    try:
+        with open(0 if path == "-" else path, "rb", closefd=path != "-") as file:
+            lines = file.read().splitlines()
+    except OSError as error:
+        raise HostListError(f"cannot read {name}: {error.strerror}") from None
+    except ValueError:
+        raise HostListError(f"cannot read {name!r}: not a file name") from None
+    for number, line in enumerate(lines, 1):
+        where = f"{name}, line {number}: "
+        octets = line.removeprefix(_BOM).partition(b"#")[0].strip()
+        try:
+            pattern = octets.decode()
+        except UnicodeDecodeError:
+            shown = octets[:60]
+            text = f"{where}it is not a text file in UTF-8: {shown!r}"
+            raise HostListError(text) from None
+        try:
+            if pattern:
+                action(pattern, where)
+        except HostListError as error:
+            raise HostListError(f"{where}{error}") from None
+        except MissingExtraError as error:
+            purpose = f"{where}{error.purpose}"
+            raise MissingExtraError(error.package, purpose, error.extra) from None
 
 
 def _look_up(name: str) -> list[Host]:
@@ -321,15 +228,19 @@ def _look_up(name: str) -> list[Host]:
     except ImportError:
         raise MissingExtraError("dnspython", f"looking up {name}") from None
     try:
-        records: list[Any] = list(dns.resolver.resolve(name, "SRV"))
-    except dns.exception.DNSException as error:
+        records: list[Any] = list(dns.resolver.resolve(_core.check_host(name), "SRV"))
+    except (dns.exception.DNSException, OSError, ValueError) as error:
         raise HostListError(f"cannot look up the SRV records of {name}: {error}") from None
     records.sort(key=lambda record: (record.priority, -record.weight, record.target))
     hosts: dict[Host, None] = {}
     for record in records:
         target = record.target.to_text(omit_final_dot=True)
-        if target != ".":  # RFC 2782: the service is decidedly not available there.
-            hosts[Host(target, record.port)] = None
+        if target == ".":  # RFC 2782: the service is decidedly not available there.
+            continue
+        try:
+            hosts[to_host(f"{target}:{record.port}")] = None
+        except HostListError as error:
+            raise HostListError(f"the SRV records of {name} are wrong: {error}") from None
     if not hosts:
         raise HostListError(f"{name}: there is no such service")
     return list(hosts)

@@ -6,8 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-import _remctl_core as _core
-
+from ..hosts import canonical_name
 from ._group_result import ErrorResult
 from .connection import Connection
 from .errors import ClosedError
@@ -18,11 +17,13 @@ class Member:
 
     Attributes:
         host: the name.
+        identity: the canonical name, by which members are compared.
         error: why it could not be connected to; None if that did not fail.
     """
 
     def __init__(self, host: str, factory: Callable[[str], Any] | None, machine: Any) -> None:
         self.host = host
+        self.identity = canonical_name(host)
         self.error: ErrorResult | None = None
         self._factory = factory
         self._machine = machine
@@ -99,7 +100,6 @@ def as_member(host: Any, factory: Callable[[str], Any] | None) -> Member:
         TypeError, ValueError: it is neither.
     """
     if isinstance(host, str):
-        _core.check_host(host)
         return Member(host, factory, None)
     name = getattr(host, "host", None)
     if not isinstance(name, str) or not hasattr(host, "close"):

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
+from ..hosts import canonical_name
 from . import facts as _facts
 from ._group_member import Member, as_member
 from ._group_result import AsyncResult, ErrorResult, GroupError, GroupResult, NotCompletedError
@@ -48,7 +49,8 @@ class Group:
 
     ``a | b``, ``a & b``, ``a - b`` and ``a ^ b`` are groups, too, of machines by their hosts'
     names; one side may be a machine, or a name.  They share their connections with the groups that
-    they are made of.
+    they are made of.  A host is the same however its name is spelled, see
+    `remctl_toolkit.hosts.canonical_name()`.
 
     Args:
         hosts: names, or machines; `close()` closes them all.
@@ -76,36 +78,39 @@ class Group:
             raise TypeError(f"{names}: settings are for Machine, a factory has its own")
         self._factory = factory or _machines(settings)
         self._parallel = _check_parallel(parallel)
-        self._members: dict[str, Member] = {}
+        self._members: dict[str, Member] = {}  # by identity
         for host in hosts:
             member = as_member(host, self._factory)
-            if member.host in self._members:
+            if member.identity in self._members:
                 raise ValueError(f"host {member.host} is in the group twice")
-            self._members[member.host] = member
+            self._members[member.identity] = member
 
     @property
     def hosts(self) -> list[str]:
         """The names of the hosts."""
-        return list(self._members)
+        return [member.host for member in self._members.values()]
 
     @property
     def connection_errors(self) -> dict[str, ErrorResult]:
         """The hosts that could not be connected to."""
-        found = {host: member.error for host, member in self._members.items()}
+        found = {member.host: member.error for member in self._members.values()}
         return {host: error for host, error in found.items() if error is not None}
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {', '.join(self._members) or 'of no hosts'}>"
+        return f"<{type(self).__name__} {', '.join(self.hosts) or 'of no hosts'}>"
 
     def __len__(self) -> int:
         return len(self._members)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._members)
+        return iter(self.hosts)
 
     def __contains__(self, host: object) -> bool:
-        name = host if isinstance(host, str) else getattr(host, "host", None)
-        return name in self._members
+        name: Any = host if isinstance(host, str) else getattr(host, "host", None)
+        try:
+            return canonical_name(name) in self._members
+        except (TypeError, ValueError):
+            return False
 
     # What all of them do.
 
@@ -196,7 +201,7 @@ class Group:
         unknown = self.connection_errors
         GroupResult((h, v) for h, v in answers.items() if h not in unknown).raise_failures()
         chosen = [h for h, v in answers.items() if h in unknown or bool(v) is not exclude]
-        return self._of(chosen, self._members)
+        return self._of(map(canonical_name, chosen), self._members)
 
     def close(self) -> None:
         """Close all connections; those to hosts given by their names are opened again if need be.
@@ -243,7 +248,7 @@ class Group:
         if isinstance(other, (str, bytes)) or not isinstance(other, Iterable):
             other = [other]
         members = [as_member(host, self._factory) for host in other]
-        return {member.host: member for member in members}
+        return {member.identity: member for member in members}
 
     def union(self, other: Any) -> Group:
         """Return the group of those in either; `other` is a group, or machines or names."""

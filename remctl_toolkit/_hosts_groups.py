@@ -1,0 +1,179 @@
+"""Groups of hosts, as ClusterShell is configured.
+
+ClusterShell puts the names of groups into shell commands without quoting them.  So it is never
+given a pattern, only one group's name at a time, and only if there is nothing in the name that a
+shell, or sed, takes for anything else.  What it answers is parsed here, and names of groups in
+there are checked in the same way.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Callable
+
+from ._hosts_errors import HostListError, MissingExtraError
+from ._hosts_identity import Host
+from ._hosts_patterns import MAX_HOSTS, combine, expand, is_literal, literal_hosts
+
+_MAX_DEPTH = 32  # groups within groups
+_MAX_TOTAL = 10 * MAX_HOSTS  # in all groups of a list together
+
+_SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=+-]{0,254}")
+_WILDCARD = re.compile(r"[\w.:*?-]+")
+_DIGITS = re.compile(r"([0-9]+)")
+
+
+class Groups:
+    """The hosts of groups and wildcards; each group is looked up once."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, str], list[Host]] = {}
+        self._open: list[tuple[str, str]] = []  # groups whose members are being looked up
+        self._total = 0
+
+    def members(self, item: str) -> list[Host]:
+        """Return the hosts of an item, those of groups sorted.
+
+        Raises:
+            HostListError: the item is wrong, or it is an unknown or empty group.
+            MissingExtraError: it is a group, and ClusterShell is not installed.
+        """
+        if is_literal(item):
+            return literal_hosts(item)
+        hosts = self._members(item, "")
+        if not hosts:
+            raise HostListError(f"unknown or empty group: {item}")
+        return sorted(hosts, key=_natural)
+
+    def _members(self, item: str, source: str) -> list[Host]:
+        """Return the hosts of an item in a group of a source; "" is the default source."""
+        if is_literal(item):
+            return literal_hosts(item)
+        found: dict[Host, None] = {}
+        for name in expand(item):
+            if name.startswith("@"):
+                found.update(dict.fromkeys(self._group(name, source)))
+            else:
+                found.update(dict.fromkeys(self._matching(name, source)))
+        return list(found)
+
+    def _group(self, item: str, source: str) -> list[Host]:
+        """Return the hosts of one group, which may name its source."""
+        other, colon, name = item[1:].rpartition(":")
+        if colon:
+            source = _checked(other, item)
+        return self._all(source) if name == "*" else self._look_up(source, _checked(name, item))
+
+    def _matching(self, mask: str, source: str) -> list[Host]:
+        """Return the hosts of a source whose names match a mask such as ``web*``."""
+        if not _WILDCARD.fullmatch(mask):
+            raise HostListError(f"not the name of a host: {mask!r}")
+        matches = re.compile(fnmatch.translate(mask.lower())).match
+        return [
+            host
+            for host in self._all(source)
+            if any(map(matches, (str(host).lower(), host.name.lower(), host.identity[0])))
+        ]
+
+    # -- Looking up, once each
+
+    def _look_up(self, source: str, name: str) -> list[Host]:
+        def hosts() -> list[Host]:
+            return self._parse(self._ask("group_nodes", source, name), source)
+
+        return self._once(source, name, hosts)
+
+    def _all(self, source: str) -> list[Host]:
+        """Return all hosts of a source: what it says, or those of its groups."""
+
+        def hosts() -> list[Host]:
+            words = self._ask("all_nodes", source)
+            if words is not None:
+                return self._parse(words, source)
+            listed = self._ask("grouplist", source) or []
+            names = [_checked(name, each) for each in listed for name in expand(each)]
+            return [host for name in names for host in self._look_up(source, name)]
+
+        return self._once(source, "*", hosts)
+
+    def _once(self, source: str, name: str, hosts: Callable[[], list[Host]]) -> list[Host]:
+        """Return the hosts of a group, as a function finds them."""
+        key = source, name
+        if key in self._found:
+            return self._found[key]
+        if key in self._open:
+            raise HostListError(f"{_shown(key)} contains itself")
+        if len(self._open) == _MAX_DEPTH:
+            raise HostListError(f"{_shown(key)}: groups are nested more than {_MAX_DEPTH} deep")
+        self._open.append(key)
+        try:
+            found = list(dict.fromkeys(hosts()))
+        finally:
+            self._open.pop()
+        self._total += len(found)
+        if len(found) > MAX_HOSTS or self._total > _MAX_TOTAL:
+            raise HostListError(f"{_shown(key)} stands for too many hosts")
+        self._found[key] = found
+        return found
+
+    def _parse(self, words: list[str] | None, source: str) -> list[Host]:
+        """Return the hosts of what ClusterShell says that a group consists of."""
+        if not words:
+            return []
+        try:
+            found, _ = combine(
+                ",".join(words), lambda item: self._members(item, source), overlap=True
+            )
+        except HostListError as error:
+            raise HostListError(f"group {_shown(self._open[-1])}: {error}") from None
+        return list(found)
+
+    def _ask(self, what: str, source: str, *name: str) -> list[str] | None:
+        """Ask ClusterShell, with names that have been checked; None if the source cannot tell."""
+        group = _shown(self._open[-1])
+        import configparser  # takes its time, and most lists have no groups
+
+        try:
+            from ClusterShell import NodeSet, NodeUtils
+        except ImportError:
+            raise MissingExtraError("ClusterShell", f"the group {group}") from None
+        method = getattr(NodeSet.std_group_resolver(), what)
+        try:
+            words: list[str] = method(*name, source or None)
+        except NodeUtils.GroupSourceNoUpcall:
+            return None
+        except NodeUtils.GroupResolverSourceError as error:
+            if not source:
+                raise HostListError(f"ClusterShell has no groups configured: {group}") from None
+            raise HostListError(f"unknown source of groups: {error} in {group}") from None
+        except (
+            NodeUtils.GroupSourceError,
+            NodeUtils.GroupResolverError,
+            configparser.Error,
+            # What is not a list of hosts in a YAML file, and programs or files that are not there.
+            *(AttributeError, TypeError, ValueError, OSError),
+        ) as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise HostListError(f"ClusterShell cannot look up {group}: {reason}") from None
+        return words
+
+
+def _shown(key: tuple[str, str]) -> str:
+    source, name = key
+    return f"@{source}:{name}" if source else f"@{name}"
+
+
+def _checked(name: str, item: str) -> str:
+    """Return the name of a group or source, if no shell can take it for anything else."""
+    if not _SAFE.fullmatch(name):
+        allowed = "letters, digits and _ . = + -"
+        raise HostListError(f"not the name of a group: {item!r} (only {allowed} are allowed)")
+    return name
+
+
+def _natural(host: Host) -> list[str | int]:
+    """Return what sorts hosts by their names, and numbers in there by their values."""
+    pieces: list[str | int] = list(_DIGITS.split(str(host)))
+    pieces[1::2] = map(int, pieces[1::2])
+    return pieces
