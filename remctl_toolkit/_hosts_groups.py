@@ -147,6 +147,9 @@ class Groups:
             if not source:
                 raise HostListError(f"ClusterShell has no groups configured: {group}") from None
             raise HostListError(f"unknown source of groups: {error} in {group}") from None
+        except NodeUtils.GroupResolverIllegalCharError as error:
+            text = f"{group}: not the name of a group: it contains {error}"
+            raise HostListError(text) from None
         except (
             NodeUtils.GroupSourceError,
             NodeUtils.GroupResolverError,

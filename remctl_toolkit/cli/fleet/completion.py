@@ -21,7 +21,7 @@ def completion(shell: str) -> str:
         raise MissingExtraError("shtab", "completion") from None
     built = parser()
     for action in built._actions:  # argparse has no other way to them
-        if action.dest in ("hosts_file", "ccache", "keytab"):
+        if action.dest in ("hosts_file", "exclude_file", "ccache", "keytab"):
             action.complete = shtab.FILE  # type: ignore[attr-defined]
     text: str = shtab.complete(built, shell)
     return text.rstrip("\n") + "\n"

@@ -106,6 +106,8 @@ def _hosts(options: argparse.Namespace) -> list[Host]:
         hosts.add_srv(name)
     for pattern in options.exclude:
         hosts.exclude(pattern)
+    for path in options.exclude_file:
+        hosts.exclude_file(path)
     return list(hosts)
 
 

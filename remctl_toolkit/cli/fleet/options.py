@@ -102,8 +102,11 @@ def _check_command(
         built.error("no hosts: name them before the command")
     if not options.command:
         built.error("no command: it goes after the hosts, or after --")
-    if options.stdin and "-" in options.hosts_file:
+    files = [*options.hosts_file, *options.exclude_file]
+    if options.stdin and "-" in files:
         built.error("standard input cannot be both the list of hosts and the command's input")
+    if files.count("-") > 1:
+        built.error("standard input can be read only once: name one file -")
 
 
 def _split(argv: Sequence[str], valued: set[str]) -> tuple[list[str], str | None, list[str], bool]:
@@ -220,7 +223,16 @@ def _add_hosts(built: argparse.ArgumentParser) -> list[argparse.Action]:
             metavar="HOSTS",
             action="append",
             default=[],
-            help="leave these out, wherever they are named; can be repeated",
+            help="leave these out, wherever they are named; a name or range that leaves out no"
+            " host is an error; can be repeated",
+        ),
+        add(
+            "--exclude-file",
+            metavar="FILE",
+            action="append",
+            default=[],
+            help="leave out the hosts in a file, written as for --hosts-file; it may have hosts"
+            " that are not in the list; can be repeated",
         ),
         add(
             "--dry-run",
