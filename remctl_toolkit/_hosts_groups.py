@@ -175,8 +175,9 @@ def _checked(name: str, item: str) -> str:
     return name
 
 
-def _natural(host: Host) -> list[str | int]:
+def _natural(host: Host) -> list[str | tuple[int, str]]:
     """Return what sorts hosts by their names, and numbers in there by their values."""
-    pieces: list[str | int] = list(_DIGITS.split(str(host)))
-    pieces[1::2] = map(int, pieces[1::2])
-    return pieces
+    pieces = _DIGITS.split(str(host))
+    found: list[str | tuple[int, str]] = list(pieces)
+    found[1::2] = [(len(number.lstrip("0")), number.lstrip("0")) for number in pieces[1::2]]
+    return found

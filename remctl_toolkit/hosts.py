@@ -21,19 +21,19 @@ ClusterShell's other operators stand in place of a comma: ``@web!web3`` (without
 
 One host is the same however its name is spelled, see `Host`.
 
-Groups and folding need ClusterShell, and DNS needs dnspython: the extra ``fleet`` has both.
+Groups need ClusterShell, and DNS needs dnspython: the extra ``fleet`` has both.
 """
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import _remctl_core as _core
 
 from ._hosts_errors import HostListError, MissingExtraError
+from ._hosts_folding import fold_names
 from ._hosts_groups import Groups
 from ._hosts_identity import Host, canonical_name
 from ._hosts_patterns import Exclusion, combine, operands, to_host
@@ -42,7 +42,6 @@ from ._hosts_table import HostTable
 __all__ = ["Host", "HostList", "HostListError", "MissingExtraError", "canonical_name", "fold"]
 
 _BOM = b"\xef\xbb\xbf"  # what some editors put at the beginning of UTF-8
-_PLAIN = re.compile(r"[A-Za-z0-9_.-]+")  # names that ClusterShell takes as they are
 
 
 class HostList:
@@ -156,7 +155,7 @@ class HostList:
 
 
 def fold(hosts: Iterable[Host | str]) -> str:
-    """Write hosts in short: ``web[1-298],db1``; without ClusterShell, one by one."""
+    """Write hosts in short, as a pattern: ``db1,web[1-298]``."""
     by_port: dict[int | None, list[str]] = {}
     for host in hosts:
         name, port = (host, None) if isinstance(host, str) else (host.name, host.port)
@@ -164,28 +163,11 @@ def fold(hosts: Iterable[Host | str]) -> str:
     items = []
     for port, names in by_port.items():
         addresses = [name for name in names if ":" in name]
-        folded = _fold([name for name in names if ":" not in name])
+        folded = fold_names([name for name in names if ":" not in name])
         suffix = "" if port is None else f":{port}"
         items += [f"{name}{suffix}" for name in folded]
         items += [f"[{address}]{suffix}" if suffix else address for address in addresses]
     return ",".join(items)
-
-
-def _fold(names: list[str]) -> list[str]:
-    """Fold names; those that ClusterShell would change, or all without it, stay as they are."""
-    try:
-        from ClusterShell import NodeSet
-    except ImportError:
-        return names
-    plain = [name for name in names if _PLAIN.fullmatch(name)]
-    others = [name for name in names if not _PLAIN.fullmatch(name)]
-    try:
-        folded = NodeSet.NodeSet.fromlist(plain, resolver=NodeSet.RESOLVER_NOGROUP)
-    except NodeSet.NodeSetException:
-        return names
-    if sorted(map(str, folded)) != sorted(plain):
-        return names
-    return [item for _, item in operands(str(folded))] + others if plain else others
 
 
 # -- Files and DNS --------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ PARTS = {
     "_visit": "fleet",
     "_watch": "aio",
     "_hosts_errors": "hosts",
+    "_hosts_folding": "hosts",
     "_hosts_groups": "hosts",
     "_hosts_identity": "hosts",
     "_hosts_patterns": "hosts",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import tempfile
 
 from remctl_toolkit.fleet import Host, check_all, run_on_hosts
+from remctl_toolkit.hosts import HostList, fold
 
 from .worker import Action, serve
 
@@ -50,5 +52,28 @@ class _Silent(_Hosts):
             raise RuntimeError("not all hosts answered that should have")
 
 
+class _Lists(Action):
+    """Read a file of so many hosts, half of them in ranges, leave out a quarter, and fold it."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory()
+        self._path = os.path.join(self._folder.name, "hosts")
+
+    def go(self, count: int) -> None:
+        half = count // 2
+        with open(self._path, "w") as file:
+            file.writelines(f"r{n // 40}n{n % 40}.example.org\n" for n in range(half))
+            file.writelines(f"web[{n}-{n + 9}]:{_PORT}\n" for n in range(0, half, 10))
+        hosts = HostList()
+        hosts.add_file(self._path)
+        hosts.exclude(",".join(f"WEB{n}" for n in range(0, half, 2)))
+        left = list(hosts)
+        if len(left) != count - half // 2 or not fold(left):
+            raise RuntimeError("wrong hosts")
+
+    def quit(self) -> None:
+        self._folder.cleanup()
+
+
 if __name__ == "__main__":
-    serve({"hosts": _Hosts, "silent": _Silent})
+    serve({"hosts": _Hosts, "lists": _Lists, "silent": _Silent})

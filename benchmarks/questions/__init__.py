@@ -41,6 +41,7 @@ QUESTIONS = (
     Question("sessions", "1,000 sessions in one process"),
     Question("fleet", "64 hosts at once: connect, one command, close"),
     Question("hosts", "2,000 hosts: what one of them costs"),
+    Question("lists", "a list of 20,000 hosts: time and memory"),
     Question("silent", "200 hosts of which some are silent"),
     Question("waiting", "1,000 sessions that wait, on one event loop"),
     Question("importing", "import remctl"),

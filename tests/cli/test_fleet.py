@@ -300,6 +300,14 @@ def test_hosts_come_from_standard_input_and_files(hosts: Hosts, tmp_path: Any) -
     assert done.stdout == "web1: I am web1\nweb4: I am web4\nweb2: I am web2\n"
 
 
+def test_hosts_to_leave_out_come_from_a_file(hosts: Hosts, tmp_path: Any) -> None:
+    path = tmp_path / "down.txt"
+    path.write_bytes(b"\xef\xbb\xbfWEB1  # caf\xe9\r\nold[1-9]\r\n")
+    arguments = ("--dry-run", "-b", "fe80::1", "web[1-3]", "--exclude-file", str(path), "--", "do")
+    done = hosts.run(*arguments)
+    assert (done.stdout, done.returncode) == ("web2\nweb3\n", 0)
+
+
 def test_dry_run_connects_to_none(hosts: Hosts) -> None:
     done = hosts.run("--dry-run", "dead1,web[1-2]:4444,-web1", "do", "a thing")
     assert done.stdout == "dead1\nweb2:4444\n"

@@ -64,13 +64,15 @@ def test_a_typo_in_an_exclusion_is_an_error(pattern: str, message: str) -> None:
     ],
 )
 def test_a_typo_in_what_is_excluded_is_an_error(excluded: str, message: str) -> None:
-    hosts = HostList("web[1-3]")
-    with pytest.raises(HostListError, match=re.escape(message)):
+    def left() -> HostList:
+        hosts = HostList("web[1-3]")
         hosts.exclude(excluded)
-        list(hosts)
+        return hosts
+
     with pytest.raises(HostListError, match=re.escape(message)):
-        hosts.exclude(excluded)
-        run_on_hosts(hosts, ["do"])
+        list(left())
+    with pytest.raises(HostListError, match=re.escape(message)):
+        run_on_hosts(left(), ["do"])
 
 
 @pytest.mark.parametrize(
@@ -158,7 +160,7 @@ def test_a_file_is_read_the_same_everywhere(octets: bytes, locale: str, tmp_path
         (b"web\x001\n", "hosts.txt, line 1: not the name of a host"),
         (b"b\xc3\xbc..example\n", "hosts.txt, line 1: not the name of a host"),
         ("web\u00a01\n".encode(), "hosts.txt, line 1: not the name of a host"),
-        ("web＠1;\n".encode(), "hosts.txt, line 1: not the name of a host"),
+        ("web\uff201;\n".encode(), "hosts.txt, line 1: not the name of a host"),
         (b"web1 web2\n", "hosts.txt, line 1: not the name of a host: 'web1 web2'"),
         (b"a..b\n", "hosts.txt, line 1: not the name of a host"),
     ],
@@ -198,7 +200,7 @@ def test_a_missing_package_is_named_with_file_and_line(
 
 def test_what_is_no_file() -> None:
     for path in ("/nonexistent", "no\0file", os.fsdecode(b"/\xff")):
-        with pytest.raises(HostListError, match="^cannot read "):
+        with pytest.raises(HostListError, match=r"^cannot read "):
             HostList().add_file(path)
 
 
@@ -207,7 +209,7 @@ def test_what_is_no_file() -> None:
 
 def test_a_long_list_is_not_slow() -> None:
     """Each of these took minutes if it took quadratic time."""
-    count = 50_000
+    count = 20_000
     listed = [f"{number:x}.example.org" for number in range(count)]
     text = ",".join(listed)
     hosts = HostList(text)

@@ -17,12 +17,17 @@ from remctl_toolkit.hosts import HostList, HostListError, canonical_name
 from remctl_toolkit.machine import Group
 from remctl_toolkit.testing import RemctldServer
 
-# Spellings of one name.
+# Spellings of one name, one of them in fullwidth letters.
 SAME = (
-    ("web2", "WEB2", "Web2.", "ｗｅｂ２"),
+    ("web2", "WEB2", "Web2.", "\uff57\uff45\uff42\uff12"),
     ("web1.example.org", "web1.example.org.", "WEB1.Example.ORG."),
     ("bücher.example", "BÜCHER.example.", "bu\u0308cher.example", "XN--bcher-kva.Example"),
-    ("2001:db8::1", "2001:DB8:0::1", "2001:0db8:0000:0000:0000:0000:0000:0001", "2001:db8::0.0.0.1"),
+    (
+        "2001:db8::1",
+        "2001:DB8:0::1",
+        "2001:0db8:0000:0000:0000:0000:0000:0001",
+        "2001:db8::0.0.0.1",
+    ),
     ("192.0.2.7", "::ffff:192.0.2.7", "::FFFF:c000:207", "0:0:0:0:0:ffff:192.0.2.7"),
     ("127.0.0.1", "127.1", "0x7f.0.0.1", "0177.0.0.1", "127.0.0.01"),
     ("fe80::1%eth0", "FE80:0::1%eth0"),
@@ -106,8 +111,8 @@ def test_a_host_is_left_out_however_it_is_spelled(name: str, other: str) -> None
         f"db1,{name}^{other}",
         f"{name},db1&db1:4373",
     ):
-        assert list(map(str, HostList(pattern)))[0].startswith("db1"), pattern
-        assert len(list(HostList(pattern))) == 1, pattern
+        (left,) = HostList(pattern)
+        assert left.name == "db1", pattern
     hosts = HostList("db1", name)
     hosts.exclude(other)
     assert list(hosts) == [Host("db1")]
@@ -208,5 +213,5 @@ def test_a_scope_that_is_not_there_is_named() -> None:
     ],
 )
 def test_what_cannot_be_a_scope(text: str) -> None:
-    with pytest.raises(HostListError, match="not (a name|a range|the name)"):
+    with pytest.raises(HostListError, match=r"not (a name|a range|the name)"):
         HostList(text)
