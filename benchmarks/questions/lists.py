@@ -34,7 +34,7 @@ def ask(place: Place) -> Answer:
             spreads[more],
             spreads[fewer],
             ratios(microseconds[more], microseconds[fewer]),
-            target=Target(1.5, at_least=False),
+            target=Target(2, at_least=False),
         ),
         Row(
             f"{OURS}, peak memory of a list of {more}, in MB",

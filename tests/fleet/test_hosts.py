@@ -237,6 +237,10 @@ RECORDS = {
     ],
     "_remctl._tcp.none.example.org.": ["0 0 0 ."],
     "_admin._tcp.example.org.": ["0 0 4373 admin.example.org."],
+    "_remctl._tcp.hostile.example.org.": ["0 0 4373 x\\;do.example.org."],
+    "_remctl._tcp.group.example.org.": ["0 0 4373 \\@x'\\;do\\;'."],
+    "_remctl._tcp.zero.example.org.": ["0 0 0 web1.example.org."],
+    "_remctl._tcp.xn--bcher-kva.example.": ["0 0 4373 WEB1.example.", "5 0 4373 web1.example."],
 }
 
 
@@ -280,6 +284,9 @@ def test_srv_records_have_hosts_and_ports_by_priority() -> None:
     hosts = HostList()
     hosts.add_srv("_admin._tcp.example.org")
     assert list(hosts) == [Host("admin.example.org", 4373)]
+    hosts = HostList()
+    hosts.add_srv("bücher.example")
+    assert list(map(str, hosts)) == ["WEB1.example:4373"]
 
 
 @pytest.mark.usefixtures("name_server")
@@ -289,6 +296,10 @@ def test_srv_records_have_hosts_and_ports_by_priority() -> None:
         ("none.example.org", "_remctl._tcp.none.example.org: there is no such service"),
         ("unknown.example.org", "cannot look up the SRV records of _remctl._tcp.unknown"),
         ("a..b", "cannot look up the SRV records"),
+        ("ü..b", "cannot look up the SRV records"),
+        ("hostile.example.org", "are wrong: not the name of a host"),
+        ("group.example.org", "are wrong: not the name of a host"),
+        ("zero.example.org", "are wrong: not a port: 0"),
     ],
 )
 def test_srv_records_that_are_not_there(name: str, message: str) -> None:
