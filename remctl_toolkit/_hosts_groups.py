@@ -11,6 +11,7 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Callable
+from typing import Any
 
 from ._hosts_errors import HostListError, MissingExtraError
 from ._hosts_identity import Host
@@ -138,7 +139,8 @@ class Groups:
             from ClusterShell import NodeSet, NodeUtils
         except ImportError:
             raise MissingExtraError("ClusterShell", f"the group {group}") from None
-        method = getattr(NodeSet.std_group_resolver(), what)
+        resolver: Any = NodeSet.std_group_resolver()
+        method = getattr(resolver, what)
         try:
             words: list[str] = method(*name, source or None)
         except NodeUtils.GroupSourceNoUpcall:

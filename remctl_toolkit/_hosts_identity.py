@@ -39,13 +39,13 @@ class Host:
     identity: tuple[str, int, str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        port = self.port
+        port: object = self.port
         if port is not None:
             if isinstance(port, bool) or not isinstance(port, int):
                 raise TypeError(f"port must be a whole number, not {port!r}")
             if port < 1:
                 raise ValueError(f"port must be 1 or more, not {port}")
-        number = _core.check_port(port)
+        number = _core.check_port(self.port)
         principal = _core.check_principal(self.principal) or ""
         default = number == remctl.PORT
         identity = (canonical_name(self.name), 0 if default else number, principal)

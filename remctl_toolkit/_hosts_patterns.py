@@ -70,7 +70,7 @@ def combine(
         MissingExtraError: a package is not installed.
     """
     found = HostTable()
-    exclusions = []
+    exclusions: list[Exclusion] = []
     for operator, item in operands(pattern):
         if operator == "," and item.startswith("-") and not overlap:
             excluded = item[1:]
@@ -96,7 +96,7 @@ def combine(
 
 def operands(pattern: str) -> list[tuple[str, str]]:
     """Cut a pattern into what its operators work on, each with the operator before it."""
-    found = []
+    found: list[tuple[str, str]] = []
     operator = ","
     for piece in _OPERAND.finditer(pattern):
         found.append((operator, piece[1].strip()))
@@ -193,7 +193,7 @@ def expand(item: str) -> list[str]:
 
 def _parse_range(inside: str, item: str) -> list[tuple[range, int]]:
     """Return the numbers of a range, each part with the width that zeros fill."""
-    parts = []
+    parts: list[tuple[range, int]] = []
     for part in inside.split(","):
         found = _PART_OF_RANGE.fullmatch(part.strip())
         first, last, step = found.groups() if found else ("", "", "")

@@ -160,7 +160,7 @@ def fold(hosts: Iterable[Host | str]) -> str:
     for host in hosts:
         name, port = (host, None) if isinstance(host, str) else (host.name, host.port)
         by_port.setdefault(port, []).append(name)
-    items = []
+    items: list[str] = []
     for port, names in by_port.items():
         addresses = [name for name in names if ":" in name]
         folded = fold_names([name for name in names if ":" not in name])
