@@ -7,6 +7,7 @@ import ipaddress
 import re
 import socket
 from dataclasses import dataclass, field
+from typing import Any
 
 import _remctl_core as _core
 import remctl
@@ -39,7 +40,7 @@ class Host:
     identity: tuple[str, int, str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        port: object = self.port
+        port: Any = self.port
         if port is not None:
             if isinstance(port, bool) or not isinstance(port, int):
                 raise TypeError(f"port must be a whole number, not {port!r}")
