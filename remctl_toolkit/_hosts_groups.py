@@ -140,6 +140,11 @@ class Groups:
         except ImportError:
             raise MissingExtraError("ClusterShell", f"the group {group}") from None
         resolver: Any = NodeSet.std_group_resolver()
+        # Without a home, its own files would be taken from a folder "~" of the working directory:
+        # they hold shell commands.
+        files = getattr(resolver, "filenames", None)
+        if isinstance(files, list):
+            resolver.filenames = [name for name in files if not name.startswith("~")]
         method = getattr(resolver, what)
         try:
             words: list[str] = method(*name, source or None)

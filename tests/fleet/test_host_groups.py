@@ -176,6 +176,28 @@ def test_remctl_fleet_runs_nothing_that_a_name_says(option: str, tmp_path: Path)
     assert not marker.exists()
 
 
+@pytest.mark.parametrize("place", [".config", ".local/etc"])
+def test_a_folder_that_is_called_like_the_home_is_none(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ClusterShell looks there where the user has neither HOME nor an entry in passwd."""
+    marker = tmp_path / "marker"
+    folder = tmp_path / "~" / place / "clustershell"
+    folder.mkdir(parents=True)
+    (folder / "groups.conf").write_text(
+        f"[Main]\ndefault: evil\n[evil]\nmap: touch {marker}; echo web1\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    files = [f"~/{place}/clustershell/groups.conf", str(tmp_path / "none.conf")]
+    NodeSet.set_std_group_resolver(NodeUtils.GroupResolverConfig(files))
+    try:
+        with pytest.raises(HostListError, match="no groups configured"):
+            HostList("@web")
+    finally:
+        NodeSet.set_std_group_resolver(None)
+    assert not marker.exists()
+
+
 SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=+-]*")
 WORDS = ["@", "web", "other:", "x", "*", "?", "[1-2]", "[", "]", ",", "!", "&", "^", "-", " ", "\n"]
 WORDS += ["'", '"', ";", "$", "`", "/", "\\", "%s", "\0", "é", "٣", "\ufeff"]
