@@ -257,6 +257,7 @@ class Plan:
             future.cancel()
             error = remctl.RemctlTimeoutError("time limit reached: the command may have run")
             error.host = host.name
+            error.may_have_run = True
             self._end(Outcome(host, error=error))
 
     def _leave(self) -> None:

@@ -97,12 +97,15 @@ class Settings:
     credentials: remctl.RemctlCredentials | None = None
     retries: int = 0
     backoff: float = 0.5
+    connect_timeout: float | None = None
 
     def __post_init__(self) -> None:
         _core.check_port(self.port)
         _core.check_principal(self.principal)
         check_count("retries", self.retries, least=0)
         check_seconds("backoff", self.backoff, zero=True)
+        if self.connect_timeout is not None:
+            check_seconds("connect_timeout", self.connect_timeout)
         self.connection()
 
     def connection(self) -> remctl.Remctl:
@@ -113,6 +116,10 @@ class Settings:
             source_ip=self.source_ip,
             credentials=self.credentials,
         )
+
+    def opening_timeout(self) -> float:
+        """Return for how many seconds the network may be silent while connecting; 0 is for ever."""
+        return min(filter(None, (self.timeout, self.connect_timeout)), default=0)
 
     def pause(self, attempts: int) -> float:
         """Return how many seconds to wait after so many attempts to connect."""
@@ -225,6 +232,7 @@ class Visit:
             return error
         if self._reason is not None and isinstance(error, remctl.RemctlNotOpenedError):
             self._reason.partial, self._reason.port = error.partial, error.port
+            self._reason.may_have_run = error.may_have_run
             error = self._reason
         error.host = error.host or self._work.host.name
         error.port = error.port or _core.check_port(self._port) or None
@@ -250,7 +258,9 @@ class Visit:
         while not self._given_up.is_set():
             self._attempts += 1
             try:
+                self._connection.set_timeout(settings.opening_timeout())
                 self._connection.open(host.name, self._port, host.principal or settings.principal)
+                self._connection.set_timeout(settings.timeout or 0)
             except remctl.RemctlError as error:
                 if self._attempts > settings.retries or not _may_pass(error):
                     raise

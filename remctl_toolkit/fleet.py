@@ -87,6 +87,8 @@ class Fleet:
             listens, or the connection was lost or timed out.
         backoff: seconds before the first of these; they double each time, up to ten.  Chance
             shortens each by up to half.
+        connect_timeout: seconds that the network may be silent while connecting, where `timeout`
+            allows more; None is no limit of its own.  A command may be silent for longer.
         concurrency: how many hosts are worked on at the same time.
         executor: what does the work in place of threads.  All that is handed to it can be pickled,
             provided that `credentials` can.  Connections do not stay open then, and the credential
@@ -109,6 +111,7 @@ class Fleet:
         credentials: remctl.RemctlCredentials | None = None,
         retries: int = 0,
         backoff: float = 0.5,
+        connect_timeout: float | None = None,
         concurrency: int = CONCURRENCY,
         executor: Executor | None = None,
     ) -> None:
@@ -117,7 +120,15 @@ class Fleet:
         if executor is not None and not isinstance(executor, Executor):
             raise TypeError(f"not a concurrent.futures.Executor: {executor!r}")
         self._settings = Settings(
-            port, principal, timeout, ccache, source_ip, credentials, retries, backoff
+            port=port,
+            principal=principal,
+            timeout=timeout,
+            ccache=ccache,
+            source_ip=source_ip,
+            credentials=credentials,
+            retries=retries,
+            backoff=backoff,
+            connect_timeout=connect_timeout,
         )
         self._concurrency = concurrency
         self._executor = executor
@@ -238,6 +249,7 @@ def run_on_hosts(
     credentials: remctl.RemctlCredentials | None = None,
     retries: int = 0,
     backoff: float = 0.5,
+    connect_timeout: float | None = None,
     concurrency: int = CONCURRENCY,
     executor: Executor | None = None,
 ) -> Generator[Outcome, None, None]:
@@ -272,6 +284,7 @@ def run_on_hosts(
         credentials=credentials,
         retries=retries,
         backoff=backoff,
+        connect_timeout=connect_timeout,
         concurrency=concurrency,
         executor=executor,
     )

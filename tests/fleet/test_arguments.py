@@ -41,6 +41,8 @@ BAD_SETTINGS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"ccache": ""}, ValueError, "invalid credential cache"),
     ({"source_ip": "web1"}, ValueError, "source address must be an IP address"),
     ({"credentials": 5}, TypeError, r"credentials must have ccache\(\)"),
+    ({"connect_timeout": 0}, ValueError, "connect_timeout must be more than 0, not 0"),
+    ({"connect_timeout": "1"}, TypeError, "connect_timeout must be a number of seconds"),
     ({"retries": -1}, ValueError, "retries must be 0 or more, not -1"),
     ({"retries": 1.5}, TypeError, "retries must be a whole number, not 1.5"),
     ({"retries": True}, TypeError, "retries must be a whole number"),

@@ -39,6 +39,7 @@ def test_a_limit_holds_for_connecting(farm: Farm) -> None:
     assert isinstance(outcome.error, TimeoutError)
     assert outcome.reason == "time limit reached"
     assert (outcome.error.host, outcome.error.port) == (host.name, host.port)
+    assert not outcome.error.may_have_run
     assert outcome.seconds >= 0.2
 
 
@@ -49,6 +50,7 @@ def test_a_limit_holds_for_a_command_and_keeps_its_output(remctl_realm: Realm, l
         (outcome,) = run_on_hosts([host], ECHO, limit=limit, on_output=told)
         assert outcome.reason == "time limit reached"
         assert isinstance(outcome.error, remctl.RemctlTimeoutError)
+        assert outcome.error.may_have_run or not outcome.error.partial
         return outcome.error.partial
 
     with FakeServer(remctl_realm.keytab, stall_after_output) as server:
@@ -78,6 +80,25 @@ def test_a_timeout_is_the_networks(farm: Farm) -> None:
     (outcome,) = run_on_hosts(farm.silent(1), ECHO, timeout=0.2)
     assert isinstance(outcome.error, remctl.RemctlTimeoutError)
     assert "limit" not in outcome.reason
+
+
+@pytest.mark.parametrize("options", [{}, {"timeout": 300}])
+def test_connecting_has_a_timeout_of_its_own(farm: Farm, options: dict[str, float]) -> None:
+    (outcome,) = run_on_hosts(farm.silent(1), ECHO, connect_timeout=0.2, **options)
+    assert isinstance(outcome.error, remctl.RemctlTimeoutError)
+    assert not outcome.error.may_have_run
+
+    def command_may_be_silent(timeout: float) -> bool:
+        sleep = ["test", "sleep", str(timeout + 1)]
+        (outcome,) = run_on_hosts(farm.good(1), sleep, connect_timeout=timeout, **options)
+        return outcome.ok
+
+    assert any(map(command_may_be_silent, LIMITS))
+
+
+def test_the_shorter_timeout_holds_for_connecting(farm: Farm) -> None:
+    (outcome,) = run_on_hosts(farm.silent(1), ECHO, timeout=0.2, connect_timeout=300)
+    assert isinstance(outcome.error, remctl.RemctlTimeoutError)
 
 
 def test_a_refusal_before_the_limit_stays_a_refusal(farm: Farm) -> None:
