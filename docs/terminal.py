@@ -12,7 +12,9 @@ import os
 import pty
 import re
 import socket
+import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,8 +24,13 @@ from rich.text import Text
 
 from remctl_toolkit.testing import Command, Realm, RemctldServer
 
-PICTURE = Path(__file__).parent / "pictures" / "remctl-fleet.svg"
-COLUMNS = 74  # as few as hold it: text is larger then
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+
+from support.preload import preloaded  # noqa: E402
+
+PICTURE = ROOT / "docs" / "pictures" / "remctl-fleet.svg"
+COLUMNS = 76  # as few as hold it: text is larger then
 ARGUMENTS = ["--timeout", "1", "web[1-40]", "--", "service", "status", "nginx"]
 SHOWN = "remctl-fleet --timeout 1 'web[1-40]' -- service status nginx"
 
@@ -67,8 +74,6 @@ def run(place: Place) -> tuple[str, int]:
     """Run remctl-fleet in a child, on a terminal; return what it wrote, and its exit status."""
     child, terminal = pty.fork()
     if child == 0:
-        os.environ.update(place.realm.env, TERM="xterm-256color", COLUMNS=str(COLUMNS), LINES="30")
-        os.environ.pop("NO_COLOR", None)
         be_fleet(place)
     written = b"".join(read_all(terminal))
     os.close(terminal)
@@ -77,22 +82,25 @@ def run(place: Place) -> tuple[str, int]:
 
 def be_fleet(place: Place) -> None:
     """Be remctl-fleet, where the names of the hosts are known and all are one principal."""
-    really = socket.getaddrinfo
-
-    def getaddrinfo(host, port, *rest, **options):
-        if host in place.places:
-            host, port = place.places[host]
-        return really(host, port, *rest, **options)
-
-    socket.getaddrinfo = getaddrinfo
-    status = 70
-    try:
-        from remctl_toolkit.cli.fleet import main
-
-        status = main(["--principal", place.realm.host_principal, *ARGUMENTS])
-    finally:
-        sys.stdout.flush()
-        os._exit(status)
+    hosts = " ".join(f"{name}={host}@{port}" for name, (host, port) in place.places.items())
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        preloaded("resolver", Path(folder), FAKE_HOSTS=hosts),
+    ):
+        environ = {
+            **os.environ,
+            **place.realm.env,
+            "TERM": "xterm-256color",
+            "COLUMNS": str(COLUMNS),
+            "LINES": "30",
+            "PYTHONPATH": str(ROOT),
+            # A default, which is not shown.
+            "REMCTL_FLEET_OPTIONS": f"--principal {place.realm.host_principal}",
+        }
+        environ.pop("NO_COLOR", None)
+        words = [sys.executable, "-m", "remctl_toolkit.cli.fleet", *ARGUMENTS]
+        status = subprocess.run(words, env=environ).returncode
+    os._exit(status)
 
 
 def read_all(terminal: int) -> Iterator[bytes]:

@@ -27,6 +27,8 @@ COMMANDS = [
     Command("third", "fails", script='[ "$NAME" != web3 ] || { echo "disk full" >&2; exit 4; }'),
     Command("octets", "show", script="printf '\\377\\0\\033[31mx\\n'"),
     Command("crlf", "show", script="printf 'line\\r\\n'"),
+    Command("shy", "show", script='[ "$NAME" = web3 ] || printf "one\\ntwo\\nthree"'),
+    Command("odd", "show", script='printf "one\\n%s\\nthree\\n" "${NAME#web[13]}"'),
     Command("session", "show", script='echo "session $PPID"'),  # a process for each connection
     Command("slow", "lines", script="printf 'a\\nbe'; sleep 0.2; printf 'gin\\nend'"),
     Command("input", "count", script="wc -c", stdin="last"),
@@ -40,10 +42,16 @@ import os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # It may be ignored where the tests run.
 for name in os.environ.get("FLEET_WITHOUT", "").split():
     sys.modules[name] = None
+if "FLEET_INTERVAL" in os.environ:
+    from remctl_toolkit.cli.fleet import progress
+    progress.LINE_INTERVAL = float(os.environ["FLEET_INTERVAL"])
 from remctl_toolkit.cli.fleet import main
 sys.exit(main())
 """
 ARGUMENTS = [sys.executable, "-W", "error", "-c", RUNNER]
+
+
+_NOT_INHERITED = ("NO_COLOR", "COLUMNS", "LINES", "TERM", "REMCTL_FLEET_OPTIONS")
 
 
 class Hosts:
@@ -87,12 +95,13 @@ class Hosts:
 
     def environ(self, **variables: str) -> dict[str, str]:
         """The environment in which the names are known."""
-        # Colours and the width of the page are the test's business.
+        # Colours, the width of the page and the user's defaults are the test's business.
+        variables = {"XDG_CONFIG_HOME": str(self._folder), **variables}
         kept = python_environ(**{**self.realm.env, **self._names, **variables})
         return {
             name: value
             for name, value in kept.items()
-            if name in variables or name not in ("NO_COLOR", "COLUMNS", "LINES", "TERM")
+            if name in variables or name not in _NOT_INHERITED
         }
 
     def run(

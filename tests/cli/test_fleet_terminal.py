@@ -109,7 +109,7 @@ def test_long_reasons_are_wrapped_in_their_column(hosts: Hosts) -> None:
     with hosts.terminal("-s", f"{'x' * 60}@REMCTL.TEST", "web[1-2]", "a", "b") as terminal:
         terminal.wait()
     lines = plain(terminal.everything).splitlines()
-    table = lines[lines.index("2 of 2 hosts failed:") + 1 :]
+    table = lines[lines.index("2 of 2 hosts failed:") + 1 : -2]
     assert len(table) > 1
     assert all(len(line) <= 80 for line in table)
     assert all(line.startswith(" " * 29) for line in table[1:])
@@ -126,11 +126,13 @@ def test_ctrl_c_says_what_is_finished_running_and_never_begun(hosts: Hosts) -> N
         terminal.type(CTRL_C)
         assert terminal.wait() == 128 + signal.SIGINT
     lines = plain(terminal.everything).splitlines()
-    assert lines[-4:] == [
+    assert lines[-7:-1] == [
         "remctl-fleet: ended by Ctrl-C",
-        "  finished       1: dead1",
+        "  succeeded      0",
+        "  failed         1: dead1",
         "  still running  2: web[1-2]; the command may go on there",
         "  never begun    2: web[3-4]",
+        "not safe to repeat (the command ran, or may have run): web[1-2]",
     ]
     assert "Traceback" not in terminal.everything
 

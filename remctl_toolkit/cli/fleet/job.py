@@ -8,6 +8,7 @@ from collections.abc import Generator, Iterator, Sequence
 from types import FrameType
 from typing import Any, Self
 
+import remctl
 from remctl_toolkit.fleet import Host, NotStartedError, OnOutput, Outcome, run_on_hosts
 
 from .progress import Progress
@@ -29,12 +30,13 @@ class Job:
         self._settings: dict[str, Any] = {
             name: getattr(options, name)
             for name in (
-                *("port", "principal", "timeout", "ccache", "source_ip", "credentials"),
+                *("port", "principal", "timeout", "connect_timeout"),
+                *("ccache", "source_ip", "credentials"),
                 *("retries", "concurrency", "limit", "deadline", "first", "stop_after"),
             )
         }
-        self._begun: set[Host] = set()
         self._finished: set[Host] = set()
+        self._output: dict[Host, dict[remctl.RemctlStream, list[bytes]]] = {}  # of the running
         self.check(b"")
 
     def check(self, input: bytes | str | None) -> None:
@@ -51,25 +53,37 @@ class Job:
         """Run it on all hosts."""
 
         def command(host: Host) -> Sequence[str]:  # Called when a host begins.
-            self._begun.add(host)
+            self._output[host] = {stream: [] for stream in remctl.RemctlStream}
             progress.begun(host)
             words: Sequence[str] = self._command
             return words
 
-        yield from run_on_hosts(
-            self._hosts, command, input=input, on_output=on_output, **self._settings
-        )
+        def keep(host: Host, stream: remctl.RemctlStream, octets: bytes) -> None:
+            self._output[host][stream].append(octets)
+            if on_output is not None:
+                on_output(host, stream, octets)
+
+        yield from run_on_hosts(self._hosts, command, input=input, on_output=keep, **self._settings)
 
     def finished(self, outcome: Outcome) -> None:
         """Take note of an outcome."""
         self._finished.add(outcome.host)
+        self._output.pop(outcome.host, None)
 
     def unfinished(self) -> list[Outcome]:
-        """Return an outcome for each host that has none since the job was stopped."""
-        left = [host for host in self._hosts if host not in self._finished]
-        running = AbandonedError("interrupted; the command may go on")
-        waiting = NotStartedError("not started: interrupted")
-        return [Outcome(host, error=running if host in self._begun else waiting) for host in left]
+        """Return an outcome for each host that has none since the job was stopped.
+
+        Those of hosts that were at work have the output that had arrived.
+        """
+        return [self._abandoned(host) for host in self._hosts if host not in self._finished]
+
+    def _abandoned(self, host: Host) -> Outcome:
+        if host not in self._output:
+            return Outcome(host, error=NotStartedError("not started: interrupted"))
+        error = AbandonedError("interrupted; the command may go on")
+        out, err = (b"".join(pieces) or None for pieces in self._output[host].values())
+        error.partial = remctl.RemctlSimpleResult(out, err)
+        return Outcome(host, error=error)
 
 
 class Stopped(BaseException):

@@ -5,26 +5,28 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import random
 import shlex
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from typing import cast
 
 import remctl
 from remctl_toolkit.fleet import Host, Outcome
 from remctl_toolkit.hosts import HostList, HostListError, MissingExtraError, fold
 
 from . import progress
+from .again import FailedFile, Failures
 from .completion import completion
+from .folders import Folders
 from .job import Job, Signals, Stopped
-from .options import COMMAND, parse
+from .options import COMMAND, parse, typed_again
 from .report import Report
 from .screen import RED, Screen
 from .secret import UsageError, ask_secret
 from .shell import shell
 from .tickets import keytab_credentials
-from .views import Gathered, Json, Live, Raw, View
+from .views import Diff, Gathered, Json, Live, Raw, View
 
 __all__ = ["main"]
 
@@ -59,7 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # Nobody reads it any more: no reason for words.
         return 128 + signal.SIGPIPE
     except OSError as error:
-        print(f"{COMMAND}: cannot write the output: {error.strerror}", file=sys.stderr)
+        what = error.filename or "the output"
+        print(f"{COMMAND}: cannot write {what}: {error.strerror}", file=sys.stderr)
         return _EX_IOERR
 
 
@@ -84,10 +87,17 @@ def _main(options: argparse.Namespace) -> int:
     if options.dry_run:
         _show_plan(hosts, options)
         return 0
+    failed_file = None if options.failed_to is None else FailedFile(options.failed_to)
+    folders = Folders(hosts, options.outdir, options.errdir)
     input = _input(options)
     with _as_usage_errors():
         job.check(input)
-    return _run(job, hosts, input, options)
+    run = _Run(job, hosts, options)
+    try:
+        return run.run(input, folders)
+    finally:
+        if failed_file is not None:
+            failed_file.write(run.failures.lines())
 
 
 @contextlib.contextmanager
@@ -99,6 +109,8 @@ def _as_usage_errors() -> Iterator[None]:
 
 
 def _hosts(options: argparse.Namespace) -> list[Host]:
+    if options.groups is not None:
+        _use_groups(options.groups)
     hosts = HostList(*filter(None, [options.hosts]))
     for path in options.hosts_file:
         hosts.add_file(path)
@@ -108,7 +120,24 @@ def _hosts(options: argparse.Namespace) -> list[Host]:
         hosts.exclude(pattern)
     for path in options.exclude_file:
         hosts.exclude_file(path)
-    return list(hosts)
+    found = list(hosts)
+    if options.pick is None or options.pick >= len(found):
+        return found
+    return [found[place] for place in sorted(random.sample(range(len(found)), options.pick))]
+
+
+def _use_groups(path: str) -> None:
+    """Have ClusterShell look for groups where a file says, in place of its own groups.conf."""
+    try:
+        with open(path, "rb"):
+            pass
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from None
+    try:
+        from ClusterShell import NodeSet
+    except ImportError:
+        raise MissingExtraError("ClusterShell", "--groups") from None
+    NodeSet.set_std_group_resolver_config(path)
 
 
 def _input(options: argparse.Namespace) -> bytes | str | None:
@@ -134,38 +163,75 @@ def _show_plan(hosts: Sequence[Host], options: argparse.Namespace) -> None:
         screen.out.say(str(host))
 
 
-def _run(
-    job: Job, hosts: list[Host], input: bytes | str | None, options: argparse.Namespace
-) -> int:
-    screen = Screen()
-    view = _view(screen, hosts, options)
-    raw = isinstance(view, Raw)
-    quiet = options.quiet or options.debug or raw
-    report = Report(hosts)
-    with Signals() as signals:
-        bar = progress.start(screen, len(hosts), quiet=quiet)
-        stopped = None
-        try:
-            with contextlib.closing(job.outcomes(input, view.on_output, bar)) as outcomes:
-                while (outcome := signals.next(outcomes)) is not None:
-                    _raise_own(outcome)
-                    for each in (job.finished, bar.finished, report.add, view.finished):
-                        each(outcome)
-        except Stopped as signal_:
-            stopped = signal_.number
-        finally:
-            bar.close()
-        unfinished = job.unfinished()
-        for outcome in unfinished:
-            if not raw:
-                view.finished(outcome)
-        view.end()
-    if stopped is not None:
-        return _stopped(screen, report, unfinished, stopped, raw=raw)
-    if raw:
-        return cast(Raw, view).status
-    report.show(screen, quiet=options.quiet)
-    return report.status
+class _Run:
+    """One run on the hosts: what is shown, and what is left to do.
+
+    Attributes:
+        failures: the hosts where it did not succeed.
+    """
+
+    def __init__(self, job: Job, hosts: list[Host], options: argparse.Namespace) -> None:
+        self._job = job
+        self._options = options
+        self._screen = Screen()
+        self._view = _view(self._screen, hosts, options)
+        self._report = Report(hosts)
+        self._hosts = hosts
+        self.failures = Failures(hosts, options.port)
+
+    def run(self, input: bytes | str | None, folders: Folders) -> int:
+        """Run the command, show what comes of it, and return the exit status."""
+        job, view, report = self._job, self._view, self._report
+        raw = isinstance(view, Raw)
+        quiet = self._options.quiet or self._options.debug or raw
+        takers = (folders.finished, job.finished, report.add, self.failures.add, view.finished)
+        with Signals() as signals:
+            bar = progress.start(self._screen, len(self._hosts), quiet=quiet)
+            stopped = None
+            try:
+                with contextlib.closing(job.outcomes(input, view.on_output, bar)) as outcomes:
+                    while (outcome := signals.next(outcomes)) is not None:
+                        _raise_own(outcome)
+                        for each in (*takers, bar.finished):
+                            each(outcome)
+            except Stopped as signal_:
+                stopped = signal_.number
+            finally:
+                bar.close()
+                unfinished = job.unfinished()
+                for outcome in unfinished:  # Here, so that --failed-to always has all hosts.
+                    self.failures.add(outcome)
+            for outcome in unfinished:
+                folders.finished(outcome)
+                if not raw:
+                    view.finished(outcome)
+            view.end()
+        if stopped is not None:
+            return self._stopped(unfinished, stopped)
+        if isinstance(view, Raw):
+            return report.largest_status if self._options.max_status else view.status
+        report.show(self._screen, quiet=self._options.quiet)
+        self._show_failures()
+        return report.largest_status if self._options.max_status else report.status
+
+    def _show_failures(self) -> None:
+        self.failures.show(self._screen, typed_again(self._options), self._options.command)
+
+    def _stopped(self, unfinished: list[Outcome], number: int) -> int:
+        """Say where things were when a signal came."""
+        running = [outcome.host for outcome in unfinished if outcome.started]
+        not_begun = [outcome.host for outcome in unfinished if not outcome.started]
+        name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+        err = self._screen.err
+        if isinstance(self._view, Raw):
+            err.say(f"{COMMAND}: ended by {name}; the command may go on")
+            return 128 + number
+        if self._report.failed:
+            self._report.show(self._screen, quiet=True)
+        err.say(err.paint(f"{COMMAND}: ended by {name}", RED))
+        self._report.show_interruption(self._screen, running, not_begun)
+        self._show_failures()
+        return 128 + number
 
 
 def _raise_own(outcome: Outcome) -> None:
@@ -176,27 +242,12 @@ def _raise_own(outcome: Outcome) -> None:
 
 
 def _view(screen: Screen, hosts: list[Host], options: argparse.Namespace) -> View:
-    if options.json:
+    if options.view == "json":
         return Json(screen)
-    if options.live:
+    if options.view == "live":
         return Live(screen, hosts)
-    if len(hosts) == 1 and not options.gather:
+    if options.view == "diff":
+        return Diff(screen, hosts)
+    if options.view is None and len(hosts) == 1:
         return Raw(screen)
     return Gathered(screen, hosts)
-
-
-def _stopped(
-    screen: Screen, report: Report, unfinished: list[Outcome], number: int, *, raw: bool
-) -> int:
-    """Say where things were when a signal came."""
-    running = [outcome.host for outcome in unfinished if outcome.started]
-    not_begun = [outcome.host for outcome in unfinished if not outcome.started]
-    name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
-    if raw:
-        screen.err.say(f"{COMMAND}: ended by {name}; the command may go on")
-        return 128 + number
-    if report.failed:
-        report.show(screen, quiet=True)
-    screen.err.say(screen.err.paint(f"{COMMAND}: ended by {name}", RED))
-    report.show_interruption(screen, running, not_begun)
-    return 128 + number

@@ -6,14 +6,19 @@ import argparse
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import remctl
 from remctl_toolkit.fleet import CONCURRENCY
 
-__all__ = ["COMMAND", "DESCRIPTION", "EXAMPLES", "NOTES", "parse", "parser"]
+from .defaults import Source, sources
+
+__all__ = ["COMMAND", "DESCRIPTION", "EXAMPLES", "NOTES", "parse", "parser", "typed_again"]
 
 COMMAND = "remctl-fleet"
+
+CONNECT_TIMEOUT = 15.0
+"""Seconds that the network may be silent while connecting, unless an option says otherwise."""
 
 USAGE = """\
 %(prog)s [OPTION ...] HOSTS [--] COMMAND [ARGUMENT ...]
@@ -50,21 +55,47 @@ NOTES = {
   69   a Python package is not installed (the message says which)
   74   the output cannot be written
   130  Ctrl-C; 128+N for signal N
-  With one host, and none of --gather, --live and --json: the command's own;
-  255 if the server refuses it; 1 for every other failure.""",
+  With one host, and none of --gather, --live, --diff and --json: the command's
+  own; 255 if the server refuses it; 1 for every other failure.
+  With --max-status: the largest of any host; 255 for a host that has none.""",
+    "defaults": """\
+  Options are taken from these places; where two have the same option, the later
+  place wins, and the command line wins over all of them:
+    /etc/remctl-fleet/options
+    $XDG_CONFIG_HOME/remctl-fleet/options, or ~/.config/remctl-fleet/options
+    REMCTL_FLEET_OPTIONS in the environment
+  They are written as on the command line. A file has one or more in each line,
+  and # begins a comment. Options that choose hosts, send input, write files, or
+  do something else than run a command cannot be there.""",
     "environment": """\
   KRB5CCNAME       the tickets to use, unless --ccache or --keytab says so
   NO_COLOR         if set, no colours, which a terminal gets otherwise
+  REMCTL_FLEET_OPTIONS, XDG_CONFIG_HOME
+                   see defaults, above
   XDG_STATE_HOME   --shell keeps its history there, in remctl-fleet/history;
                    ~/.local/state without it""",
 }
 
 
+# What cannot be a default: it chooses hosts, needs somebody who types, writes to a file, or does
+# something else than run a command.
+_NO_DEFAULTS = {
+    *("hosts", "command", "hosts_file", "srv", "exclude", "pick", "dry_run"),
+    *("stdin", "ask_secret", "failed_to", "outdir", "errdir"),
+    *("shell", "print_completion", "no_defaults", "help", "version"),
+}
+
+# What chose the hosts: it is not typed again for those that it chose.
+_CHOOSE_HOSTS = {"hosts", "command", "hosts_file", "srv", "exclude", "pick"}
+
+
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
+    """Says what is wrong in one line; `where` is a file with a default, or empty."""
+
+    where = ""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} (see --help)\n")
+        self.exit(2, f"{self.prog}: {self.where}{message} (see --help)\n")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -81,7 +112,15 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     built, valued = _build()
     words, hosts, command, dashes = _split(argv, valued)
     options = built.parse_args(words)
-    options.hosts, options.command = hosts, command
+    typed = _typed(words)
+    if not options.no_defaults:
+        for source in sources():
+            vars(options).update(_defaults(source))
+        vars(options).update(typed)
+    options.hosts, options.command, options.typed = hosts, command, typed
+    if options.connect_timeout is None and options.timeout is None:
+        options.connect_timeout = CONNECT_TIMEOUT
+    options.connect_timeout = options.connect_timeout or None  # 0 is never, as elsewhere.
     if options.shell is not None:
         if hosts is not None or command or options.hosts_file or options.srv:
             built.error("--shell has one host, and no command")
@@ -90,6 +129,61 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     elif not options.print_completion:
         _check_command(built, options, dashes=dashes)
     return options
+
+
+def typed_again(options: argparse.Namespace) -> list[str]:
+    """Return the options as they were typed, without those that choose hosts."""
+    words = []
+    for action in parser()._actions:  # argparse has no other way to them
+        if action.dest not in options.typed or action.dest in _CHOOSE_HOSTS:
+            continue
+        name, typed = action.option_strings[-1], options.typed[action.dest]
+        for value in typed if isinstance(typed, list) else [typed]:
+            if action.nargs != 0:
+                words += _typed_value(name, value)
+            elif action.const == value:
+                words.append(name)
+    return words
+
+
+def _typed_value(name: str, value: object) -> list[str]:
+    whole = isinstance(value, float) and value.is_integer()
+    text = f"{value:.0f}" if whole else str(value)
+    return [f"{name}={text}"] if text.startswith("-") else [name, text]
+
+
+def _typed(words: Sequence[str], where: str = "") -> dict[str, Any]:
+    """Return the options that the words have, and none that they do not have."""
+    built, _ = _build()
+    built.where = where
+    for action in built._actions:  # argparse has no other way to them
+        action.default = argparse.SUPPRESS
+    return vars(built.parse_args(words))
+
+
+def _defaults(source: Source) -> dict[str, Any]:
+    """Return the options of a file or of the environment.
+
+    Raises:
+        SystemExit: one of them is wrong, or cannot be a default.
+    """
+    found: dict[str, Any] = {}
+    built, valued = _build()
+    for where, words in source:
+        built.where = f"{where}: "
+        options, hosts, command, dashes = _split(words, valued)
+        if {"-h", "--help", "-v", "--version"}.intersection(options):  # They would end it.
+            built.error("--help and --version cannot be defaults")
+        if any(_has_letters(word, valued) for word in options):
+            built.error("write each option as a word of its own")
+        typed = _typed(options, f"{where}: ")
+        if hosts is not None or command or dashes:
+            built.error("only options can be defaults, no hosts and no command")
+        for action in built._actions:
+            if action.dest in typed and action.dest in _NO_DEFAULTS:
+                built.error(f"{action.option_strings[-1]} cannot be a default")
+        found.update(typed)
+    return found
 
 
 def _check_command(
@@ -143,6 +237,12 @@ def _wants_value(word: str, valued: set[str]) -> bool:
     return False
 
 
+def _has_letters(word: str, valued: set[str]) -> bool:
+    """Tell whether a word has several options, ``-qd`` for example."""
+    short = word.startswith("-") and not word.startswith("--")
+    return short and len(word) > 2 and word[:2] not in valued
+
+
 # -- Values ---------------------------------------------------------------------------------------
 
 
@@ -174,7 +274,7 @@ def _seconds(*, zero: bool = False) -> Callable[[str], float]:
 # -- Options --------------------------------------------------------------------------------------
 
 
-def _build() -> tuple[argparse.ArgumentParser, set[str]]:
+def _build() -> tuple[_Parser, set[str]]:
     """Return the parser, and the options that have a value."""
     built = _Parser(
         prog=COMMAND,
@@ -235,6 +335,18 @@ def _add_hosts(built: argparse.ArgumentParser) -> list[argparse.Action]:
             " that are not in the list; can be repeated",
         ),
         add(
+            "--pick",
+            metavar="N",
+            type=_whole(1),
+            help="run on N of the hosts, chosen at random; on all, if there are no more",
+        ),
+        add(
+            "--groups",
+            metavar="FILE",
+            help="where the groups of hosts are: a file such as ClusterShell's groups.conf,"
+            " which it reads in its place",
+        ),
+        add(
             "--dry-run",
             action="store_true",
             help="print the hosts, one a line, and connect to none",
@@ -269,7 +381,15 @@ def _add_connection(built: argparse.ArgumentParser) -> list[argparse.Action]:
             *("-t", "--timeout"),
             metavar="SECONDS",
             type=_seconds(zero=True),
-            help="give a host up when the network is silent for so long (default: 0, never)",
+            help="give a host up when the network is silent for so long, while connecting or"
+            " while the command runs (default: 0, never)",
+        ),
+        add(
+            "--connect-timeout",
+            metavar="SECONDS",
+            type=_seconds(zero=True),
+            help="the same, but only while connecting: a command may be silent for longer"
+            f" (default: as --timeout, if that is given, or {CONNECT_TIMEOUT:g}; 0 is never)",
         ),
         add(
             "--retries",
@@ -342,24 +462,62 @@ def _add_output(built: argparse.ArgumentParser) -> list[argparse.Action]:
     return [
         add(
             "--gather",
-            action="store_true",
+            action="store_const",
+            dest="view",
+            const="gather",
             help="show output at the end, hosts with the same output together: the default"
             " for more than one host",
         ),
         add(
+            "--diff",
+            action="store_const",
+            dest="view",
+            const="diff",
+            help="the same, but show what most hosts print, and of others what is different",
+        ),
+        add(
             "--live",
-            action="store_true",
+            action="store_const",
+            dest="view",
+            const="live",
             help="show output as it arrives, each line after its host's name",
         ),
         add(
             "--json",
-            action="store_true",
+            action="store_const",
+            dest="view",
+            const="json",
             help="print a JSON object for each host, one a line, as they finish",
         ),
         group.add_argument(
             *("-q", "--quiet"),
             action="store_true",
             help="no progress, and no word about success",
+        ),
+        group.add_argument(
+            "--outdir",
+            metavar="DIR",
+            help="also write the output of each host to a file in this folder, which has the"
+            " host's name, and its port if it was named with one; it takes the place of an"
+            " earlier one, and is empty if there was no output; nobody else can read it",
+        ),
+        group.add_argument(
+            "--errdir",
+            metavar="DIR",
+            help="the same, for what commands print on standard error",
+        ),
+        group.add_argument(
+            "--failed-to",
+            metavar="FILE",
+            help="write the hosts where the command has failed without running, to use with"
+            " --hosts-file; those where it ran, or may have, are comments in it; what the file"
+            " held is replaced at the end of the run",
+        ),
+        group.add_argument(
+            *("-S", "--max-status"),
+            action="store_true",
+            help="exit with the largest exit status of any host; 255 stands for a host that"
+            " has none",
         ),
     ]
 
@@ -377,6 +535,11 @@ def _add_others(built: argparse.ArgumentParser) -> list[argparse.Action]:
             "--print-completion",
             choices=("bash", "zsh", "tcsh"),
             help="print what makes this shell complete the options",
+        ),
+        add(
+            "--no-defaults",
+            action="store_true",
+            help="ignore the files with defaults, and REMCTL_FLEET_OPTIONS",
         ),
         add(*("-d", "--debug"), action="store_true", help="tell what is done, step by step"),
         add(*("-h", "--help"), action="help", help="show this page"),

@@ -1,8 +1,10 @@
-"""How far the hosts are: a bar on a terminal, a line now and then elsewhere."""
+"""Progress of a run: a bar on a terminal, elsewhere a line every ten seconds."""
 
 from __future__ import annotations
 
-import time
+import contextlib
+import threading
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from remctl_toolkit.fleet import Host, Outcome
@@ -10,10 +12,11 @@ from remctl_toolkit.hosts import MissingExtraError, fold
 
 from .screen import YELLOW, Screen
 
-__all__ = ["Bar", "Lines", "Progress", "start"]
+__all__ = ["LINE_INTERVAL", "Bar", "Lines", "Progress", "start"]
 
-_LINE_INTERVAL = 10.0  # seconds
-_FEW = 3  # hosts that are named when all others are done
+LINE_INTERVAL = 10.0  # seconds
+_FEW = 3  # hosts that a bar names when all others are done
+_WIDEST_NAMES = 60  # characters of the hosts that a line names
 
 
 class Progress:
@@ -42,29 +45,61 @@ class Progress:
     def _show(self) -> None:
         pass
 
-    def _words(self) -> str:
+    def _counts(self) -> str:
         words = f"{self._done} of {self._total} hosts done"
-        if self._failed:
-            words += f", {self._failed} failed"
-        working = len(self._working)
-        if working and self._done + working == self._total and working <= _FEW:
-            return f"{words}, waiting for {fold(self._working)}"
-        return f"{words}, {working} at work" if working else words
+        return f"{words}, {self._failed} failed" if self._failed else words
 
 
 class Lines(Progress):
-    """A line on standard error every few seconds."""
+    """A line on standard error at regular intervals, also while nothing happens.
 
-    def __init__(self, total: int, screen: Screen, interval: float = _LINE_INTERVAL) -> None:
+    Args:
+        total: the number of hosts.
+        screen: where to print.
+        wait: waits so many seconds and returns False, or returns True at once when all is over;
+            None waits by the clock.
+    """
+
+    def __init__(
+        self, total: int, screen: Screen, wait: Callable[[float], bool] | None = None
+    ) -> None:
         super().__init__(total)
         self._screen = screen
-        self._interval = interval
-        self._next = time.monotonic() + interval
+        self._over = threading.Event()
+        self._wait = wait or self._over.wait
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._tick, name="remctl-progress", daemon=True)
+        self._thread.start()
 
-    def _show(self) -> None:
-        if time.monotonic() >= self._next and self._done:
-            self._next = time.monotonic() + self._interval
-            self._screen.err.say(f"remctl-fleet: {self._words()}")
+    def begun(self, host: Host) -> None:
+        with self._lock:
+            super().begun(host)
+
+    def finished(self, outcome: Outcome) -> None:
+        with self._lock:
+            super().finished(outcome)
+
+    def close(self) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _tick(self) -> None:
+        with contextlib.suppress(OSError):  # Nobody reads standard error any more.
+            while not self._wait(LINE_INTERVAL):
+                with self._lock:
+                    words, working = self._counts(), list(self._working)
+                if working:
+                    words += f", still running: {_names(working)}"
+                self._screen.err.say(f"remctl-fleet: {words}")
+
+
+def _names(hosts: Sequence[Host]) -> str:
+    """Return hosts folded, those that were begun first, in a length that fits a line."""
+    count = len(hosts)
+    while len(names := fold(hosts[:count])) > _WIDEST_NAMES and count > 1:
+        count //= 2
+    left = len(hosts) - count
+    return f"{names} and {left} more" if left else names
 
 
 class Bar(Progress):
@@ -80,6 +115,12 @@ class Bar(Progress):
 
     def _show(self) -> None:
         self._bar.update(self._task, completed=self._done, description=self._words())
+
+    def _words(self) -> str:
+        words, working = self._counts(), len(self._working)
+        if working and self._done + working == self._total and working <= _FEW:
+            return f"{words}, waiting for {fold(self._working)}"
+        return f"{words}, {working} at work" if working else words
 
     def close(self) -> None:
         self._bar.stop()
@@ -110,7 +151,7 @@ def start(screen: Screen, total: int, *, quiet: bool) -> Progress:
     """Return what fits the place."""
     if quiet:
         return Progress(total)
-    if not screen.err.terminal:
+    if not screen.err.movable:
         return Lines(total, screen)
     try:
         return Bar(total, screen)

@@ -11,7 +11,7 @@ from remctl_toolkit.fleet import Host, Outcome
 from remctl_toolkit.hosts import fold
 
 from .screen import BOLD, GREEN, RED, Screen
-from .words import cure, detail, kind
+from .words import cure, detail, headline, output
 
 __all__ = ["Report"]
 
@@ -20,6 +20,8 @@ _SUCCESS, _SOME_FAILED, _ALL_FAILED = 0, 1, 3
 _Reason = tuple[str, str, str]  # in a few words, why, and what to do
 
 _WIDEST_NAMES = 32  # columns; longer ones have a line of their own
+_LEAST_ROOM = 30  # columns for the reason, which is wrapped
+_NO_STATUS = 255  # in place of the status of a host that has none, as with clush
 
 
 class Report:
@@ -36,14 +38,17 @@ class Report:
         self._place = {host: place for place, host in enumerate(hosts)}
         self._reasons: dict[_Reason, list[Host]] = {}
         self._begin = time.monotonic()
+        self._largest = 0
 
     def add(self, outcome: Outcome) -> None:
         """Take note of what came of a host."""
+        status = output(outcome).status
+        self._largest = max(self._largest, _NO_STATUS if status is None else status)
         if outcome.ok:
             self.succeeded.append(outcome.host)
             return
         (self.failed if outcome.started else self.not_begun).append(outcome.host)
-        reason = (kind(outcome), detail(outcome), cure(outcome))
+        reason = (headline(outcome), detail(outcome), cure(outcome))
         self._reasons.setdefault(reason, []).append(outcome.host)
 
     @property
@@ -53,18 +58,25 @@ class Report:
             return _SUCCESS
         return _SOME_FAILED if self.succeeded else _ALL_FAILED
 
+    @property
+    def largest_status(self) -> int:
+        """The largest exit status of any host; 255 if one has none."""
+        return self._largest
+
     def show(self, screen: Screen, *, quiet: bool) -> None:
         """Print it to standard error; quiet: only failures."""
         say, paint = screen.err.say, screen.err.paint
         total = len(self._place)
+        seconds = time.monotonic() - self._begin
         if self.status != _SUCCESS:
             failed, not_begun = len(self.failed), len(self.not_begun)
             others = f", {not_begun} not begun" if not_begun else ""
             say(paint(f"{failed} of {_hosts(total)} failed{others}:", RED))
             for line in self._table(screen):
                 say(line)
+            if not quiet:
+                say(f"{len(self.succeeded)} succeeded, {failed} failed{others}, {seconds:.1f} s")
         elif not quiet:
-            seconds = time.monotonic() - self._begin
             everything = "all " if total > 2 else ""
             say(paint(f"{everything}{_hosts(total)} succeeded, {seconds:.1f} s", GREEN))
 
@@ -74,9 +86,10 @@ class Report:
         """Print where the hosts were when somebody interrupted."""
         say = screen.err.say
         for words, hosts, remark in (
-            ("finished", [*self.succeeded, *self.failed], ""),
+            ("succeeded", self.succeeded, ""),
+            ("failed", self.failed, ""),
             ("still running", list(running), "; the command may go on there"),
-            ("never begun", list(not_begun), ""),
+            ("never begun", [*self.not_begun, *not_begun], ""),
         ):
             names = f": {self._fold(hosts)}{remark}" if hosts else ""
             say(f"  {words:<13}  {len(hosts)}{names}")
@@ -92,16 +105,17 @@ class Report:
     def _table(self, screen: Screen) -> list[str]:
         reasons = sorted(self._reasons.items(), key=self._first)
         rows = [(self._fold(hosts), *reason) for reason, hosts in reasons]
-        short = [len(names) for names, _, _, _ in rows if len(names) <= _WIDEST_NAMES]
-        first, second = max(short, default=0), max(len(what) for _, what, _, _ in rows)
+        second = max(len(what) for _, what, _, _ in rows)
         width = shutil.get_terminal_size().columns if screen.err.terminal else 0
+        widest = min(_WIDEST_NAMES, width - second - 6 - _LEAST_ROOM) if width else _WIDEST_NAMES
+        first = max((len(row[0]) for row in rows if len(row[0]) <= widest), default=0)
         lines = []
         for names, what, why, remedy in rows:
             lead = f"  {screen.err.paint(names, BOLD)}"
-            if len(names) > _WIDEST_NAMES:
+            if len(names) > widest:
                 lines.append(lead)
                 lead, names = "  ", ""
-            room = max(width - first - second - 6, 30) if width else 0
+            room = max(width - first - second - 6, _LEAST_ROOM) if width else 0
             pieces = [*_wrap(why, room), *(_wrap(remedy, room) if remedy else [])]
             pad = " " * (first - len(names))
             lines.append(f"{lead}{pad}  {what:<{second}}  {pieces[0]}".rstrip())

@@ -36,14 +36,15 @@ class Outlet:
 
     Attributes:
         terminal: whether it is a terminal.
+        movable: whether the cursor can be moved there, as a progress bar has to.
         console: what draws a progress bar there, if something does.
     """
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
         self.terminal = file.isatty()
-        dumb = os.environ.get("TERM", "dumb") == "dumb"
-        self._colours = self.terminal and not dumb and not os.environ.get("NO_COLOR")
+        self.movable = self.terminal and os.environ.get("TERM", "dumb") != "dumb"
+        self._colours = self.movable and not os.environ.get("NO_COLOR")
         self.console: Any = None
 
     def paint(self, text: str, colour: str) -> str:

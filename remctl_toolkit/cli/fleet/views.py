@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import difflib
 import json
 from collections.abc import Callable
 from typing import Any
@@ -12,10 +13,22 @@ from remctl_toolkit.cli.cures import explained
 from remctl_toolkit.fleet import Host, OnOutput, Outcome
 from remctl_toolkit.hosts import fold
 
-from .screen import BLUE, BOLD, RED, YELLOW, Outlet, Screen
-from .words import AbandonedError, detail, kind
+from .screen import BLUE, BOLD, GREEN, RED, YELLOW, Outlet, Screen
+from .words import (
+    AbandonedError,
+    advice,
+    detail,
+    fate,
+    headline,
+    kind,
+    may_have_run,
+    output,
+)
 
-__all__ = ["Gathered", "Json", "Live", "Raw", "View"]
+__all__ = ["Diff", "Gathered", "Json", "Live", "Raw", "View"]
+
+
+_Said = tuple[bytes, bytes]  # on standard output and on standard error
 
 
 class View:
@@ -37,39 +50,36 @@ class View:
         """Show what is left to show."""
 
 
-def _output(outcome: Outcome) -> remctl.RemctlSimpleResult:
-    """Return the output of a host, also of one that failed in the middle."""
-    partial = getattr(outcome.error, "partial", None)
-    return outcome.result or partial or remctl.RemctlSimpleResult()
-
-
 class Gathered(View):
     """At the end, hosts with the same output together; the odd ones come last."""
 
     def __init__(self, screen: Screen, hosts: list[Host]) -> None:
         super().__init__(screen)
         self._place = {host: place for place, host in enumerate(hosts)}
-        self._hosts: dict[tuple[bytes, bytes], list[Host]] = {}
+        self._hosts: dict[_Said, list[Host]] = {}
 
     def finished(self, outcome: Outcome) -> None:
-        output = _output(outcome)
-        said = (output.stdout or b"", output.stderr or b"")
+        found = output(outcome)
+        said = (found.stdout or b"", found.stderr or b"")
         if any(said):
             self._hosts.setdefault(said, []).append(outcome.host)
 
     def end(self) -> None:
+        for said, names in self._groups():
+            self._show_both(said, names)
+
+    def _groups(self) -> list[tuple[_Said, str]]:
+        """Return what was said, and by which hosts; what most of them said is first."""
         for hosts in self._hosts.values():
             hosts.sort(key=self._place.__getitem__)
         groups = sorted(
             self._hosts.items(), key=lambda item: (-len(item[1]), self._place[item[1][0]])
         )
-        for said, hosts in groups:
-            names = fold(hosts)
-            for outlet, octets, colour in (
-                (self._screen.out, said[0], ""),
-                (self._screen.err, said[1], YELLOW),
-            ):
-                self._show(outlet, names, octets, colour)
+        return [(said, fold(hosts)) for said, hosts in groups]
+
+    def _show_both(self, said: _Said, names: str) -> None:
+        self._show(self._screen.out, names, said[0], "")
+        self._show(self._screen.err, names, said[1], YELLOW)
 
     def _show(self, outlet: Outlet, names: str, octets: bytes, colour: str) -> None:
         lines = octets.removesuffix(b"\n").split(b"\n")
@@ -80,6 +90,43 @@ class Gathered(View):
         outlet.line(f"{names}:", b"", BOLD)
         for line in lines:
             outlet.line("  ", line, "", colour)
+
+
+class Diff(Gathered):
+    """At the end, what most hosts said, and of all others what is different from that."""
+
+    def finished(self, outcome: Outcome) -> None:
+        super().finished(outcome)
+        found = output(outcome)
+        if outcome.result is not None and not (found.stdout or found.stderr):
+            self._hosts.setdefault((b"", b""), []).append(outcome.host)  # That differs, too.
+
+    def end(self) -> None:
+        first, *others = self._groups() or [((b"", b""), "")]
+        self._show_both(*first)
+        for said, names in others:
+            self._compare(self._screen.out, first[1], first[0][0], names, said[0])
+            self._compare(self._screen.err, first[1], first[0][1], names, said[1])
+
+    def _compare(
+        self, outlet: Outlet, old_names: str, old: bytes, new_names: str, new: bytes
+    ) -> None:
+        """Show a unified diff of the output of two groups of hosts."""
+        if old == new:
+            return
+        outlet.line("", f"--- {old_names}".encode(), "", BOLD)
+        outlet.line("", f"+++ {new_names}".encode(), "", BOLD)
+        changes = difflib.diff_bytes(difflib.unified_diff, _lines(old), _lines(new), lineterm=b"")
+        for change in list(changes)[2:]:  # They begin with names of files.
+            colour = {b"-": RED, b"+": GREEN, b"@": BLUE}.get(change[:1], "")
+            for line in change.split(b"\n"):
+                outlet.line("", line, "", colour)
+
+
+def _lines(octets: bytes) -> list[bytes]:
+    *lines, last = octets.split(b"\n")
+    # As diff(1) says it, which is a line of its own.
+    return [*lines, last + b"\n\\ No newline at end of file"] if last else lines
 
 
 class Live(View):
@@ -107,7 +154,7 @@ class Live(View):
                 self._line(outcome.host, stream, begun)
         if outcome.started and not outcome.ok and not isinstance(outcome.error, AbandonedError):
             err = self._screen.err
-            words = ": ".join(filter(None, (kind(outcome), detail(outcome))))
+            words = ": ".join(filter(None, (headline(outcome), detail(outcome))))
             err.say(err.paint(f"{self._label(err, outcome.host)}failed: {words}", RED))
 
     def _line(self, host: Host, stream: remctl.RemctlStream, octets: bytes) -> None:
@@ -124,15 +171,17 @@ class Json(View):
     """An object for each host, one a line, as they finish."""
 
     def finished(self, outcome: Outcome) -> None:
-        output = _output(outcome)
+        found = output(outcome)
         told: dict[str, Any] = {
             "host": outcome.host.name,
             "port": outcome.host.port,
             "ok": outcome.ok,
-            "status": output.status,
-            **_text("stdout", output.stdout),
-            **_text("stderr", output.stderr),
+            "status": found.status,
+            **_text("stdout", found.stdout),
+            **_text("stderr", found.stderr),
             "error": None if outcome.error is None else _error(outcome),
+            "may_have_run": may_have_run(outcome),
+            "advice": advice(outcome),
             "seconds": round(outcome.seconds, 3),
             "attempts": outcome.attempts,
         }
@@ -183,5 +232,8 @@ class Raw(View):
             self.status = 255
             self._screen.err.line("", outcome.reason.encode())
         else:
-            for text in explained(outcome.reason, outcome.error):
+            reason = outcome.reason
+            if may_have_run(outcome):
+                reason += f"; the command {fate(outcome)}"
+            for text in explained(reason, outcome.error):
                 self._screen.err.line("remctl-fleet: ", text.encode())

@@ -8,11 +8,24 @@ import remctl
 from remctl_toolkit.cli.cures import explained
 from remctl_toolkit.fleet import NotStartedError, Outcome
 
-__all__ = ["AbandonedError", "cure", "detail", "kind", "printable"]
+__all__ = [
+    "AbandonedError",
+    "advice",
+    "cure",
+    "detail",
+    "fate",
+    "headline",
+    "kind",
+    "may_have_run",
+    "output",
+    "printable",
+]
 
 
 class AbandonedError(remctl.RemctlError):
     """Somebody pressed Ctrl-C while a host was at work."""
+
+    may_have_run = True
 
 
 _KINDS: tuple[tuple[type[Exception], str], ...] = (
@@ -45,6 +58,39 @@ def kind(outcome: Outcome) -> str:
     return type(outcome.error).__name__
 
 
+def may_have_run(outcome: Outcome) -> bool:
+    """Return whether the command may have run on a host, so that repeating it may do harm."""
+    return outcome.error is None or getattr(outcome.error, "may_have_run", True)
+
+
+def fate(outcome: Outcome) -> str:
+    """Return what became of the command, where `kind()` alone leaves that open; "" elsewhere."""
+    error = outcome.error
+    if error is None:
+        return ""
+    if may_have_run(outcome):
+        late = isinstance(error, remctl.RemctlTimeoutError | AbandonedError)
+        return "may still be running" if late else "may have run"
+    lost = isinstance(error, remctl.RemctlTimeoutError | remctl.RemctlDisconnectedError)
+    return "not sent" if lost else ""
+
+
+def headline(outcome: Outcome) -> str:
+    """Return `kind()` and `fate()`: hosts with different ones are not shown together."""
+    return ", ".join(filter(None, (kind(outcome), fate(outcome))))
+
+
+def advice(outcome: Outcome) -> str:
+    """Return what to do about a failure, in the words of a command line; "" if not known."""
+    return "".join(explained("", outcome.error))
+
+
+def output(outcome: Outcome) -> remctl.RemctlSimpleResult:
+    """Return the output of a host, also of one that failed in the middle."""
+    partial = getattr(outcome.error, "partial", None)
+    return outcome.result or partial or remctl.RemctlSimpleResult()
+
+
 def detail(outcome: Outcome) -> str:
     """Return why, without what `kind()` says and without the host, so that reasons can be equal."""
     if outcome.result is not None:
@@ -63,8 +109,7 @@ def cure(outcome: Outcome) -> str:
     """Return what to do about it, in a line; "" if that is not known, or in the reason already."""
     if not isinstance(outcome.error, remctl.RemctlAuthenticationError):
         return ""
-    text = "".join(explained("", outcome.error))
-    return printable(text.replace(f"host/{outcome.host.name}", "host/HOST"))
+    return printable(advice(outcome).replace(f"host/{outcome.host.name}", "host/HOST"))
 
 
 def printable(text: str) -> str:
