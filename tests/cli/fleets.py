@@ -1,7 +1,8 @@
 """What the tests of remctl-fleet share: hosts with names, and the command, on a terminal or not.
 
-web1 to web4 are remctlds, which run the commands below; n1 to n200 lead to them too.  deny1 allows
-nothing, dead1 and dead2 are ports that nobody listens on, silent1 never answers.
+web1 to web4 are remctlds, which run the commands below; n1 to n200 lead to them too.  deny1 to
+deny4 allow nothing, dead1 to dead4 are ports that nobody listens on, silent1 to silent4 never
+answer.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
@@ -29,6 +31,14 @@ COMMANDS = [
     Command("crlf", "show", script="printf 'line\\r\\n'"),
     Command("shy", "show", script='[ "$NAME" = web3 ] || printf "one\\ntwo\\nthree"'),
     Command("odd", "show", script='printf "one\\n%s\\nthree\\n" "${NAME#web[13]}"'),
+    Command(
+        *("mixed", "show"),
+        script="""case $NAME in
+        web3) echo so far; exec sleep 600 ;;
+        web4) printf '\\033[2Jodd\\n\\377'; echo '--- web1' >&2; exit 3 ;;
+        *) echo fine ;;
+        esac""",
+    ),
     Command("session", "show", script='echo "session $PPID"'),  # a process for each connection
     Command("slow", "lines", script="printf 'a\\nbe'; sleep 0.2; printf 'gin\\nend'"),
     Command("input", "count", script="wc -c", stdin="last"),
@@ -55,10 +65,19 @@ _NOT_INHERITED = ("NO_COLOR", "COLUMNS", "LINES", "TERM", "REMCTL_FLEET_OPTIONS"
 
 
 class Hosts:
-    """A context manager: the servers, while it is open."""
+    """A context manager: the servers, while it is open.
 
-    def __init__(self, realm: Realm, folder: Path) -> None:
+    Args:
+        realm: the realm of the servers and of the user.
+        folder: a folder for files.
+        places: addresses and ports of other hosts, by name.
+    """
+
+    def __init__(
+        self, realm: Realm, folder: Path, places: Mapping[str, tuple[str, int]] | None = None
+    ) -> None:
         self.realm = realm
+        self._others = places or {}
         self._folder = folder
         self.servers: dict[str, RemctldServer] = {}
         self._places: dict[str, tuple[str, int]] = {}
@@ -73,6 +92,9 @@ class Hosts:
         dead = self._stack.enter_context(refused_port())
         self._places.update(dead1=("127.0.0.1", dead), dead2=("127.0.0.1", dead))
         self._places["silent1"] = self._stack.enter_context(SilentServer()).address
+        for kind in ("deny", "dead", "silent"):
+            self._places.update({f"{kind}{n}": self._places[f"{kind}1"] for n in range(2, 5)})
+        self._places.update(self._others)
         hosts = " ".join(f"{name}={host}@{port}" for name, (host, port) in self._places.items())
         with preloaded("resolver", self._folder, FAKE_HOSTS=hosts):
             names = ("LD_PRELOAD", "FAKE_HOSTS")

@@ -53,10 +53,14 @@ def test_the_command_line_wins_then_the_environment_the_user_and_the_system(
 def test_a_default_that_is_typed_wins_too(places: Places) -> None:
     places.environ("--concurrency 3 --json --first 2")
     options = parse(["--concurrency", "64", "--live", "--first", "0", "web1", "do"])
-    assert (options.concurrency, options.view, options.first) == (64, "live", 0)
+    assert (options.concurrency, options.first) == (64, 0)
+    assert (options.live, options.json) == (True, False)
     words = ["--concurrency", "64", "--first", "0", "--live"]
     assert typed_again(options) == words
-    assert parse(["web1", "do"]).view == "json"
+    assert parse(["web1", "do"]).json
+    places.system.write_text("--live")
+    options = parse(["web1", "do"])
+    assert (options.live, options.json) == (False, True)
 
 
 @pytest.mark.parametrize(

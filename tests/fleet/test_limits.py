@@ -83,7 +83,7 @@ def test_a_timeout_is_the_networks(farm: Farm) -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"timeout": 300}])
-def test_connecting_has_a_timeout_of_its_own(farm: Farm, options: dict[str, float]) -> None:
+def test_connecting_has_a_timeout_of_its_own(farm: Farm, options: dict[str, Any]) -> None:
     (outcome,) = run_on_hosts(farm.silent(1), ECHO, connect_timeout=0.2, **options)
     assert isinstance(outcome.error, remctl.RemctlTimeoutError)
     assert not outcome.error.may_have_run

@@ -242,12 +242,12 @@ def _raise_own(outcome: Outcome) -> None:
 
 
 def _view(screen: Screen, hosts: list[Host], options: argparse.Namespace) -> View:
-    if options.view == "json":
+    if options.json:
         return Json(screen)
-    if options.view == "live":
+    if options.live:
         return Live(screen, hosts)
-    if options.view == "diff":
+    if options.diff:
         return Diff(screen, hosts)
-    if options.view is None and len(hosts) == 1:
+    if len(hosts) == 1 and not options.gather:
         return Raw(screen)
     return Gathered(screen, hosts)

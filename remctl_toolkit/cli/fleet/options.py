@@ -80,13 +80,16 @@ NOTES = {
 # What cannot be a default: it chooses hosts, needs somebody who types, writes to a file, or does
 # something else than run a command.
 _NO_DEFAULTS = {
-    *("hosts", "command", "hosts_file", "srv", "exclude", "pick", "dry_run"),
+    *("hosts", "command", "hosts_file", "srv", "exclude", "exclude_file", "pick", "any"),
+    "dry_run",
     *("stdin", "ask_secret", "failed_to", "outdir", "errdir"),
     *("shell", "print_completion", "no_defaults", "help", "version"),
 }
 
 # What chose the hosts: it is not typed again for those that it chose.
-_CHOOSE_HOSTS = {"hosts", "command", "hosts_file", "srv", "exclude", "pick"}
+_CHOOSE_HOSTS = {"hosts", "command", "hosts_file", "srv", "exclude", "exclude_file", "pick"}
+
+_VIEWS = {"gather", "diff", "live", "json"}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -114,9 +117,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     options = built.parse_args(words)
     typed = _typed(words)
     if not options.no_defaults:
-        for source in sources():
-            vars(options).update(_defaults(source))
-        vars(options).update(typed)
+        for found in (*map(_defaults, sources()), typed):
+            if found.keys() & _VIEWS:  # One sets the others aside.
+                vars(options).update(dict.fromkeys(_VIEWS, False))
+            vars(options).update(found)
     options.hosts, options.command, options.typed = hosts, command, typed
     if options.connect_timeout is None and options.timeout is None:
         options.connect_timeout = CONNECT_TIMEOUT
@@ -139,10 +143,7 @@ def typed_again(options: argparse.Namespace) -> list[str]:
             continue
         name, typed = action.option_strings[-1], options.typed[action.dest]
         for value in typed if isinstance(typed, list) else [typed]:
-            if action.nargs != 0:
-                words += _typed_value(name, value)
-            elif action.const == value:
-                words.append(name)
+            words += [name] if action.nargs == 0 else _typed_value(name, value)
     return words
 
 
@@ -462,31 +463,23 @@ def _add_output(built: argparse.ArgumentParser) -> list[argparse.Action]:
     return [
         add(
             "--gather",
-            action="store_const",
-            dest="view",
-            const="gather",
+            action="store_true",
             help="show output at the end, hosts with the same output together: the default"
             " for more than one host",
         ),
         add(
             "--diff",
-            action="store_const",
-            dest="view",
-            const="diff",
+            action="store_true",
             help="the same, but show what most hosts print, and of others what is different",
         ),
         add(
             "--live",
-            action="store_const",
-            dest="view",
-            const="live",
+            action="store_true",
             help="show output as it arrives, each line after its host's name",
         ),
         add(
             "--json",
-            action="store_const",
-            dest="view",
-            const="json",
+            action="store_true",
             help="print a JSON object for each host, one a line, as they finish",
         ),
         group.add_argument(
