@@ -10,6 +10,7 @@ import time
 
 import _remctl
 
+from _remctl_text import printable
 from _remctl_types import RemctlCredentials, RemctlSimpleResult
 
 TYPE_CHECKING = False
@@ -336,7 +337,7 @@ class Command:
     def __str__(self) -> str:
         """The command and subcommand, which may be logged; what follows may be secret."""
         shown = self.arguments[: min(self._shown, 2)]
-        return " ".join(bytes(part[:80]).decode("utf-8", "backslashreplace") for part in shown)
+        return " ".join(printable(bytes(part[:80])) for part in shown)
 
 
 def _write_all(file: Any, octets: bytes) -> None:

@@ -38,6 +38,7 @@ from _remctl_arguments import (
     is_file,
     read_input,
 )
+from _remctl_text import printable
 from _remctl_types import (
     RemctlAnswerError,
     RemctlAuthenticationError,
@@ -342,7 +343,7 @@ class Session:
         name = check_ccache(ccache)
         probe = _remctl.remctl_new()
         if not _remctl.remctl_set_ccache(probe, name):
-            raise self.failed(RemctlError(_remctl.remctl_error(probe)))
+            raise self.failed(RemctlError(printable(_remctl.remctl_error(probe))))
         self.ccache = name
         self.credentials = None
 
@@ -411,7 +412,7 @@ class Session:
     def _failure(self, handle: _remctl.Handle, *, opening: bool = False) -> RemctlError:
         """Make an exception of the failure of the last call."""
         try:
-            text = _remctl.remctl_error(handle)
+            text = printable(_remctl.remctl_error(handle))
         except ValueError:  # It was closed just now.
             return self._closed()
         if handle.failure == "closed":
@@ -441,7 +442,7 @@ class Session:
 
     def refusal(self, text: bytes | None, code: int | None) -> RemctlServerError:
         """Make an exception of an "error" token."""
-        error = RemctlServerError((text or b"").decode("utf-8", "replace"))
+        error = RemctlServerError(printable(text or b""))
         error.code = _ERROR_CODES.get(code, code or 0)
         error.may_have_run = self._has_output or error.code not in _REFUSALS
         self.failed(error)
@@ -587,7 +588,8 @@ class Session:
                 opened = yield from self._end(handle)
             if not opened:
                 raise self._failure(handle, opening=True)
-            log("opened a connection to %s in %.1f ms", host, (time.monotonic() - start) * 1000)
+            milliseconds = (time.monotonic() - start) * 1000
+            log("opened a connection to %s in %.1f ms", printable(host), milliseconds)
             if self.handle is not handle:
                 raise self._closed()
             self._was_open = True
@@ -617,7 +619,7 @@ class Session:
 
     def reopen(self, target: Target) -> Steps[_remctl.Handle]:
         """Open the connection, and forget the one that there was."""
-        log("opening the connection to %s", target[0])
+        log("opening the connection to %s", printable(target[0]))
         self.drop()
         return (yield from self.open(target))
 
@@ -808,7 +810,7 @@ class Session:
             state = "open"
         if handle is not None and handle.expecting:
             state = "running a command"
-        return (
+        return printable(
             f" {host}"
             + (f" port {port}" if port else "")
             + (f" as {principal}" if principal else "")

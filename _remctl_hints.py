@@ -8,6 +8,7 @@ import json
 import os
 import time
 
+from _remctl_text import printable
 from _remctl_types import (
     RemctlAuthenticationError,
     RemctlConnectError,
@@ -229,8 +230,8 @@ def add_advice(error: RemctlError, target: tuple[str, int, str | None], ccache: 
         target: the host, the port (0: none was named) and the server's principal, or None.
         ccache: the name of the credential cache; None is the default one.
     """
-    host, port, principal = target
-    principal = principal or f"host/{host}"
+    host, port = printable(target[0]), target[1]
+    principal = printable(target[2] or f"host/{host}")
     if hasattr(error, "__notes__"):  # Credentials know better what is the matter.
         error.add_note(f"the server was to be {principal}")
         return
@@ -240,7 +241,7 @@ def add_advice(error: RemctlError, target: tuple[str, int, str | None], ccache: 
             host=host,
             port=port or _PORT,
             principal=principal,
-            ccache=ccache or _ccache_told(str(error)),
+            ccache=printable(ccache or _ccache_told(str(error))),
         )
         error.add_note(error.advice)
     if isinstance(error, RemctlAuthenticationError):
@@ -297,6 +298,7 @@ def find_tickets(ccache: str | None) -> tuple[str | None, str | None, float | No
 def describe_tickets(principal: str | None, ccache: str | None, ends: float | None) -> str:
     """Say in words what find_tickets() returned."""
     text = f"tickets of {principal or 'an unknown principal'} in {ccache or 'the default cache'}"
+    text = printable(text)
     if ends is None:
         return text
     verb = "ended" if ends <= time.time() else "end"
@@ -312,6 +314,6 @@ def _tickets_in(ccache: str | None) -> str | None:
     try:
         return describe_tickets(*find_tickets(ccache))
     except GSSError as error:
-        return f"no tickets in {ccache or _ccache_told(str(error))}"
+        return printable(f"no tickets in {ccache or _ccache_told(str(error))}")
     except Exception:  # A hint must not take the place of the error.
         return None

@@ -6,6 +6,8 @@ from abc import ABCMeta, abstractmethod
 from collections import namedtuple
 from enum import IntEnum
 
+from _remctl_text import printable
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -52,6 +54,8 @@ class RemctlBusyError(RemctlError):
 class RemctlStatusError(RemctlError):
     """A command ended with an exit status other than 0; raised by `RemctlSimpleResult.check()`.
 
+    The text has nothing of the command's output: see `last_line`.
+
     Attributes:
         result: the command's `RemctlSimpleResult`.
     """
@@ -62,6 +66,11 @@ class RemctlStatusError(RemctlError):
     def __init__(self, value: str, *, result: RemctlSimpleResult | None = None) -> None:
         super().__init__(value)
         self.result = RemctlSimpleResult() if result is None else result
+
+    @property
+    def last_line(self) -> str:
+        """The last line of standard error, see `RemctlSimpleResult.last_line`."""
+        return self.result.last_line
 
 
 class RemctlProtocolError(RemctlError):
@@ -146,6 +155,14 @@ class RemctlOutput(namedtuple("RemctlOutput", "type output stream status error")
 
     __slots__ = ()
 
+    def __repr__(self) -> str:
+        # Output may hold secrets: only how much there is.
+        output = "None" if self.output is None else f"<{len(self.output)} bytes>"
+        return (
+            f"RemctlOutput(type={self.type!r}, output={output}, stream={self.stream!r},"
+            f" status={self.status!r}, error={self.error!r})"
+        )
+
 
 # -- Results --------------------------------------------------------------------------------------
 
@@ -171,21 +188,27 @@ class RemctlSimpleResult:
         """Whether the exit status is 0."""
         return self.status == 0
 
+    @property
+    def last_line(self) -> str:
+        r"""The last line of standard error that is not blank, which often says what went wrong.
+
+        It is safe to print: what is not printable are escapes like ``\x1b``.  "" if there is none.
+        """
+        lines = (self.stderr or b"").strip().splitlines()
+        return printable(lines[-1].strip()) if lines else ""
+
     def check(self) -> RemctlSimpleResult:
         """Return this result if the exit status is 0.
 
         Raises:
-            RemctlStatusError: it is not, or there is none.  The text ends with the last line of
-                standard error.
+            RemctlStatusError: it is not, or there is none.  The text says which status; why, the
+                command may have said on standard error: see `last_line`.
         """
         if self.status == 0:
             return self
         text = f"command exited with status {self.status}"
         if self.status is None:
             text = "command did not get to its end"
-        lines = self.stderr_text(errors="replace").strip().splitlines()
-        if lines:
-            text += f": {lines[-1].strip()}"
         raise RemctlStatusError(text, result=self)
 
     def stdout_text(self, encoding: str = "utf-8", errors: str = "strict") -> str:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from _remctl_text import printable
+
 
 class HostListError(ValueError):
-    """A host list is wrong or cannot be read; the text is one line."""
+    """A host list is wrong or cannot be read; the text is one line, and safe to print."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(printable(text))
 
 
 class MissingExtraError(ImportError):
@@ -23,4 +28,5 @@ class MissingExtraError(ImportError):
         self.extra = extra
 
     def __str__(self) -> str:
-        return f"{self.purpose} needs {self.package}: pip install 'python-remctl[{self.extra}]'"
+        cure = f"pip install 'python-remctl[{self.extra}]'"
+        return printable(f"{self.purpose} needs {self.package}: {cure}")

@@ -9,7 +9,9 @@ Exception
 
 import os
 
-__all__ = ["CommandError", "DataError", "DeniedError", "UsageError", "one_line", "quoted"]
+from _remctl_text import printable
+
+__all__ = ["CommandError", "DataError", "DeniedError", "UsageError", "quoted"]
 
 _LONGEST_QUOTE = 60  # characters of an argument that an error message repeats
 
@@ -49,24 +51,8 @@ class DeniedError(CommandError):
     status = os.EX_NOPERM
 
 
-def one_line(text: str) -> str:
-    """Return text with all that is not printable escaped: safe for terminals and for logs."""
-    if text.isprintable():
-        return text
-    # What surrogateescape made of octets that are not UTF-8 is shown as these octets.
-    escaped = (
-        char
-        if char.isprintable()
-        else f"\\x{ord(char) - 0xDC00:02x}"
-        if "\udc80" <= char <= "\udcff"
-        else char.encode("unicode_escape", "surrogatepass").decode("ascii")
-        for char in text
-    )
-    return "".join(escaped)
-
-
 def quoted(text: str) -> str:
     """Return an argument as an error message shows it."""
     if len(text) > _LONGEST_QUOTE:
         text = f"{text[:_LONGEST_QUOTE]}..."
-    return f"'{one_line(text)}'"
+    return f"'{printable(text)}'"

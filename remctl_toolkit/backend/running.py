@@ -5,9 +5,11 @@ import os
 import stat
 import sys
 
+from _remctl_text import printable
+
 from .commands import Group
 from .context import Context
-from .errors import CommandError, one_line
+from .errors import CommandError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -273,7 +275,7 @@ class Run:
         if message and sys.stderr is not None:
             words = " ".join((self.backend.name, *self._path))
             try:
-                sys.stderr.write(f"{one_line(words)}: {one_line(message)}\n")
+                sys.stderr.write(f"{printable(words)}: {printable(message)}\n")
                 sys.stderr.flush()
             except (OSError, ValueError):
                 self.is_broken = True
@@ -316,7 +318,7 @@ class Run:
 
     def _log(self, text: str) -> None:
         if self.backend.log is not None:
-            self.backend.log(text)
+            self.backend.log(printable(text, lines=True))
             return
         import syslog
 
@@ -330,7 +332,7 @@ class Run:
         if len(pieces) > _LOG_LINES:
             pieces[_LOG_LINES // 2 : -_LOG_LINES // 2] = ["..."]
         for piece in pieces:
-            syslog.syslog(syslog.LOG_ERR, one_line(f"{heading}: {piece}"))
+            syslog.syslog(syslog.LOG_ERR, printable(f"{heading}: {piece}"))
 
 
 def _checked(status: "Any") -> int:

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Self
 
+from _remctl_text import printable
 from remctl_toolkit.testing import MissingPrograms, Realm, RealmError, RemctldServer
 from remctl_toolkit.testing import programs as system
 from remctl_toolkit.testing.server import SAMPLE_COMMANDS, machine_commands
@@ -241,7 +242,7 @@ def _log_on_stderr(path: Path, *, wanted: bool) -> Iterator[None]:
             last_look = False
             while not last_look:
                 last_look = over.wait(_LOG_INTERVAL)
-                sys.stderr.write(log.read())
+                sys.stderr.write(printable(log.read(), lines=True))
                 sys.stderr.flush()
 
     copier = threading.Thread(target=copy, name="remctl-sandbox-log")

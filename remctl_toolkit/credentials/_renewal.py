@@ -13,6 +13,7 @@ from gssapi.raw.misc import GSSError
 
 import remctl
 from _remctl_hints import describe_tickets, find_tickets
+from _remctl_text import printable
 
 from ._caches import Tickets
 
@@ -328,12 +329,12 @@ _CURES = (
 
 def minor_text(error: GSSError) -> str:
     """Return what Kerberos says, without what GSS-API puts around it."""
-    return "; ".join(error.get_all_statuses(error.min_code, False))
+    return printable("; ".join(error.get_all_statuses(error.min_code, False)))
 
 
 def _reason(error: BaseException) -> _Reason:
     """Return why there are no tickets, and what to do; None where that is not known."""
-    text = str(error)
+    text = printable(str(error))
     if isinstance(error, GSSError):
         text = minor_text(error)
     notes = getattr(error, "__notes__", None)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Container, Iterator
 from typing import Any, Self
 
-from plumbum.commands.processes import ProcessExecutionError, ProcessTimedOut, iter_lines
+from plumbum.commands.processes import ProcessTimedOut, iter_lines
 from plumbum.machines.base import PopenAddons
 
+from ._plumbum_errors import ProcessExecutionError
 from ._plumbum_lines import read_lines
 from .connection import Connection
 

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from _remctl_text import printable
+
 from ._call.errors import (
     CallTimeoutError,
     InterpreterEndedError,
@@ -352,7 +354,7 @@ def _told(host: str, octets: bytes) -> RemoteCallError | ResultError:
     error = RemoteCallError(f"{text}: {message}" if message else text)
     error.host, error.type_name, error.type_names = host, names[0], names
     error.message, error.remote_args, error.remote_traceback = message, values, traceback
-    error.add_note(f"On {host}:\n{traceback.rstrip()}")
+    error.add_note(printable(f"On {host}:\n{traceback.rstrip()}", lines=True))
     return error
 
 

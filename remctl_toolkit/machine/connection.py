@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Protocol
 
 import remctl
+from _remctl_text import printable
 
 from ..pool import Pool, PoolClosedError
 from .errors import (
@@ -171,7 +172,7 @@ class Connection:
             raise
 
     def __repr__(self) -> str:
-        state = "closed" if self.closed else f"{self.far.user}@{self.host}"
+        state = "closed" if self.closed else printable(f"{self.far.user}@{self.host}")
         return f"<{type(self).__name__} {state}>"
 
     # Finding out what is there.

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import remctl
+from _remctl_text import printable
 
 
 class MachineError(remctl.RemctlError):
-    """Something about the far side is not as it has to be; the base of these exceptions."""
+    r"""Something about the far side is not as it has to be; the base of these exceptions.
+
+    The text is one line, in which nothing but printable characters is left of what the far side
+    has said: others are escapes like ``\x1b``.
+    """
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(printable(each) if isinstance(each, str) else each for each in args))
 
 
 class NoPythonError(MachineError):

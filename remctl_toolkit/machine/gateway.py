@@ -14,10 +14,13 @@ execnet but what each of its own gateways is made of: `Group`, `XSpec`, `Gateway
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import sys
 import threading
 from typing import TYPE_CHECKING
+
+from _remctl_text import printable
 
 from .channel import Channel
 from .errors import MachineError
@@ -56,7 +59,8 @@ def open_gateway(
 
     It ends with its group (``group.terminate()``), by ``gateway.exit()``, or with the connection;
     nothing of it is left over there.  Its standard error comes out on ours, as with execnet's own
-    gateways; what is printed over there goes nowhere.
+    gateways; a terminal gets escapes in place of what is not printable.  What is printed over there
+    goes nowhere.
 
     Args:
         connection: the way to the account.
@@ -204,12 +208,18 @@ class _ChannelIO:
         self._errors.join(_ENDING)
 
     def _show_errors(self) -> None:
+        decode = codecs.getincrementaldecoder("utf-8")("backslashreplace").decode
         try:
             while octets := self._channel.read_stderr():
                 if self._greeted:
-                    sys.stderr.write(octets.decode("utf-8", "replace"))
-                    sys.stderr.flush()
+                    _show(decode(octets))
                 else:
                     self._complaint = (self._complaint + octets)[-_COMPLAINT:]
         except MachineError:
             pass  # It was closed; or it was lost, which whoever reads standard output is told.
+
+
+def _show(text: str) -> None:
+    """Write to our standard error."""
+    sys.stderr.write(printable(text, lines=True) if sys.stderr.isatty() else text)
+    sys.stderr.flush()

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 try:
     from plumbum.commands import BaseCommand, CommandNotFound
-    from plumbum.commands.processes import ProcessExecutionError
     from plumbum.machines.remote import BaseRemoteMachine, ClosedRemote
     from plumbum.machines.session import ShellSession
     from plumbum.path.remote import RemotePath, RemoteWorkdir
@@ -30,6 +29,7 @@ except ImportError as error:
 
 import remctl
 
+from ._plumbum_errors import ProcessExecutionError
 from ._plumbum_files import MachineFiles
 from ._plumbum_state import MachineCommand, MachineEnv, MachineWorkdir, Words
 from .connection import Connection

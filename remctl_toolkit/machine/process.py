@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any, Protocol
 
 import remctl
+from _remctl_text import printable
 
 from ._process_output import Frames, Lines, text_lines
 from .connection import Connection
@@ -116,7 +117,8 @@ def run(
 ) -> None:
     """Run a command, and log each line that it writes as soon as it is there.
 
-    Octets that are no UTF-8 are logged as escapes.  Neither arguments nor the environment are.
+    Octets that are no UTF-8, and characters that are not printable, are logged as escapes.
+    Neither arguments nor the environment are logged.
 
     Args:
         machine: a machine, a `Connection`, or remoto's connection.
@@ -154,12 +156,12 @@ def run(
         for kind, octets in job.events():
             if kind in lines:
                 for line in lines[kind].feed(octets):
-                    _log(log, levels[kind], line.decode("utf-8", "backslashreplace"))
+                    _log(log, levels[kind], printable(line))
             else:
                 outcome.take(kind, octets)
         for stream, rest in lines.items():
             for line in rest.end():
-                _log(log, levels[stream], line.decode("utf-8", "backslashreplace"))
+                _log(log, levels[stream], printable(line))
         raising = target.stop_on_timeout if stop_on_timeout is None else stop_on_timeout
         outcome.report(log, stop_on_nonzero, stop_on_error, raising)
 
@@ -263,6 +265,7 @@ def _log(logger: Any, level: int, text: str) -> None:
 
     The text of that method would be formatted only if there were arguments.
     """
+    text = printable(text)
     method = getattr(logger, _METHODS.get(level, ""), None)
     if method is not None:
         method(text)

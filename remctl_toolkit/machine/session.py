@@ -6,9 +6,12 @@ import os
 from collections.abc import Container
 from typing import TYPE_CHECKING
 
-from plumbum.commands import BaseCommand
-from plumbum.commands.processes import ProcessExecutionError
-from plumbum.machines.session import ShellSession
+from plumbum.commands import BaseCommand, processes
+from plumbum.machines.session import ShellSession, SSHCommsError
+
+from _remctl_text import printable
+
+from ._plumbum_errors import ProcessExecutionError
 
 if TYPE_CHECKING:
     from .machine import Machine
@@ -61,6 +64,24 @@ class Shell:
         """Do nothing: nothing is open."""
 
 
+class _Session(ShellSession):  # type: ignore[misc]
+    """plumbum's shell session, with exceptions whose text is safe to print."""
+
+    def run(
+        self, cmd: str | BaseCommand, retcode: int | Container[int] | None = 0
+    ) -> tuple[int | None, str, str]:
+        """Run a command; see plumbum's method."""
+        try:
+            result: tuple[int | None, str, str] = super().run(cmd, retcode)
+        except SSHCommsError as error:
+            error.stdout = printable(error.stdout, lines=True)
+            error.stderr = printable(error.stderr, lines=True)
+            raise
+        except processes.ProcessExecutionError as error:
+            raise ProcessExecutionError(*error.args, error.message, host=error.host) from None
+        return result
+
+
 def open_session(machine: Machine, isatty: bool) -> ShellSession:
     """Open plumbum's shell session: one shell for many commands.
 
@@ -73,6 +94,6 @@ def open_session(machine: Machine, isatty: bool) -> ShellSession:
     if isatty:
         words = [machine.connection.far.python, "-c", _TERMINAL]
     encoding = machine.encoding or "utf8"
-    return ShellSession(
+    return _Session(
         machine.popen(words), encoding, isatty, machine.connect_timeout, host=machine.host
     )

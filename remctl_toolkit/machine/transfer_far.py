@@ -6,6 +6,8 @@ import errno
 import os
 from typing import Any
 
+from _remctl_text import printable
+
 from .connection import Connection
 from .errors import MachineError
 from .farside import Word, literal, octets
@@ -53,7 +55,7 @@ def far_error(connection: Connection, name: str, text: str, path: bytes) -> OSEr
     `name` is that of its number, as numbers are not the same on all systems.
     """
     number = getattr(errno, name, None) if name.startswith("E") else None
-    shown = "".join(c if c.isprintable() else "?" for c in text[:_LONGEST_TEXT])
+    shown = printable(text[:_LONGEST_TEXT])
     if not isinstance(number, int):
         number = errno.EIO
     where = os.fsdecode(path)

@@ -6,11 +6,19 @@ Exception
 └── MissingPrograms      programs.py: a system program or k5test is not installed
 """
 
+from _remctl_text import printable
+
 __all__ = ["RealmError", "ServerError"]
 
 
 class RealmError(Exception):
-    """A Kerberos program failed, or something was asked of a realm that is not running."""
+    """A Kerberos program failed, or something was asked of a realm that is not running.
+
+    The text may have several lines, of a program's output: it is safe to print.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(printable(text, lines=True))
 
 
 class ServerError(RealmError):

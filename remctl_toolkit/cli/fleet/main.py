@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 import remctl
+from _remctl_text import printable
 from remctl_toolkit.fleet import Host, Outcome
 from remctl_toolkit.hosts import HostList, HostListError, MissingExtraError, fold
 
@@ -51,10 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _main(parse(sys.argv[1:] if argv is None else argv))
     except (HostListError, UsageError) as error:
-        print(f"{COMMAND}: {error}", file=sys.stderr)
+        _complain(str(error))
         return _EX_USAGE
     except MissingExtraError as error:
-        print(f"{COMMAND}: {error}", file=sys.stderr)
+        _complain(str(error))
         return _EX_UNAVAILABLE
     except KeyboardInterrupt:  # while there is nothing yet to tell about
         return 128 + signal.SIGINT
@@ -62,8 +63,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 128 + signal.SIGPIPE
     except OSError as error:
         what = error.filename or "the output"
-        print(f"{COMMAND}: cannot write {what}: {error.strerror}", file=sys.stderr)
+        _complain(f"cannot write {what}: {error.strerror}")
         return _EX_IOERR
+
+
+def _complain(text: str) -> None:
+    Screen().err.line(f"{COMMAND}: ", printable(text).encode())
 
 
 def _main(options: argparse.Namespace) -> int:

@@ -186,7 +186,7 @@ class Json(View):
             "attempts": outcome.attempts,
         }
         # ASCII, so that nothing in it depends on the locale or plays tricks with a terminal.
-        self._screen.out.say(json.dumps(told))
+        self._screen.out.say(json.dumps(told), whole=True)
 
 
 def _text(name: str, octets: bytes | None) -> dict[str, str | None]:

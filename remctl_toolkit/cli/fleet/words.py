@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import remctl
+from _remctl_text import printable
 from remctl_toolkit.cli.cures import explained
 from remctl_toolkit.fleet import NotStartedError, Outcome
 
@@ -18,7 +19,6 @@ __all__ = [
     "kind",
     "may_have_run",
     "output",
-    "printable",
 ]
 
 
@@ -94,8 +94,7 @@ def output(outcome: Outcome) -> remctl.RemctlSimpleResult:
 def detail(outcome: Outcome) -> str:
     """Return why, without what `kind()` says and without the host, so that reasons can be equal."""
     if outcome.result is not None:
-        lines = outcome.result.stderr_text(errors="replace").strip().splitlines()
-        return printable(lines[-1].strip()) if lines and not outcome.ok else ""
+        return "" if outcome.ok else outcome.result.last_line
     text, name = outcome.reason, outcome.host.name
     if isinstance(outcome.error, remctl.RemctlConnectError | remctl.RemctlTimeoutError):
         text = text.replace(f" to {name} ", " ", 1)
@@ -110,12 +109,3 @@ def cure(outcome: Outcome) -> str:
     if not isinstance(outcome.error, remctl.RemctlAuthenticationError):
         return ""
     return printable(advice(outcome).replace(f"host/{outcome.host.name}", "host/HOST"))
-
-
-def printable(text: str) -> str:
-    r"""Return a line without what might play tricks with a terminal: ``\x1b`` and such."""
-    return "".join(each if each.isprintable() or each == "\t" else _escaped(each) for each in text)
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape", "backslashreplace").decode()

@@ -107,4 +107,6 @@ def _status(status: int, request: Request) -> int:
 
 
 def _say(text: str) -> None:
-    print(f"{COMMAND}: {text}", file=sys.stderr)
+    from _remctl_text import printable
+
+    print(f"{COMMAND}: {printable(text)}", file=sys.stderr)

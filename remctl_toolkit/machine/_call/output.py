@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import TypeAlias
 
+from _remctl_text import printable
 from remctl import RemctlStream
 
 Output: TypeAlias = Callable[[str, RemctlStream, str], object]
@@ -19,8 +20,7 @@ def show(host: str, stream: RemctlStream, line: str) -> None:
 
     Red if it was standard error there, and this is a terminal; which gets no control characters.
     """
-    text = "".join(c if c.isprintable() or c == "\t" else ascii(c)[1:-1] for c in line)
-    text = f"[{host}] {text}"
+    text = printable(f"[{host}] {line}")
     if stream == RemctlStream.STDERR and sys.stderr.isatty():
         text = f"\x1b[31m{text}\x1b[0m"
     print(text, file=sys.stderr, flush=True)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import remctl
+from _remctl_text import printable
 
 from ..connection import Connection
 from ..errors import MachineError, WorkingFolderError
@@ -50,8 +51,8 @@ class _Complaint:
         return len(octets)
 
     def __str__(self) -> str:
-        lines = self._text.decode("utf-8", "replace").strip().splitlines()
-        return lines[-1] if lines else ""
+        lines = self._text.strip().splitlines()
+        return printable(lines[-1]) if lines else ""
 
 
 class Keeper:
