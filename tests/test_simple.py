@@ -286,11 +286,42 @@ def test_check_returns_what_succeeded_and_raises_for_what_did_not(run: Run) -> N
 
 
 def test_the_last_line_of_standard_error_says_why_a_check_failed() -> None:
-    result = remctl.RemctlSimpleResult(b"out", b"warning\nno such \xff account\n\n", 2)
+    result = remctl.RemctlSimpleResult(b"out", b"warning\nno such \xff account\r\n \n", 2)
     with pytest.raises(remctl.RemctlStatusError) as caught:
         result.check()
-    assert str(caught.value) == "command exited with status 2: no such \ufffd account"
+    assert caught.value.last_line == result.last_line == r"no such \xff account"
     assert caught.value.result is result
+
+
+@pytest.mark.parametrize("stderr", [None, b"", b"\n", b" \r\n\t\n"])
+def test_there_may_be_no_last_line(stderr: bytes | None) -> None:
+    assert remctl.RemctlSimpleResult(b"out", stderr, 2).last_line == ""
+    assert remctl.RemctlStatusError("by itself").last_line == ""
+
+
+def test_a_failed_check_shows_no_output() -> None:
+    octets = f"{SECRET}\n".encode()
+    for status in (2, None):
+        result = remctl.RemctlSimpleResult(octets, octets, status)
+        with pytest.raises(remctl.RemctlStatusError) as caught:
+            result.check()
+        assert not any(SECRET in text for text in shown_of(caught.value))
+
+
+def test_a_token_shows_no_output(remctl_server: RemctldServer) -> None:
+    target = ("127.0.0.1", remctl_server.port, remctl_server.principal)
+    with remctl.Remctl(*target) as connection:
+        tokens = list(connection.stream(["test", "echo", SECRET]))
+        connection.command(["none"])
+        tokens.append(connection.output())
+    assert SECRET not in repr(tokens)
+    assert list(map(repr, tokens)) == [
+        f"RemctlOutput(type='output', output=<{len(SECRET) + 1} bytes>,"
+        " stream=<RemctlStream.STDOUT: 1>, status=None, error=None)",
+        "RemctlOutput(type='status', output=None, stream=None, status=0, error=None)",
+        "RemctlOutput(type='error', output=<15 bytes>, stream=None, status=None,"
+        " error=<RemctlErrorCode.UNKNOWN_COMMAND: 5>)",
+    ]
 
 
 def test_output_is_decoded_on_request() -> None:
@@ -332,8 +363,12 @@ def test_the_log_says_what_happened_and_how_long_it_took(
 
 def told(error: BaseException) -> list[bytes]:
     """Everything that an exception gives away without looking at frames."""
-    shown = [repr(error), str(error), *traceback.format_exception(error)]
+    shown = shown_of(error)
     return [pickle.dumps(error), *(text.encode("utf-8", "backslashreplace") for text in shown)]
+
+
+def shown_of(error: BaseException) -> list[str]:
+    return [repr(error), str(error), *traceback.format_exception(error)]
 
 
 SECRET = "canary-5cf1"

@@ -96,13 +96,15 @@ def test_client(admin: QuotaServer) -> None:
     assert admin.quota("user") == 10
     admin.set({"carol": 30})
     assert admin.quotas() == {"bob": 20, "carol": 30, "user": 10}
-    with pytest.raises(remctl.RemctlStatusError, match="no such user: dave"):
+    with pytest.raises(remctl.RemctlStatusError) as caught:
         admin.quota("dave")
+    assert caught.value.last_line.endswith("no such user: dave")
 
 
 def test_client_without_the_right(remctld: ServerFactory, store: Path) -> None:
     server = remctld(quota.backend, env={"QUOTA_STORE": str(store)})
     with QuotaServer(server.host, server.port) as user:
         assert user.quota("user") == 10
-        with pytest.raises(remctl.RemctlStatusError, match="for administrators only"):
+        with pytest.raises(remctl.RemctlStatusError) as caught:
             user.quotas()
+    assert caught.value.last_line.endswith("for administrators only")

@@ -44,6 +44,7 @@ def _describe_tokens(facts: Facts, session: Any) -> None:
             about = facts.about(f"token {number} of {name}")
             about.note("is a tuple", isinstance(token, tuple))
             about.note("has the class tuple", type(token) is tuple)
+            about.note("repr", repr(token))
             for field, value in zip(FIELDS, token, strict=True):
                 meaning = "" if field in MEANT[token[0]] else ", without meaning"
                 about.note(f"{field}{meaning}", value)

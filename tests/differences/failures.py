@@ -77,6 +77,7 @@ def _simple(*command: str, port: str = "port") -> Failure:
 # Opening and settings.
 OPENING: dict[str, Failure] = {
     "unknown host": lambda s, p: s.open("no-such-host.invalid", p.port),
+    "unknown host with a newline": lambda s, p: s.open("no such\nhost.invalid", p.port),
     "refused connection": lambda s, p: s.open(p.host, p.closed_port),
     "unknown principal": lambda s, p: s.open(p.host, p.port, p.unknown_principal),
     "principal of another server": lambda s, p: s.open(p.host, p.port, p.other_principal),

@@ -35,6 +35,8 @@ def _matches(pattern: str, text: str) -> bool:
 PROTOCOL = "`except RemctlProtocolError`"
 SYSTEM = "`except OSError`, `except TimeoutError`"
 TEXT = "text of a `RemctlProtocolError`"
+ESCAPES = "characters in the text of an exception that are not printable"
+REPR = "`repr()` of a token, a stream, an error code or a result"
 BUSY = "a second command, or `noop()`, while output is unread"
 MISTAKES = "a mistake in a command"
 CONVERTED = "a number, path or list in a command"
@@ -134,6 +136,8 @@ ROWS: dict[str, list[Row]] = {
         Row(TEXT, "remctl(), *: raises", "RemctlError: *", "RemctlError: b'*"),
         Row(TEXT, "remctl(), *: args", "('*", "(b'*"),
         Row(TEXT, "remctl(), *: equals error() and str()", "True"),
+        Row(ESCAPES, "unknown host with a newline: raises", r"*no such\nhost*", "*no such host*"),
+        Row(ESCAPES, "unknown host with a newline: args", r"*no such\\nhost*", r"*no such\nhost*"),
         Row(MISTAKES, "None in a command: *", "TypeError"),
         Row(BUSY, "command while unread: *"),
         Row(BUSY, "noop while unread: *"),
@@ -142,6 +146,7 @@ ROWS: dict[str, list[Row]] = {
     ],
     "states": [
         Row(NOT_OPENED, "after *: error()", "no currently open connection"),
+        Row(ESCAPES, "after unknown host with a newline: error()", r"*no such\nhost*"),
         Row(AFTER_CLOSE, "after *close*: then open(): *"),
         Row(AFTER_CLOSE, "after open after close: *"),
         Row(AFTER_CLOSE, "after settings after close: outcome"),
@@ -172,8 +177,9 @@ ROWS: dict[str, list[Row]] = {
         Row(STATUS, "token * of status 200: *", "*200*", "*-56*"),
         Row(STATUS, "result of status 200: *", "200", "-56"),
         Row("tokens", "token *: has the class tuple", "False"),
-        Row("`repr()` of a stream, an error code or a result", "token *: * as repr", "<Remctl*"),
-        Row("`repr()` of a stream, an error code or a result", "result of *: repr", "<Remctl*"),
+        Row(REPR, "token *: * as repr", "<Remctl*"),
+        Row(REPR, "token *: repr", "RemctlOutput(*"),
+        Row(REPR, "result of *: repr", "<Remctl*"),
         Row(NOOP, "noop() returns", "True"),
         Row("results in a set, or as keys", "result of *: can be hashed", "raises TypeError"),
         Row("results in a set, or as keys", "result of *: equals another of the same", "True"),

