@@ -17,7 +17,7 @@ from typing import Self
 
 from support.preload import preloaded
 from support.proxy import SilentServer, refused_port
-from support.terminal import Terminal
+from support.terminal import COLUMNS, Terminal
 from testing.processes import TIMEOUT, python_environ
 
 from remctl_toolkit.testing import Command, Realm, RemctldServer
@@ -142,7 +142,7 @@ class Hosts:
         out, err = (text.decode(errors="surrogateescape") for text in (done.stdout, done.stderr))
         return subprocess.CompletedProcess(done.args, done.returncode, out, err)
 
-    def terminal(self, *arguments: str, **variables: str) -> Terminal:
+    def terminal(self, *arguments: str, columns: int = COLUMNS, **variables: str) -> Terminal:
         """Run the command on a terminal."""
         environ = {"TERM": "xterm-256color", **self.environ(**variables)}
-        return Terminal(self.arguments(*arguments), environ)
+        return Terminal(self.arguments(*arguments), environ, columns)

@@ -29,13 +29,16 @@ class Terminal:
     """A context manager.
 
     `shown` is what was shown and not looked for yet, escape sequences included; `everything` all
-    of it.
+    of it, and `octets` the same as octets.
     """
 
-    def __init__(self, arguments: Sequence[str], environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, arguments: Sequence[str], environ: Mapping[str, str], columns: int = COLUMNS
+    ) -> None:
         self.shown = self.everything = ""
+        self.octets = b""
         self._master, terminal = pty.openpty()
-        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
+        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, columns, 0, 0))
         self._process = subprocess.Popen(
             ["/bin/sh", "-c", _SCRIPT, os.ttyname(terminal), *arguments],
             env={"TERM": "xterm-256color", **environ},
@@ -104,6 +107,7 @@ class Terminal:
         octets = b""
         with contextlib.suppress(OSError):
             octets = os.read(self._master, 65536)
+        self.octets += octets
         text = octets.decode(errors="replace")
         self.shown += text
         self.everything += text
