@@ -44,7 +44,9 @@ def test_octets_that_are_not_utf8_are_escaped(octets: bytes, shown: str) -> None
     assert printable(os.fsdecode(b"a" + octets)) == f"a{shown}"
 
 
-@pytest.mark.parametrize("text", ["", "plain", "Größe ≥ 3 €, 中文, हिन्दी, 👍", "a\tb", r"\x1b C:\new"])
+@pytest.mark.parametrize(
+    "text", ["", "plain", "Größe ≥ 3 €, 中文, हिन्दी, 👍", "a\tb", r"\x1b C:\new"]
+)
 def test_what_is_printable_stays(text: str) -> None:
     assert printable(text) == printable(text.encode()) == text
 

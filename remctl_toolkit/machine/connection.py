@@ -188,8 +188,8 @@ class Connection:
         try:
             far = _far_side(literal(result.stdout or b"", _LONGEST_ANSWER))
         except (TypeError, ValueError):
-            said = (result.stderr or result.stdout or b"").decode("utf-8", "replace").strip()
-            last = said.splitlines()[-1] if said else f"status {result.status}, and no word"
+            said = (result.stderr or result.stdout or b"").strip().splitlines()
+            last = printable(said[-1]) if said else f"status {result.status}, and no word"
             last = last[:_LONGEST_WORD]
             text = f"command {self.python!r} of {self.host} does not run Python as it must: {last}"
             raise self._named(NoPythonError(f"{text}; {cure}")) from None

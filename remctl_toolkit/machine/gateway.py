@@ -194,8 +194,10 @@ class _ChannelIO:
         if self._failure is not None:
             raise self._failure
         self._errors.join(_ENDING)
-        lines = self._complaint.decode("utf-8", "replace").strip().splitlines()
-        reason = lines[-1] if lines else f"it ended with status {self._channel.returncode}"
+        lines = self._complaint.strip().splitlines()
+        reason = (
+            printable(lines[-1]) if lines else f"it ended with status {self._channel.returncode}"
+        )
         name = " ".join(map(str, self._python))
         text = f"{name} of {self.remoteaddress} did not become a gateway: {reason}"
         error = GatewayError(text)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, Protocol
 
+from _remctl_text import printable
 from remctl import RemctlError, RemctlStream
 
 from ..farside import source
@@ -333,10 +334,10 @@ class Link:
 
     def _last_words(self) -> str:
         try:
-            lines = self._stream.read_stderr(4096).decode("utf-8", "replace").split("\n")
+            lines = self._stream.read_stderr(4096).split(b"\n")
         except (OSError, RemctlError):
             return ""
-        return next((line for line in reversed(lines) if line.strip()), "")
+        return printable(next((line for line in reversed(lines) if line.strip()), b""))
 
     def close_later(self) -> None:
         """Close it in another thread: whoever finds garbage may hold any lock."""
