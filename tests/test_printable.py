@@ -18,7 +18,7 @@ ESCAPED = {
     "\u2029": r"\u2029", "\u202a": r"\u202a", "\u202e": r"\u202e", "\u2066": r"\u2066",
     "\u2069": r"\u2069", "\ufeff": r"\ufeff", "\ufff9": r"\ufff9", "\ue000": r"\ue000",
     "\U000e0001": r"\U000e0001", "\U0010ffff": r"\U0010ffff", "\ud800": r"\ud800",
-    "\udc9b": r"\x9b", "\udcff": r"\xff",
+    chr(0xDC9B): r"\x9b", chr(0xDCFF): r"\xff",  # octets that os.fsdecode() has kept
 }  # fmt: skip
 
 NOT_UTF8 = {
