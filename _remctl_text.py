@@ -7,7 +7,18 @@ a log.  `printable()` shows them as escapes: ``\x1b``, ``\u202e``, ``\n``.
 
 from __future__ import annotations
 
-__all__ = ["printable"]
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import IO
+
+__all__ = ["fit", "printable"]
+
+_COLOUR = r"(\x1b\[[\d;]*m)"
+_INDENT = "    "  # before what continues a line: no name of a host begins with a space
+_COLUMNS = 80  # of a terminal that does not say how many it has
+_TAB = 8
 
 
 def printable(text: str | bytes, *, lines: bool = False) -> str:
@@ -34,3 +45,55 @@ def _escape(character: str) -> str:
     if "\udc80" <= character <= "\udcff":
         return f"\\x{ord(character) - 0xDC00:02x}"
     return character.encode("unicode_escape").decode("ascii")
+
+
+# -- Rows of a terminal ---------------------------------------------------------------------------
+
+
+def fit(text: str, terminal: IO[str]) -> str:
+    """Break the lines of a text that are wider than a terminal, and indent what continues them.
+
+    The terminal would wrap them, and a row could look like a line of its own.
+
+    Args:
+        text: printable text, and colours.
+        terminal: the file that leads to it.
+    """
+    columns = os.get_terminal_size(terminal.fileno()).columns or _COLUMNS
+    return "\n".join(break_line(line, columns) for line in text.split("\n"))
+
+
+def break_line(line: str, columns: int) -> str:
+    """Break a line into rows; tabs become spaces."""
+    if line.isascii() and len(line) <= columns and "\t" not in line:
+        return line
+    import re  # Only here: programs that remctld starts import this module.
+
+    columns = max(columns, len(_INDENT) + _TAB)
+    pieces: list[str] = []
+    column = 0
+    for number, part in enumerate(re.split(_COLOUR, line)):
+        if number % 2:
+            pieces.append(part)
+            continue
+        for character in part:
+            shown = " " * (_TAB - column % _TAB) if character == "\t" else character
+            cells = sum(map(cells_of, shown))
+            if column + cells > columns:
+                pieces.append(f"\n{_INDENT}")
+                column = len(_INDENT)
+            pieces.append(shown)
+            column += cells
+    return "".join(pieces)
+
+
+def cells_of(character: str) -> int:
+    """Return how many columns a character takes: where terminals disagree, the most."""
+    import unicodedata
+
+    if character == "\ufe0f":
+        return 1  # It makes a picture of the symbol before it.
+    if unicodedata.category(character) in ("Mn", "Me"):
+        return 0
+    symbol = "\u2600" <= character < "\u2800" or character >= "\U0001f000"
+    return 2 if symbol or unicodedata.east_asian_width(character) in "WF" else 1

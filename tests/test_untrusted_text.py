@@ -320,6 +320,18 @@ def test_programs(place: Place, name: str) -> None:
     check_shown(octets, forgeable=name in FORGEABLE)
 
 
+def test_a_long_line_of_a_machine_cannot_look_like_anothers(place: Place) -> None:
+    path = place.folder / "program.py"
+    words = "[web2] all is well. "
+    lines = [f"{'x' * shift} {words * 20}" for shift in range(len(words))]
+    path.write_text(f"{BEGINNING}{MACHINE}\nfor line in {lines!r}: m.call(print, line)\n")
+    arguments = map(str, (place.port, place.refusing_port, place.folder))
+    octets = shown_by(place, [sys.executable, str(path), *arguments])
+    rows = octets.decode().splitlines()
+    assert len(rows) > 5 * len(lines)
+    assert all(row.startswith(("[localhost] ", "    ")) and len(row) <= 80 for row in rows)
+
+
 # -- A KDC ----------------------------------------------------------------------------------------
 
 

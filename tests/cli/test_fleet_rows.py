@@ -10,7 +10,7 @@ from cli.fleets import Hosts
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remctl_toolkit.cli.fleet.screen import _broken, _cells
+from _remctl_text import break_line, cells_of
 
 pytestmark = pytest.mark.once
 
@@ -73,7 +73,8 @@ def test_a_reason_in_the_table_cannot_look_like_a_row_of_its_own(hosts: Hosts) -
         table = rows[rows.index("2 of 2 hosts failed:") + 1 :]
         assert table[0].startswith("  web[1,3]  exit status ")
         assert "disk" in "".join(table)
-        assert all(row.startswith("    ") for row in table[1:]), rows
+        closing = ("0 succeeded, 2 failed", "not safe to repeat", "again: ")
+        assert all(row.startswith(("    ", *closing)) for row in table[1:]), rows
         assert all(row.startswith("    ") for row in rows[1 : -len(table) - 1]), rows
 
 
@@ -106,17 +107,17 @@ def test_a_pipe_gets_lines_as_they_are(hosts: Hosts) -> None:
 
 @given(st.text(st.characters(categories=["L", "M", "N", "P", "S", "Zs"])), st.integers(1, 50))
 def test_nothing_is_lost_and_no_row_is_too_wide(line: str, columns: int) -> None:
-    rows = _broken(line, columns).split("\n")
+    rows = break_line(line, columns).split("\n")
     assert rows[0] + "".join(row[4:] for row in rows[1:]) == line
     assert all(row.startswith("    ") for row in rows[1:])
-    assert all(sum(map(_cells, row)) <= max(columns, 12) for row in rows)
+    assert all(sum(map(cells_of, row)) <= max(columns, 12) for row in rows)
 
 
 def test_colours_take_no_room() -> None:
     line = f"\x1b[1mweb1: \x1b[0m\x1b[33m{14 * 'x'}\x1b[0m"
-    assert _broken(line, 20) == line
-    assert _broken(line, 19) == line.replace("x\x1b", "\n    x\x1b")
+    assert break_line(line, 20) == line
+    assert break_line(line, 19) == line.replace("x\x1b", "\n    x\x1b")
 
 
-def test_tabs_become_spaces_where_lines_are_broken() -> None:
-    assert _broken("a\tb\t", 80) == "a       b       "
+def test_tabs_become_spaces_where_lines_arebreak_line() -> None:
+    assert break_line("a\tb\t", 80) == "a       b       "

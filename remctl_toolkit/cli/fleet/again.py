@@ -60,7 +60,7 @@ class Failures:
         if self._safe:
             pattern = fold(self._ordered(self._safe))
             words = ["remctl-fleet", *options, pattern, "--", *command]
-            screen.err.say(f"again: {' '.join(map(_quoted, words))}")
+            screen.err.say(f"again: {' '.join(map(_quoted, words))}", whole=True)
 
     def lines(self) -> str:
         """Return a hosts file with the hosts where it is safe; the others are comments in it."""

@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
-import unicodedata
 from typing import Any, TextIO
 
-from _remctl_text import printable
+from _remctl_text import fit, printable
 
 __all__ = ["BLUE", "BOLD", "GREEN", "RED", "YELLOW", "Screen"]
-
-_COLOUR = re.compile(r"(\x1b\[[\d;]*m)")  # as Outlet.paint() writes it
-_INDENT = "    "  # before what continues a line: no host's name begins with a space
-_COLUMNS = 80  # of a terminal that does not say how many it has
-_TAB = 8
 
 RED, GREEN, YELLOW, BLUE, BOLD = "31", "32", "33", "36", "1"
 
@@ -72,8 +65,7 @@ class Outlet:
         if self.terminal and not whole:
             # What the terminal cannot show becomes wider.
             text = text.encode(self._file.encoding, "backslashreplace").decode(self._file.encoding)
-            columns = os.get_terminal_size(self._file.fileno()).columns or _COLUMNS
-            text = "\n".join(_broken(line, columns) for line in text.split("\n"))
+            text = fit(text, self._file)
         if self.console is not None:
             self.console.out(text, highlight=False)
         else:
@@ -86,34 +78,3 @@ class Outlet:
             return
         text = printable(octets.removesuffix(b"\r"))
         self.say(self.paint(printable(label), label_colour) + self.paint(text, colour))
-
-
-def _broken(line: str, columns: int) -> str:
-    """Break a line into rows that a terminal does not wrap."""
-    if line.isascii() and len(line) <= columns and "\t" not in line:
-        return line
-    columns = max(columns, len(_INDENT) + _TAB)
-    pieces, column = [], 0
-    for number, part in enumerate(_COLOUR.split(line)):
-        if number % 2:
-            pieces.append(part)
-            continue
-        for character in part:
-            shown = " " * (_TAB - column % _TAB) if character == "\t" else character
-            cells = sum(map(_cells, shown))
-            if column + cells > columns:
-                pieces.append(f"\n{_INDENT}")
-                column = len(_INDENT)
-            pieces.append(shown)
-            column += cells
-    return "".join(pieces)
-
-
-def _cells(character: str) -> int:
-    """Return how many columns a character takes: where terminals disagree, the most."""
-    if character == "\ufe0f":
-        return 1  # It makes a picture of the symbol before it.
-    if unicodedata.category(character) in ("Mn", "Me"):
-        return 0
-    symbol = "\u2600" <= character < "\u2800" or character >= "\U0001f000"
-    return 2 if symbol or unicodedata.east_asian_width(character) in "WF" else 1

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import TypeAlias
 
-from _remctl_text import printable
+from _remctl_text import fit, printable
 from remctl import RemctlStream
 
 Output: TypeAlias = Callable[[str, RemctlStream, str], object]
@@ -18,11 +18,14 @@ _LINE_LIMIT = 65536  # octets that are kept while there is no end of a line
 def show(host: str, stream: RemctlStream, line: str) -> None:
     """Write a line to standard error, with the host before it.
 
-    Red if it was standard error there, and this is a terminal; which gets no control characters.
+    What is not printable is escaped.  On a terminal, what was standard error there is red, and a
+    long line goes on in rows that are indented.
     """
     text = printable(f"[{host}] {line}")
-    if stream == RemctlStream.STDERR and sys.stderr.isatty():
-        text = f"\x1b[31m{text}\x1b[0m"
+    if sys.stderr.isatty():
+        text = fit(text, sys.stderr)
+        if stream == RemctlStream.STDERR:
+            text = f"\x1b[31m{text}\x1b[0m"
     print(text, file=sys.stderr, flush=True)
 
 
