@@ -15,19 +15,21 @@ Only opening a connection is ever tried again.  A command is sent once: it may h
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, MutableMapping
 from concurrent.futures import Executor
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import _remctl_core as _core
 import remctl
 
-from ._plan import Command, InputFor, Plan, Sessions, Task
-from ._visit import NotStartedError, OnOutput, Outcome, Settings, check_count
+from ._host_run import HostRun, OnOutput, Outcome, Work, run_on_host
+from ._settings import Settings
 from .hosts import Host
+from .schedule import Call, HostsError, NotStartedError, Scheduler, raise_failures
 
 __all__ = [
     "Fleet",
@@ -40,16 +42,14 @@ __all__ = [
     "run_on_hosts",
 ]
 
-CONCURRENCY = 64
-"""How many hosts are worked on at the same time unless told otherwise."""
+Input = str | bytes | bytearray | memoryview
+Command = Iterable[Any] | Callable[[Host], Iterable[Any]]
+InputFor = Input | None | Callable[[Host], Input | None]
 
+FleetError = HostsError
 
-class FleetError(ExceptionGroup[Exception]):
-    """Hosts failed: `exceptions` has the reason of each, whose note names the host."""
-
-    def derive(self, exceptions: Sequence[Exception], /) -> FleetError:  # type: ignore[override]
-        """Make one of some of the exceptions; ``except*`` does."""
-        return FleetError(self.message, exceptions)
+CONCURRENCY = Settings.concurrency
+"""The number of hosts that are worked on at the same time by default."""
 
 
 def check_all(outcomes: Iterable[Outcome]) -> list[Outcome]:
@@ -59,17 +59,13 @@ def check_all(outcomes: Iterable[Outcome]) -> list[Outcome]:
         FleetError: some did not; it names them all.
     """
     found = list(outcomes)
-    failures = []
+    failures: list[tuple[Host, Exception]] = []
     for outcome in found:
         try:
             outcome.check()
         except Exception as error:
-            note = f"host: {outcome.host}"
-            if note not in getattr(error, "__notes__", ()):
-                error.add_note(note)
-            failures.append(error)
-    if failures:
-        raise FleetError(f"{len(failures)} of {len(found)} hosts failed", failures)
+            failures.append((outcome.host, error))
+    raise_failures(failures, len(found))
     return found
 
 
@@ -81,14 +77,14 @@ class Fleet:
     Args:
         hosts: their names, or `Host` objects for those with a port or principal of their own.  A
             host is the same however its name is spelled, see `Host`.
-        port, principal, timeout, ccache, source_ip, credentials: see `remctl.Remctl`; for all of
-            them.
+        port, principal, timeout, ccache, source_ip, credentials, keepalive: see `remctl.Remctl`;
+            for all of them.
         retries: how often opening a connection is tried again where the reason may pass: nobody
             listens, or the connection was lost or timed out.
         backoff: seconds before the first of these; they double each time, up to ten.  Chance
             shortens each by up to half.
-        connect_timeout: seconds that the network may be silent while connecting, where `timeout`
-            allows more; None is no limit of its own.  A command may be silent for longer.
+        connect_timeout: seconds that the network may be silent until the command is sent, where
+            `timeout` allows more; None is no limit of its own.  A command may be silent for longer.
         concurrency: how many hosts are worked on at the same time.
         executor: what does the work in place of threads.  All that is handed to it can be pickled,
             provided that `credentials` can.  Connections do not stay open then, and the credential
@@ -109,6 +105,7 @@ class Fleet:
         ccache: str | os.PathLike[str] | None = None,
         source_ip: str | None = None,
         credentials: remctl.RemctlCredentials | None = None,
+        keepalive: float | None = None,
         retries: int = 0,
         backoff: float = 0.5,
         connect_timeout: float | None = None,
@@ -116,9 +113,7 @@ class Fleet:
         executor: Executor | None = None,
     ) -> None:
         self.hosts = _check_hosts(hosts, port)
-        check_count("concurrency", concurrency, least=1)
-        if executor is not None and not isinstance(executor, Executor):
-            raise TypeError(f"not a concurrent.futures.Executor: {executor!r}")
+        self._executor = _check_executor(executor)
         self._settings = Settings(
             port=port,
             principal=principal,
@@ -126,13 +121,13 @@ class Fleet:
             ccache=ccache,
             source_ip=source_ip,
             credentials=credentials,
+            keepalive=keepalive,
             retries=retries,
             backoff=backoff,
             connect_timeout=connect_timeout,
+            concurrency=concurrency,
         )
-        self._concurrency = concurrency
-        self._executor = executor
-        self._sessions: Sessions = {}
+        self._sessions: dict[Host, remctl.Remctl] = {}
         self._under_way: Generator[Outcome, None, None] | None = None
 
     def run(
@@ -173,24 +168,13 @@ class Fleet:
         Raises:
             TypeError, ValueError: an argument cannot be right.
         """
-        task = Task(
-            command,
-            input,
-            limit=limit,
-            deadline=deadline,
-            first=first,
-            stop_after=stop_after,
-            on_output=on_output,
+        settings = replace(
+            self._settings, limit=limit, deadline=deadline, first=first, stop_after=stop_after
         )
-        return self._alone(self._outcomes(task, ordered, self._sessions))
-
-    def _outcomes(
-        self, task: Task, ordered: bool, sessions: Sessions | None
-    ) -> Generator[Outcome, None, None]:
-        if task.on_output is not None and self._executor is not None:
-            raise ValueError("on_output works with the default executor only")
-        plan = Plan(task, self.hosts, self._settings, self._concurrency, self._executor, sessions)
-        return _in_order(plan.outcomes(), self.hosts) if ordered else plan.outcomes()
+        outcomes = _run(
+            self.hosts, command, input, settings, on_output, self._executor, self._sessions
+        )
+        return self._alone(_in_order(outcomes, self.hosts) if ordered else outcomes)
 
     def _alone(self, outcomes: Generator[Outcome, None, None]) -> Generator[Outcome, None, None]:
         """Pass outcomes on, unless others are under way."""
@@ -247,6 +231,7 @@ def run_on_hosts(
     ccache: str | os.PathLike[str] | None = None,
     source_ip: str | None = None,
     credentials: remctl.RemctlCredentials | None = None,
+    keepalive: float | None = None,
     retries: int = 0,
     backoff: float = 0.5,
     connect_timeout: float | None = None,
@@ -265,30 +250,90 @@ def run_on_hosts(
     Raises:
         TypeError, ValueError: an argument cannot be right.
     """
-    task = Task(
-        command,
-        input,
-        limit=limit,
-        deadline=deadline,
-        first=first,
-        stop_after=stop_after,
-        on_output=on_output,
-    )
-    fleet = Fleet(
-        hosts,
+    settings = Settings(
         port=port,
         principal=principal,
         timeout=timeout,
         ccache=ccache,
         source_ip=source_ip,
         credentials=credentials,
+        keepalive=keepalive,
         retries=retries,
         backoff=backoff,
         connect_timeout=connect_timeout,
         concurrency=concurrency,
-        executor=executor,
+        limit=limit,
+        deadline=deadline,
+        first=first,
+        stop_after=stop_after,
     )
-    return fleet._outcomes(task, ordered, None)
+    checked = _check_hosts(hosts, port)
+    outcomes = _run(checked, command, input, settings, on_output, _check_executor(executor), None)
+    return _in_order(outcomes, checked) if ordered else outcomes
+
+
+def _run(
+    hosts: Iterable[Host],
+    command: Command,
+    input: InputFor,
+    settings: Settings,
+    on_output: OnOutput | None,
+    executor: Executor | None,
+    sessions: MutableMapping[Host, remctl.Remctl] | None,
+) -> Generator[Outcome, None, None]:
+    """Check a command, and return the iterator over its outcomes."""
+    if on_output is not None and executor is not None:
+        raise ValueError("on_output works with the default executor only")
+    # An iterator can be read only once; and what is wrong for all hosts is wrong at once.
+    fixed = command if callable(command) else _encode(command)[0]
+    for_all = None if callable(fixed) or callable(input) else _encode(fixed, input)
+
+    def work_for(host: Host, limit: float | None) -> Work:
+        octets = for_all
+        if octets is None:
+            words = fixed(host) if callable(fixed) else fixed
+            octets = _encode(words, input(host) if callable(input) else input)
+        return Work(host, *octets, settings, limit)
+
+    def begin(host: Host, limit: float | None) -> Call:
+        work = work_for(host, limit)
+        if executor is not None:
+            return partial(run_on_host, work), lambda: None
+        session = None
+        if sessions is not None:
+            session = sessions.get(host)
+            if session is None or not session.opened:  # One that was given up stays closed.
+                session = sessions[host] = settings.connection(host.name, host.port, host.principal)
+        run = HostRun(work, session, on_output)
+        return run.outcome, run.give_up
+
+    scheduler = Scheduler(
+        settings,
+        begin,
+        name="remctl-fleet",
+        executor=executor,
+        succeeded=lambda outcome: outcome.ok,
+    )
+    for host in hosts:
+        scheduler.add(host, host)
+    return _outcomes(scheduler)
+
+
+def _encode(
+    command: Iterable[Any], input: Input | None = None
+) -> tuple[tuple[bytes, ...], bytes | None]:
+    """Check a command, and make it bytes, which do not change until they are sent."""
+    arguments = tuple(bytes(part) for part in _core.Command(command, input).arguments)
+    return (arguments, None) if input is None else (arguments[:-1], arguments[-1])
+
+
+def _outcomes(scheduler: Scheduler[Host]) -> Generator[Outcome, None, None]:
+    with closing(scheduler.results()) as results:
+        for result in results:
+            if result.error is None:
+                yield result.value
+            else:
+                yield Outcome(result.task, error=result.error, sent=result.begun)
 
 
 def _in_order(
@@ -301,6 +346,12 @@ def _in_order(
                 outcome = next(outcomes)
                 early[outcome.host] = outcome
             yield early.pop(host)
+
+
+def _check_executor(executor: Executor | None) -> Executor | None:
+    if executor is not None and not isinstance(executor, Executor):
+        raise TypeError(f"not a concurrent.futures.Executor: {executor!r}")
+    return executor
 
 
 def _check_hosts(hosts: Iterable[str | Host], port: int | str | None) -> list[Host]:

@@ -1,13 +1,15 @@
-"""A machine of a group: how it is connected to, and what became of that."""
+"""Machines of groups, and the jobs that they do."""
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from ..hosts import canonical_name
-from ._group_result import ErrorResult
+from ._group_result import AsyncResult, ErrorResult
 from .connection import Connection
 from .errors import ClosedError
 
@@ -105,3 +107,32 @@ def as_member(host: Any, factory: Callable[[str], Any] | None) -> Member:
     if not isinstance(name, str) or not hasattr(host, "close"):
         raise TypeError(f"a host must be a name or a machine, not {host!r}")
     return Member(name, None, host)
+
+
+@dataclass
+class Job:
+    """Something to do on one machine.
+
+    Attributes:
+        connecting: whether it is passed over if the machine failed to connect.
+    """
+
+    member: Member
+    action: Callable[[Member], Any]
+    result: AsyncResult
+    connecting: bool
+
+    def run(self) -> Any:
+        """Do it, and return the value or the error."""
+        try:
+            if self.connecting and self.member.error is not None:
+                return self.member.error
+            return self.action(self.member)
+        except Exception as error:
+            # The same one for what comes later.
+            return self.member.error or ErrorResult(self.member.host, error)
+
+    def give_up(self) -> None:
+        """Close the connection: that ends what it waits for."""
+        with contextlib.suppress(Exception):  # Another exception is on its way.
+            self.member.close()

@@ -1,21 +1,16 @@
-"""What comes of it where many machines are told to do something."""
+"""Results of group operations."""
 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
 
+from ..schedule import HostsError, raise_failures
 from .errors import MachineError
 
-
-class GroupError(ExceptionGroup[Exception]):
-    """Machines failed: `exceptions` has the reason of each, whose note names the host."""
-
-    def derive(self, exceptions: Sequence[Exception], /) -> GroupError:  # type: ignore[override]
-        """Make one of some of the exceptions; ``except*`` does."""
-        return GroupError(self.message, exceptions)
+GroupError = HostsError
 
 
 class NotCompletedError(MachineError):
@@ -32,7 +27,7 @@ class ErrorResult:
     """
 
     host: str
-    error: BaseException
+    error: Exception
 
     @property
     def traceback(self) -> str:
@@ -60,15 +55,8 @@ class GroupResult(dict[str, Any]):
         Raises:
             GroupError: there are; it has them all.
         """
-        errors = []
-        for host, failure in self.failures().items():
-            error = failure.error
-            note = f"host: {host}"
-            if note not in getattr(error, "__notes__", ()):
-                error.add_note(note)
-            errors.append(error)
-        if errors:
-            raise GroupError(f"{len(errors)} of {len(self)} hosts failed", errors)
+        failures = [(host, failure.error) for host, failure in self.failures().items()]
+        raise_failures(failures, len(self))
         return self
 
 

@@ -10,16 +10,21 @@ Every host has exactly one entry in each result, whatever happens there: a value
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
+import remctl
+
+from .._settings import Settings, check_count
 from ..hosts import canonical_name
+from ..schedule import Scheduler
 from . import facts as _facts
-from ._group_member import Member, as_member
+from . import transfer
+from ._group_member import Job, Member, as_member
 from ._group_result import AsyncResult, ErrorResult, GroupError, GroupResult, NotCompletedError
-from ._group_work import Work
 from .connection import Connection
 from .farside import Environment, Word
 from .process import defaults_of
@@ -33,9 +38,6 @@ __all__ = [
     "NotCompletedError",
     "Queue",
 ]
-
-PARALLEL = 64
-"""How many machines are worked on at the same time unless told otherwise."""
 
 Factory: TypeAlias = Callable[[str], Any]
 LocalPath: TypeAlias = "str | os.PathLike[str]"
@@ -68,7 +70,7 @@ class Group:
         hosts: Iterable[Any],
         *,
         factory: Factory | None = None,
-        parallel: int = PARALLEL,
+        parallel: int = Settings.concurrency,
         **settings: Any,
     ) -> None:
         if isinstance(hosts, (str, bytes)):
@@ -77,7 +79,7 @@ class Group:
             names = ", ".join(settings)
             raise TypeError(f"{names}: settings are for Machine, a factory has its own")
         self._factory = factory or _machines(settings)
-        self._parallel = _check_parallel(parallel)
+        self._settings = _check(parallel, settings)
         self._members: dict[str, Member] = {}  # by identity
         for host in hosts:
             member = as_member(host, self._factory)
@@ -115,7 +117,7 @@ class Group:
     # What all of them do.
 
     def _each(self, action: Callable[[Member], Any]) -> GroupResult:
-        queue = Queue(parallel=self._parallel)
+        queue = Queue(parallel=self._settings.concurrency)
         result = queue._add(self, action)
         queue.run()
         found: GroupResult = result.value
@@ -133,7 +135,7 @@ class Group:
 
     def call(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> GroupResult:
         """Run a function over there; see `Machine.call()`."""
-        return self._each(_call(function, args, kwargs))
+        return self._each(lambda member: member.call(function, *args, **kwargs))
 
     def run(
         self,
@@ -151,11 +153,12 @@ class Group:
                 as long as these do not say otherwise.
             check: make an `ErrorResult` of a status other than 0.
         """
-        return self._each(_run(list(argv), check, cwd, extend_env, options))
+        action = _run(list(argv), check=check, cwd=cwd, extend_env=extend_env, **options)
+        return self._each(action)
 
     def put(self, local: LocalPath, remote: Word | None = None, mode: int = 0o644) -> GroupResult:
         """Copy one file to all; see `transfer.put()`."""
-        return self._each(_put(local, remote, mode))
+        return self._each(lambda member: transfer.put(member.connection(), local, remote, mode))
 
     def fetch(self, remote: Word, local: LocalPath | None = None) -> GroupResult:
         """Copy one file from all; see `transfer.fetch()`.
@@ -172,7 +175,7 @@ class Group:
 
     def upload(self, source: LocalPath, destination: Word) -> GroupResult:
         """Copy a file or a tree to all; see `transfer.upload()`."""
-        return self._each(_upload(source, destination))
+        return self._each(lambda member: transfer.upload(member.connection(), source, destination))
 
     def download(self, source: Word, destination: LocalPath) -> GroupResult:
         """Copy a file or a tree from all; see `transfer.download()`, and `fetch()`."""
@@ -209,7 +212,7 @@ class Group:
         Raises:
             GroupError: something went wrong with it.
         """
-        queue = Queue(parallel=self._parallel)
+        queue = Queue(parallel=self._settings.concurrency)
         result = queue._add(self, Member.close, connecting=False)
         queue.run()
         result.value.raise_failures()
@@ -238,7 +241,7 @@ class Group:
     # Groups made of groups.
 
     def _of(self, hosts: Iterable[str], members: Mapping[str, Member]) -> Group:
-        group = Group([], factory=self._factory, parallel=self._parallel)
+        group = Group([], factory=self._factory, parallel=self._settings.concurrency)
         group._members = {host: members[host] for host in hosts}
         return group
 
@@ -303,8 +306,11 @@ class Queue:
         parallel: how many machines are worked on at the same time.
     """
 
-    def __init__(self, *, parallel: int = PARALLEL) -> None:
-        self._work = Work(_check_parallel(parallel))
+    def __init__(self, *, parallel: int = Settings.concurrency) -> None:
+        self._scheduler: Scheduler[Job] = Scheduler(
+            _check(parallel, {}), lambda job, _: (job.run, job.give_up), name="remctl-group"
+        )
+        self._is_run = False
         self._machines: dict[int, Member] = {}
 
     def _add(
@@ -314,7 +320,7 @@ class Queue:
         members = list(target._members.values()) if group else [self._member(target)]
         result = AsyncResult([member.host for member in members], group=group)
         for member in members:
-            self._work.add(member, action, result, connecting)
+            self._scheduler.add(member.identity, Job(member, action, result, connecting))
         return result
 
     def _member(self, machine: Any) -> Member:
@@ -332,20 +338,19 @@ class Queue:
         self, target: Any, function: Callable[..., Any], /, *args: Any, **kwargs: Any
     ) -> AsyncResult:
         """Run a function over there; see `Machine.call()`."""
-        return self._add(target, _call(function, args, kwargs))
+        return self._add(target, lambda member: member.call(function, *args, **kwargs))
 
     def command(self, target: Any, argv: Iterable[Word], **options: Any) -> AsyncResult:
         """Run a command; see `Group.run()`."""
-        how = {"check": False, "cwd": None, "extend_env": None, **options}
-        rest = {name: how[name] for name in how if name not in ("check", "cwd", "extend_env")}
-        action = _run(list(argv), how["check"], how["cwd"], how["extend_env"], rest)
-        return self._add(target, action)
+        return self._add(target, _run(list(argv), **options))
 
     def put(
         self, target: Any, local: LocalPath, remote: Word | None = None, mode: int = 0o644
     ) -> AsyncResult:
         """Copy one file there; see `transfer.put()`."""
-        return self._add(target, _put(local, remote, mode))
+        return self._add(
+            target, lambda member: transfer.put(member.connection(), local, remote, mode)
+        )
 
     def fetch(self, target: Any, remote: Word, local: LocalPath | None = None) -> AsyncResult:
         """Copy one file from there; see `transfer.fetch()`, and `Group.fetch()`."""
@@ -359,10 +364,22 @@ class Queue:
         """Do it all, and what callbacks add meanwhile.
 
         An exception in a callback, or Ctrl-C, ends what is under way and closes its connections.
+
+        Raises:
+            RemctlBusyError: the queue is being run.
+            BaseException: what a callback raises.
         """
+        if self._is_run:
+            raise remctl.RemctlBusyError("the queue is being run: wait until that has ended")
+        self._is_run = True
         try:
-            self._work.run()
+            with contextlib.closing(self._scheduler.results()) as results:
+                for result in results:
+                    host, error = result.task.member.host, result.error
+                    value = result.value if error is None else ErrorResult(host, error)
+                    result.task.result.take(host, value)
         finally:
+            self._is_run = False
             for member in self._machines.values():
                 member.release()
 
@@ -370,18 +387,13 @@ class Queue:
 # -- What is done on one machine ------------------------------------------------------------------
 
 
-def _call(
-    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Callable[[Member], Any]:
-    return lambda member: member.call(function, *args, **kwargs)
-
-
 def _run(
     argv: list[Word],
-    check: bool,
-    cwd: Word | None,
-    extend_env: Environment | None,
-    options: dict[str, Any],
+    *,
+    check: bool = False,
+    cwd: Word | None = None,
+    extend_env: Environment | None = None,
+    **options: Any,
 ) -> Callable[[Member], Any]:
     def action(member: Member) -> Any:
         connection: Connection = member.connection()
@@ -397,15 +409,7 @@ def _run(
     return action
 
 
-def _put(local: LocalPath, remote: Word | None, mode: int) -> Callable[[Member], Any]:
-    from . import transfer
-
-    return lambda member: transfer.put(member.connection(), local, remote, mode)
-
-
 def _fetch(remote: Word, template: str | None) -> Callable[[Member], Any]:
-    from . import transfer
-
     def action(member: Member) -> Any:
         local = None if template is None else _place(template, member.host)
         return transfer.fetch(member.connection(), remote, local)
@@ -413,15 +417,7 @@ def _fetch(remote: Word, template: str | None) -> Callable[[Member], Any]:
     return action
 
 
-def _upload(source: LocalPath, destination: Word) -> Callable[[Member], Any]:
-    from . import transfer
-
-    return lambda member: transfer.upload(member.connection(), source, destination)
-
-
 def _download(source: Word, template: str | None) -> Callable[[Member], Any]:
-    from . import transfer
-
     def action(member: Member) -> Any:
         place = _place(template or ".", member.host)
         return transfer.download(member.connection(), source, place)
@@ -453,9 +449,13 @@ def _machines(settings: dict[str, Any]) -> Factory:
     return factory
 
 
-def _check_parallel(parallel: int) -> int:
-    if isinstance(parallel, bool) or not isinstance(parallel, int):
-        raise TypeError(f"parallel must be a number of machines, not {type(parallel).__name__}")
-    if parallel < 1:
-        raise ValueError(f"parallel must be 1 or more, not {parallel}")
-    return parallel
+def _check(parallel: int, machine: Mapping[str, Any]) -> Settings:
+    """Return settings for the scheduler, and check those for machines before any is connected to.
+
+    Raises:
+        TypeError, ValueError: one of them is invalid.
+    """
+    check_count("parallel", parallel, least=1)
+    names = ("port", "principal", "ccache", "source_ip", "credentials")
+    known: Mapping[str, Any] = {name: machine[name] for name in names if name in machine}
+    return Settings(concurrency=parallel, **known)

@@ -335,7 +335,7 @@ def test_canaries_go_first(hosts: Hosts) -> None:
     assert done.stdout == ""
     lines = done.stderr.splitlines()
     assert lines[0] == "1 of 4 hosts failed, 3 not begun:"
-    assert lines[2].startswith("  web[1-3]  not begun      dead1 failed")
+    assert lines[2].startswith("  web[1-3]  not begun      canary dead1 failed")
     assert done.returncode == 3
 
 

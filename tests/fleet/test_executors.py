@@ -23,7 +23,8 @@ from support.subprocesses import in_child
 from support.waiting import eventually, runs
 
 import remctl
-from remctl_toolkit._visit import Settings, Work
+from remctl_toolkit._host_run import Work
+from remctl_toolkit._settings import Settings
 from remctl_toolkit.fleet import Fleet, Host, NotStartedError, check_all, run_on_hosts
 
 if TYPE_CHECKING:

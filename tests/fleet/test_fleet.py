@@ -337,7 +337,7 @@ def test_a_first_host_that_fails_keeps_the_others_from_being_begun(farm: Farm) -
     assert [each.host for each in outcomes[1:]] == others
     for outcome in outcomes[1:]:
         assert isinstance(outcome.error, NotStartedError)
-        assert outcome.reason == f"not started: {bad} failed, which was to show that it works"
+        assert outcome.reason == f"not started: canary {bad} failed"
         assert not outcome.started
         assert not outcome.ok
         assert outcome.attempts == 0

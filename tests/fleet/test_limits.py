@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support.clocks import HeldClock, SkippingClock
 from support.fakeserver import FakeServer, Peer, stall_after_output
 from support.farm import Farm, fleet_threads
 from support.proxy import TO_CLIENT, Proxy, SilentServer, refused_port
 from support.waiting import eventually
 
 import remctl
-from remctl_toolkit._visit import Settings, Visit, Work
-from remctl_toolkit.fleet import Host, Outcome, run_on_hosts
+from remctl_toolkit import schedule
+from remctl_toolkit._host_run import HostRun, Work
+from remctl_toolkit._settings import Settings
+from remctl_toolkit.fleet import Fleet, Host, Outcome, run_on_hosts
 
 if TYPE_CHECKING:
     from remctl_toolkit.testing import Realm, RemctldServer
@@ -27,6 +29,14 @@ LIMIT = 20.0  # seconds after which a wait has failed
 # need the longer ones.
 LIMITS = (0.5, 2.0, 8.0, 32.0)
 ECHO = ["test", "echo", "hello"]
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> HeldClock:
+    """A clock that stands still."""
+    clock = HeldClock()
+    monkeypatch.setattr(schedule, "clock", clock)
+    return clock
 
 
 # -- Limits ---------------------------------------------------------------------------------------
@@ -58,16 +68,12 @@ def test_a_limit_holds_for_a_command_and_keeps_its_output(remctl_realm: Realm, l
         assert remctl.RemctlSimpleResult(b"so far") in map(output_until, LIMITS)
 
 
-def test_a_limit_begins_when_the_host_does(farm: Farm) -> None:
+def test_a_limit_begins_when_the_host_does(farm: Farm, clock: HeldClock) -> None:
     """Waiting for its turn does not count."""
-
-    def second_is_ok(limit: float) -> bool:
-        outcomes = run_on_hosts(farm.good(2), ECHO, limit=limit, concurrency=1)
-        first = next(outcomes)
-        time.sleep(limit)
-        return first.ok and next(outcomes).ok
-
-    assert any(map(second_is_ok, LIMITS))
+    outcomes = run_on_hosts(farm.good(2), ECHO, limit=LIMIT, concurrency=1)
+    assert next(outcomes).ok
+    clock.advance(LIMIT)
+    assert next(outcomes).ok
 
 
 def test_a_limit_may_be_endless(farm: Farm) -> None:
@@ -133,24 +139,17 @@ def test_a_deadline_passes_while_the_first_are_at_work(farm: Farm) -> None:
     assert [each.started for each in outcomes] == [True, False, False]
 
 
-def test_a_deadline_passes_between_outcomes(farm: Farm) -> None:
-    for deadline in LIMITS:
-        outcomes = run_on_hosts(farm.good(3), ECHO, deadline=deadline, concurrency=1)
-        first = next(outcomes)
-        time.sleep(deadline)
-        assert [each.reason for each in outcomes] == ["not started: the time was over"] * 2
-        if first.ok:
-            break
-    assert first.ok
+def test_a_deadline_passes_between_outcomes(farm: Farm, clock: HeldClock) -> None:
+    outcomes = run_on_hosts(farm.good(3), ECHO, deadline=LIMIT, concurrency=1)
+    assert next(outcomes).ok
+    clock.advance(LIMIT)
+    assert [each.reason for each in outcomes] == ["not started: the time was over"] * 2
 
 
-def test_the_time_begins_with_the_first_outcome(farm: Farm) -> None:
-    def is_ok(deadline: float) -> bool:
-        outcomes = run_on_hosts(farm.good(1), ECHO, deadline=deadline)
-        time.sleep(deadline)
-        return next(outcomes).ok
-
-    assert any(map(is_ok, LIMITS))
+def test_the_time_begins_with_the_first_outcome(farm: Farm, clock: HeldClock) -> None:
+    outcomes = run_on_hosts(farm.good(1), ECHO, deadline=LIMIT)
+    clock.advance(LIMIT)
+    assert next(outcomes).ok
 
 
 # -- Trying again ---------------------------------------------------------------------------------
@@ -231,71 +230,63 @@ def test_the_pauses_double_up_to_ten_seconds() -> None:
     assert Settings(backoff=0).pause(1) == 0
 
 
-def test_a_limit_ends_the_pauses(farm: Farm) -> None:
-    start = time.monotonic()
-    (outcome,) = run_on_hosts(farm.dead(1), ECHO, retries=100, backoff=60, limit=0.3)
+def test_pauses_are_by_the_clock(farm: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SkippingClock()
+    monkeypatch.setattr(schedule, "clock", clock)
+    (outcome,) = run_on_hosts(farm.dead(1), ECHO, retries=6, backoff=1.0)
+    assert (outcome.attempts, outcome.may_have_run) == (7, False)
+    pauses = [each for each in clock.waits if each is not None]
+    assert len(pauses) == 6
+    assert all(
+        most / 2 <= each <= most for each, most in zip(pauses, (1, 2, 4, 8, 10, 10), strict=True)
+    )
+    assert outcome.seconds == pytest.approx(sum(pauses))
+
+
+def test_a_limit_ends_the_pauses(farm: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SkippingClock()
+    monkeypatch.setattr(schedule, "clock", clock)
+    (outcome,) = run_on_hosts(farm.dead(1), ECHO, retries=100, backoff=60, limit=LIMIT)
     assert outcome.reason == "time limit reached"
-    assert time.monotonic() - start < LIMIT, "the first pause alone is 30 seconds or more"
+    assert outcome.seconds == pytest.approx(LIMIT)
+    assert not outcome.may_have_run
 
 
 # -- Giving up at any moment ----------------------------------------------------------------------
 
 
-class Late(remctl.Remctl):
-    """A connection that is about to be opened until it is told to go on."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.about_to, self.go_on = threading.Event(), threading.Event()
-
-    def open(self, *arguments: Any) -> None:
-        self.about_to.set()
-        assert self.go_on.wait(LIMIT)
-        super().open(*arguments)
-
-
-def visit_of(port: int, session: remctl.Remctl, limit: float | None) -> Visit:
+def run_of(port: int, session: remctl.Remctl | None = None) -> HostRun:
     command = tuple(part.encode() for part in ECHO)
-    return Visit(Work(Host("localhost", port), command, None, Settings(), limit), session)
+    return HostRun(Work(Host("localhost", port), command, None, Settings(), None), session)
 
 
-def test_a_limit_that_is_reached_just_before_opening_holds(farm: Farm) -> None:
-    with SilentServer() as server:
-        session = Late()
-        visit = visit_of(server.port, session, 0.1)
-        found: list[Outcome] = []
-        thread = threading.Thread(target=lambda: found.append(visit.outcome()), daemon=True)
-        thread.start()
-        assert session.about_to.wait(LIMIT)
-        assert visit._given_up.wait(LIMIT)
-        session.go_on.set()
-        thread.join(LIMIT)
-        assert [each.reason for each in found] == ["time limit reached"]
-
-
-def test_no_command_is_sent_by_what_was_given_up_before_opening(remctl_realm: Realm) -> None:
+def test_nothing_is_sent_by_what_was_given_up_before_it_began(remctl_realm: Realm) -> None:
     with FakeServer(remctl_realm.keytab) as server:
-        session = Late()
-        visit = visit_of(server.port, session, None)
+        run = run_of(server.port)
+        run.give_up()
+        outcome = run.outcome()
+        assert isinstance(outcome.error, remctl.RemctlNotOpenedError)
+        assert not outcome.may_have_run
+        assert server.connections == 0
+
+
+def test_giving_up_ends_a_pause() -> None:
+    with refused_port() as port:
+        work = Work(Host("localhost", port), (b"x",), None, Settings(retries=9, backoff=600), None)
+        run = HostRun(work)
         found: list[Outcome] = []
-        thread = threading.Thread(target=lambda: found.append(visit.outcome()))
+        thread = threading.Thread(target=lambda: found.append(run.outcome()))
         thread.start()
-        assert session.about_to.wait(LIMIT)
-        visit.give_up(remctl.RemctlNotOpenedError("given up"))
-        session.go_on.set()
+        eventually(lambda: run._attempts, what="the first pause")
+        run.give_up()
         thread.join(LIMIT)
-        assert [each.reason for each in found] == ["given up"]
-        error = found[0].error
-        assert isinstance(error, remctl.RemctlError)
-        assert (error.host, error.port) == ("localhost", server.port)
-        assert not session.opened
-        assert server.commands == []
+    assert [type(each.error) for each in found] == [remctl.RemctlNotOpenedError]
 
 
-def test_a_visit_that_has_ended_is_not_given_up(remctl_server: RemctldServer) -> None:
-    """Its connection is the next command's."""
-    with remctl.Remctl() as session:
-        visit = visit_of(remctl_server.port, session, LIMIT)
-        assert visit.outcome().ok
-        visit.give_up(remctl.RemctlTimeoutError("late"))
-        assert session.run(ECHO).stdout == b"hello\n"
+def test_a_kept_connection_that_was_given_up_is_replaced(farm: Farm) -> None:
+    """Whoever left a fleet's command may run another one."""
+    with Fleet(farm.good(1) + farm.silent(1)) as fleet:
+        outcomes = fleet.run(ECHO)
+        assert next(outcomes).ok
+        outcomes.close()
+        assert next(fleet.run(ECHO)).ok

@@ -21,8 +21,6 @@ from support.subprocesses import in_child
 from support.waiting import PATIENCE, eventually, nothing_left_behind, open_descriptors
 
 import remctl
-from remctl_toolkit import _plan
-from remctl_toolkit._visit import Visit
 from remctl_toolkit.fleet import Fleet, Host, NotStartedError, Outcome, run_on_hosts
 
 if TYPE_CHECKING:
@@ -97,6 +95,18 @@ def test_a_kept_connection_works_after_a_refusal_and_a_status(farm: Farm) -> Non
         assert next(fleet.run(["none"])).reason == "Unknown command"
         assert next(fleet.run(["test", "status", "3"])).attempts == 0
         assert next(fleet.run(ECHO)).attempts == 0
+
+
+@pytest.mark.parametrize("protocol", [1, 2])
+def test_older_servers(remctl_realm: Realm, protocol: int) -> None:
+    """With protocol 1, each command has a connection of its own."""
+    with (
+        FakeServer(remctl_realm.keytab, protocol=protocol) as server,
+        Fleet([Host("localhost", server.port)]) as fleet,
+    ):
+        outcomes = [next(fleet.run(ECHO)) for _ in range(2)]
+    assert [each.check().stdout for each in outcomes] == [b"test echo hello\n"] * 2
+    assert [each.attempts for each in outcomes] == ([1, 1] if protocol == 1 else [1, 0])
 
 
 def test_one_command_at_a_time(farm: Farm) -> None:
@@ -191,28 +201,23 @@ def test_ctrl_c_ends_the_wait_and_all_that_is_at_work(remctl_realm: Realm) -> No
 def interrupt_while_starting(port: int) -> tuple[bool, list[str]]:
     """Be interrupted while a host's thread starts; whether we were, and which threads are left."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    given_up = threading.Event()
-    bootstrap, give_up = threading.Thread._bootstrap, Visit.give_up  # type: ignore[attr-defined]
+    left = threading.Event()
+    bootstrap = threading.Thread._bootstrap  # type: ignore[attr-defined]
 
     def start_late(thread: threading.Thread) -> None:
         if thread.name.startswith("remctl-fleet "):
             os.kill(os.getpid(), signal.SIGINT)
-            given_up.wait(LIMIT)
+            left.wait(LIMIT)
         bootstrap(thread)
 
-    def tell_and_give_up(at_work: Visit, reason: remctl.RemctlError) -> None:
-        give_up(at_work, reason)
-        given_up.set()
-
     interrupted = False
-    with (
-        mock.patch.object(threading.Thread, "_bootstrap", start_late),
-        mock.patch.object(Visit, "give_up", tell_and_give_up),
-    ):
+    with mock.patch.object(threading.Thread, "_bootstrap", start_late):
         try:
             list(run_on_hosts([Host("localhost", port)], ECHO))
         except KeyboardInterrupt:
             interrupted = True
+        left.set()
+        eventually(lambda: fleet_threads() == [], what="the thread's end")
     return interrupted, fleet_threads()
 
 
@@ -220,7 +225,7 @@ def test_ctrl_c_ends_what_is_only_starting(remctl_realm: Realm) -> None:
     """A thread that was started is not alive for Python before it tells so."""
     with SilentServer() as server:
         assert in_child(interrupt_while_starting, server.port) == (True, [])
-        eventually(lambda: server._live == {}, what="connections closed")
+        assert server.connections == 0
 
 
 def interrupt_before_start(port: int) -> bool:
@@ -233,10 +238,7 @@ def interrupt_before_start(port: int) -> bool:
             raise KeyboardInterrupt
         return start(*arguments, **settings)
 
-    with (
-        mock.patch.object(threading, name, be_interrupted),
-        mock.patch.object(_plan, "_STARTING", 0.1),
-    ):
+    with mock.patch.object(threading, name, be_interrupted):
         try:
             list(run_on_hosts([Host("localhost", port)], ECHO))
         except KeyboardInterrupt:
@@ -247,6 +249,33 @@ def interrupt_before_start(port: int) -> bool:
 def test_ctrl_c_does_not_wait_for_a_thread_that_never_starts(remctl_realm: Realm) -> None:
     with SilentServer() as server:
         assert in_child(interrupt_before_start, server.port)
+
+
+def drop_in_its_own_thread(port: int) -> list[str]:
+    """Drop the last reference to an iterator in a thread that works for it; what was raised."""
+    raised: list[str] = []
+    sys.unraisablehook = lambda unraisable: raised.append(repr(unraisable.exc_value))
+    holder: list[Any] = []
+    dropped = threading.Event()
+
+    def drop(*_: object) -> None:
+        next_is_waiting.wait(LIMIT)
+        holder.clear()
+        dropped.set()
+
+    next_is_waiting = threading.Event()
+    hosts = [Host("localhost", 1), Host("localhost", port)]
+    holder.append(run_on_hosts(hosts, ECHO, on_output=drop))
+    next(holder[0])
+    next_is_waiting.set()
+    assert dropped.wait(LIMIT)
+    eventually(lambda: fleet_threads() == [], what="the thread's end")
+    return raised
+
+
+def test_an_iterator_may_be_dropped_anywhere(remctl_server: RemctldServer) -> None:
+    """The collector runs destructors in any thread; none waits for itself."""
+    assert in_child(drop_in_its_own_thread, remctl_server.port) == []
 
 
 kept: list[Any] = []
@@ -322,8 +351,7 @@ def test_threads_are_named_after_their_hosts(farm: Farm) -> None:
     hosts = farm.good(1) + farm.silent(1)
     outcomes = run_on_hosts(hosts, ECHO, limit=LIMIT)
     next(outcomes)
-    expected = {f"remctl-fleet {hosts[1]}", f"remctl-limit {hosts[1]}"}
-    eventually(lambda: set(fleet_threads()) == expected, what="both to be started")
+    assert fleet_threads() == [f"remctl-fleet {hosts[1]}"]  # A limit takes none.
     outcomes.close()
 
 

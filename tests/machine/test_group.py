@@ -18,7 +18,7 @@ from support.farm import Farm
 from support.waiting import eventually, thread_count
 
 import remctl
-from remctl_toolkit.fleet import Host
+from remctl_toolkit.fleet import FleetError, Host, NotStartedError
 from remctl_toolkit.machine import ClosedError, Connection, facts, helpers
 from remctl_toolkit.machine.group import (
     AsyncResult,
@@ -171,6 +171,25 @@ def test_errors_have_their_place(machines: Machines) -> None:
         assert group.call(operator.mul, 1, 2).raise_failures() == dict.fromkeys(names, 2)
 
 
+def test_hosts_that_fail_raise_the_same_in_fleets_and_groups() -> None:
+    assert GroupError is FleetError
+
+
+def test_a_machine_without_a_thread_has_an_error(
+    machines: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    (name,) = names = machines.good(1)
+    with machines.group(names) as group:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", start)
+            failure = group.run(["true"])[name]
+        assert isinstance(failure.error, NotStartedError)
+        assert group.run(["true"])[name].status == 0
+
+
 def test_status_is_an_error_if_asked_for(machines: Machines) -> None:
     (name,) = names = machines.good(1)
     with machines.group(names) as group:
@@ -237,7 +256,9 @@ def test_a_machine_that_was_closed_stays_so(machines: Machines) -> None:
         ([1], {}, "a host must be a name or a machine, not 1"),
         ([""], {}, "host"),
         (["web1"], {"parallel": 0}, "parallel must be 1 or more, not 0"),
-        (["web1"], {"parallel": 1.5}, "parallel must be a number of machines, not float"),
+        (["web1"], {"parallel": 1.5}, "parallel must be a whole number, not 1.5"),
+        (["web1"], {"port": 70000}, "invalid port number: 70000"),
+        (["web1"], {"credentials": 5}, r"credentials must have ccache\(\)"),
         (["web1"], {"factory": Connection, "port": 1}, "port: settings are for Machine"),
     ],
 )

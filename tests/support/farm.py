@@ -86,4 +86,4 @@ class Farm:
 def fleet_threads() -> list[str]:
     """The names of the threads of this process that belong to a fleet."""
     names = [thread.name for thread in threading.enumerate()]
-    return [name for name in names if name.startswith(("remctl-fleet ", "remctl-limit "))]
+    return [name for name in names if name.startswith("remctl-fleet ")]

@@ -264,7 +264,6 @@ def run_fleet(library: str, port: int, silent: int) -> list[bool]:
     return [isinstance(outcome.error, TimeoutError) for outcome in outcomes]
 
 
-@pytest.mark.parametrize("library", ["gevent"])
 def test_time_limits_of_fleets_hold(server: FakeServer, library: str) -> None:
     with SilentServer() as silent:
         assert in_patched_child(library, run_fleet, server.port, silent.port) == [True, False]

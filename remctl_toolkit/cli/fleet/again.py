@@ -12,7 +12,7 @@ from remctl_toolkit.hosts import fold
 
 from .screen import Screen
 from .secret import UsageError
-from .words import headline, may_have_run
+from .words import headline
 
 __all__ = ["FailedFile", "Failures"]
 
@@ -41,7 +41,7 @@ class Failures:
         """Take note of the outcome of a host."""
         if outcome.ok:
             return
-        if may_have_run(outcome):
+        if outcome.may_have_run:
             self._unsafe[outcome.host] = headline(outcome)
         else:
             self._safe.append(outcome.host)

@@ -21,7 +21,6 @@ from .words import (
     fate,
     headline,
     kind,
-    may_have_run,
     output,
 )
 
@@ -180,7 +179,7 @@ class Json(View):
             **_text("stdout", found.stdout),
             **_text("stderr", found.stderr),
             "error": None if outcome.error is None else _error(outcome),
-            "may_have_run": may_have_run(outcome),
+            "may_have_run": outcome.may_have_run,
             "advice": advice(outcome),
             "seconds": round(outcome.seconds, 3),
             "attempts": outcome.attempts,
@@ -233,7 +232,7 @@ class Raw(View):
             self._screen.err.line("", outcome.reason.encode())
         else:
             reason = outcome.reason
-            if may_have_run(outcome):
+            if outcome.may_have_run:
                 reason += f"; the command {fate(outcome)}"
             for text in explained(reason, outcome.error):
                 self._screen.err.line("remctl-fleet: ", text.encode())

@@ -17,7 +17,6 @@ __all__ = [
     "fate",
     "headline",
     "kind",
-    "may_have_run",
     "output",
 ]
 
@@ -58,17 +57,12 @@ def kind(outcome: Outcome) -> str:
     return type(outcome.error).__name__
 
 
-def may_have_run(outcome: Outcome) -> bool:
-    """Return whether the command may have run on a host, so that repeating it may do harm."""
-    return outcome.error is None or getattr(outcome.error, "may_have_run", True)
-
-
 def fate(outcome: Outcome) -> str:
     """Return what became of the command, where `kind()` alone leaves that open; "" elsewhere."""
     error = outcome.error
     if error is None:
         return ""
-    if may_have_run(outcome):
+    if outcome.may_have_run:
         late = isinstance(error, remctl.RemctlTimeoutError | AbandonedError)
         return "may still be running" if late else "may have run"
     lost = isinstance(error, remctl.RemctlTimeoutError | remctl.RemctlDisconnectedError)

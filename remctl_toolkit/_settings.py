@@ -1,0 +1,107 @@
+"""Settings for commands on many hosts, and the checks of numbers."""
+
+from __future__ import annotations
+
+import os
+import random
+from dataclasses import dataclass
+from typing import Any
+
+import remctl
+
+_PAUSE_LIMIT = 10.0  # seconds between two attempts to connect, at most
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How to connect to many hosts, and how many at a time; it can be pickled.
+
+    Attributes:
+        port, principal, timeout, ccache, source_ip, credentials, keepalive: see `remctl.Remctl`.
+        connect_timeout: seconds that the network may be silent until a command is sent, where
+            `timeout` allows more; None is no limit of its own.
+        retries: the number of further attempts to connect.
+        backoff: seconds before the first of these; they double each time, up to ten.
+        concurrency: the number of hosts that are worked on at the same time.
+        limit: seconds for each host, connecting included; None is for ever.
+        deadline: seconds for all hosts together; None is for ever.
+        first: the number of canaries: hosts that have to succeed before the others are begun.
+        stop_after: the number of failures after which no other host is begun; None is no limit.
+
+    Raises:
+        TypeError, ValueError: one of them is invalid.
+    """
+
+    port: int | str | None = None
+    principal: str | None = None
+    timeout: float | None = None
+    ccache: str | os.PathLike[str] | None = None
+    source_ip: str | None = None
+    credentials: remctl.RemctlCredentials | None = None
+    keepalive: float | None = None
+    connect_timeout: float | None = None
+    retries: int = 0
+    backoff: float = 0.5
+    concurrency: int = 64
+    limit: float | None = None
+    deadline: float | None = None
+    first: int = 0
+    stop_after: int | None = None
+
+    def __post_init__(self) -> None:
+        check_count("retries", self.retries, least=0)
+        check_seconds("backoff", self.backoff, zero=True)
+        check_count("concurrency", self.concurrency, least=1)
+        check_count("first", self.first, least=0)
+        if self.stop_after is not None:
+            check_count("stop_after", self.stop_after, least=1)
+        for name in ("connect_timeout", "limit", "deadline"):
+            if getattr(self, name) is not None:
+                check_seconds(name, getattr(self, name))
+        self.connection("localhost")
+
+    def connection(
+        self, name: str, port: int | None = None, principal: str | None = None
+    ) -> remctl.Remctl:
+        """Return a connection to a host, perhaps with its own port or principal; it is not open."""
+        return remctl.Remctl(
+            name,
+            self.port if port is None else port,
+            principal or self.principal,
+            timeout=self.timeout,
+            ccache=self.ccache,
+            source_ip=self.source_ip,
+            credentials=self.credentials,
+            keepalive=self.keepalive,
+            connect=False,
+        )
+
+    def pause(self, attempts: int) -> float:
+        """Return how many seconds to wait after so many attempts to connect."""
+        pause = min(self.backoff * 2.0 ** min(attempts - 1, 100), _PAUSE_LIMIT)
+        # Those that failed together do not come back together.
+        return pause * random.uniform(0.5, 1)
+
+
+def check_count(name: str, value: Any, *, least: int) -> None:
+    """Check a whole number.
+
+    Raises:
+        TypeError, ValueError: it is not one, or too small.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be a whole number, not {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be {least} or more, not {value}")
+
+
+def check_seconds(name: str, value: Any, *, zero: bool = False) -> None:
+    """Check a number of seconds, which may be 0 or not.
+
+    Raises:
+        TypeError, ValueError: it is not one, or negative.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} must be a number of seconds, not {value!r}")
+    if not (value > 0 or (zero and value == 0)):
+        raise ValueError(f"{name} must be {'0 or more' if zero else 'more than 0'}, not {value}")

@@ -1,0 +1,330 @@
+"""Do something for each of many hosts, so many at a time, and collect one result from each.
+
+`Fleet` and `Group` use it.  It knows nothing of commands or machines: it gets functions to call in
+threads, or to hand to a `concurrent.futures.Executor`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Hashable, Iterable, Sequence
+from concurrent.futures import CancelledError, Executor, Future
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import remctl
+
+from ._settings import Settings
+
+_EXECUTOR_SLACK = 1.0  # extra seconds to collect results from an executor after the deadline
+_END_LIMIT = 5.0  # seconds to wait for threads that were given up
+
+
+class NotStartedError(remctl.RemctlError):
+    """Nothing was done on this host: other hosts had failed, or the deadline had passed."""
+
+
+class HostsError(ExceptionGroup[Exception]):
+    """Hosts failed: `exceptions` has the reason of each, whose note names the host."""
+
+    def derive(self, exceptions: Sequence[Exception], /) -> HostsError:  # type: ignore[override]
+        """Make one of some of the exceptions; ``except*`` does."""
+        return HostsError(self.message, exceptions)
+
+
+def raise_failures(failures: Iterable[tuple[object, Exception]], total: int) -> None:
+    """Raise the failures of hosts together, if there are any.
+
+    Args:
+        failures: hosts, and their exceptions.
+        total: the number of hosts, those that succeeded included.
+
+    Raises:
+        HostsError: there are failures.
+    """
+    errors = []
+    for host, error in failures:
+        note = f"host: {host}"
+        if note not in getattr(error, "__notes__", ()):
+            error.add_note(note)
+        errors.append(error)
+    if errors:
+        raise HostsError(f"{len(errors)} of {total} hosts failed", errors)
+
+
+# -- Time -----------------------------------------------------------------------------------------
+
+
+class Clock:
+    """The system's monotonic clock.  Tests put another one in place of `clock`."""
+
+    def now(self) -> float:
+        """Return the time in seconds."""
+        return time.monotonic()
+
+    def wait(self, event: threading.Event, seconds: float | None) -> bool:
+        """Wait until an event is set, or the seconds are over; return whether it is set."""
+        return event.wait(None if seconds is None else min(seconds, threading.TIMEOUT_MAX))
+
+
+clock = Clock()
+
+
+class Deadline:
+    """A number of seconds from now on; None never ends."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self._end = None if seconds is None else clock.now() + seconds
+
+    def remaining(self, most: float | None = None) -> float | None:
+        """Return the seconds that are left, and no more than `most`; None is no limit."""
+        left = None if self._end is None else max(self._end - clock.now(), 0.0)
+        return min((each for each in (left, most) if each is not None), default=None)
+
+    def passed(self) -> bool:
+        """Whether no time is left."""
+        return self.remaining() == 0
+
+
+# -- Tasks and their results ----------------------------------------------------------------------
+
+T = TypeVar("T")
+
+# A function, and what ends it if it runs in another thread, or is about to.
+Call = tuple[Callable[[], Any], Callable[[], object]]
+
+
+@dataclass(frozen=True)
+class Result(Generic[T]):
+    """The end of a task.
+
+    Attributes:
+        host, task: what was added.
+        value: what its function returned.
+        error: the exception that came instead, or None.
+        begun: whether the function was or may have been called.
+    """
+
+    host: Hashable
+    task: T
+    value: Any = None
+    error: Exception | None = None
+    begun: bool = True
+
+
+class Scheduler(Generic[T]):
+    """Tasks that run, tasks that wait, and results that nobody has taken yet.
+
+    Args:
+        settings: `concurrency`, `limit`, `deadline`, `first` and `stop_after` count.
+        begin: called when it is a task's turn, by the thread that asks for results, with the task
+            and the seconds that it may take; returns the function to call and what ends it.  The
+            function has to keep to the time by itself.  An exception is the task's result.
+        name: the first word of the names of threads.
+        executor: runs the tasks; None is a thread of this process for each.
+        succeeded: tells by the value of a task whether it succeeded.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        begin: Callable[[T, float | None], Call],
+        *,
+        name: str,
+        executor: Executor | None = None,
+        succeeded: Callable[[Any], bool] = lambda value: True,
+    ) -> None:
+        self._settings = settings
+        self._begin = begin
+        self._name = name
+        self._executor = executor
+        self._succeeded = succeeded
+        self._waiting: deque[tuple[Hashable, T]] = deque()  # at most one for each host
+        self._backlog: dict[Hashable, list[T]] = {}  # what follows, for hosts that have one
+        self._running: dict[Future[Any], tuple[Hashable, T]] = {}
+        self._threads: dict[Future[Any], tuple[threading.Thread, Callable[[], object]]] = {}
+        self._done: deque[Future[Any]] = deque()
+        self._wake = threading.Event()
+        self._results: deque[Result[T]] = deque()
+        self._failed: list[Hashable] = []
+        self._finished = 0
+        self._process = 0
+        self._deadline = Deadline(None)
+
+    def add(self, host: Hashable, task: T) -> None:
+        """Add a task, to be run after the others of its host."""
+        if host in self._backlog:
+            self._backlog[host].append(task)
+        else:
+            self._backlog[host] = []
+            self._waiting.append((host, task))
+
+    def results(self) -> Generator[Result[T], None, None]:
+        """Run the tasks; each time a result is asked for, others are begun.
+
+        Leaving the iterator begins nothing more, and gives up the tasks that run in threads.  It
+        waits until these have ended, up to five seconds.  Tasks that an executor runs go on.
+
+        Raises:
+            RemctlNotOpenedError: this is a forked child.
+            BaseException: a task raised something that is not an Exception, such as SystemExit.
+        """
+        self._process = os.getpid()
+        self._deadline = Deadline(self._settings.deadline)
+        patience = Deadline(None)
+        if self._executor is not None and self._settings.deadline is not None:
+            patience = Deadline(self._settings.deadline + _EXECUTOR_SLACK)
+        try:
+            while self._waiting or self._running or self._results:
+                if os.getpid() != self._process:  # The threads are the parent's.
+                    text = f"the outcomes belong to process {self._process}"
+                    raise remctl.RemctlNotOpenedError(text)
+                self._collect()
+                self._refuse()
+                while self._waiting and len(self._running) < self._room():
+                    self._start(*self._waiting.popleft())
+                while not self._results:
+                    self._await(patience)
+                yield self._results.popleft()
+        finally:
+            self._leave()
+
+    # What to begin.
+
+    def _room(self) -> int:
+        """Return how many tasks may run now."""
+        canaries = self._settings.first - self._finished
+        most = self._settings.concurrency
+        return min(most, canaries) if canaries > 0 else most
+
+    def _refuse(self) -> None:
+        """Drop the tasks that must not begin any more."""
+        reason = self._why_not()
+        while reason and self._waiting:
+            error = NotStartedError(f"not started: {reason}")
+            self._results.append(Result(*self._waiting.popleft(), error=error, begun=False))
+
+    def _why_not(self) -> str:
+        """Return why no other task must begin; "" if there is no reason."""
+        settings, failed = self._settings, len(self._failed)
+        if failed and self._finished <= settings.first:
+            return f"canary {self._failed[0]} failed"
+        if settings.stop_after is not None and failed >= settings.stop_after:
+            return "another host had failed" if failed == 1 else f"{failed} other hosts had failed"
+        return "the time was over" if self._deadline.passed() else ""
+
+    def _start(self, host: Hashable, task: T) -> None:
+        try:
+            function, give_up = self._begin(task, self._deadline.remaining(self._settings.limit))
+        except Exception as error:
+            self._end(Result(host, task, error=error, begun=False))
+            return
+        try:
+            if self._executor is None:
+                self._start_thread(host, task, function, give_up)
+            else:
+                future = self._executor.submit(function)
+                self._running[future] = host, task
+                future.add_done_callback(self._note)
+        except Exception as error:  # No more threads, or an executor that has lost its workers.
+            refusal = NotStartedError(f"not started: {str(error) or type(error).__name__}")
+            refusal.__cause__ = error
+            self._end(Result(host, task, error=refusal, begun=False))
+
+    def _start_thread(
+        self, host: Hashable, task: T, function: Callable[[], Any], give_up: Callable[[], object]
+    ) -> None:
+        """Call a function in a thread, a daemon: no program waits for a silent host at its end."""
+        future: Future[Any] = Future()
+        future.add_done_callback(self._note)
+        name = f"{self._name} {host}"
+        thread = threading.Thread(target=_call, args=(future, function), name=name, daemon=True)
+        self._running[future] = host, task  # Before it starts: Ctrl-C may come between.
+        self._threads[future] = thread, give_up
+        try:
+            thread.start()
+        except Exception:
+            del self._running[future], self._threads[future]
+            raise
+
+    # What has ended.
+
+    def _note(self, future: Future[Any]) -> None:
+        """Note that a task has ended; any thread may call it."""
+        self._done.append(future)
+        self._wake.set()
+
+    def _await(self, patience: Deadline) -> None:
+        """Wait until a task has ended."""
+        self._wake.clear()
+        if not self._done and not clock.wait(self._wake, patience.remaining()):
+            self._disown()
+        self._collect()
+
+    def _collect(self) -> None:
+        while self._done:
+            future = self._done.popleft()
+            if future not in self._running:  # It was disowned.
+                continue
+            host, task = self._running.pop(future)
+            if future in self._threads:
+                self._threads.pop(future)[0].join()
+            # Asking for the exception, unlike raising it, leaves no frames in its traceback.
+            error = CancelledError() if future.cancelled() else future.exception()
+            if error is not None and not isinstance(error, Exception):
+                raise error
+            value = None if error is not None else future.result()
+            self._end(Result(host, task, value, error))
+
+    def _end(self, result: Result[T]) -> None:
+        self._results.append(result)
+        self._finished += 1
+        host = result.host
+        if result.error is not None or not self._succeeded(result.value):
+            self._failed.append(host)
+        if self._backlog[host]:
+            self._waiting.append((host, self._backlog[host].pop(0)))
+        else:
+            del self._backlog[host]
+
+    def _disown(self) -> None:
+        """Wait no longer for an executor: the deadline has passed."""
+        disowned, self._running = self._running, {}
+        for future, (host, task) in disowned.items():
+            # Not every executor tells by its answer whether the task had begun.
+            future.cancel()
+            error = remctl.RemctlTimeoutError("time limit reached: the command may have run")
+            error.may_have_run = True
+            self._end(Result(host, task, error=error))
+
+    def _leave(self) -> None:
+        """Begin nothing more, and give up what runs."""
+        if os.getpid() != self._process or sys.is_finalizing():
+            return  # The threads are the parent's, or stand still, perhaps with a lock.
+        self._waiting.clear()
+        self._backlog.clear()
+        running, self._running = self._running, {}
+        threads, self._threads = self._threads, {}
+        for future in running:
+            # What has not begun never will, not even if its thread is only starting.
+            if not (future.done() or future.cancel()) and future in threads:
+                threads[future][1]()
+        end = time.monotonic() + _END_LIMIT
+        for thread, _ in threads.values():
+            if thread.is_alive() and thread is not threading.current_thread():
+                thread.join(max(end - time.monotonic(), 0.0))
+
+
+def _call(future: Future[Any], function: Callable[[], Any]) -> None:
+    """Call a function in this thread, unless the future was cancelled."""
+    try:
+        if future.set_running_or_notify_cancel():
+            future.set_result(function())
+    except BaseException as error:
+        future.set_exception(error)
+    finally:
+        del future, function  # An exception has this frame: a cycle.
