@@ -111,6 +111,7 @@ class OneShot:
         self.pid: int | None = None
         self._connection = connection
         self._label = command.label
+        self._cwd = command.cwd
         self._mark = _new_mark()
         self._words, self._payload = connection._remctl_command(
             _Announced(command, merged), self._mark, data, None, None
@@ -152,7 +153,7 @@ class OneShot:
             self._over = True
         word = output.word() if self._merged else errors.word()
         if word is not None:
-            raise self._connection._no_folder(word)
+            raise self._connection._no_folder(self._cwd, word)
         output.flush()
         errors.flush()
         assert status is not None

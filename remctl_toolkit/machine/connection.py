@@ -21,6 +21,7 @@ from .errors import (
     MachineError,
     NoPythonError,
     WorkingFolderError,
+    describe_folder,
 )
 from .farside import (
     PYTHON_LOADER,
@@ -294,7 +295,7 @@ class Connection:
             check_seconds("timeout", timeout)
         mark = _new_mark()
         remctl_command, payload = self._remctl_command(command, mark, input, timeout, label)
-        return self._run(remctl_command, payload, mark, timeout, stdout, stderr)
+        return self._run(remctl_command, payload, mark, timeout, stdout, stderr, command.cwd)
 
     @contextlib.contextmanager
     def stream(
@@ -321,7 +322,7 @@ class Connection:
             check_seconds("timeout", timeout)
         mark = _new_mark()
         remctl_command, payload = self._remctl_command(command, mark, input, timeout, label)
-        with self._streaming(remctl_command, payload, mark, timeout) as tokens:
+        with self._streaming(remctl_command, payload, mark, timeout, command.cwd) as tokens:
             yield tokens
 
     def python_run(
@@ -400,6 +401,7 @@ class Connection:
         timeout: float | None,
         stdout: _Writable | None,
         stderr: _Writable | None,
+        cwd: bytes = b"",
     ) -> remctl.RemctlSimpleResult:
         errors = _Marked(stderr, mark)
         start = time.monotonic()
@@ -408,7 +410,7 @@ class Connection:
             result = session.run((*command, payload), stdout=stdout, stderr=errors)
         result.stderr = errors.kept()
         if errors.word is not None:
-            raise self._no_folder(errors.word)
+            raise self._no_folder(cwd, errors.word)
         if timeout is not None and _timed_out(result.status, start, timeout):
             result.status = None
             raise self._took_too_long(timeout, result)
@@ -416,28 +418,31 @@ class Connection:
 
     @contextlib.contextmanager
     def _streaming(
-        self, command: tuple[str, ...], payload: bytes, mark: bytes, timeout: float | None
+        self,
+        command: tuple[str, ...],
+        payload: bytes,
+        mark: bytes,
+        timeout: float | None,
+        cwd: bytes = b"",
     ) -> Generator[Iterator[remctl.RemctlOutput]]:
         with self.session() as session:
             session.set_timeout(0 if timeout is None else timeout + STARTS_AND_ENDS)
             with contextlib.closing(session.stream((*command, payload))) as tokens:
-                yield self._unmarked(tokens, mark, timeout)
+                yield self._unmarked(tokens, mark, timeout, cwd)
 
     def _unmarked(
-        self, tokens: Iterable[remctl.RemctlOutput], mark: bytes, timeout: float | None
+        self, tokens: Iterable[remctl.RemctlOutput], mark: bytes, timeout: float | None, cwd: bytes
     ) -> Iterator[remctl.RemctlOutput]:
         start = time.monotonic()
         for token in tokens:
             if token.stream == 2 and token.output is not None and token.output.startswith(mark):
-                raise self._no_folder(token.output[len(mark) :])
+                raise self._no_folder(cwd, token.output[len(mark) :])
             if timeout is not None and _timed_out(token.status, start, timeout):
                 raise self._took_too_long(timeout, None)
             yield token
 
-    def _no_folder(self, word: bytes) -> MachineError:
-        reason = word.decode("utf-8", "replace").strip() or "no such folder, or no permission"
-        text = f"cannot enter the folder to run in on {self.host}: {reason}"
-        return self._named(WorkingFolderError(text))
+    def _no_folder(self, cwd: bytes, reason: bytes) -> MachineError:
+        return self._named(WorkingFolderError(describe_folder(cwd, reason, self.host)))
 
     def _took_too_long(
         self, timeout: float, partial: remctl.RemctlSimpleResult | None

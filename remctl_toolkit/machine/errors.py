@@ -22,7 +22,19 @@ class NoPythonError(MachineError):
 
 
 class WorkingFolderError(MachineError):
-    """The folder that a command was to run in cannot be entered."""
+    """A command was not run because its working directory cannot be entered."""
+
+
+def describe_folder(folder: bytes, reason: bytes, host: str | None = None) -> str:
+    """Return the text for a working directory that cannot be entered.
+
+    Args:
+        folder: the directory.
+        reason: the server's reason.
+        host: the host; None leaves it out.
+    """
+    where = printable(folder) + (f" on {host}" if host else "")
+    return f"cannot change to working directory {where}: {printable(reason.strip())}"
 
 
 class CommandTimeoutError(MachineError, TimeoutError):

@@ -188,8 +188,12 @@ class Command:
         # A whole environment would have to go through the arguments of env(1), where ps shows it.
         if self.env is not None or not all(map(_SHELL_NAME.match, self.extend_env)):
             return None
-        enter = b"cd -- %b 2>/dev/null||{ echo %b >&2;exit 125;}" % (_quote(self.cwd), mark)
-        steps = [enter]
+        # cd does not say why in all shells.
+        cwd = _quote(self.cwd)
+        fail = b"remctl_r=$(LC_ALL=C ls -d -- %b 2>&1)" % cwd
+        fail += b"&&{ [ -d %b ]&&remctl_r='Permission denied'||remctl_r='Not a directory';}" % cwd
+        fail += b';echo %b "${remctl_r##*: }" >&2;exit 125' % mark
+        steps = [b"cd -- %b 2>/dev/null||{ %b;}" % (cwd, fail)]
         for name, value in self.extend_env.items():
             steps.append(
                 b"unset %b" % name if value is None else b"export %b=%b" % (name, _quote(value))

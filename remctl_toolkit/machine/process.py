@@ -14,7 +14,7 @@ from _remctl_text import printable
 
 from ._process_output import Frames, Lines, text_lines
 from .connection import Connection
-from .errors import CommandTimeoutError, MachineError
+from .errors import CommandTimeoutError, MachineError, describe_folder
 from .farside import (
     PYTHON_LOADER,
     Command,
@@ -324,6 +324,7 @@ class _Job:
         words = target.cmd(_words(command, shell))
         folder = cwd if cwd is not None else far.home if target.cwd is None else target.cwd
         self._command = Command(words, folder, env or None, changes)
+        self.cwd = self._command.cwd
         self.name = self._command.label
         self.label = self.name if label is None else check_label(label)
 
@@ -397,9 +398,9 @@ class _Outcome:
         elif kind == b"t":
             self._timed_out = True
         elif kind == b"x":
-            where, _, why = text.partition(" ")
-            folder = where == _NO_FOLDER.decode()
-            self.reason = f"cannot enter the folder to run in: {why.strip()}" if folder else why
+            where, _, why = octets.partition(b" ")
+            folder = where == _NO_FOLDER
+            self.reason = describe_folder(self._job.cwd, why) if folder else text.partition(" ")[2]
         elif self.status is None and self.reason is None and not self._timed_out:
             way = "sudo" if self._job.sudo else "Python"
             self.reason = f"{way} ended with status {text} and did not run it"

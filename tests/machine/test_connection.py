@@ -111,10 +111,20 @@ def test_cwd(either: Connection, tmp_path: Path) -> None:
     assert os.fsencode(folder) + b"\n" == either.run(["pwd"], cwd=folder).check().stdout
 
 
+UNUSABLE_FOLDERS = (
+    ("/nonexistent", "No such file or directory"),
+    ("/nonexistent/a `b` 'c' \\$(d)", "No such file or directory"),
+    ("/etc/passwd", "Not a directory"),
+    ("/etc/passwd/x", "Not a directory"),
+)
+
+
 @pytest.mark.parametrize("stderr", [None, io.BytesIO()], ids=["kept", "file"])
 def test_a_folder_that_cannot_be_entered_is_one_error(either: Connection, stderr: Any) -> None:
-    with pytest.raises(WorkingFolderError, match=f"cannot enter .* on {either.host}: ."):
-        either.run(["pwd"], cwd="/nonexistent", stderr=stderr)
+    for folder, reason in UNUSABLE_FOLDERS:
+        text = f"cannot change to working directory {folder} on {either.host}: {reason}"
+        with pytest.raises(WorkingFolderError, match=f"^{re.escape(text)}$"):
+            either.run(["pwd"], cwd=folder, stderr=stderr)
     assert stderr is None or stderr.getvalue() == b""
     with pytest.raises(WorkingFolderError), either.stream(["pwd"], cwd="/nonexistent") as tokens:
         list(tokens)

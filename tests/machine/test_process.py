@@ -154,7 +154,7 @@ def test_run_stop_on_error(connection: Connection, logger: Lines) -> None:
     assert logger.of("ERROR") == [
         "command returned non-zero exit status: 1",
         "no-such-program: No such file or directory",
-        "cannot enter the folder to run in: No such file or directory",
+        "cannot change to working directory /nonexistent: No such file or directory",
     ]
 
 
@@ -170,7 +170,9 @@ def test_a_program_that_is_not_there_is_a_failure(
 def test_a_folder_that_is_not_there_is_a_failure(
     connection: Connection, function: Callable[..., object]
 ) -> None:
-    with pytest.raises(RuntimeError, match="cannot enter the folder to run in: No such"):
+    with pytest.raises(
+        RuntimeError, match="cannot change to working directory /nonexistent: No such"
+    ):
         function(connection, ["true"], cwd="/nonexistent", logger=Lines())
 
 

@@ -13,7 +13,7 @@ import remctl
 from _remctl_text import printable
 
 from ..connection import Connection
-from ..errors import MachineError, WorkingFolderError
+from ..errors import MachineError, WorkingFolderError, describe_folder
 from ..farside import PYTHON_LOADER, python_payload, source
 from .errors import lost
 from .feeding import tell
@@ -89,6 +89,7 @@ class Keeper:
         self.folder = b""
         self.pid = self.own_pid = 0
         self.returncode: int | None = None
+        self._cwd: bytes = spec["cwd"]
         self._patience: float = spec["patience"]
         self._on_end = on_end
         self._done = False
@@ -187,8 +188,7 @@ class Keeper:
             self._changed.notify_all()
 
     def _take_folder_refusal(self, pieces: list[bytes]) -> None:
-        reason = b"".join(pieces).decode("utf-8", "replace")
-        text = f"cannot enter the folder to run in on {self.connection.host}: {reason}"
+        text = describe_folder(self._cwd, b"".join(pieces), self.connection.host)
         self._refusal = WorkingFolderError(text)
 
     def _take_refusal(self, pieces: list[bytes]) -> None:
