@@ -8,14 +8,15 @@ They get tickets when a connection needs them, and new ones in good time before 
 object serves any number of connections, threads and forked children.  `whoami()` says whose
 tickets there are, and until when.
 
-Needs python-gssapi: ``pip install 'python-remctl[gssapi]'``.
+Needs python-gssapi: ``pip install gssapi``, or Debian's python3-gssapi.
 """
 
 try:
     import gssapi as _gssapi  # noqa: F401
 except ImportError as error:
     raise ImportError(
-        "remctl_toolkit.credentials needs python-gssapi: pip install 'python-remctl[gssapi]'"
+        "remctl_toolkit.credentials needs python-gssapi: pip install gssapi,"
+        " or apt install python3-gssapi"
     ) from error
 
 from ._renewal import RenewedCredentials

@@ -24,7 +24,7 @@ try:
     from plumbum.path.remote import RemotePath, RemoteWorkdir
 except ImportError as error:
     raise ImportError(
-        "remctl_toolkit.machine.Machine needs plumbum: pip install python-remctl[machine]"
+        "remctl_toolkit.machine.Machine needs plumbum: pip install 'plumbum>=2.0.2,<2.1'"
     ) from error
 
 import remctl

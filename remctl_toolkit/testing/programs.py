@@ -113,7 +113,7 @@ def _advice(name: str) -> str:
         )
     packages = _PACKAGES.get(name)
     if packages is None:
-        return f"{name}: install the Python package {name} (pip install 'python-remctl[testing]')"
+        return f"{name}: install the Python package {name} (pip install 'k5test>=0.10.4,<0.11')"
     return (
         f"{name}: install {packages.debian} (Debian, Ubuntu), {packages.fedora} (Fedora)"
         f" or {packages.homebrew} (Homebrew)"

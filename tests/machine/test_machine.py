@@ -116,7 +116,7 @@ except ImportError as error:
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=50
     )
     assert result.stderr == ""
-    assert "needs plumbum: pip install python-remctl[machine]" in result.stdout
+    assert "needs plumbum: pip install 'plumbum>=2.0.2,<2.1'" in result.stdout
 
 
 def test_the_room_does_not_import_plumbum() -> None:

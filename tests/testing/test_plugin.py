@@ -178,7 +178,7 @@ importlib.util.find_spec = lambda name, *rest: None if name == "k5test" else rea
 """
     done = run_pytest(tmp_path, USES_ALL, conftest=hide)
     assert outcomes(done) == {"skipped": 1}, done.stdout
-    assert "pip install 'python-remctl[testing]'" in done.stdout
+    assert "pip install 'k5test>=0.10.4,<0.11'" in done.stdout
 
 
 # What it costs those who don't use it

@@ -57,7 +57,7 @@ def test_one_message_names_all_that_is_missing(bare: Path, monkeypatch: pytest.M
     for package in (
         *("krb5-kdc", "krb5-admin-server", "krb5-user", "remctl-server", "remctl-client"),
         *("krb5-server (Fedora)", "krb5-workstation (Fedora)", "krb5 (Homebrew)"),
-        *("remctl (Homebrew)", "pip install 'python-remctl[testing]'"),
+        *("remctl (Homebrew)", "pip install 'k5test>=0.10.4,<0.11'"),
     ):
         assert package in message
 
