@@ -12,21 +12,29 @@ class HostListError(ValueError):
         super().__init__(printable(text))
 
 
+# What to install: names on PyPI, and Debian's.
+_PACKAGES = {
+    "ClusterShell": ("ClusterShell", "python3-clustershell"),
+    "dnspython": ("dnspython", "python3-dnspython"),
+    "python-gssapi": ("gssapi", "python3-gssapi"),
+    "rich": ("rich", "python3-rich"),
+}
+
+
 class MissingExtraError(ImportError):
-    """A package is not installed that comes with an extra.
+    """A package is not installed that only some features need.
 
     Attributes:
         package: the package.
         purpose: what needs it.
-        extra: the extra.
     """
 
-    def __init__(self, package: str, purpose: str, extra: str = "fleet") -> None:
-        super().__init__(package, purpose, extra)
+    def __init__(self, package: str, purpose: str) -> None:
+        super().__init__(package, purpose)
         self.package = package
         self.purpose = purpose
-        self.extra = extra
 
     def __str__(self) -> str:
-        cure = f"pip install 'python-remctl[{self.extra}]'"
+        pypi, debian = _PACKAGES[self.package]
+        cure = f"pip install {pypi}, or apt install {debian}"
         return printable(f"{self.purpose} needs {self.package}: {cure}")

@@ -22,6 +22,7 @@ _MAX_TOTAL = 10 * MAX_HOSTS  # in all groups of a list together
 
 _SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=+-]{0,254}")
 _WILDCARD = re.compile(r"[\w.:*?-]+")
+_RANGE_HINT = "* and ? match hosts of groups only, a range is written web[1-9]"
 _DIGITS = re.compile(r"([0-9]+)")
 
 
@@ -42,9 +43,16 @@ class Groups:
         """
         if is_literal(item):
             return literal_hosts(item)
-        hosts = self._members(item, "")
+        wildcard = not item.startswith("@")
+        try:
+            hosts = self._members(item, "")
+        except HostListError as error:
+            if wildcard:
+                raise HostListError(f"{item!r}: {error}; {_RANGE_HINT}") from None
+            raise
         if not hosts:
-            raise HostListError(f"unknown or empty group: {item}")
+            what = f"no host of a group matches {item!r}; {_RANGE_HINT}"
+            raise HostListError(what if wildcard else f"unknown or empty group: {item}")
         return sorted(hosts, key=_natural)
 
     def _members(self, item: str, source: str) -> list[Host]:

@@ -39,6 +39,7 @@ __all__ = [
     "OnOutput",
     "Outcome",
     "check_all",
+    "connect_to_any",
     "run_on_hosts",
 ]
 
@@ -334,6 +335,65 @@ def _outcomes(scheduler: Scheduler[Host]) -> Generator[Outcome, None, None]:
                 yield result.value
             else:
                 yield Outcome(result.task, error=result.error, sent=result.begun)
+
+
+def connect_to_any(
+    hosts: Iterable[str | Host],
+    *,
+    port: int | str | None = None,
+    principal: str | None = None,
+    timeout: float | None = None,
+    connect_timeout: float | None = None,
+    ccache: str | os.PathLike[str] | None = None,
+    source_ip: str | None = None,
+    credentials: remctl.RemctlCredentials | None = None,
+    keepalive: float | None = None,
+) -> remctl.Remctl:
+    """Open a connection to the first host that answers.
+
+    No command is sent, so trying the next host repeats nothing.  `HostList.add_srv()` gives hosts
+    in the order that their SRV records ask for.
+
+    Args:
+        hosts: their names, or `Host` objects for those with a port or principal of their own.
+        port, principal, timeout, ccache, source_ip, credentials, keepalive: see `remctl.Remctl`;
+            for all of them.
+        connect_timeout: seconds that the network may be silent while connecting to a host; then
+            the next one is tried.  Without it `timeout` counts, and without both there is no limit.
+
+    Returns:
+        The connection, which is open.
+
+    Raises:
+        FleetError: no host answered.
+        ValueError: there is no host, one is named twice, or a number cannot be right.
+        TypeError: a host is neither a name nor a `Host`, or an argument is of the wrong type.
+    """
+    settings = Settings(
+        port=port,
+        principal=principal,
+        timeout=timeout,
+        ccache=ccache,
+        source_ip=source_ip,
+        credentials=credentials,
+        keepalive=keepalive,
+        connect_timeout=connect_timeout,
+    )
+    failures: list[Exception] = []
+    for host in _check_hosts(hosts, port):
+        connection = settings.connection(host.name, host.port, host.principal)
+        connection.set_timeout(connect_timeout or timeout or 0.0)
+        try:
+            connection.open(
+                host.name, port if host.port is None else host.port, host.principal or principal
+            )
+        except remctl.RemctlError as error:
+            error.add_note(f"host: {host}")
+            failures.append(error)
+        else:
+            connection.set_timeout(timeout or 0.0)
+            return connection
+    raise FleetError(f"none of {len(failures)} hosts answered", failures)
 
 
 def _in_order(

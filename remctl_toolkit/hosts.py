@@ -27,6 +27,7 @@ Groups need ClusterShell, and DNS needs dnspython: the extra ``fleet`` has both.
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -41,6 +42,7 @@ from ._hosts_table import HostTable
 
 __all__ = ["Host", "HostList", "HostListError", "MissingExtraError", "canonical_name", "fold"]
 
+_NO_WEIGHT = 0.01  # RFC 2782 gives records of weight 0 a very small chance to be the first
 _BOM = b"\xef\xbb\xbf"  # what some editors put at the beginning of UTF-8
 
 
@@ -131,7 +133,9 @@ class HostList:
         _for_each_line(path, lambda pattern, _: self._exclude(pattern, literal=False))
 
     def add_srv(self, name: str) -> None:
-        """Add the hosts and ports of DNS SRV records, by priority and then by weight.
+        """Add the hosts and ports of DNS SRV records, by priority.
+
+        Chance decides among those of one priority, in proportion to their weights (RFC 2782).
 
         Args:
             name: their name, such as ``_remctl._tcp.example.org``, or just the domain.
@@ -199,7 +203,7 @@ def _for_each_line(path: str | os.PathLike[str], action: Callable[[str, str], ob
             raise HostListError(f"{where}{error}") from None
         except MissingExtraError as error:
             purpose = f"{where}{error.purpose}"
-            raise MissingExtraError(error.package, purpose, error.extra) from None
+            raise MissingExtraError(error.package, purpose) from None
 
 
 def _look_up(name: str) -> list[Host]:
@@ -213,7 +217,8 @@ def _look_up(name: str) -> list[Host]:
         records: list[Any] = list(dns.resolver.resolve(_core.check_host(name), "SRV"))
     except (dns.exception.DNSException, OSError, ValueError) as error:
         raise HostListError(f"cannot look up the SRV records of {name}: {error}") from None
-    records.sort(key=lambda record: (record.priority, -record.weight, record.target))
+    # In the order of RFC 2782: by priority; then chance decides, in proportion to the weights.
+    records.sort(key=lambda r: (r.priority, random.expovariate(r.weight or _NO_WEIGHT)))
     hosts: dict[Host, None] = {}
     for record in records:
         target = record.target.to_text(omit_final_dot=True)
