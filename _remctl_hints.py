@@ -172,7 +172,7 @@ _SILENT_KDC_HINT = "no KDC answered in time: it hangs, it is down, or the networ
 _DISCONNECTED_HINTS = (
     (
         "no connection open",
-        "the connection was lost before: the next command opens it again, and so does open()",
+        "the connection was lost before: the next command opens it again",
     ),
     (
         "unexpected data from server",

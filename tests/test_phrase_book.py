@@ -11,9 +11,12 @@ import ast
 import importlib
 import importlib.util
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+
+from remctl_toolkit.cli.fleet.options import parse
 
 pytestmark = pytest.mark.once
 
@@ -63,6 +66,17 @@ def test_ours_comes_first_and_is_run() -> None:
         assert ours.count("```python\n") or name == "As another user"
         assert BLOCK.match(theirs.lstrip("\n")), name
         assert "remctl" not in BLOCK.findall(theirs)[0], name
+
+
+def test_our_command_lines_can_be_typed() -> None:
+    lines = re.findall(r"`(remctl-fleet [^`]*)`", sections(SSH)["From the command line"])
+    assert len(lines) > 15
+    for line in lines:
+        words = shlex.split(line.partition(" < ")[0].replace("\\|", "|"))
+        options = parse(words[1:])
+        assert options.shell or len(options.command) > 1, line
+        # The shell leaves the words as they are.
+        assert not re.search(r"[\[*!]", re.sub(r"'[^']*'", "", line)), line
 
 
 def test_only_the_libraries_that_the_page_names_are_compared() -> None:

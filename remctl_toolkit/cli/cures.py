@@ -1,12 +1,15 @@
-"""What to do about an error: the first note of its exception, in the words of a command line."""
+"""Hints about errors: the first note of an exception, in the words of a command line."""
 
 from __future__ import annotations
 
 import re
 
-__all__ = ["explained"]
+__all__ = ["OPTIONS", "explained"]
 
-_ARGUMENT = re.compile(r"\((\w+)=\)")  # as the notes of remctl name an argument
+OPTIONS = {"ccache": "--ccache", "principal": "--principal"}
+"""The options that the arguments named in the notes of remctl have; all commands have them."""
+
+_ARGUMENT = re.compile(rf"\b({'|'.join(OPTIONS)})=(?=[,)])")
 
 
 def explained(text: str, error: BaseException | None) -> list[str]:
@@ -17,8 +20,4 @@ def explained(text: str, error: BaseException | None) -> list[str]:
         error: the exception; ``(ccache=)`` in its note becomes ``(--ccache)``.
     """
     notes = [" ".join(note.splitlines()) for note in getattr(error, "__notes__", ())[:1]]
-    return [text, *(_ARGUMENT.sub(_option, note) for note in notes)]
-
-
-def _option(found: re.Match[str]) -> str:
-    return f"(--{found[1].replace('_', '-')})"
+    return [text, *(_ARGUMENT.sub(lambda found: OPTIONS[found[1]], note) for note in notes)]

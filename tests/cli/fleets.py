@@ -23,11 +23,29 @@ from testing.processes import TIMEOUT, python_environ
 from remctl_toolkit.testing import Command, Realm, RemctldServer
 from remctl_toolkit.testing.server import SAMPLE_COMMANDS
 
+# The arguments, one a line, in hexadecimal.
+OCTETS = """shift; for each; do printf '%s' "$each" | od -An -v -tx1 | tr -d ' \\n'; echo; done"""
+
+# What a help may say; the commands in it are account create, account show and mail.
+HELP = r"""
+account create USER      make an account
+account show USER        say what there is
+  mail [--quota N]       look at mail
+$(touch evil)            a trap
+`touch` evil
+account $(touch) x
+account show;touch evil  another
+account sh\033[2Jow      another
+account -rf              another
+UPPER is a value
+"""
+
 COMMANDS = [
     Command("name", "show", script='echo "I am $NAME"'),
     Command("lines", "show", script="printf 'one\\ntwo\\n'; echo 'look out' >&2"),
     Command("third", "fails", script='[ "$NAME" != web3 ] || { echo "disk full" >&2; exit 4; }'),
     Command("octets", "show", script="printf '\\377\\0\\033[31mx\\n'"),
+    Command("octets", "take", script=OCTETS),
     Command("crlf", "show", script="printf 'line\\r\\n'"),
     Command("shy", "show", script='[ "$NAME" = web3 ] || printf "one\\ntwo\\nthree"'),
     Command("odd", "show", script='printf "one\\n%s\\nthree\\n" "${NAME#web[13]}"'),
@@ -44,6 +62,7 @@ COMMANDS = [
     Command("input", "count", script="wc -c", stdin="last"),
     Command("endless", "show", script="echo so far; exec sleep 600"),
     Command("input", "show", script="cat", stdin="last"),
+    Command("account", script=f"printf '{HELP}'", summary="summary"),
     *SAMPLE_COMMANDS,
 ]
 

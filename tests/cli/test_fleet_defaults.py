@@ -79,13 +79,15 @@ def test_a_default_that_is_typed_wins_too(places: Places) -> None:
             (f"{word} x", f"line 2: {word} cannot be a default")
             for word in (
                 *("--hosts-file", "--srv", "--exclude", "--failed-to", "--outdir"),
-                *("--errdir", "--shell"),
+                "--errdir",
             )
         ),
         ("--pick 3", "line 2: --pick cannot be a default"),
         *(
             (word, f"line 2: {word} cannot be a default")
-            for word in ("--dry-run", "--stdin", "--ask-secret", "--no-defaults")
+            for word in (
+                *("--dry-run", "--stdin", "--ask-secret", "--no-defaults", "--shell", "--any"),
+            )
         ),
         ("--help", "line 2: --help and --version cannot be defaults"),
         ("-v", "line 2: --help and --version cannot be defaults"),

@@ -100,8 +100,8 @@ def test_one_host_has_no_bar(hosts: Hosts) -> None:
 def test_the_bar_needs_the_extra_and_nothing_else_does(hosts: Hosts) -> None:
     with hosts.terminal("web1,web2", "name", "show", FLEET_WITHOUT="rich") as terminal:
         assert terminal.wait() == 0
-    text = plain(terminal.everything)
-    assert "a progress bar needs rich: pip install 'python-remctl[fleet]'" in text
+    text = plain(terminal.everything).replace("\n    ", "")
+    assert "a progress bar needs rich: pip install rich, or apt install python3-rich" in text
     assert "web2: I am web2" in text
 
 
@@ -304,3 +304,28 @@ def test_a_prompt_with_nobody_there(hosts: Hosts, host: str, message: str) -> No
     done = hosts.run("--shell", host, typed="name show\n")
     assert message in done.stderr
     assert (done.stderr.count("\n"), done.returncode) == ((2, 1) if host == "dead1" else (1, 255))
+
+
+def test_the_tab_key_completes_commands_of_the_server(hosts: Hosts, tmp_path: Path) -> None:
+    for names in ("web1", "web[1-2]"):
+        with hosts.terminal("--shell", names, XDG_STATE_HOME=str(tmp_path)) as terminal:
+            terminal.expect("web.*> ")
+            terminal.type("acc\tsh\talice\n")
+            terminal.expect("account show alice\r\n")
+            terminal.expect("web.*> ")
+            terminal.shown = terminal.everything = ""
+            terminal.type("account \t\t")
+            terminal.expect("create +show *\r\n")
+            terminal.type("\x15exit\n")
+            terminal.wait()
+        assert "evil" not in terminal.everything
+
+
+def test_the_tab_key_where_nobody_answers(hosts: Hosts, tmp_path: Path) -> None:
+    with hosts.terminal("--shell", "dead1,web1", XDG_STATE_HOME=str(tmp_path)) as terminal:
+        terminal.expect("web1> ")
+        terminal.type("na\tme show\n")
+        terminal.expect("I am web1")
+        terminal.expect("web1> ")
+        terminal.type("exit\n")
+        assert terminal.wait() == 1

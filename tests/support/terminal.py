@@ -60,9 +60,9 @@ class Terminal:
         os.close(self._master)
         os.close(self._ours)
 
-    def type(self, text: str) -> None:
+    def type(self, text: str | bytes) -> None:
         """Type, as a person would."""
-        os.write(self._master, text.encode())
+        os.write(self._master, text.encode() if isinstance(text, str) else text)
 
     def interrupt(self, pattern: str) -> re.Match[str]:
         """Press Ctrl-C until a pattern was shown.
@@ -75,6 +75,10 @@ class Terminal:
             with contextlib.suppress(AssertionError):
                 return self.expect(pattern, LIMIT / 10)
         return self.expect(pattern)
+
+    def terminate(self) -> None:
+        """Send the program SIGTERM."""
+        self._process.terminate()
 
     def expect(self, pattern: str, limit: float = LIMIT) -> re.Match[str]:
         """Read until a pattern was shown, and forget what was shown up to there."""

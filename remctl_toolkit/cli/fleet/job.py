@@ -5,36 +5,58 @@ from __future__ import annotations
 import argparse
 import signal
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from types import FrameType
 from typing import Any, Self
 
 import remctl
-from remctl_toolkit.fleet import Host, NotStartedError, OnOutput, Outcome, run_on_hosts
+from remctl_toolkit.cli.typed import typed
+from remctl_toolkit.fleet import Fleet, Host, NotStartedError, OnOutput, Outcome, run_on_hosts
 
 from .progress import Progress
 from .words import AbandonedError
 
-__all__ = ["Job", "Signals", "Stopped"]
+__all__ = ["CONNECTION", "Job", "Signals", "Stopped"]
+
+CONNECTION = (
+    *("port", "principal", "timeout", "connect_timeout"),
+    *("ccache", "source_ip", "credentials", "retries", "concurrency"),
+)
+"""The options that `Fleet` takes."""
 
 
 class Job:
     """A command for hosts.
 
+    Args:
+        hosts: the hosts; with the option ``any``, the command runs on the first that answers.
+        options: the options of remctl-fleet.
+        fleet: connections to keep; None closes each as soon as its host is done.
+
+    Attributes:
+        stopped: the signal that ended it; None if there was none.
+
     Raises:
         TypeError, ValueError: an option cannot be right.
     """
 
-    def __init__(self, hosts: Sequence[Host], options: argparse.Namespace) -> None:
+    def __init__(
+        self, hosts: Sequence[Host], options: argparse.Namespace, fleet: Fleet | None = None
+    ) -> None:
+        self.stopped: int | None = None
         self._hosts = hosts
-        self._command = options.command
+        self._any = options.any
+        self._fleet = fleet
+        self._command = typed(options.command)
         self._settings: dict[str, Any] = {
             name: getattr(options, name)
             for name in (
-                *("port", "principal", "timeout", "connect_timeout"),
-                *("ccache", "source_ip", "credentials"),
-                *("retries", "concurrency", "limit", "deadline", "first", "stop_after"),
+                *("limit", "deadline", "first", "stop_after"),
+                *(() if fleet is not None else CONNECTION),
             )
         }
+        if self._any:
+            self._settings["concurrency"] = 1
         self._finished: set[Host] = set()
         self._output: dict[Host, dict[remctl.RemctlStream, list[bytes]]] = {}  # of the running
         self.check(b"")
@@ -45,25 +67,33 @@ class Job:
         Raises:
             TypeError, ValueError: the input is more than a server takes, say.
         """
-        run_on_hosts(self._hosts, self._command, input=input, **self._settings)
+        self._run(self._command, input=input)
+
+    def _run(self, command: Any, **how: Any) -> Generator[Outcome]:
+        if self._fleet is not None:
+            return self._fleet.run(command, **how, **self._settings)
+        return run_on_hosts(self._hosts, command, **how, **self._settings)
 
     def outcomes(
         self, input: bytes | str | None, on_output: OnOutput | None, progress: Progress
     ) -> Generator[Outcome]:
         """Run it on all hosts."""
 
-        def command(host: Host) -> Sequence[str]:  # Called when a host begins.
+        def command(host: Host) -> Sequence[bytes]:  # Called when a host begins.
             self._output[host] = {stream: [] for stream in remctl.RemctlStream}
             progress.begun(host)
-            words: Sequence[str] = self._command
-            return words
+            return self._command
 
         def keep(host: Host, stream: remctl.RemctlStream, octets: bytes) -> None:
             self._output[host][stream].append(octets)
             if on_output is not None:
                 on_output(host, stream, octets)
 
-        yield from run_on_hosts(self._hosts, command, input=input, on_output=keep, **self._settings)
+        with closing(self._run(command, input=input, on_output=keep)) as outcomes:
+            for outcome in outcomes:
+                yield outcome
+                if self._any and _answered(outcome):
+                    break
 
     def finished(self, outcome: Outcome) -> None:
         """Take note of an outcome."""
@@ -84,6 +114,13 @@ class Job:
         out, err = (b"".join(pieces) or None for pieces in self._output[host].values())
         error.partial = remctl.RemctlSimpleResult(out, err)
         return Outcome(host, error=error)
+
+
+def _answered(outcome: Outcome) -> bool:
+    """Tell whether a host answered, or may have: no other is tried then."""
+    error = outcome.error
+    passed_over = isinstance(error, remctl.RemctlError) and not outcome.may_have_run
+    return not passed_over or isinstance(error, remctl.RemctlServerError)
 
 
 class Stopped(BaseException):

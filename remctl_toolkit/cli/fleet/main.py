@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
 import logging
 import random
 import shlex
@@ -13,12 +14,13 @@ from collections.abc import Iterator, Sequence
 
 import remctl
 from _remctl_text import printable
-from remctl_toolkit.fleet import Host, Outcome
+from remctl_toolkit.cli.completion import answer, script
+from remctl_toolkit.fleet import Fleet, Host, Outcome
 from remctl_toolkit.hosts import HostList, HostListError, MissingExtraError, fold
 
 from . import progress
 from .again import FailedFile, Failures
-from .completion import completion
+from .completion import candidates
 from .folders import Folders
 from .job import Job, Signals, Stopped
 from .options import COMMAND, parse, typed_again
@@ -49,8 +51,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: for ``--help`` and wrong usage, as argparse does.
     """
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["--complete"]:  # from the scripts of --print-completion
+        return answer(argv[1:], COMMAND, candidates)
     try:
-        return _main(parse(sys.argv[1:] if argv is None else argv))
+        return _main(parse(argv))
     except (HostListError, UsageError) as error:
         _complain(str(error))
         return _EX_USAGE
@@ -73,7 +78,7 @@ def _complain(text: str) -> None:
 
 def _main(options: argparse.Namespace) -> int:
     if options.print_completion:
-        Screen().out.write(completion(options.print_completion).encode())
+        Screen().out.write(script(COMMAND, options.print_completion).encode())
         return 0
     if options.debug:
         logging.basicConfig(format=f"{COMMAND}: %(message)s")
@@ -81,12 +86,13 @@ def _main(options: argparse.Namespace) -> int:
     options.credentials = keytab_credentials(options)
     if options.credentials is not None:
         options.ccache = None  # The credentials name it.
-    if options.shell is not None:
-        hosts = list(HostList(options.shell))
-        if len(hosts) != 1:
-            raise UsageError(f"--shell has one host, not {len(hosts)}")
-        return shell(hosts[0], options)
     hosts = _hosts(options)
+    if options.shell:
+        if not hosts:
+            raise UsageError("no hosts")
+        return shell(
+            hosts, options, lambda fleet, command: _run_line(hosts, options, fleet, command)
+        )
     with _as_usage_errors():
         job = Job(hosts, options)
     if options.dry_run:
@@ -103,6 +109,27 @@ def _main(options: argparse.Namespace) -> int:
     finally:
         if failed_file is not None:
             failed_file.write(run.failures.lines())
+
+
+def _run_line(
+    hosts: list[Host], options: argparse.Namespace, fleet: Fleet, command: list[bytes]
+) -> int:
+    """Run a command of ``--shell`` on several hosts.
+
+    Raises:
+        SystemExit: a signal other than Ctrl-C asks to end.
+    """
+    line = copy.copy(options)
+    line.command = command
+    try:
+        job = Job(hosts, line, fleet)
+    except (TypeError, ValueError) as error:
+        _complain(str(error))
+        return _EX_USAGE
+    status = _Run(job, hosts, line).run(None, Folders(hosts, None, None))
+    if job.stopped not in (None, signal.SIGINT):
+        raise SystemExit(status)
+    return status
 
 
 @contextlib.contextmanager
@@ -158,7 +185,7 @@ def _input(options: argparse.Namespace) -> bytes | str | None:
 
 
 def _show_plan(hosts: Sequence[Host], options: argparse.Namespace) -> None:
-    words = shlex.join(options.command)
+    words = printable(shlex.join(options.command))
     words += " (secret)" if options.ask_secret else " (standard input)" if options.stdin else ""
     screen = Screen()
     if not options.quiet:
@@ -192,7 +219,6 @@ class _Run:
         takers = (folders.finished, job.finished, report.add, self.failures.add, view.finished)
         with Signals() as signals:
             bar = progress.start(self._screen, len(self._hosts), quiet=quiet)
-            stopped = None
             try:
                 with contextlib.closing(job.outcomes(input, view.on_output, bar)) as outcomes:
                     while (outcome := signals.next(outcomes)) is not None:
@@ -200,10 +226,12 @@ class _Run:
                         for each in (*takers, bar.finished):
                             each(outcome)
             except Stopped as signal_:
-                stopped = signal_.number
+                job.stopped = signal_.number
             finally:
                 bar.close()
-                unfinished = job.unfinished()
+                # With --any, hosts are left out on purpose.
+                given_up = job.stopped is not None or not self._options.any
+                unfinished = job.unfinished() if given_up else []
                 for outcome in unfinished:  # Here, so that --failed-to always has all hosts.
                     self.failures.add(outcome)
             for outcome in unfinished:
@@ -211,15 +239,19 @@ class _Run:
                 if not raw:
                     view.finished(outcome)
             view.end()
-        if stopped is not None:
-            return self._stopped(unfinished, stopped)
+        if job.stopped is not None:
+            return self._stopped(unfinished, job.stopped)
         if isinstance(view, Raw):
             return report.largest_status if self._options.max_status else view.status
+        if self._options.any:
+            return report.status_of_any
         report.show(self._screen, quiet=self._options.quiet)
         self._show_failures()
         return report.largest_status if self._options.max_status else report.status
 
     def _show_failures(self) -> None:
+        if self._options.shell:  # There the hosts stay the same.
+            return
         self.failures.show(self._screen, typed_again(self._options), self._options.command)
 
     def _stopped(self, unfinished: list[Outcome], number: int) -> int:
@@ -253,6 +285,6 @@ def _view(screen: Screen, hosts: list[Host], options: argparse.Namespace) -> Vie
         return Live(screen, hosts)
     if options.diff:
         return Diff(screen, hosts)
-    if len(hosts) == 1 and not options.gather:
-        return Raw(screen)
+    if options.any or (len(hosts) == 1 and not options.gather):
+        return Raw(screen, named=options.any)
     return Gathered(screen, hosts)

@@ -63,6 +63,11 @@ class Report:
         """The largest exit status of any host; 255 if one has none."""
         return self._largest
 
+    @property
+    def status_of_any(self) -> int:
+        """The exit status where one host is enough."""
+        return _SUCCESS if self.succeeded else _ALL_FAILED
+
     def show(self, screen: Screen, *, quiet: bool) -> None:
         """Print it to standard error; quiet: only failures."""
         say, paint = screen.err.say, screen.err.paint

@@ -2,33 +2,57 @@
 
 from __future__ import annotations
 
-import getpass
 import os
+import termios
 
 __all__ = ["UsageError", "ask_secret"]
+
+_READ_SIZE = 4096  # octets; a terminal gives a line at a time, and no longer ones
 
 
 class UsageError(Exception):
     """Something is asked for that cannot be; the text is one line."""
 
 
-def ask_secret() -> str:
-    """Ask twice, without showing it.
+def ask_secret() -> bytes:
+    """Ask twice, without showing it, and return the octets that were typed.
 
     Raises:
         UsageError: there is no terminal to ask on, or what was typed differs.
     """
-    try:  # getpass would read from elsewhere, and show what is typed.
-        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    try:  # Standard input may be something else.
+        terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY)
     except OSError:
         raise UsageError("--ask-secret needs a terminal to ask on") from None
     try:
-        secret = getpass.getpass("Secret: ")
-        again = getpass.getpass("The same again: ")
-    except EOFError:
-        raise UsageError("no secret was typed") from None
+        secret = _ask(terminal, b"Secret: ")
+        again = _ask(terminal, b"The same again: ")
+    finally:
+        os.close(terminal)
     if not secret:
         raise UsageError("no secret was typed")
     if secret != again:
         raise UsageError("the two are not the same; nothing was sent")
     return secret
+
+
+def _ask(terminal: int, prompt: bytes) -> bytes:
+    """Return a line without its end.
+
+    Raises:
+        UsageError: the input has ended.
+    """
+    before = termios.tcgetattr(terminal)
+    silent = [*before[:3], before[3] & ~termios.ECHO, *before[4:]]
+    try:
+        termios.tcsetattr(terminal, termios.TCSAFLUSH, silent)
+        os.write(terminal, prompt)
+        line = b""
+        while not line.endswith(b"\n") and (piece := os.read(terminal, _READ_SIZE)):
+            line += piece
+    finally:
+        termios.tcsetattr(terminal, termios.TCSAFLUSH, before)
+        os.write(terminal, b"\n")
+    if not line:
+        raise UsageError("no secret was typed")
+    return line.removesuffix(b"\n")

@@ -30,6 +30,6 @@ def keytab_credentials(options: argparse.Namespace) -> remctl.RemctlCredentials 
 
         return KeytabCredentials(options.keytab, options.client, options.ccache)
     except ImportError:
-        raise MissingExtraError("python-gssapi", "--keytab", "gssapi") from None
+        raise MissingExtraError("python-gssapi", "--keytab") from None
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from None

@@ -208,12 +208,16 @@ def _error(outcome: Outcome) -> dict[str, Any]:
 class Raw(View):
     """Octets as they come, as remctl(1) passes them on: for one host.
 
+    Args:
+        named: whether errors begin with the host's name, as several may be tried.
+
     Attributes:
         status: the exit status, as that of remctl(1).
     """
 
-    def __init__(self, screen: Screen) -> None:
+    def __init__(self, screen: Screen, *, named: bool = False) -> None:
         super().__init__(screen)
+        self._named = named
         self.on_output = self._take
         self.status = 1
 
@@ -231,8 +235,12 @@ class Raw(View):
             self.status = 255
             self._screen.err.line("", outcome.reason.encode())
         else:
-            reason = outcome.reason
+            self.status = 1
+            text, label = outcome.reason, "remctl-fleet: "
+            if self._named:
+                text = ": ".join(filter(None, (kind(outcome), detail(outcome))))
+                label += f"{outcome.host}: "
             if outcome.may_have_run:
-                reason += f"; the command {fate(outcome)}"
-            for text in explained(reason, outcome.error):
-                self._screen.err.line("remctl-fleet: ", text.encode())
+                text += f"; the command {fate(outcome)}"
+            for line in explained(text, outcome.error):
+                self._screen.err.line(label, line.encode())

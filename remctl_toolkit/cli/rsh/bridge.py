@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from remctl_toolkit.cli.typed import typed
 from remctl_toolkit.machine.channel import Channel
 
 from .streams import Input, Over, Pumps
@@ -147,7 +148,7 @@ def _wait(channel: Channel, events: queue.SimpleQueue[Event]) -> int:
     raise StoppedError(number)
 
 
-def _argv(connection: Connection, request: Request) -> list[str]:
+def _argv(connection: Connection, request: Request) -> list[str | bytes]:
     from .request import UsageError
 
     if request.subsystem:
@@ -159,10 +160,10 @@ def _argv(connection: Connection, request: Request) -> list[str]:
     if request.no_command:
         return ["cat"]  # It waits for input; the channel tells when the far side is gone.
     if request.exact:
-        return request.command
+        return [*typed(request.command)]
     if request.command:
-        return ["/bin/sh", "-c", " ".join(request.command)]
-    shell = [connection.far.shell, "-l"]
+        return ["/bin/sh", "-c", b" ".join(typed(request.command))]
+    shell: list[str | bytes] = [connection.far.shell, "-l"]
     # Without a terminal over there a shell has to be told that somebody is typing.
     return [*shell, "-i"] if not request.no_input and os.isatty(0) else shell
 

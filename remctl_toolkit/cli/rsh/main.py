@@ -26,8 +26,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         process, as soon as the command has ended.
     """
     _open_missing_descriptors()
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["--complete"]:  # from the scripts of --print-completion
+        from remctl_toolkit.cli.completion import answer
+
+        from .pages import candidates
+
+        return answer(argv[1:], COMMAND, candidates)
     try:
-        request = parse(sys.argv[1:] if argv is None else argv, os.environ)
+        request = parse(argv, os.environ)
         if request.page is not None:
             return _print_page(request)
     except UsageError as error:
@@ -50,15 +57,9 @@ def _print_page(request: Request) -> int:
         lines += [f"user {request.user}"] if request.user else []
         print("\n".join(lines))
         return 0
-    from remctl_toolkit.hosts import MissingExtraError
-
     from .pages import page
 
-    try:
-        sys.stdout.write(page(request.page or "help"))
-    except MissingExtraError as error:
-        _say(str(error))
-        return _OUR_ERROR
+    sys.stdout.write(page(request.page or "help"))
     return 0
 
 

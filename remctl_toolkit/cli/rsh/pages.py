@@ -1,10 +1,11 @@
-"""What remctl-rsh says about itself: help, version and completion, which needs shtab."""
+"""What remctl-rsh says about itself: help, version and completion."""
 
 from __future__ import annotations
 
 import argparse
 
 import remctl
+from remctl_toolkit.cli.completion import host_names, matching, script
 
 from .options import COMMAND, OPTIONS
 
@@ -54,14 +55,10 @@ NOTES = {
 
 
 def page(name: str) -> str:
-    """Return the page: "help", "version", or what a shell of that name completes options with.
-
-    Raises:
-        MissingExtraError: shtab is not installed, for completion.
-    """
+    """Return the page: "help", "version", or what a shell of that name completes with."""
     if name == "version":
         return f"{COMMAND} {remctl.__version__}\n"
-    return parser().format_help() if name == "help" else _completion(name)
+    return parser().format_help() if name == "help" else script(COMMAND, name)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -90,15 +87,16 @@ def parser() -> argparse.ArgumentParser:
 _HIDDEN = argparse.SUPPRESS
 
 
-def _completion(shell: str) -> str:
-    from remctl_toolkit.hosts import MissingExtraError
-
-    try:
-        import shtab
-    except ImportError:
-        raise MissingExtraError("shtab", "completion") from None
-    built = parser()
-    for action in built._actions:  # argparse has no other way to them
-        action.metavar = None if action.dest == "host" else action.metavar
-    text: str = shtab.complete(built, shell)
-    return text.rstrip("\n") + "\n"
+def candidates(words: list[str], word: str) -> list[str]:
+    """Return what the last word of a command line could become, as `answer()` asks for it."""
+    valued = {name for option in OPTIONS if option.metavar is not None for name in option.names}
+    if words and words[-1] in valued:
+        return []
+    before = [each for place, each in enumerate(words) if (["", *words])[place] not in valued]
+    if any(not each.startswith("-") for each in before):  # the host, and then a command there
+        return []
+    if word.startswith("-"):
+        names = (name for option in OPTIONS if option.help for name in option.names)
+        return matching(names, word)
+    user, at, host = word.rpartition("@")
+    return [f"{user}{at}{name}" for name in host_names(host) if not name.startswith("@")]

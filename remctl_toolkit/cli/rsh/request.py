@@ -28,7 +28,7 @@ class Request:
 
     Attributes:
         page: "help", "version" or "configuration": print that, and do nothing else; "bash", "zsh"
-            and "tcsh" are what completes the options in that shell.
+            and "fish" are what completes options and hosts in that shell.
         command: the words to run; empty means the account's shell.
         exact: whether they are the words of a program, not of a shell.
         terminal: whether a terminal was asked for.

@@ -1,0 +1,169 @@
+"""Completion in shells: scripts that ask the command itself what could come next.
+
+The script of each shell runs ``COMMAND --complete LINE [CURRENT]``, where LINE is the command line
+up to the cursor, and CURRENT the end of its last word, if the shell does not replace all of it.
+The answers are lines on standard output; status 1 asks for the names of files.
+
+Answers may come from servers, DNS or files, and end up in a command line.  So each is made only of
+characters that mean nothing to a shell.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+__all__ = ["SHELLS", "answer", "host_names", "is_safe", "matching", "script"]
+
+SHELLS = ("bash", "zsh", "fish")
+
+_LIMIT = 5  # seconds until there is no answer
+_FILES = 1  # the exit status that asks for the names of files
+_SAFE = re.compile(r"[A-Za-z0-9_@][A-Za-z0-9_@.:+=-]*")
+_ETC_HOSTS = "/etc/hosts"
+
+# The two that can be loaded as a function of that name: bash and zsh.
+_SCRIPTS = {
+    "bash": """\
+_COMMAND() {
+    local answer
+    COMPREPLY=()
+    if answer=$(COMMAND --complete "${COMP_LINE:0:COMP_POINT}" "$2" 2>/dev/null); then
+        [ -z "$answer" ] || mapfile -t COMPREPLY <<<"$answer"
+    else
+        compopt -o default
+    fi
+}
+complete -F _COMMAND COMMAND
+""",
+    "zsh": """\
+#compdef COMMAND
+_COMMAND() {
+    local answer
+    if answer=$(COMMAND --complete "${(j: :)words[1,CURRENT-1]} ${(Q)PREFIX}" 2>/dev/null); then
+        [[ -z $answer ]] || compadd -- "${(f)answer}"
+    else
+        _files
+    fi
+}
+if [[ $funcstack[1] == _COMMAND ]]; then _COMMAND "$@"; else compdef _COMMAND COMMAND; fi
+""",
+    "fish": """\
+function _COMMAND
+    if set -l answer (COMMAND --complete (commandline -cp | string collect) 2>/dev/null)
+        printf '%s\\n' $answer
+    else
+        __fish_complete_path (commandline -ct)
+    end
+end
+complete -c COMMAND -f -a '(_COMMAND)'
+""",
+}
+
+
+def script(command: str, shell: str) -> str:
+    """Return what a shell has to read to complete a command's arguments.
+
+    Args:
+        command: the name of the command.
+        shell: one of `SHELLS`.
+    """
+    return _SCRIPTS[shell].replace("COMMAND", command)
+
+
+def answer(
+    argv: Sequence[str],
+    command: str,
+    candidates: Callable[[list[str], str], Iterable[str] | None],
+) -> int:
+    """Print what could come next, for a script; return the exit status.
+
+    Args:
+        argv: LINE and perhaps CURRENT.
+        command: the name of the command.
+        candidates: called with the words before the last, and the last as far as it is typed;
+            returns whole words, or None to have the names of files.
+    """
+    # Whatever hangs (DNS, a KDC, a server, ClusterShell's programs): nobody waits for long.
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(_LIMIT)
+    *words, word = _words(argv[0] if argv else "", command)
+    current = argv[1] if len(argv) > 1 else word
+    found = candidates(words, word)
+    if found is None:
+        return _FILES
+    known = len(word) - len(current) if word.endswith(current) else 0
+    for each in dict.fromkeys(found):
+        if each.startswith(word) and is_safe(f"_{each[len(word) :]}"):
+            print(each[known:])
+    return 0
+
+
+def is_safe(text: str) -> bool:
+    """Tell whether a text can stand in a command line, and means nothing to a shell."""
+    return _SAFE.fullmatch(text) is not None
+
+
+def _words(line: str, command: str) -> list[str]:
+    """Return the words after the command's name; the last is what the cursor stands behind."""
+    words = [""]
+    for end in ("", "'", '"'):  # A quotation may be open.
+        try:
+            words = shlex.split(f"{line}\0{end}")
+            break
+        except ValueError:
+            continue
+    words[-1] = words[-1].removesuffix("\0")
+    names = [os.path.basename(word) for word in words[:-1]]
+    return words[names.index(command) + 1 :] if command in names else words[-1:]
+
+
+def matching(names: Iterable[str], begin: str) -> list[str]:
+    """Return the names that begin so, sorted."""
+    return sorted({name for name in names if name.startswith(begin)})
+
+
+# -- Hosts ----------------------------------------------------------------------------------------
+
+
+def host_names(begin: str) -> list[str]:
+    """Return the hosts of groups and of /etc/hosts, or the groups, that begin so.
+
+    Args:
+        begin: the beginning of a host's name, or of ``@GROUP`` or ``@SOURCE:GROUP``.
+    """
+    if begin.startswith("@"):
+        source, colon, _ = begin[1:].rpartition(":")
+        if colon and not is_safe(source):
+            return []
+        groups = _ask_clustershell("grouplist", source or None)
+        names = [f"@{source}{colon}{name.removeprefix('@')}" for name in groups]
+        return matching((name for name in names if is_safe(name[1:])), begin)
+    if not begin:
+        return host_names("@")
+    hosts = [*_ask_clustershell("all_nodes", None), *_hosts_of_file()]
+    return matching(filter(is_safe, hosts), begin)
+
+
+def _ask_clustershell(what: str, source: str | None) -> list[str]:
+    try:
+        from ClusterShell import NodeSet
+
+        words: Any = getattr(NodeSet.std_group_resolver(), what)(source)
+        found = [NodeSet.NodeSet(word, resolver=NodeSet.RESOLVER_NOGROUP) for word in words]
+    except Exception:  # Not installed, not configured, or configured wrong.
+        return []
+    return [str(name) for names in found for name in names]
+
+
+def _hosts_of_file() -> list[str]:
+    try:
+        with open(_ETC_HOSTS, encoding="utf-8", errors="replace") as file:
+            lines = [line.partition("#")[0].split() for line in file]
+    except OSError:
+        return []
+    return [name for line in lines for name in line[1:]]
