@@ -370,7 +370,6 @@ open_target(Handle *h, struct target *target)
     enum outcome outcome;
 
     target->source = h->source;
-    target->timeout = h->timeout;
     target->keepalive = h->keepalive;
     WITHOUT_GIL(outcome = handle_open(h, target));
     return outcome;

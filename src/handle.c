@@ -378,6 +378,7 @@ start_job(Handle *h, struct job *job)
     }
     h->quiet_since = monotonic();
     h->activity = 0;
+    job->connection.target.timeout = h->timeout;
     job_start(job);
     return step_job(h);
 }

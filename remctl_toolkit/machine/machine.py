@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Sequence
@@ -26,6 +27,7 @@ except ImportError as error:
     raise ImportError(
         "remctl_toolkit.machine.Machine needs plumbum: pip install 'plumbum>=2.0.2,<2.1'"
     ) from error
+
 
 import remctl
 
@@ -439,5 +441,7 @@ class Machine(MachineFiles, BaseRemoteMachine):  # type: ignore[misc]
                 stack.callback(self._interpreter.close)
 
     def __del__(self) -> None:
+        if sys.is_finalizing():
+            return  # The threads stand still: to wait for one is in vain.
         with contextlib.suppress(Exception):  # It may not even have begun; and who would be told?
             self.close()

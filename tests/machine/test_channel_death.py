@@ -19,7 +19,8 @@ from support.subprocesses import in_child
 from support.waiting import LIMIT, eventually
 
 import remctl
-from remctl_toolkit.machine import ClosedError, Connection
+from remctl_toolkit.machine import ClosedError, Connection, Machine
+from remctl_toolkit.machine._call import link
 from remctl_toolkit.machine._channel import inbox, request
 from remctl_toolkit.machine.channel import Channel, ChannelError
 from remctl_toolkit.machine.farside import source
@@ -162,6 +163,16 @@ def exit_with_an_open_channel(host: str, port: int, principal: str) -> Traces:
     channel = opened(Connection(host, port, principal), IDLE)
     globals()["kept"] = channel  # To the very end.
     return traces(channel)
+
+
+def exit_with_an_open_machine(host: str, port: int, principal: str) -> None:
+    link._END_WAIT = 1e6  # Who waits for the interpreter's end, waits for ever.
+    machine = globals()["kept"] = Machine(host, port, principal)  # To the very end.
+    machine.call(os.getpid)
+
+
+def test_an_interpreter_exits_with_a_machine_open(server: RemctldServer) -> None:
+    in_child(exit_with_an_open_machine, server.host, server.port, server.principal)
 
 
 def test_a_client_that_exits(server: RemctldServer) -> None:
