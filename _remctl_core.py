@@ -404,7 +404,7 @@ class Session:
             error.port = target[1] or None
             try:
                 from _remctl_hints import add_advice
-            except ImportError:  # The interpreter is about to end.
+            except (ImportError, OSError):  # The interpreter is ending, or has no descriptors left.
                 return error
             add_advice(error, target, self._used_ccache)
         return error

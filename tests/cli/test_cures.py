@@ -11,6 +11,8 @@ from remctl_toolkit.cli.cures import OPTIONS, explained
 from remctl_toolkit.cli.fleet import options as fleet
 from remctl_toolkit.cli.rsh import options as rsh
 
+pytestmark = pytest.mark.once
+
 KEYWORD = re.compile(r"\b\w+=")
 
 

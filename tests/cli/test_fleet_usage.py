@@ -12,6 +12,8 @@ from testing.processes import TIMEOUT, python_environ
 
 from remctl_toolkit.cli.fleet.options import parse, parser
 
+pytestmark = pytest.mark.once
+
 # -- Wrong usage ----------------------------------------------------------------------------------
 
 

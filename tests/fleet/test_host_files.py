@@ -17,6 +17,8 @@ from testing.processes import TIMEOUT, python_environ
 from remctl_toolkit.fleet import run_on_hosts
 from remctl_toolkit.hosts import HostList, HostListError, MissingExtraError, fold
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture(autouse=True)
 def groups() -> Iterator[None]:

@@ -19,6 +19,8 @@ from testing.processes import TIMEOUT, python_environ
 
 from remctl_toolkit.hosts import HostList, HostListError
 
+pytestmark = pytest.mark.once
+
 # The names of groups, each of which a shell would take for a command.
 HOSTILE = (
     "x';{};'",

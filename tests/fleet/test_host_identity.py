@@ -17,6 +17,8 @@ from remctl_toolkit.hosts import HostList, HostListError, canonical_name
 from remctl_toolkit.machine import Group
 from remctl_toolkit.testing import RemctldServer
 
+pytestmark = pytest.mark.once
+
 # Spellings of one name, one of them in fullwidth letters.
 SAME = (
     ("web2", "WEB2", "Web2.", "\uff57\uff45\uff42\uff12"),
