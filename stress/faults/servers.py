@@ -44,9 +44,9 @@ def serve_once(peer: Peer) -> None:
 
 
 def serve_never(peer: Peer) -> None:
-    """Take a command and say nothing."""
+    """Take a command, or a noop, and say nothing."""
     peer.accept()
-    peer.read_command()
+    peer.read_message()
     peer.stall()
 
 
