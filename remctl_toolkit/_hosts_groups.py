@@ -26,6 +26,23 @@ _RANGE_HINT = "* and ? match hosts of groups only, a range is written web[1-9]"
 _DIGITS = re.compile(r"([0-9]+)")
 
 
+def resolver() -> Any:
+    """Return ClusterShell's resolver of groups, as it is configured.
+
+    Raises:
+        ImportError: ClusterShell is not installed.
+    """
+    from ClusterShell import NodeSet
+
+    found: Any = NodeSet.std_group_resolver()
+    # Without a home, the user's files would be taken from a folder "~" of the working directory:
+    # they hold shell commands.
+    files = getattr(found, "filenames", None)
+    if isinstance(files, list):
+        found.filenames = [name for name in files if not name.startswith("~")]
+    return found
+
+
 class Groups:
     """The hosts of groups and wildcards; each group is looked up once."""
 
@@ -144,16 +161,10 @@ class Groups:
         import configparser  # takes its time, and most lists have no groups
 
         try:
-            from ClusterShell import NodeSet, NodeUtils
+            from ClusterShell import NodeUtils
         except ImportError:
             raise MissingExtraError("ClusterShell", f"the group {group}") from None
-        resolver: Any = NodeSet.std_group_resolver()
-        # Without a home, its own files would be taken from a folder "~" of the working directory:
-        # they hold shell commands.
-        files = getattr(resolver, "filenames", None)
-        if isinstance(files, list):
-            resolver.filenames = [name for name in files if not name.startswith("~")]
-        method = getattr(resolver, what)
+        method = getattr(resolver(), what)
         try:
             words: list[str] = method(*name, source or None)
         except NodeUtils.GroupSourceNoUpcall:

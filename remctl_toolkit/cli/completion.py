@@ -17,6 +17,8 @@ import signal
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from remctl_toolkit._hosts_groups import resolver
+
 __all__ = ["SHELLS", "answer", "host_names", "is_safe", "matching", "script"]
 
 SHELLS = ("bash", "zsh", "fish")
@@ -153,7 +155,7 @@ def _ask_clustershell(what: str, source: str | None) -> list[str]:
     try:
         from ClusterShell import NodeSet
 
-        words: Any = getattr(NodeSet.std_group_resolver(), what)(source)
+        words: Any = getattr(resolver(), what)(source)
         found = [NodeSet.NodeSet(word, resolver=NodeSet.RESOLVER_NOGROUP) for word in words]
     except Exception:  # Not installed, not configured, or configured wrong.
         return []

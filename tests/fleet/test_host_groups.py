@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from support.generating import steady
 from testing.processes import TIMEOUT, python_environ
 
+from remctl_toolkit.cli.completion import host_names
 from remctl_toolkit.hosts import HostList, HostListError
 
 pytestmark = pytest.mark.once
@@ -195,6 +196,7 @@ def test_a_folder_that_is_called_like_the_home_is_none(
     try:
         with pytest.raises(HostListError, match="no groups configured"):
             HostList("@web")
+        assert host_names("@evil:") == []
     finally:
         NodeSet.set_std_group_resolver(None)
     assert not marker.exists()
