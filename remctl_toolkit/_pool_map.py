@@ -145,12 +145,15 @@ class Workers:
             threading.Thread(target=self._work, name="remctl-pool", daemon=True).start()
             self._threads += 1
 
-    def wait(self) -> CommandOutcome:
-        """Wait for an outcome."""
+    def check_process(self) -> None:
+        """Check that this is not a forked child, where the threads are missing.
+
+        Raises:
+            RemctlNotOpenedError: it is.
+        """
         if self._pid != os.getpid():
             text = f"this map() belongs to process {self._pid}: start another one after a fork"
             raise remctl.RemctlNotOpenedError(text)
-        return self.outcomes.get()
 
     def stop(self) -> None:
         """Let the threads end, after what was started; `run` is to refuse that from now on."""

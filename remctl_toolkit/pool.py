@@ -231,6 +231,7 @@ class Pool(BasePool[remctl.Remctl]):
         workers = Workers(run, size)
         try:
             while progress.more():
+                workers.check_process()
                 while not workers.outcomes.empty():
                     progress.add(workers.outcomes.get())
                 if self.closed:
@@ -240,7 +241,7 @@ class Pool(BasePool[remctl.Remctl]):
                 elif (job := progress.take()) is not None:
                     workers.start(job)
                 elif progress.running():
-                    progress.add(workers.wait())
+                    progress.add(workers.outcomes.get())
         finally:
             workers.stop()
             self._cancel(list(leases))

@@ -22,6 +22,7 @@ from support.waiting import PATIENCE, eventually
 import remctl
 from remctl_toolkit import _pool_ledger
 from remctl_toolkit._pool_ledger import Lease, Ledger, ThreadGate
+from remctl_toolkit._pool_map import Workers
 from remctl_toolkit.pool import Pool, PoolClosedError, PoolStats
 
 if TYPE_CHECKING:
@@ -99,6 +100,37 @@ def leave_in_fork(port: int) -> None:
         next(outcomes)
         in_fork(iterate)
         assert len(list(outcomes)) == 9
+
+
+def iterate_where_none_waits(port: int) -> None:
+    """Fork where the child would begin a command before it waits for one."""
+    start = Workers.start
+    started = []
+
+    def start_and_await(self: Workers, job: tuple[int, Any]) -> None:
+        started.append(job)
+        start(self, job)
+        eventually(lambda: not self.outcomes.empty())
+
+    def iterate() -> None:
+        with pytest.raises(remctl.RemctlNotOpenedError, match="belongs to process"):
+            list(outcomes)
+        assert len(started) == 1
+
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        Pool("localhost", port, size=2, timeout=LIMIT) as pool,
+    ):
+        patch.setattr(Workers, "start", start_and_await)
+        outcomes = pool.map([["x"]] * 3)
+        next(outcomes)
+        in_fork(iterate)
+        outcomes.close()
+
+
+def test_a_child_begins_no_command_of_its_parents_map(server: HoldingServer) -> None:
+    in_child(iterate_where_none_waits, server.port)
+    assert server.commands == [[b"x"]]
 
 
 def test_blocks_and_iterations_of_the_parent(server: HoldingServer) -> None:
