@@ -134,8 +134,9 @@ def make_lock() -> Any:
     return sys.modules["threading"].RLock() if is_patched() else RLock()
 
 
-def _wait(descriptor: int, seconds: float | None) -> bool:
+def _wait(wants: Wants) -> bool:
     """Wait until a descriptor is readable; return whether it is."""
+    descriptor, seconds = wants
     if descriptor < 0:
         time.sleep(0)  # Greenlets take turns there, but not in a select() that need not wait.
         return False
@@ -146,17 +147,22 @@ def _wait(descriptor: int, seconds: float | None) -> bool:
     return bool(poller.poll(None if seconds is None else seconds * 1000))
 
 
-def finish(steps: Steps[T]) -> T:
-    """Run the steps of an operation to their end, waiting as greenlets or threads do."""
+def finish(steps: Generator[Any, Any, T], wait: Callable[[Any], Any] = _wait) -> T:
+    """Run the steps of an operation to their end, waiting as greenlets or threads do.
+
+    Args:
+        steps: the operation.
+        wait: does what a step yields, and returns what the operation is sent.
+    """
     try:
         wants = next(steps)
         while True:
             try:
-                readable = _wait(*wants)
+                answer = wait(wants)
             except BaseException as error:
                 wants = steps.throw(error)
             else:
-                wants = steps.send(readable)
+                wants = steps.send(answer)
     except StopIteration as end:
         result: T = end.value
         return result

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import operator
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 
 import _remctl_core as _core
 from remctl import RemctlSimpleResult
 
-from ._pool_base import BasePool, Steps, seconds_left
+from ._pool_base import BasePool, seconds_left
 from ._pool_ledger import Lease
 from ._pool_map import Command, CommandOutcome, Job, Progress
-from .aio import AsyncRemctl
+from .aio import AsyncRemctl, finish
 
-T = TypeVar("T")
 if TYPE_CHECKING:
     from remctl import _Input, _OutputFile  # these are in the stubs only
 
@@ -39,22 +39,6 @@ class TaskGate:
             return False
         self.clear()
         return True
-
-
-async def _await(steps: Steps[T]) -> T:
-    """Carry out the steps of an operation."""
-    try:
-        step = next(steps)
-        while True:
-            try:
-                value = await step()
-            except BaseException as error:
-                step = steps.throw(error)
-            else:
-                step = steps.send(value)
-    except StopIteration as end:
-        result: T = end.value
-        return result
 
 
 class AsyncPool(BasePool[AsyncRemctl]):
@@ -175,13 +159,13 @@ class AsyncPool(BasePool[AsyncRemctl]):
     ) -> AsyncGenerator[AsyncRemctl, None]:
         keep = False
         try:
-            session = await _await(self._take(lease, limit, until))
+            session = await finish(self._take(lease, limit, until), operator.call)
             try:
                 yield session
             except Exception:
-                keep = await _await(self._is_ready(lease))
+                keep = await finish(self._is_ready(lease), operator.call)
                 raise
-            keep = await _await(self._is_ready(lease))
+            keep = await finish(self._is_ready(lease), operator.call)
         finally:
             for each in self._ledger.release(lease, keep):
                 await each.close()

@@ -20,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Generator, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
@@ -133,7 +133,7 @@ class AsyncRemctl:
         try:
             session.deadline = until
             session.error = "no error"
-            return await _finish(operation(*arguments))
+            return await finish(operation(*arguments))
         except remctl.RemctlError:
             raise
         except BaseException:
@@ -169,7 +169,7 @@ class AsyncRemctl:
         self._session.check_opened()
         if reads:
             checked.append_input(
-                await _finish(self._session.read_file(cast("Readable", input), until))
+                await finish(self._session.read_file(cast("Readable", input), until))
             )
         return checked
 
@@ -262,24 +262,9 @@ class AsyncRemctl:
             session.warn_unclosed(self)
 
 
-async def _finish(steps: Steps[T]) -> T:
-    """Run the steps of an operation to their end, waiting as a task does."""
-    try:
-        wants = next(steps)
-        while True:
-            try:
-                readable = await _wait(*wants)
-            except BaseException as error:
-                wants = steps.throw(error)
-            else:
-                wants = steps.send(readable)
-    except StopIteration as end:
-        result: T = end.value
-        return result
-
-
-async def _wait(descriptor: int, seconds: float | None) -> bool:
+async def _wait(wants: tuple[int, float | None]) -> bool:
     """Wait until a descriptor is readable; return whether it is."""
+    descriptor, seconds = wants
     if descriptor < 0:
         await asyncio.sleep(0)
         return False
@@ -293,6 +278,27 @@ async def _wait(descriptor: int, seconds: float | None) -> bool:
         loop.remove_reader(descriptor)
         if timer is not None:
             timer.cancel()
+
+
+async def finish(steps: Generator[Any, Any, T], wait: Callable[[Any], Awaitable[Any]] = _wait) -> T:
+    """Run the steps of an operation to their end, waiting as a task does.
+
+    Args:
+        steps: the operation.
+        wait: does what a step yields, and returns what the operation is sent.
+    """
+    try:
+        wants = next(steps)
+        while True:
+            try:
+                answer = await wait(wants)
+            except BaseException as error:
+                wants = steps.throw(error)
+            else:
+                wants = steps.send(answer)
+    except StopIteration as end:
+        result: T = end.value
+        return result
 
 
 def _set(future: asyncio.Future[bool], value: bool) -> None:
@@ -335,7 +341,7 @@ class AsyncRemctlTokens:
             if self._command is not None:
                 command, self._command = self._command, None
                 if self._file is not None:
-                    command.append_input(await _finish(session.read_file(self._file, self._until)))
+                    command.append_input(await finish(session.read_file(self._file, self._until)))
                 self._handle = await connection._do(session.send, command, until=self._until)
             token = await connection._do(session.next_token, self._handle, until=self._until)
         except BaseException:

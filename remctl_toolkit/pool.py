@@ -18,13 +18,14 @@ Wherever times are given, they are seconds.
 from __future__ import annotations
 
 import contextlib
+import operator
 import os
 import socket
 import time
 from collections.abc import Collection, Generator, Iterable
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 
 import _remctl_core as _core
 import remctl
@@ -48,26 +49,9 @@ __all__ = [
     "PoolTimeoutError",
 ]
 
-T = TypeVar("T")
 
 _CLOSE_ATTEMPTS = 100
 _CLOSE_INTERVAL = 0.001  # seconds
-
-
-def _call(steps: Steps[T]) -> T:
-    """Carry out the steps of an operation."""
-    try:
-        step = next(steps)
-        while True:
-            try:
-                value = step()
-            except BaseException as error:
-                step = steps.throw(error)
-            else:
-                step = steps.send(value)
-    except StopIteration as end:
-        result: T = end.value
-        return result
 
 
 class Pool(BasePool[remctl.Remctl]):
@@ -288,13 +272,13 @@ class Pool(BasePool[remctl.Remctl]):
     ) -> Generator[remctl.Remctl, None, None]:
         keep = False
         try:
-            session = _call(self._take(lease, limit, until))
+            session = _core.finish(self._take(lease, limit, until), operator.call)
             try:
                 yield session
             except Exception:
-                keep = _call(self._is_ready(lease))
+                keep = _core.finish(self._is_ready(lease), operator.call)
                 raise
-            keep = _call(self._is_ready(lease))
+            keep = _core.finish(self._is_ready(lease), operator.call)
         finally:
             for each in self._ledger.release(lease, keep):
                 each.close()
