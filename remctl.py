@@ -260,7 +260,8 @@ class Remctl:
                 session.error = "no error"
                 return _core.finish(operation(*arguments))
             finally:
-                if self._lock._is_owned():
+                # A handler of signals runs after a call: no call may stand before the release.
+                if mine or self._lock._is_owned():
                     self._lock.release()
         except RemctlError:
             raise

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +57,24 @@ class Interrupter:
                 sys.settrace(None)
                 raise Interruption
         return self._line
+
+
+class CallInterrupter(Interrupter):
+    """Raise after the so-manieth call of a C function by the core: where handlers really run."""
+
+    def __enter__(self) -> CallInterrupter:
+        sys.setprofile(self._profile)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.setprofile(None)
+
+    def _profile(self, frame: FrameType, event: str, argument: Any) -> None:
+        if event == "c_return" and frame.f_code.co_filename in TRACED:
+            self.left -= 1
+            if self.left < 0:
+                sys.setprofile(None)
+                raise Interruption
 
 
 def run(session: remctl.Remctl) -> None:
@@ -132,3 +151,21 @@ def test_next_command_gets_its_reply_wherever_the_last_was_interrupted(
         else:
             break
     assert line > 10, "every line was interrupted"
+
+
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+@pytest.mark.parametrize("use", [run, stream, noop])
+def test_no_interruption_keeps_the_other_threads_out(
+    session: remctl.Remctl, use: Callable[[remctl.Remctl], None]
+) -> None:
+    with ThreadPoolExecutor(1) as other:
+        for call in itertools.count():
+            try:
+                with CallInterrupter(call):
+                    use(session)
+            except Interruption:
+                answer = other.submit(session.run, ["call", str(call)]).result(LIMIT)
+                assert answer.stdout == b"call %d\n" % call
+            else:
+                break
+    assert call > 2, "every call was interrupted"
