@@ -379,7 +379,7 @@ def test_options_cost_getopt_alone(tmp_path: Path) -> None:
 def test_getopt_leaves_gettext_to_others() -> None:
     code = """
 import sys
-from remctl_toolkit.backend.commands import _getopt
+from remctl_toolkit.backend.command import _getopt
 _getopt()
 import gettext
 gettext.gettext("x")

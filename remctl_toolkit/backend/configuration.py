@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .commands import Backend, Command, Group
+from .command import Command
+from .commands import Backend, Group
 from .errors import CommandError, UsageError
 
 if TYPE_CHECKING:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-from .commands import Backend, Command, Group
+from .command import Command
+from .commands import Backend, Group
 from .errors import UsageError, quoted
 from .parameters import Parameter
 
