@@ -12,24 +12,27 @@ BACKLOG = 1024
 
 
 class ReservedPort:
-    """A TCP port of one local address, chosen by the system and kept until close().
+    """A TCP port of one local address, kept until close(); the system chooses it if nobody does.
 
     It is kept by a socket that is bound and never listens: a connection is refused, nobody else is
     given the port, and a socket with SO_REUSEADDR (which servers set) can still listen on it.
     Only Linux allows that last part; elsewhere the port is merely one that was free just now.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, number: int = 0) -> None:
         """Reserve a port.
+
+        Two processes may reserve the same number if both ask for it; only one of them can listen.
 
         Args:
             address: a local IPv4 or IPv6 address, as text.
+            number: the port; 0 means any that is free.
 
         Raises:
-            OSError: the address is not one of this machine's.
+            OSError: the address is not one of this machine's, or the port is in use (EADDRINUSE).
         """
         self.address = address
-        self._keeping: socket.socket | None = self._bound(0)
+        self._keeping: socket.socket | None = self._bound(number)
         self.number: int = self._keeping.getsockname()[1]
         if sys.platform != "linux":
             self.close()
@@ -38,7 +41,8 @@ class ReservedPort:
         """Return a new socket that listens on the port, with a long backlog.
 
         Raises:
-            OSError: somebody else has the port (never on Linux, before close()).
+            OSError: somebody else has the port (never on Linux, before close(), if the system
+                chose it).
         """
         listener = self._bound(self.number)
         try:

@@ -153,7 +153,7 @@ def machine_commands(python: str | None = None, shell: str | None = "/bin/sh") -
 
 
 class RemctldServer:
-    """A remctld(8) for a realm, in the foreground on a free loopback port.
+    """A remctld(8) for a realm, in the foreground on a loopback port.
 
     Use it as a context manager, or call start() and close(). stop(), kill(), start() and restart()
     keep the port; close(), and the realm's stop(), give it up. Any number of servers can be up at
@@ -178,6 +178,7 @@ class RemctldServer:
         config: str = "",
         default_acl: str | None = None,
         address: str = "127.0.0.1",
+        port: int | None = None,
         host: str | None = None,
         principal: str | None = None,
         env: Mapping[str, str] | None = None,
@@ -191,6 +192,7 @@ class RemctldServer:
             config: raw lines for its configuration file, remctld(8), after the commands.
             default_acl: who may run commands without an ACL; None means the realm's user.
             address: a local IPv4 or IPv6 address to listen on.
+            port: the TCP port; None means any that is free.
             host: the name for clients; None means "localhost" for 127.0.0.1, and the address
                 itself for another ("localhost" need not mean ::1, for one).
             principal: the server's principal, with its key in the realm's keytab (see
@@ -207,6 +209,7 @@ class RemctldServer:
         self._default_acl = default_acl or f"princ:{realm.user}"
         self._extra_env = dict(env or {})
         self._debug = debug
+        self._wanted_port = port or 0
         self._port: ReservedPort | None = None
         self._listener: socket.socket | None = None
         self._daemon: Daemon | None = None
@@ -317,7 +320,7 @@ class RemctldServer:
             ServerError: it runs already, or it does not start: the message has its log.
             RealmError: the realm is not started.
             ValueError: a command cannot be written in its configuration file.
-            OSError: the address is not one of this machine's.
+            OSError: the address is not one of this machine's, or the port is in use (EADDRINUSE).
         """
         if self.running:
             raise ServerError(f"{self!r} runs already")
@@ -401,7 +404,7 @@ class RemctldServer:
             self._log_path.touch()
             self._write_configuration(self._folder)
         if self._port is None:
-            self._port = ReservedPort(self.address)
+            self._port = ReservedPort(self.address, self._wanted_port)
         if self._listener is None:
             self._listener = self._port.listen()
 

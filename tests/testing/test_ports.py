@@ -51,6 +51,24 @@ def test_sees_that_the_datagram_port_is_taken() -> None:
     port.close()
 
 
+def test_chosen_port(port: ReservedPort) -> None:
+    number = port.number
+    with port.listen(), pytest.raises(OSError, match="in use"):
+        ReservedPort(port.address, number)
+    port.close()
+    again = ReservedPort(port.address, number)
+    assert again.number == number
+    again.close()
+
+
+def test_one_of_two_that_chose_the_same_port_listens(port: ReservedPort) -> None:
+    other = ReservedPort(port.address, port.number)
+    with port.listen(), pytest.raises(OSError, match="in use"):
+        other.listen()
+    other.close()
+    port.close()
+
+
 def test_foreign_address_is_an_os_error() -> None:
     with pytest.raises(OSError, match="assign"):
         ReservedPort("192.0.2.1")  # for documentation, RFC 5737: nobody has it

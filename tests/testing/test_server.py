@@ -376,6 +376,20 @@ def test_other_addresses(realm: Realm, address: str) -> None:
         assert works(server)
 
 
+def test_chosen_port(realm: Realm) -> None:
+    """It is in use while the first server runs, and free again when that is closed."""
+    with RemctldServer(realm, [ECHO]) as first:
+        port = first.port
+        before = open_descriptors()
+        with pytest.raises(OSError, match="in use"):
+            RemctldServer(realm, [ECHO], port=port).start()
+        eventually(lambda: open_descriptors() <= before)
+        assert works(first)
+    with RemctldServer(realm, [ECHO], port=port) as second:
+        assert second.port == port
+        assert works(second)
+
+
 def test_foreign_address_is_an_error_and_leaves_nothing(realm: Realm) -> None:
     before = open_descriptors()
     with pytest.raises(OSError, match="assign"):
