@@ -37,7 +37,7 @@ annotations are quoted there.
 from .commands import Backend, Group
 from .context import Context, names_in
 from .errors import CommandError, DataError, DeniedError, UsageError
-from .parameters import Matches, Short
+from .values import Count, Matches, Short
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ __all__ = [
     "Backend",
     "CommandError",
     "Context",
+    "Count",
     "DataError",
     "DeniedError",
     "Group",

@@ -1,40 +1,58 @@
 """One subcommand: a function, what was declared about it, and how it gets its arguments."""
 
-import os
-import sys
-
-from .context import Context
-from .errors import DataError, UsageError
+from .errors import UsageError
+from .parameters import Parameter, parameters_of
+from .values import text_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from types import ModuleType
     from typing import Any
 
-    from .parameters import Parameter
+    from .context import Context
 
 __all__ = ["Command"]
 
 
 class Command:
-    """One subcommand: a function, and what was declared about it."""
+    """One subcommand: a function, and what was declared about it.
+
+    Attributes:
+        function: what it runs.
+        path: the names that lead to it.
+        parameters: those of the function but for the Context, and ``--json``.
+        arguments: those of them that are positional, ``*names`` included.
+        options: the other ones, by what the caller writes: ``--force``, ``-f``.
+        stdin: the parameter that comes on standard input, or None.
+        stdin_place: what ``stdin=`` in remctl.conf says: a number, "last", or None.
+        logmask: the parameters that no log may show.
+        masked_places: what ``logmask=`` in remctl.conf says.
+        acl: who may run it.
+        json: whether what the function returns is data.
+        hidden: whether help and summary leave it out.
+    """
 
     __slots__ = (
-        "_examined",
+        "_has_context",
         "acl",
+        "arguments",
         "function",
         "hidden",
         "json",
         "logmask",
+        "masked_places",
+        "options",
+        "parameters",
         "path",
         "stdin",
+        "stdin_place",
     )
 
     def __init__(
         self,
         function: "Callable[..., Any]",
-        path: tuple[str, ...],
+        group: tuple[str, ...],
+        name: str,
         *,
         stdin: str | None,
         logmask: "Sequence[str]",
@@ -42,52 +60,99 @@ class Command:
         json: bool,
         hidden: bool,
     ) -> None:
-        """Keep what was declared; the function is examined when it is first asked about."""
+        """Keep what was declared.
+
+        Raises:
+            TypeError: the function cannot be a command, or does not fit what was declared.
+        """
         self.function = function
-        self.path = path
+        self.path = (*group, name) if name else group
         self.stdin = stdin
         self.logmask = (logmask,) if isinstance(logmask, str) else tuple(logmask)
         self.acl = acl
         self.json = json
         self.hidden = hidden
-        self._examined: tuple[list[Parameter], bool] | None = None
+        try:
+            self._examine(function)
+            self.masked_places = self._masked_places()
+            self.stdin_place = self._stdin_place(in_group=bool(group))
+            if not name and any(p.required for p in self.parameters):
+                raise TypeError("it runs where no arguments are given, and so can require none")
+        except TypeError as error:
+            raise TypeError(f"command {' '.join(self.path)!r}: {error}") from None
 
     @property
     def doc(self) -> str:
         """The function's docstring."""
         return self.function.__doc__ or ""
 
-    def examine(self) -> "tuple[list[Parameter], bool]":
-        """Return the parameters, and whether the function takes the Context first.
+    def _examine(self, function: "Callable[..., Any]") -> None:
+        self.arguments: list[Parameter] = []
+        self.options: dict[str, Parameter] = {}
+        self.parameters = parameters_of(function)
+        self._has_context = bool(self.parameters) and self.parameters[0].kind == "context"
+        if self._has_context:
+            del self.parameters[0]
+        if self.json:
+            self.parameters.append(_json_option())
+        ends = ""  # the name of a list, after which there are no arguments
+        for parameter in self.parameters:
+            for label in parameter.labels:
+                if label in self.options:
+                    raise TypeError(f"parameter {parameter.name!r}: there is {label} already")
+                self.options[label] = parameter
+            if not parameter.is_option:
+                self.arguments.append(parameter)
+                if ends and parameter.name != self.stdin:
+                    raise TypeError(f"parameter {ends!r}: only the last one can be a list")
+                ends = parameter.name if parameter.many else ends
 
-        Raises:
-            TypeError: the function cannot be a command, or does not fit what was declared.
-        """
-        if self._examined is None:
-            from .parameters import parameters_of
+    def _index(self, name: str) -> int:
+        """Return where a positional parameter stands, from 0."""
+        for index, parameter in enumerate(self.arguments):
+            if parameter.name == name and parameter.kind == "positional":
+                return index
+        raise TypeError(f"parameter {name!r}: the function has no positional one of this name")
 
-            found, has_context = parameters_of(self.function)
-            self._check_names(found)
-            self._examined = found, has_context
-        return self._examined
+    def _masked_places(self) -> tuple[int, ...]:
+        """Return the numbers of masked arguments; the subcommand is 1."""
+        if not self.logmask:
+            return ()
+        indices = {self._index(name) for name in self.logmask if name != self.stdin}
+        for index in indices:
+            self.arguments[index].secret = True
+        if self.options:
+            raise TypeError(
+                f"parameter {self.logmask[0]!r}: with options before it, a masked argument has no"
+                " fixed number: have it on standard input, which is never logged"
+            )
+        return tuple(len(self.path) + 1 + index for index in sorted(indices))
 
-    def _check_names(self, found: "list[Parameter]") -> None:
-        kinds = {parameter.name: parameter for parameter in found}
-        for name in (*self.logmask, *([self.stdin] if self.stdin is not None else [])):
-            if name not in kinds or kinds[name].kind != "positional":
-                raise TypeError(f"{name!r} is not a positional parameter of {self.function!r}")
+    def _stdin_place(self, *, in_group: bool) -> int | str | None:
+        if self.stdin is None:
+            return None
+        index = self._index(self.stdin)
+        before = self.arguments[:index]
+        is_fixed = not (self.options or in_group)  # A group has one line for all its commands.
+        if is_fixed and all(p.required and not p.many for p in before):
+            return len(self.path) + 1 + index
+        if index == len(self.arguments) - 1 and self.arguments[index].required:
+            return "last"
+        raise TypeError(
+            f"parameter {self.stdin!r}: remctld cannot tell where standard input stands: make it"
+            " the last positional parameter, and required"
+        )
 
     def secrets(self, args: "Sequence[bytes]", data: bytes | None) -> list[bytes]:
         """Return the arguments that no log may show: those masked, and what is on stdin."""
         found = [data] if data else []
         if self.logmask:
-            names = [p.name for p in self.examine()[0] if p.kind == "positional"]
-            others = [name for name in names if name != self.stdin]
+            others = [p.name for p in self.arguments if p.name != self.stdin]
             pairs = zip(others, args, strict=False)
             found += [octets for name, octets in pairs if octets and name in self.logmask]
         return found
 
-    def call(self, context: Context, args: "Sequence[bytes]", data: bytes | None) -> "Any":
+    def call(self, context: "Context", args: "Sequence[bytes]", data: bytes | None) -> "Any":
         """Call the function.
 
         Args:
@@ -101,109 +166,72 @@ class Command:
         Raises:
             UsageError, DataError: the arguments are wrong.
         """
-        parameters, has_context = self.examine()
-        keywords, args = self._options(parameters, args)
-        as_json = keywords.pop("--json", False)
-        values: list[Any] = [context] if has_context else []
-        positional = [p for p in parameters if p.kind == "positional"]
-        waiting = list(args)
-        for place, parameter in enumerate(positional):
+        given, waiting = self._split(args)
+        values: list[Any] = [context] if self._has_context else []
+        keywords: dict[str, Any] = {}
+        for parameter in self.parameters:
+            if parameter.is_option:
+                keywords[parameter.name] = parameter.collect(given.get(parameter.name, ()))
+                continue
             if parameter.name == self.stdin:
-                values.append(self._from_data(parameter, data))
-            elif waiting:
-                values.append(self._from_argument(parameter, waiting.pop(0)))
-            elif parameter.required:
-                raise UsageError(f"missing argument: {positional[place].label}")
-            else:
-                values.append(parameter.default)
-        for rest in (p for p in parameters if p.kind == "rest"):
-            if not waiting and rest.required:
-                raise UsageError(f"missing argument: {rest.label}")
-            many = [self._from_argument(rest, octets) for octets in waiting]
-            values += [many or rest.default or []] if rest.many else many
-            waiting = []
+                values.append(parameter.from_data(data))
+                continue
+            count = len(waiting) if parameter.many else 1
+            value = parameter.collect(waiting[:count])
+            values += value if parameter.kind == "rest" else [value]
+            waiting = waiting[count:]
         if waiting:
             raise UsageError("too many arguments")
-        result = self.function(*values, **keywords)
-        return result, as_json
+        as_json = keywords.pop("json") if self.json else False
+        return self.function(*values, **keywords), as_json
 
-    def _from_argument(self, parameter: "Parameter", octets: bytes) -> "Any":
-        secret = parameter.name in self.logmask
-        # remctld lets one through where an argument may be on standard input, and this one is not.
-        if b"\0" in octets:
-            raise UsageError(parameter.complaint(octets, "has a NUL", secret=secret))
-        try:
-            return parameter.value(octets)
-        except ValueError as error:
-            raise UsageError(parameter.complaint(octets, str(error), secret=secret)) from error
-
-    def _from_data(self, parameter: "Parameter", data: bytes | None) -> "Any":
-        if data is None:
-            if parameter.required:
-                raise UsageError(f"missing argument: {parameter.label}")
-            return parameter.default
-        try:
-            return parameter.value(data)
-        except ValueError as error:
-            raise DataError(parameter.complaint(b"", str(error), secret=True)) from error
-
-    def _options(
-        self, parameters: "list[Parameter]", args: "Sequence[bytes]"
-    ) -> "tuple[dict[str, Any], Sequence[bytes]]":
-        """Take the options off the front.
+    def _split(self, args: "Sequence[bytes]") -> "tuple[dict[str, list[bytes]], Sequence[bytes]]":
+        """Take the options off the front, as POSIX says; names of long ones are never shortened.
 
         Without any declared, an argument may begin with a dash like any other. With some, they end
-        where an argument does not begin with one, or is ``--``.
+        where an argument does not begin with one, or is ``-`` or ``--``.
+
+        Returns:
+            The values of the options that are given, by their parameters' names, and the arguments.
+
+        Raises:
+            UsageError: there is no such option, or it has no value, or one too many.
         """
-        options = [p for p in parameters if p.kind in ("option", "flag")]
-        found: dict[str, Any] = {p.name: p.default for p in options}
-        if not options and not self.json:
-            return found, args
-        getopt = _getopt()
-        by_name: dict[str, Parameter] = {}
-        shorts = ""
-        longs = ["json"] if self.json else []
-        for option in options:
-            value = option.kind == "option"
-            longs.append(option.label[2:] + ("=" if value else ""))
-            shorts += "".join(letter + (":" if value else "") for letter in option.shorts)
-            by_name |= dict.fromkeys((option.label, *(f"-{s}" for s in option.shorts)), option)
-        try:
-            pairs, rest = getopt.getopt([os.fsdecode(octets) for octets in args], shorts, longs)
-        except getopt.GetoptError as error:
-            raise UsageError(error.msg) from None
-        given: dict[str, list[Any]] = {}
-        for name, text in pairs:
-            if name == "--json" and name not in by_name:
-                found[name] = True
-                continue
-            option = by_name[name]
-            if option.kind == "flag":
-                value = option.default is not True
-            else:
-                value = self._from_argument(option, os.fsencode(text))
-            given.setdefault(option.name, []).append(value)
-        for option in options:
-            if option.name in given:
-                found[option.name] = given[option.name] if option.many else given[option.name][-1]
-            elif option.required:
-                raise UsageError(f"missing option: {option.label}")
-            elif option.many and option.default is None:
-                found[option.name] = []
-        return found, [os.fsencode(text) for text in rest]
+        given: dict[str, list[bytes]] = {}
+        place = 0
+        while self.options and place < len(args):
+            word = text_of(args[place])
+            if not word.startswith("-") or word == "-":
+                break
+            place += 1
+            if word == "--":
+                break
+            is_long = word.startswith("--")
+            name, equals, value = word.partition("=") if is_long else (word[:2], "", word[2:])
+            while True:
+                option = self.options.get(name)
+                if option is None:
+                    raise UsageError(f"option {name} not recognized")
+                values = given.setdefault(option.name, [])
+                if option.kind == "option":
+                    if not equals and not value:
+                        if place == len(args):
+                            raise UsageError(f"option {name} requires argument")
+                        values.append(args[place])
+                        place += 1
+                    else:
+                        values.append(value.encode("utf-8", "surrogateescape"))
+                    break
+                if equals:
+                    raise UsageError(f"option {name} must not have an argument")
+                values.append(b"")
+                if not value:
+                    break
+                name, value = f"-{value[0]}", value[1:]
+        return given, args[place:]
 
 
-def _getopt() -> "ModuleType":
-    """Import getopt without gettext, for which it has its own replacement.
-
-    gettext brings `re` and more: three times what all of this package takes.
-    """
-    if "gettext" in sys.modules:
-        import getopt
-    else:
-        sys.modules["gettext"] = None  # type: ignore[assignment]  # importing it fails
-        try:
-            import getopt
-        finally:
-            del sys.modules["gettext"]
-    return getopt
+def _json_option() -> Parameter:
+    option = Parameter("json", "option", bool, {}, default=False, required=False)
+    option.about = "write the data as JSON"
+    return option

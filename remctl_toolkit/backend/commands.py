@@ -63,27 +63,30 @@ class Group:
             hidden: leave it out of help and summary.
 
         Raises:
-            TypeError: the parentheses after ``command`` were left out.
+            TypeError: the function cannot be a command, or does not fit what is declared; the text
+                names the command and the parameter. Or the parentheses were left out.
             ValueError: the name is taken, reserved, or cannot be written in remctl.conf.
         """
         if name is not None and not isinstance(name, str):
             raise TypeError("write @backend.command(), with parentheses")
 
         def register(function: "F") -> "F":
-            own = function.__name__.strip("_").replace("_", "-") if name is None else name
-            path = (*self.path, own) if own else self.path
-            self._add(
+            own = name
+            if own is None:
+                own = getattr(function, "__name__", "").strip("_").replace("_", "-")
+            command = Command(
+                function,
+                self.path,
                 own,
-                Command(
-                    function,
-                    path,
-                    stdin=stdin,
-                    logmask=logmask,
-                    acl=_words(acl) or self.acl,
-                    json=json,
-                    hidden=hidden,
-                ),
+                stdin=stdin,
+                logmask=logmask,
+                acl=_words(acl) or self.acl,
+                json=json,
+                hidden=hidden,
             )
+            if name is None and own in ("", "<lambda>"):
+                raise ValueError(f'{function!r} has no name for a command: write command("NAME")')
+            self._add(own, command)
             return function
 
         return register
@@ -224,9 +227,6 @@ class Backend(Group):
         """Return the lines of remctl.conf: keyword arguments of `remctl_toolkit.testing.Command`.
 
         All but ``program`` are there.
-
-        Raises:
-            TypeError, ValueError: what was declared cannot be done with remctld.
         """
         from .configuration import rules
 
@@ -244,7 +244,7 @@ class Backend(Group):
 
         Raises:
             OSError: the file cannot be read.
-            CommandError: remctld could not read it, or not do what is declared.
+            CommandError: remctld could not read it.
         """
         from .configuration import differences
 

@@ -65,9 +65,8 @@ def _rule(backend: Backend, name: str, member: Command | Group) -> dict[str, Any
     stdin: int | str | None = None
     masked: set[int] = set()
     for command in commands:
-        own = _stdin(command, in_group=isinstance(member, Group))
-        stdin = stdin if own is None else own
-        masked |= _logmask(command)
+        stdin = stdin if command.stdin_place is None else command.stdin_place
+        masked |= {*command.masked_places}
     rule: dict[str, Any] = {"name": backend.name, "subcommand": name or "EMPTY"}
     if stdin is not None:
         rule["stdin"] = stdin
@@ -80,45 +79,6 @@ def _rule(backend: Backend, name: str, member: Command | Group) -> dict[str, Any
     return {**rule, "help": "help", "acl": tuple(words)}
 
 
-def _stdin(command: Command, *, in_group: bool) -> int | str | None:
-    """Return what stands after ``stdin=``."""
-    parameters, _ = command.examine()
-    if command.stdin is None:
-        return None
-    positional = [p for p in parameters if p.kind in ("positional", "rest")]
-    place = next(i for i, p in enumerate(positional) if p.name == command.stdin)
-    is_fixed = len(positional) == len(parameters) and not command.json and not in_group
-    if is_fixed and all(p.required for p in positional[:place]):
-        return _number(command, place)
-    if place == len(positional) - 1 and positional[place].required:
-        return "last"
-    words = " ".join(command.path)
-    raise ValueError(
-        f"{words}: remctld cannot tell where {command.stdin!r} stands: make it the last parameter,"
-        " and required"
-    )
-
-
-def _logmask(command: Command) -> set[int]:
-    """Return the numbers that stand after ``logmask=``."""
-    parameters, _ = command.examine()
-    if command.logmask and (command.json or any(p.kind in ("option", "flag") for p in parameters)):
-        words = " ".join(command.path)
-        raise ValueError(
-            f"{words}: with options before it, a masked argument has no fixed number: have it on"
-            " standard input, which is never logged"
-        )
-    return {
-        _number(command, place)
-        for place, parameter in enumerate(parameters)
-        if parameter.name in command.logmask and parameter.name != command.stdin
-    }
-
-
-def _number(command: Command, place: int) -> int:
-    return len(command.path) + 1 + place  # the subcommand is 1
-
-
 def lines(backend: Backend, program: str, acl: Sequence[str] = ()) -> list[Line]:
     """Return the lines for a backend.
 
@@ -129,16 +89,11 @@ def lines(backend: Backend, program: str, acl: Sequence[str] = ()) -> list[Line]
 
     Raises:
         UsageError: the path cannot be written in remctl.conf.
-        CommandError: remctld cannot do what was declared (status 78).
     """
     if program.split() != [program]:
         raise UsageError(f"a path with white space cannot be written in remctl.conf: {program}")
-    try:
-        declared = rules(backend)
-    except (TypeError, ValueError) as error:
-        raise CommandError(str(error), status=os.EX_CONFIG) from error
     found = []
-    for number, rule in enumerate(declared, 1):
+    for number, rule in enumerate(rules(backend), 1):
         words = tuple(rule["acl"]) or tuple(acl)
         options = {name: _as_word(rule[name]) for name in _OPTIONS if name in rule}
         name, subcommand = rule["name"], rule["subcommand"]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from typing import Any
 
 from .command import Command
 from .commands import Backend, Group
 from .errors import UsageError, quoted
 from .parameters import Parameter
+from .values import word_of
 
 __all__ = ["help_text", "summary_text", "usage"]
 
@@ -47,11 +49,9 @@ def help_text(backend: Backend, asked: Sequence[str]) -> str:
 
 def usage(backend: Backend, command: Command) -> str:
     """Return how a command is called."""
-    parameters, _ = command.examine()
     words = [backend.name, *command.path]
-    words += ["[--json]"] if command.json else []
-    words += [_option_usage(p) for p in parameters if p.kind in ("option", "flag")]
-    words += [_argument_usage(p) for p in parameters if p.kind in ("positional", "rest")]
+    words += [_option_usage(p) for p in command.parameters if p.is_option]
+    words += [_argument_usage(p) for p in command.arguments]
     return " ".join(words)
 
 
@@ -72,13 +72,11 @@ def _option_usage(parameter: Parameter) -> str:
 
 
 def _with_value(parameter: Parameter) -> str:
-    if parameter.kind == "flag":
-        return parameter.label
-    return f"{parameter.label}={parameter.name.strip('_').upper()}"
+    return "=".join(filter(None, (parameter.label, parameter.value_label)))
 
 
 def _argument_usage(parameter: Parameter) -> str:
-    text = f"{parameter.label}..." if parameter.kind == "rest" else parameter.label
+    text = f"{parameter.label}..." if parameter.many else parameter.label
     return text if parameter.required else f"[{text}]"
 
 
@@ -109,9 +107,7 @@ def _explained(backend: Backend, command: Command) -> str:
     first, _, rest = command.doc.strip().partition("\n")
     if first:
         parts.append(f"{first.strip()}\n{textwrap.dedent(rest)}".strip())
-    about = [line for p in command.examine()[0] for line in _about(p)]
-    if command.json:
-        about.append("  --json  write the data as JSON")
+    about = [line for p in command.parameters for line in _about(p)]
     if about:
         parts.append("\n".join(about))
     if command.stdin is not None:
@@ -122,11 +118,23 @@ def _explained(backend: Backend, command: Command) -> str:
 def _about(parameter: Parameter) -> list[str]:
     """Return the line about a parameter, if there is anything to say."""
     facts = [parameter.about] if parameter.about else []
-    if parameter.choices:
-        facts.append(f"one of {', '.join(parameter.choices)}")
-    if not parameter.required and parameter.default not in (None, False, True, (), []):
-        facts.append(f"default {getattr(parameter.default, 'value', parameter.default)}")
-    names = ", ".join([*(f"-{letter}" for letter in parameter.shorts), _with_value(parameter)])
-    if parameter.kind in ("positional", "rest"):
+    if parameter.type.choices:
+        facts.append(f"one of {', '.join(parameter.type.choices)}")
+    default = "" if parameter.kind == "count" else _default(parameter.default)
+    if default and not parameter.required:
+        facts.append(f"default {default}")
+    if not parameter.is_option:
         return [f"  {parameter.label}  {'; '.join(facts)}"] if facts else []
+    names = ", ".join([*(f"-{letter}" for letter in parameter.type.shorts), _with_value(parameter)])
     return [f"  {names}  {'; '.join(facts)}".rstrip()]
+
+
+def _default(value: Any) -> str:
+    """Return a default as the caller would write it; "" if there is none, or nothing to see."""
+    if value is None or isinstance(value, bool):
+        return ""
+    if isinstance(value, dict):
+        return " ".join(f"{key}={_default(inner)}" for key, inner in value.items())
+    if isinstance(value, (list, tuple)):
+        return " ".join(_default(inner) for inner in value)
+    return word_of(value)

@@ -1,71 +1,44 @@
-"""From a function's signature to the arguments of a command, and from octets to values.
+"""From a function's signature to the parameters of a command.
 
-It does without `inspect` and `typing`, which take as long to import as all the rest.
+It does without `inspect`, which takes as long to import as all the rest.
 """
 
 import sys
 
-from .context import Context
-from .errors import quoted
+from .errors import DataError, UsageError, quoted
+from .values import text_of, type_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Sequence
     from typing import Any
 
-__all__ = ["Matches", "Parameter", "Short", "parameters_of"]
+__all__ = ["Parameter", "parameters_of"]
 
 _COROUTINE = 0x80 | 0x200  # code flags of inspect: CO_COROUTINE, CO_ASYNC_GENERATOR
 _VAR_POSITIONAL = 0x04
 _VAR_KEYWORD = 0x08
 
-_UNION = type(int | None)
-_CONTAINERS = (list, tuple, set, frozenset, dict, object, type(None), Context)
-_TRUE = ("1", "true", "yes", "on")
-_FALSE = ("0", "false", "no", "off")
-
-
-class Matches:
-    """In ``Annotated[str, Matches("[a-z]+")]``: the whole argument must match the pattern."""
-
-    __slots__ = ("pattern", "what")
-
-    def __init__(self, pattern: str | bytes, what: str = "") -> None:
-        """Take a regular expression.
-
-        Args:
-            pattern: the expression, of Python's `re`.
-            what: what the argument should be, for the error message: "a user name".
-        """
-        self.pattern = pattern
-        self.what = what
-
-    def __call__(self, value: "Any") -> "Any":
-        """Return the value if it matches.
-
-        Raises:
-            ValueError: it does not.
-        """
-        import re
-
-        pattern: Any = self.pattern
-        if isinstance(value, bytes) and isinstance(pattern, str):
-            pattern = pattern.encode()
-        if not re.fullmatch(pattern, value):
-            raise ValueError(f"not {self.what}" if self.what else "invalid")
-        return value
-
-
-class Short:
-    """In ``Annotated[bool, Short("f")]``: the option has a short form, ``-f``, too."""
-
-    __slots__ = ("letter",)
-
-    def __init__(self, letter: str) -> None:
-        """Take the letter."""
-        if len(letter) != 1 or not letter.isascii() or not letter.isalnum():
-            raise ValueError(f"a short option is one letter or digit: {letter!r}")
-        self.letter = letter
+# The kind of a parameter, by its place in the signature and by what it holds.
+_KINDS = {
+    ("positional", "context"): "context",
+    ("positional", "one"): "positional",
+    ("positional", "bool"): "positional",
+    ("positional", "list"): "list",
+    ("rest", "one"): "rest",
+    ("rest", "bool"): "rest",
+    ("option", "one"): "option",
+    ("option", "list"): "option",
+    ("option", "dict"): "option",
+    ("option", "bool"): "flag",
+    ("option", "count"): "count",
+}
+_CURES = {
+    "context": "make it the first parameter",
+    "list": "annotate it with the type of one argument",
+    "dict": "make it an option, after a * in the signature",
+    "count": "make it an option, after a * in the signature",
+}
 
 
 class Parameter:
@@ -73,279 +46,221 @@ class Parameter:
 
     Attributes:
         name: as in the function.
+        type: what its annotation says.
+        kind: "context", "positional", "list" or "rest" (all arguments that are left, as a list or
+            for ``*names``), "option" (with a value), "flag" or "count".
         label: as the caller knows it: ``USER``, or ``--force``.
-        kind: "positional", "rest" (as many as there are), "option" (with a value) or "flag".
+        labels: what an option begins with: ``--force``, ``-f``; nothing for others.
+        is_option: whether it is one of the last three kinds.
+        many: whether it may be given more than once.
         required: whether it must be given.
-        many: whether its values make a list.
         default: the value without it.
-        shorts: the short options' letters.
-        choices: the texts it can be, () if there are more.
         about: what it is, for the help.
+        secret: whether no message may repeat it.
     """
 
     __slots__ = (
-        "_checks",
-        "_convert",
         "about",
-        "choices",
         "default",
+        "is_option",
         "kind",
         "label",
+        "labels",
         "many",
         "name",
         "required",
-        "shorts",
+        "secret",
+        "type",
     )
 
-    def __init__(self, name: str, kind: str, annotation: "Any", default: "Any", required: bool):
+    def __init__(
+        self,
+        name: str,
+        place: str,
+        annotation: "Any",
+        scope: "dict[str, Any]",
+        *,
+        default: "Any",
+        required: bool,
+    ) -> None:
         """Make sense of a parameter.
 
+        Args:
+            name: as in the function.
+            place: where it stands: "positional", "rest" (``*names``) or "option".
+            annotation: its type, or the text of it.
+            scope: the variables that such a text may name.
+            default: the value without it.
+            required: whether it must be given; a flag or a count is not, in any case.
+
         Raises:
-            TypeError: the annotation is none that an argument can have.
+            TypeError: no argument can be that.
         """
         self.name = name
+        self.type = type_of(annotation, scope)
+        holds = self.type.holds
+        kind = _KINDS.get((place, holds))
+        if kind is None:
+            raise TypeError(f"a {holds} cannot be here: {_CURES[holds]}")
         self.kind = kind
+        self.is_option = place == "option"
+        self.many = kind in ("list", "rest", "count") or holds in ("list", "dict")
         self.required = required
         self.default = default
-        self.shorts: tuple[str, ...] = ()
-        self.about = ""
-        self.choices: tuple[str, ...] = ()
-        self._checks: list[Callable[[Any], Any]] = []
-        annotation = self._unwrap(annotation)
-        self.many = getattr(annotation, "__origin__", None) is list
-        if self.many:
-            (annotation,) = annotation.__args__
-            annotation = self._unwrap(annotation)
-        if kind == "option" and annotation is bool and not self.many:
-            self.kind = "flag"
-        if kind == "positional" and self.many:
-            self.kind = "rest"
-        self._convert = self._converter(annotation)
-        self.label = self._label()
+        if required and kind in ("flag", "count"):
+            self.required, self.default = False, kind == "count" and 0
+        self.about = self.type.about
+        self.secret = False
+        word = name.strip("_") or name
+        if self.is_option:
+            no = "no-" if kind == "flag" and default is True else ""
+            self.label = f"--{no}{word.replace('_', '-')}"
+            self.labels = (self.label, *[f"-{letter}" for letter in self.type.shorts])
+        else:
+            self.label, self.labels = word.upper(), ()
+            if self.type.shorts:
+                raise TypeError("only an option, after a * in the signature, has a short form")
 
-    def _label(self) -> str:
-        if self.kind in ("positional", "rest"):
-            return self.name.strip("_").upper()
-        no = "no-" if self.kind == "flag" and self.default is True else ""
-        return f"--{no}{self.name.strip('_').replace('_', '-')}"
+    @property
+    def value_label(self) -> str:
+        """What help calls the value of an option; "" for a flag and a count."""
+        if self.kind != "option":
+            return ""
+        return "KEY=VALUE" if self.type.holds == "dict" else self.name.strip("_").upper()
 
-    def _unwrap(self, annotation: "Any") -> "Any":
-        """Take an Annotated apart, and leave None out of a union."""
-        for item in getattr(annotation, "__metadata__", ()):
-            if isinstance(item, str):
-                self.about = item
-            elif isinstance(item, Short):
-                self.shorts = (*self.shorts, item.letter)
-            elif callable(item):
-                self._checks.append(item)
-        if hasattr(annotation, "__metadata__"):
-            return self._unwrap(annotation.__origin__)
-        if _is_union(annotation):
-            members = [member for member in annotation.__args__ if member is not type(None)]
-            if len(members) == 1:
-                return self._unwrap(members[0])
-        return annotation
-
-    def _converter(self, annotation: "Any") -> "Callable[[bytes], Any]":
-        """Return the function that makes a value of octets, or raises ValueError."""
-        plain = _CONVERTERS.get(annotation) if isinstance(annotation, type) else None
-        if plain is not None:
-            return plain
-        if _is_union(annotation):
-            members = [member for member in annotation.__args__ if member is not type(None)]
-            return _first_of([self._converter(member) for member in members])
-        typing, enum, pathlib = (sys.modules.get(name) for name in ("typing", "enum", "pathlib"))
-        if typing is not None:
-            if annotation is typing.Any:
-                return _text
-            if getattr(annotation, "__origin__", None) is typing.Literal:
-                return self._one_of({str(value): value for value in annotation.__args__})
-        if isinstance(annotation, type):
-            if enum is not None and issubclass(annotation, enum.Enum):
-                enumeration: Any = annotation
-                return self._one_of({str(member.value): member for member in enumeration})
-            if pathlib is not None and issubclass(annotation, pathlib.PurePath):
-                return lambda octets: annotation(_text_without_nul(octets))
-            if annotation not in _CONTAINERS:
-                return lambda octets: _construct(annotation, _text_without_nul(octets))
-        raise TypeError(f"parameter {self.name}: no argument can be {annotation!r}")
-
-    def _one_of(self, values: "dict[str, Any]") -> "Callable[[bytes], Any]":
-        self.choices = tuple(values)
-
-        def convert(octets: bytes) -> "Any":
-            try:
-                return values[_text(octets)]
-            except KeyError:
-                raise ValueError(f"not one of {', '.join(values)}") from None
-
-        return convert
-
-    def value(self, octets: bytes) -> "Any":
-        """Make the value of an argument.
+    def collect(self, given: "Sequence[bytes]") -> "Any":
+        """Return the value for what was given: one argument, or as many as there are.
 
         Raises:
-            ValueError: it is malformed; the text says what it is not.
+            UsageError: an argument is malformed, or there is none and it is required.
         """
-        value = self._convert(octets)
-        for check in self._checks:
-            checked = check(value)
-            value = value if checked is None else checked
-        return value
+        if not given:
+            if self.required:
+                what = "option" if self.is_option else "argument"
+                raise UsageError(f"missing {what}: {self.label}")
+            return self.default
+        if self.kind == "flag":
+            return self.default is not True
+        if self.kind == "rest":
+            return [self._value(octets) for octets in given]
+        if self.kind == "count":
+            values: list[Any] = [(self.default or 0) + len(given)]
+        else:
+            values = [self._value(octets) for octets in given]
+        try:
+            return self.type.together(values)
+        except ValueError as error:
+            raise UsageError(f"{self.label}: {error}") from error
 
-    def complaint(self, octets: bytes, reason: str, *, secret: bool) -> str:
-        """Return the error message for a malformed argument; a secret one is not repeated."""
-        return f"{self.label}: {reason}" + ("" if secret else f": {quoted(_text(octets))}")
+    def from_data(self, data: bytes | None) -> "Any":
+        """Return the value for what was on standard input; None is nothing at all.
+
+        Raises:
+            DataError: the data are malformed.
+            UsageError: there are none, and they are required.
+        """
+        if data is None:
+            return self.collect(())
+        try:
+            return self.type.convert(data)
+        except ValueError as error:
+            raise DataError(f"{self.label}: {error}") from error
+
+    def _value(self, octets: bytes) -> "Any":
+        try:
+            # remctld lets one through where an argument may be on standard input, and this is not.
+            if b"\0" in octets:
+                raise ValueError("has a NUL")
+            return self.type.convert(octets)
+        except ValueError as error:
+            quote = "" if self.secret else f": {quoted(text_of(octets))}"
+            raise UsageError(f"{self.label}: {error}{quote}") from error
 
 
-def parameters_of(function: "Callable[..., Any]") -> "tuple[list[Parameter], bool]":
+def parameters_of(function: "Any") -> list[Parameter]:
     """Examine a function.
 
     Returns:
-        Its parameters, and whether the first one (which is not among them) is the Context.
+        Its parameters: positional ones, ``*names``, options.
 
     Raises:
         TypeError: it cannot be a command.
     """
     inner, bound = _innermost(function)
     code = inner.__code__
-    if code.co_flags & _COROUTINE:
-        raise TypeError("a command cannot be a coroutine: call asyncio.run() in it")
     if code.co_flags & _VAR_KEYWORD:
         raise TypeError("a command cannot take **keywords: its options are its own parameters")
-    annotations = _annotations(inner)
-    names = code.co_varnames
-    count, keywords = code.co_argcount, code.co_kwonlyargcount
-    positional = list(names[bound:count])
-    has_context = bool(positional) and annotations.get(positional[0]) is Context
-    del positional[:has_context]
-    defaults = inner.__defaults__ or ()
-    given = dict(zip(names[count - len(defaults) : count], defaults, strict=True))
-    found = [_parameter(name, "positional", annotations, given) for name in positional]
+    names, count = code.co_varnames, code.co_argcount
+    options = count + code.co_kwonlyargcount
+    given: dict[str, Any] = inner.__kwdefaults__ or {}
+    if inner.__defaults__:
+        names_given = names[count - len(inner.__defaults__) : count]
+        given = {**given, **dict(zip(names_given, inner.__defaults__, strict=True))}
+    places = dict.fromkeys(names[bound:count], "positional")
     if code.co_flags & _VAR_POSITIONAL:
-        name = names[count + keywords]
-        found.append(Parameter(name, "rest", annotations.get(name, str), (), required=False))
-    given = inner.__kwdefaults__ or {}
-    options = names[count : count + keywords]
-    found += [_parameter(name, "option", annotations, given) for name in options]
-    if any(parameter.kind == "rest" for parameter in found[: len(positional) - 1]):
-        raise TypeError("only the last parameter can be a list")
-    return found, has_context
-
-
-def _parameter(
-    name: str, kind: str, annotations: "dict[str, Any]", defaults: "dict[str, Any]"
-) -> Parameter:
-    required = name not in defaults
-    parameter = Parameter(name, kind, annotations.get(name, str), defaults.get(name), required)
-    if parameter.kind == "flag" and required:
-        parameter.required = parameter.default = False
-    return parameter
+        places[names[options]] = "rest"
+        given = {**given, names[options]: ()}
+    places |= dict.fromkeys(names[count:options], "option")
+    if next(iter(places), "") == "self":
+        raise TypeError("a method is declared once there is an object: command(...)(object.method)")
+    annotations = _annotations(inner)
+    found = []
+    for name, place in places.items():
+        try:
+            found.append(
+                Parameter(
+                    name,
+                    place,
+                    annotations.get(name, str),
+                    inner.__globals__,
+                    default=given.get(name),
+                    required=name not in given,
+                )
+            )
+        except TypeError as error:
+            raise TypeError(f"parameter {name!r}: {error}") from None
+    for parameter in found[1:]:
+        if parameter.kind == "context":
+            raise TypeError(f"parameter {parameter.name!r}: {_CURES['context']}")
+    return found
 
 
 def _innermost(function: "Any") -> "tuple[Any, int]":
     """Return the function that has the signature, and how many parameters are bound already."""
-    bound = 0
-    while True:
-        if hasattr(function, "__func__"):  # of a method
-            function, bound = function.__func__, 1
-        elif hasattr(function, "__wrapped__"):
-            function = function.__wrapped__
-        elif hasattr(function, "__code__"):
-            return function, bound
+    functools = sys.modules.get("functools")
+    inner, bound, outermost = function, 0, None
+    while callable(inner):
+        if functools is not None and isinstance(inner, functools.partial):
+            break
+        if hasattr(inner, "__func__"):  # of a method, or of a staticmethod
+            bound = int(hasattr(inner, "__self__"))
+            inner = inner.__func__
+            continue
+        code = getattr(inner, "__code__", None)
+        outermost = outermost or code
+        flags = outermost.co_flags if outermost is not None else 0
+        if flags & _COROUTINE:
+            raise TypeError("a command cannot be a coroutine: call asyncio.run() in it")
+        wrapped = getattr(inner, "__wrapped__", None)
+        if wrapped is not None and (code is None or code.co_flags & _VAR_POSITIONAL):
+            inner = wrapped
+        elif code is not None:
+            is_narrow = code is not outermost and not flags & _VAR_KEYWORD
+            if code.co_kwonlyargcount and is_narrow:
+                raise TypeError("it has options, but its decorator takes no **keywords")
+            return inner, bound
         else:
-            raise TypeError(f"a command is a function, not {function!r}")
+            break
+    raise TypeError(f"a command is a function, not {function!r}")
 
 
 def _annotations(function: "Any") -> "dict[str, Any]":
-    """Return the annotations; those that are text (PEP 563) are evaluated."""
-    found = {}
-    for name, annotation in function.__annotations__.items():
-        if isinstance(annotation, str) and name != "return":
-            try:
-                annotation = eval(annotation, function.__globals__)
-            except Exception as error:
-                raise TypeError(
-                    f"parameter {name}: {annotation} cannot be evaluated: {error}"
-                ) from None
-        found[name] = annotation
-    return found
-
-
-def _is_union(annotation: "Any") -> bool:
-    if isinstance(annotation, _UNION):
-        return True
-    typing = sys.modules.get("typing")
-    return typing is not None and getattr(annotation, "__origin__", None) is typing.Union
-
-
-# -- Octets to values -----------------------------------------------------------------------------
-
-
-def _text(octets: bytes) -> str:
-    return octets.decode("utf-8", "surrogateescape")
-
-
-def _text_without_nul(octets: bytes) -> str:
-    if b"\0" in octets:
-        raise ValueError("has a NUL")
-    return _text(octets)
-
-
-def _integer(octets: bytes) -> int:
-    # int() alone takes spaces, underscores and the digits of every script, too.
-    if octets.removeprefix(b"-").isdigit():
-        try:
-            return int(octets)
-        except ValueError:  # of thousands of digits
-            pass
-    raise ValueError("not an integer")
-
-
-def _number(octets: bytes) -> float:
-    if not octets.strip(b"0123456789.eE+-"):
-        try:
-            value = float(octets)
-        except ValueError:
-            pass
-        else:
-            if abs(value) != float("inf"):
-                return value
-    raise ValueError("not a number")
-
-
-def _truth(octets: bytes) -> bool:
-    text = _text(octets).lower()
-    if text not in (*_TRUE, *_FALSE):
-        raise ValueError("neither yes nor no")
-    return text in _TRUE
-
-
-def _construct(kind: "type[Any]", text: str) -> "Any":
     try:
-        return getattr(kind, "fromisoformat", kind)(text)
-    except ValueError as error:
-        raise ValueError(f"not a valid {kind.__name__}") from error
+        found: dict[str, Any] = function.__annotations__
+    except NameError:
+        # Python 3.14 evaluates all of them now; names that it cannot find become ForwardRefs.
+        import importlib
 
-
-def _first_of(converters: "list[Callable[[bytes], Any]]") -> "Callable[[bytes], Any]":
-    """Return a function that tries several ways; the last one's complaint counts."""
-
-    def convert(octets: bytes) -> "Any":
-        for converter in converters[:-1]:
-            try:
-                return converter(octets)
-            except ValueError:
-                continue
-        return converters[-1](octets)
-
-    return convert
-
-
-_CONVERTERS: "dict[type, Callable[[bytes], Any]]" = {
-    bytes: bytes,
-    bool: _truth,
-    float: _number,
-    int: _integer,
-    str: _text,
-}
+        library: Any = importlib.import_module("annotationlib")
+        found = library.get_annotations(function, format=library.Format.FORWARDREF)
+    return found
