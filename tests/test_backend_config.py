@@ -251,6 +251,90 @@ def test_a_group_has_one_line() -> None:
     assert rule["acl"] == ("princ:a@R", "princ:b@R")
 
 
+@pytest.mark.parametrize(
+    ("one", "two", "line"),
+    [
+        ("ANYUSER", "ANYUSER", ["ANYUSER"]),
+        (["princ:a@R", "ANYUSER"], "ANYUSER", ["princ:a@R", "ANYUSER"]),
+        # What one command denies does not shut out those who may run the other.
+        ("ANYUSER", ["deny:princ:a@R", "ANYUSER"], ["ANYUSER"]),
+        (["deny:princ:a@R", "ANYUSER"], "princ:b@R", ["ANYUSER", "princ:b@R"]),
+        # What both deny is denied by the line, too.
+        (
+            ["deny:princ:a@R", "princ:b@R"],
+            ["deny:princ:a@R", "deny:princ:c@R", "ANYUSER"],
+            ["deny:princ:a@R", "princ:b@R", "ANYUSER"],
+        ),
+        # Nobody may run either.
+        ("deny:princ:a@R", "deny:princ:b@R", ["deny:princ:a@R"]),
+        # Only remctld can evaluate it, and it is the same for all.
+        (["deny:file:/x", "/y"], ["deny:file:/x", "/y"], ["deny:file:/x", "/y"]),
+    ],
+)
+def test_the_line_of_a_group_lets_in_whoever_may_run_one_of_its_commands(
+    one: Any, two: Any, line: list[str]
+) -> None:
+    backend = Backend("test", acl="ANYUSER")
+    group = backend.group("g")
+    group.command("one", acl=one)(lambda: None)
+    group.group("inner").command("two", acl=two)(lambda: None)
+    assert backend.rules()[0]["acl"] == tuple(line)
+
+
+def test_help_is_for_whoever_may_run_anything() -> None:
+    backend = Backend("test")
+    backend.command("one", acl="princ:a@R")(lambda: None)
+    backend.command("two", acl=["deny:princ:a@R", "ANYUSER"])(lambda: None)
+    assert {rule["subcommand"]: rule["acl"] for rule in backend.rules()} == {
+        "one": ("princ:a@R",),
+        "two": ("deny:princ:a@R", "ANYUSER"),
+        "help": ("princ:a@R", "ANYUSER"),
+        "EMPTY": ("princ:a@R", "ANYUSER"),
+    }
+
+
+def test_check_finds_a_line_of_a_group_that_lets_in_more_than_was_declared(tmp_path: Path) -> None:
+    backend = Backend("test")
+    group = backend.group("g")
+    group.command("one", acl="princ:a@R")(lambda: None)
+    group.command("two", acl="princ:b@R")(lambda: None)
+    file = tmp_path / "remctl.conf"
+    for subcommand in ("g", "ALL"):
+        file.write_text(f"test {subcommand} /bin/x ANYUSER\n")
+        assert backend.check(file)[0] == (
+            f"{file}:1: test g: its ACL is ANYUSER, but princ:a@R princ:b@R is declared"
+        )
+    file.write_text("test g /bin/x princ:a@R princ:b@R\n")
+    assert backend.check(file) == []
+
+
+def test_check_is_content_where_a_site_wants_no_help(tmp_path: Path) -> None:
+    """Neither help= and summary= nor the lines that are for help alone."""
+    program = write_program(tmp_path)
+    file = tmp_path / "remctl.conf"
+    lines = LINES.format(program).replace(" summary=summary", "").replace(" help=help", "")
+    file.write_text(lines)
+    assert run(program, "check", str(file)) == (0, f"{file}: as declared\n", "")
+    commands = [line for line in lines.splitlines(True) if line.split()[1] not in ("help", "EMPTY")]
+    assert len(commands) == 3
+    file.write_text("".join(commands))
+    assert run(program, "check", str(file)) == (0, f"{file}: as declared\n", "")
+    file.write_text("".join(commands).replace(f"{program}", f"{program} help=usage", 1))
+    assert run(program, "check", str(file)) == (
+        1,
+        f"{file}:1: quota show: it has help=usage, but help=help is declared\n",
+        "",
+    )
+
+
+def test_check_wants_the_line_of_a_command_without_subcommand(tmp_path: Path) -> None:
+    backend = Backend("test", acl="ANYUSER")
+    backend.command("")(lambda: None)
+    file = tmp_path / "remctl.conf"
+    file.write_text("")
+    assert backend.check(file) == [f"{file}: test EMPTY: there is no line for it"]
+
+
 def test_an_empty_subcommand_has_its_line() -> None:
     backend = Backend("test", acl="ANYUSER")
     backend.command("")(lambda: None)

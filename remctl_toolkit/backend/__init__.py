@@ -24,9 +24,9 @@ The exit status of such a program::
     1 to 255  what the command returned, or the status of the CommandError it raised; and of ours:
     64        wrong usage: unknown subcommand or option, missing, extra or malformed arguments
     65        malformed data on standard input
-    70        internal error: an unexpected exception, whose traceback is in the system log
+    70        internal error: an unexpected exception, whose traceback is in the log
     74        the output cannot be written
-    77        denied by the command itself
+    77        denied by the command itself, or by its ACL
     141       nobody reads the output any more
 
 remctld starts a process for each command, so this package imports next to nothing until it is
@@ -34,9 +34,10 @@ needed: not even `remctl`, nor `__future__` in the files that every run reads, w
 annotations are quoted there.
 """
 
-from .commands import Backend, Group
+from .commands import Group
 from .context import Context, names_in
 from .errors import CommandError, DataError, DeniedError, UsageError
+from .program import Backend
 from .values import Count, Matches, Short
 
 TYPE_CHECKING = False

@@ -143,14 +143,10 @@ class Command:
             " the last positional parameter, and required"
         )
 
-    def secrets(self, args: "Sequence[bytes]", data: bytes | None) -> list[bytes]:
-        """Return the arguments that no log may show: those masked, and what is on stdin."""
-        found = [data] if data else []
-        if self.logmask:
-            others = [p.name for p in self.arguments if p.name != self.stdin]
-            pairs = zip(others, args, strict=False)
-            found += [octets for name, octets in pairs if octets and name in self.logmask]
-        return found
+    @property
+    def is_secret(self) -> bool:
+        """Whether a log must not show all of what it is given."""
+        return bool(self.logmask) or self.stdin is not None
 
     def call(self, context: "Context", args: "Sequence[bytes]", data: bytes | None) -> "Any":
         """Call the function.

@@ -1,22 +1,21 @@
-"""Groups of commands, and the backend: how commands are declared and found."""
+"""Groups of commands: how commands are declared and found."""
 
 import os
-import sys
 
+from .acl import entries_of, only_for_remctld
 from .command import Command
 from .errors import UsageError, quoted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Any, TypeVar
 
-    from .invoking import InvokeResult
+    from .acl import Acl
 
     F = TypeVar("F", bound=Callable[..., Any])
-    Acl = str | Sequence[str]
 
-__all__ = ["Backend", "Group"]
+__all__ = ["Group", "Root"]
 
 _RESERVED = ("help", "summary")  # what remctld is configured to ask for
 _KEYWORDS = ("ALL", "EMPTY")  # of remctl.conf
@@ -30,12 +29,26 @@ class Group:
         about: what its commands are about.
     """
 
-    def __init__(self, path: tuple[str, ...], about: str, acl: "Acl | None") -> None:
-        """Start empty."""
+    def __init__(
+        self,
+        path: tuple[str, ...],
+        about: str,
+        acl: tuple[str, ...],
+        line: "list[Command] | None" = None,
+    ) -> None:
+        """Start empty.
+
+        Args:
+            path, about: see above.
+            acl: the entries for commands that declare none of their own.
+            line: the commands that share a line of remctl.conf with those of this group; None
+                where each member has its own.
+        """
         self.path = path
         self.about = about
-        self.acl = _words(acl)
+        self.acl = acl
         self.members: dict[str, Command | Group] = {}
+        self._line = line
 
     def command(
         self,
@@ -58,14 +71,20 @@ class Group:
                 what runs when no subcommand is given.
             stdin: the parameter that comes on standard input: of any size, and with any octets.
             logmask: parameters that remctld's log must not show.
-            acl: who may run it, for ``config``; by default as the group or the backend says.
+            acl: who may run it: entries as in remctl.conf, ``"ANYUSER"`` say, or several. By
+                default those of the group or the backend. remctld enforces them for each line, and
+                the backend for each command, as far as it can: principals and ANYUSER, denied ones
+                too.
             json: what the function returns is data, and there is an option ``--json``.
             hidden: leave it out of help and summary.
 
         Raises:
             TypeError: the function cannot be a command, or does not fit what is declared; the text
                 names the command and the parameter. Or the parentheses were left out.
-            ValueError: the name is taken, reserved, or cannot be written in remctl.conf.
+            ValueError: the name is taken, reserved, or cannot be written in remctl.conf; remctld
+                would not take the ACL; or commands of a group differ in their ACLs, and one is
+                missing or has an entry that only remctld can evaluate (of a file, a group, a
+                pattern): remctld has one ACL for all of a group.
         """
         if name is not None and not isinstance(name, str):
             raise TypeError("write @backend.command(), with parentheses")
@@ -80,7 +99,7 @@ class Group:
                 own,
                 stdin=stdin,
                 logmask=logmask,
-                acl=_words(acl) or self.acl,
+                acl=entries_of(acl, " ".join((*self.path, own))) or self.acl,
                 json=json,
                 hidden=hidden,
             )
@@ -97,14 +116,16 @@ class Group:
         Args:
             name: the subcommand.
             about: what its commands are about, for the help.
-            acl: who may run them, for ``config``.
+            acl: who may run those of them that declare no other: see command().
 
         Raises:
-            ValueError: see command().
+            TypeError, ValueError: see command().
         """
         if not name:
             raise ValueError("a group needs a name")
-        group = Group((*self.path, name), about, _words(acl) or self.acl)
+        path = (*self.path, name)
+        line = [] if self._line is None else self._line
+        group = Group(path, about, entries_of(acl, " ".join(path)) or self.acl, line)
         self._add(name, group)
         return group
 
@@ -113,8 +134,11 @@ class Group:
             raise ValueError(f"there is a subcommand {name!r} already")
         if not self.path and name in (*_RESERVED, *_KEYWORDS):
             raise ValueError(f"{name!r} is reserved")
-        if name and (name.split() != [name] or not name.isprintable()):
+        if name and not _is_a_word(name):
             raise ValueError(f"{name!r} cannot be written in remctl.conf")
+        if isinstance(member, Command) and self._line is not None:
+            _check_line([*self._line, member])
+            self._line.append(member)
         self.members[name] = member
 
     def commands(self) -> "Iterator[Command]":
@@ -147,109 +171,56 @@ class Group:
         return any(command.stdin is not None for command in self.commands())
 
 
-class Backend(Group):
-    """The program that remctld runs for a command.
+class Root(Group):
+    """All commands of a program.
 
     Attributes:
         name: the command, as clients name it.
-        log: what gets the text of internal errors; the system log unless another was given.
+        log: what gets the text of internal errors; None for the system log.
     """
 
     def __init__(
         self,
         name: str,
-        about: str = "",
-        *,
-        acl: "Acl | None" = None,
-        log: "Callable[[str], object] | None" = None,
+        about: str,
+        acl: "Acl | None",
+        log: "Callable[[str], object] | None",
     ) -> None:
         """Start without subcommands.
 
-        Args:
-            name: the command, as clients name it and remctl.conf has it.
-            about: what it is about, for the help.
-            acl: who may run its commands, for ``config``: ``"ANYUSER"``, say, or several entries.
-            log: called with a text, of many lines, where an internal error is to be logged.
-
         Raises:
-            ValueError: the name cannot be written in remctl.conf.
+            TypeError, ValueError: see Group.command().
         """
-        super().__init__((), about, acl)
-        if name.split() != [name] or not name.isprintable() or name in _KEYWORDS:
+        super().__init__((), about, entries_of(acl, name))
+        if name in _KEYWORDS or not _is_a_word(name) or name.startswith("#"):
             raise ValueError(f"{name!r} cannot be written in remctl.conf")
         self.name = name
         self.log = log
-        # Where it was made: what a server for tests has to run.
-        self.file: str | None = sys._getframe(1).f_globals.get("__file__")
-
-    def __repr__(self) -> str:
-        return f"<Backend {self.name!r}, {sum(1 for _ in self.commands())} commands>"
-
-    def run(self) -> int:
-        """Run the command that this process was started for.
-
-        Returns:
-            The exit status, for ``raise SystemExit(backend.run())``. It does not raise, whatever
-            the command does.
-        """
-        from .running import run_process
-
-        return run_process(self)
-
-    def invoke(
-        self,
-        args: "Sequence[str | bytes]",
-        *,
-        user: str | None = None,
-        input: "str | bytes | None" = None,
-        environ: "Mapping[str, str] | None" = None,
-        reraise: bool = False,
-    ) -> "InvokeResult":
-        """Run a command in this process, as remctld would: for tests.
-
-        Args:
-            args: subcommand and arguments, without what comes on standard input.
-            user: the principal that calls, REMOTE_USER.
-            input: the argument on standard input; None if there is none.
-            environ: more of what remctld sets: REMOTE_ADDR, REMOTE_HOST, REMOTE_EXPIRES,
-                REMCTL_COMMAND (by default the backend's name).
-            reraise: let an unexpected exception through, instead of making it an internal error.
-
-        Returns:
-            A `remctl.RemctlSimpleResult`, as a client would get it, with an attribute ``log``:
-            what would be in the system log.
-        """
-        from .invoking import invoke
-
-        return invoke(self, args, user=user, input=input, environ=environ or {}, reraise=reraise)
-
-    def rules(self) -> "list[dict[str, Any]]":
-        """Return the lines of remctl.conf: keyword arguments of `remctl_toolkit.testing.Command`.
-
-        All but ``program`` are there.
-        """
-        from .configuration import rules
-
-        return rules(self)
-
-    def check(self, file: "str | os.PathLike[str]", program: str | None = None) -> list[str]:
-        """Compare a remctl.conf with what is declared, as ``check FILE`` does.
-
-        Args:
-            file: its path.
-            program: what it should have remctld run; None if that does not matter.
-
-        Returns:
-            The differences, a sentence each.
-
-        Raises:
-            OSError: the file cannot be read.
-            CommandError: remctld could not read it.
-        """
-        from .configuration import differences
-
-        return differences(self, file, program)
 
 
-def _words(acl: "Acl | None") -> tuple[str, ...]:
-    return () if acl is None else (acl,) if isinstance(acl, str) else tuple(acl)
+def _is_a_word(name: str) -> bool:
+    return name.split() == [name] and name.isprintable()
+
+
+def _check_line(commands: "Sequence[Command]") -> None:
+    """Refuse commands of one line of remctl.conf if nobody could tell who may run which.
+
+    Raises:
+        ValueError: their ACLs differ, and the backend cannot evaluate one of them.
+    """
+    if len({command.acl for command in commands}) == 1:
+        return
+    for command in commands:
+        words = " ".join(command.path)
+        if not command.acl:
+            raise ValueError(
+                f"{words} has no ACL, and other commands of its group have one: remctld has one"
+                " line for all of them, so declare acl= for the group, or for each"
+            )
+        entry = only_for_remctld(command.acl)
+        if entry is not None:
+            raise ValueError(
+                f"{words} has the ACL entry {entry!r}, and the ACL of another command of its group"
+                " differs: remctld has one line for all of them, and only remctld can evaluate this"
+                " entry, so give all the same ACL, or make it a subcommand outside of the group"
+            )

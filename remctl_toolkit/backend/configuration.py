@@ -5,16 +5,14 @@ from __future__ import annotations
 import getopt
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+from .acl import entries_of, joined
 from .command import Command
-from .commands import Backend, Group
+from .commands import Group, Root
 from .errors import CommandError, UsageError
-
-if TYPE_CHECKING:
-    from .running import Run
 
 __all__ = ["Line", "differences", "lines", "main", "read", "rules"]
 
@@ -47,10 +45,10 @@ class Line(NamedTuple):
 # -- What was declared ----------------------------------------------------------------------------
 
 
-def rules(backend: Backend) -> list[dict[str, Any]]:
+def rules(backend: Root) -> list[dict[str, Any]]:
     """Return what the lines have to say, without the program: see Backend.rules()."""
     found = [_rule(backend, name, member) for name, member in backend.members.items()]
-    everybody = backend.acl or tuple(dict.fromkeys(word for rule in found for word in rule["acl"]))
+    everybody = backend.acl or joined(command.acl for command in backend.commands())
     # The first for `remctl HOST NAME help`, the second for `remctl HOST help NAME`.
     found.append({"name": backend.name, "subcommand": "help", "acl": everybody})
     if "" not in backend.members:
@@ -60,7 +58,7 @@ def rules(backend: Backend) -> list[dict[str, Any]]:
     return found
 
 
-def _rule(backend: Backend, name: str, member: Command | Group) -> dict[str, Any]:
+def _rule(backend: Root, name: str, member: Command | Group) -> dict[str, Any]:
     commands = list(member.commands()) if isinstance(member, Group) else [member]
     stdin: int | str | None = None
     masked: set[int] = set()
@@ -74,12 +72,11 @@ def _rule(backend: Backend, name: str, member: Command | Group) -> dict[str, Any
         rule["logmask"] = tuple(sorted(masked))
     if not all(command.hidden for command in commands):
         rule["summary"] = "summary"
-    # A group's line serves all its commands; who may not is then said by the commands themselves.
-    words = dict.fromkeys(word for command in commands for word in command.acl)
-    return {**rule, "help": "help", "acl": tuple(words)}
+    # A group's line serves all its commands: the backend then says who may not run one of them.
+    return {**rule, "help": "help", "acl": joined(command.acl for command in commands)}
 
 
-def lines(backend: Backend, program: str, acl: Sequence[str] = ()) -> list[Line]:
+def lines(backend: Root, program: str, acl: Sequence[str] = ()) -> list[Line]:
     """Return the lines for a backend.
 
     Args:
@@ -88,13 +85,17 @@ def lines(backend: Backend, program: str, acl: Sequence[str] = ()) -> list[Line]
         acl: for commands that have none declared.
 
     Raises:
-        UsageError: the path cannot be written in remctl.conf.
+        UsageError: the path or the ACL cannot be written in remctl.conf.
     """
     if program.split() != [program]:
         raise UsageError(f"a path with white space cannot be written in remctl.conf: {program}")
+    try:
+        given = entries_of(acl or None, "config")
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     found = []
     for number, rule in enumerate(rules(backend), 1):
-        words = tuple(rule["acl"]) or tuple(acl)
+        words = tuple(rule["acl"]) or given
         options = {name: _as_word(rule[name]) for name in _OPTIONS if name in rule}
         name, subcommand = rule["name"], rule["subcommand"]
         found.append(Line("", number, name, subcommand, program, options, words))
@@ -164,15 +165,19 @@ def _is_option(word: str) -> bool:
 # -- Comparing ------------------------------------------------------------------------------------
 
 
-def differences(backend: Backend, file: str | os.PathLike[str], program: str | None) -> list[str]:
+def differences(backend: Root, file: str | os.PathLike[str], program: str | None) -> list[str]:
     """Return what is different, in sentences: see Backend.check()."""
     declared = lines(backend, program or "/")
     found = list(read(Path(file)))
     said = []
+    # These lines are for help alone, which a site need not offer.
+    optional = {"help"} if "" in backend.members else {"help", "EMPTY"}
     for line in declared:
         words = f"{line.command} {line.subcommand}"
         serving = next((f for f in found if f.serves(line.command, line.subcommand)), None)
         if serving is None:
+            if line.subcommand in optional:
+                continue
             said.append(f"{os.fspath(file)}: {words}: there is no line for it")
             continue
         place = f"{serving.file}:{serving.number}: {words}"
@@ -193,8 +198,8 @@ def _compare(declared: Line, found: Line) -> Iterator[str]:
         want, have = declared.options.get(name), found.options.get(name)
         if name == "logmask" and want and have and set(want.split(",")) == set(have.split(",")):
             continue
-        # Harmless where one line serves all: nobody is asked for a summary that has none.
-        if want is None and name in ("summary", "help"):
+        # A site need not offer help, and may offer it in a line that serves more than this command.
+        if name in ("summary", "help") and None in (want, have):
             continue
         if want != have:
             has = f"it has {name}={have}" if have else f"it has no {name}="
@@ -206,8 +211,17 @@ def _compare(declared: Line, found: Line) -> Iterator[str]:
 # -- For the administrator ------------------------------------------------------------------------
 
 
-def main(run: Run, word: str, args: Sequence[str]) -> int:
+def main(backend: Root, write: Callable[[str], object], word: str, args: Sequence[str]) -> int:
     """Do ``config [--program=PATH] [ACL...]`` or ``check [--program=PATH] FILE``.
+
+    Args:
+        backend: what was declared.
+        write: called with each line of the output.
+        word: ``config`` or ``check``.
+        args: what comes after it.
+
+    Returns:
+        The exit status.
 
     Raises:
         CommandError: of whatever is wrong.
@@ -218,30 +232,30 @@ def main(run: Run, word: str, args: Sequence[str]) -> int:
         raise UsageError(error.msg) from None
     program = dict(options).get("--program") or os.path.abspath(sys.argv[0])
     if word == "config":
-        return _config(run, program, rest)
+        return _config(backend, write, program, rest)
     if len(rest) != 1:
         raise UsageError("check needs the path of a configuration file")
-    return _check(run, program, rest[0])
+    return _check(backend, write, program, rest[0])
 
 
-def _config(run: Run, program: str, acl: Sequence[str]) -> int:
-    for line in lines(run.backend, program, acl):
+def _config(backend: Root, write: Callable[[str], object], program: str, acl: Sequence[str]) -> int:
+    for line in lines(backend, program, acl):
         if not line.acl:
             message = f"{line.subcommand} has no ACL: declare acl=, or give one after config"
             raise UsageError(message)
         options = [f"{name}={value}" for name, value in line.options.items()]
-        run.write(" ".join([*line[2:5], *options, *line.acl]))
+        write(" ".join([*line[2:5], *options, *line.acl]))
     return 0
 
 
-def _check(run: Run, program: str, file: str) -> int:
+def _check(backend: Root, write: Callable[[str], object], program: str, file: str) -> int:
     try:
-        said = differences(run.backend, file, program)
+        said = differences(backend, file, program)
     except OSError as error:
         message = f"{error.filename}: {error.strerror}"
         raise CommandError(message, status=os.EX_NOINPUT) from None
     for text in said:
-        run.write(text)
+        write(text)
     if not said:
-        run.write(f"{file}: as declared")
+        write(f"{file}: as declared")
     return 1 if said else 0

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from .command import Command
-from .commands import Backend, Group
-from .errors import UsageError, quoted
+from .commands import Group, Root
+from .errors import DeniedError, UsageError, quoted
 from .parameters import Parameter
 from .values import word_of
 
@@ -18,36 +18,44 @@ _WIDTH = 80
 _WIDEST_USAGE = 48  # columns; what is longer has its summary on the next line
 
 
-def summary_text(backend: Backend, asked: Sequence[str]) -> str:
+def summary_text(
+    backend: Root, asked: Sequence[str], is_permitted: Callable[[Command], bool]
+) -> str:
     """Return a line for each command: how it is called, and what it does.
 
     Args:
         backend: whose commands.
         asked: the subcommand, where remctld asks for each line of its configuration; or nothing.
+        is_permitted: tells whether the caller may run a command; the others are left out.
 
     Raises:
         UsageError: there is no such subcommand.
+        DeniedError: the caller may not run it.
     """
-    member = _member(backend, asked)
+    member = _member(backend, asked, is_permitted)
     if isinstance(member, Command):
         return _table(backend, [member])
-    return _table(backend, [command for command in member.commands() if not command.hidden])
+    shown = [each for each in member.commands() if not each.hidden and is_permitted(each)]
+    return _table(backend, shown)
 
 
-def help_text(backend: Backend, asked: Sequence[str]) -> str:
+def help_text(backend: Root, asked: Sequence[str], is_permitted: Callable[[Command], bool]) -> str:
     """Return all there is to know about a command, or the list of those in a group.
 
+    Args:
+        backend, asked, is_permitted: see summary_text().
+
     Raises:
-        UsageError: there is no such subcommand.
+        UsageError, DeniedError: see summary_text().
     """
-    member = _member(backend, asked)
+    member = _member(backend, asked, is_permitted)
     if isinstance(member, Command):
         return _explained(backend, member)
     about = f"{textwrap.dedent(member.about).strip()}\n\n" if member.about else ""
-    return about + summary_text(backend, asked)
+    return about + summary_text(backend, asked, is_permitted)
 
 
-def usage(backend: Backend, command: Command) -> str:
+def usage(backend: Root, command: Command) -> str:
     """Return how a command is called."""
     words = [backend.name, *command.path]
     words += [_option_usage(p) for p in command.parameters if p.is_option]
@@ -55,13 +63,17 @@ def usage(backend: Backend, command: Command) -> str:
     return " ".join(words)
 
 
-def _member(backend: Backend, asked: Sequence[str]) -> Command | Group:
+def _member(
+    backend: Root, asked: Sequence[str], is_permitted: Callable[[Command], bool]
+) -> Command | Group:
     member: Command | Group = backend
     for name in asked:
         found = member.members.get(name) if isinstance(member, Group) else None
         if found is None:
             raise UsageError(f"unknown subcommand: {quoted(' '.join(asked))}")
         member = found
+    if isinstance(member, Command) and not is_permitted(member):
+        raise DeniedError("not allowed")
     return member
 
 
@@ -85,7 +97,7 @@ def _first_line(command: Command) -> str:
     return lines[0].strip() if lines else ""
 
 
-def _table(backend: Backend, commands: Sequence[Command]) -> str:
+def _table(backend: Root, commands: Sequence[Command]) -> str:
     usages = [usage(backend, command) for command in commands]
     short = [len(text) for text in usages if len(text) <= _WIDEST_USAGE]
     column = max(short, default=_WIDEST_USAGE // 2) + 2
@@ -102,7 +114,7 @@ def _table(backend: Backend, commands: Sequence[Command]) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def _explained(backend: Backend, command: Command) -> str:
+def _explained(backend: Root, command: Command) -> str:
     parts = [f"usage: {usage(backend, command)}"]
     first, _, rest = command.doc.strip().partition("\n")
     if first:

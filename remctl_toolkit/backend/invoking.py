@@ -14,7 +14,7 @@ import remctl
 from .running import Run
 
 if TYPE_CHECKING:
-    from .commands import Backend
+    from .commands import Root
 
 __all__ = ["InvokeResult", "invoke"]
 
@@ -51,7 +51,7 @@ class _Given:
 
 
 def invoke(
-    backend: Backend,
+    backend: Root,
     args: Sequence[str | bytes],
     *,
     user: str | None,
@@ -73,6 +73,8 @@ def invoke(
             status = run.status(octets)
     finally:
         backend.log = log
+    # A test that fails shows it; the result has it too.
+    sys.stderr.writelines(f"{text}\n" for text in logged)
     out, err = (stream.buffer.getvalue() or None for stream in (stdout, stderr))  # type: ignore[attr-defined]
     return InvokeResult(out, err, status, "\n".join(logged))
 

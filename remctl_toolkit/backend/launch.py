@@ -1,16 +1,16 @@
-"""Run a backend that stands in some file: python -m remctl_toolkit.backend.launch LOG FILE NAME ...
+"""Run a backend of some file: python -m remctl_toolkit.backend.launch FILE NAME ACL ...
 
-So that remctld can run one that a test has made, whether or not its file is a program. What it logs
-is appended to the file LOG.
+So that remctld can run one that a test has made, whether or not its file is a program. The entries
+ACL, if there are any, take the place of those that its commands declare; what it logs is where the
+environment says, whatever log= says.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import os
 import sys
 
-from .commands import Backend
+from .program import Backend
 
 __all__ = ["find", "main"]
 
@@ -34,15 +34,13 @@ def find(file: str, name: str) -> Backend:
 
 def main() -> int:
     """Be the program; returns the exit status."""
-    log, file, name, *args = sys.argv[1:]
+    file, name, acl, *args = sys.argv[1:]
     sys.argv = [file, *args]
     backend = find(file, name)
-
-    def append(text: str) -> None:
-        with open(log, "a", encoding="utf-8", errors="backslashreplace") as output:
-            output.write(f"{os.path.basename(file)}: {text}\n")
-
-    backend.log = append
+    if acl:
+        for command in backend.commands():
+            command.acl = tuple(acl.split())
+    backend.log = None
     return backend.run()
 
 

@@ -1,4 +1,4 @@
-"""One run of a backend: finding the command, calling it, writing what it returns, reporting."""
+"""One run of a backend: finding the command, calling it, writing what it returns, failing."""
 
 import io
 import os
@@ -7,22 +7,22 @@ import sys
 
 from _remctl_text import printable
 
+from .acl import permits
 from .commands import Group
 from .context import Context
-from .errors import CommandError
+from .errors import CommandError, DeniedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any, TextIO
 
-    from .commands import Backend
+    from .command import Command
+    from .commands import Root
 
 __all__ = ["Run", "StandardInput", "run_process"]
 
 _CLOSED = 128 + 13  # what a shell shows for SIGPIPE
-_LOG_LINE = 800  # characters; syslogd cuts lines of more than a kilobyte
-_LOG_LINES = 200  # of a traceback
 
 
 class OutputError(Exception):
@@ -85,12 +85,13 @@ class Run:
 
     def __init__(
         self,
-        backend: "Backend",
+        backend: "Root",
         environ: "Mapping[str, str]",
         stdin: "Any",
         stdout: "TextIO | None",
         *,
         raw: StandardOutput | None = None,
+        own_process: bool = False,
         reraise: bool = False,
     ) -> None:
         """Get ready; `stdout` is None where there is none.
@@ -101,6 +102,7 @@ class Run:
             stdin: a StandardInput, or what can do the same.
             stdout: where to write. What the command prints goes there, too.
             raw: what is below `stdout`, to ask whether writing has failed.
+            own_process: whether the process was started for this run.
             reraise: let unexpected exceptions through.
         """
         self.backend = backend
@@ -108,10 +110,11 @@ class Run:
         self._stdin = stdin
         self._stdout = stdout
         self._raw = raw
+        self._own_process = own_process
         self._reraise = reraise
         self.is_broken = False  # what cannot be written must not be tried again
         self._path: tuple[str, ...] = ()
-        self._secrets: list[bytes] = []
+        self._is_secret = False
 
     def status(self, args: "Sequence[bytes]") -> int:
         """Do what the arguments say, and return the exit status."""
@@ -131,6 +134,10 @@ class Run:
             if self._reraise:
                 raise
             return self._internal_error(error)
+        except BaseException as error:  # asyncio.CancelledError, for one
+            if isinstance(error, KeyboardInterrupt) or not self._own_process:
+                raise
+            return self._internal_error(error)
 
     def _dispatch(self, args: list[bytes]) -> int:
         """Run a command, help, or what is for the administrator."""
@@ -145,19 +152,22 @@ class Run:
 
             asked = [os.fsdecode(octets) for octets in args[1:]]
             about = helping.help_text if word == "help" else helping.summary_text
-            self.write(about(self.backend, asked))
+            self.write(about(self.backend, asked, self._shows))
             return 0
         # Not over the network, even where remctl.conf lets every subcommand through.
         if word in ("config", "check") and "REMCTL_COMMAND" not in self.environ:
             from . import configuration
 
-            return configuration.main(self, word, [os.fsdecode(octets) for octets in args[1:]])
+            asked = [os.fsdecode(octets) for octets in args[1:]]
+            return configuration.main(self.backend, self.write, word, asked)
         return self._run_command(args, data)
 
     def _run_command(self, args: list[bytes], data: bytes | None) -> int:
         """Run a command; `data` is its last argument if that came on standard input."""
         command, rest = self.backend.find(args)
         self._path = command.path
+        self._is_secret = command.is_secret
+        self._check_acl(command)
         if command.stdin is None:
             data = None
         elif data is None:
@@ -166,10 +176,27 @@ class Run:
             rest = rest[:-1]
         else:
             data = None  # It was the subcommand's own name.
-        self._secrets = command.secrets(rest, data)
         context = Context(self.environ, command.path)
         result, as_json = command.call(context, rest, data)
         return self._finish(result, as_json if command.json else None)
+
+    @property
+    def _user(self) -> str | None:
+        return self.environ.get("REMOTE_USER") or None
+
+    def _check_acl(self, command: "Command") -> None:
+        """Refuse a caller whom the command's ACL does not let in, as far as we can evaluate it.
+
+        Raises:
+            DeniedError: it does not.
+        """
+        if permits(command.acl, self._user) is False:
+            unknown = ": nobody is known to call, as REMOTE_USER is not set"
+            raise DeniedError("not allowed" + ("" if self._user else unknown))
+
+    def _shows(self, command: "Command") -> bool:
+        """Whether the help has the command: it is for whoever may run it, if we know who asks."""
+        return self._user is None or permits(command.acl, self._user) is not False
 
     def _may_have_more(self, args: list[bytes]) -> bool:
         if not args:
@@ -294,45 +321,20 @@ class Run:
         except ValueError as error:
             return self._internal_error(error)
 
-    def _internal_error(self, error: Exception) -> int:
-        """Log the traceback, and tell the caller nothing but where to find it."""
-        reference = os.urandom(4).hex()
+    def _internal_error(self, error: BaseException) -> int:
+        """Report an exception to the author, and tell the caller nothing but a reference."""
         try:
-            self._log(f"internal error {reference}\n{self._traceback(error)}")
-        except Exception:
-            reference += ", not logged"  # that is no reason to show more
-        return self._fail(f"internal error (reference {reference})", os.EX_SOFTWARE)
+            from . import reports
 
-    def _traceback(self, error: Exception) -> str:
-        import traceback
-
-        user = self.environ.get("REMOTE_USER", "nobody")
-        words = " ".join((self.backend.name, *self._path))
-        text = f"{words}, for {user}\n{''.join(traceback.format_exception(error))}"
-        for secret in self._secrets:
-            if len(secret) <= len(text):  # Data may be a hundred megabytes.
-                plain = secret.decode("utf-8", "surrogateescape")
-                for form in (plain, repr(plain)[1:-1], repr(secret)[2:-1]):
-                    text = text.replace(form, "**MASKED**")
-        return text
-
-    def _log(self, text: str) -> None:
-        if self.backend.log is not None:
-            self.backend.log(printable(text, lines=True))
-            return
-        import syslog
-
-        syslog.openlog(self.backend.name, syslog.LOG_PID, syslog.LOG_DAEMON)
-        heading, *lines = text.splitlines()
-        pieces = [
-            line[start : start + _LOG_LINE]
-            for line in lines
-            for start in range(0, len(line) or 1, _LOG_LINE)
-        ]
-        if len(pieces) > _LOG_LINES:
-            pieces[_LOG_LINES // 2 : -_LOG_LINES // 2] = ["..."]
-        for piece in pieces:
-            syslog.syslog(syslog.LOG_ERR, printable(f"{heading}: {piece}"))
+            words = " ".join((self.backend.name, *self._path))
+            report = reports.Report(words, self._user, error, is_secret=self._is_secret)
+            kept = reports.deliver(
+                report, self.backend, self.environ, own_process=self._own_process
+            )
+            told = f"reference {report.reference}{'' if kept else ', not logged'}"
+        except Exception:  # There may be no memory left, or no descriptor to import anything with.
+            told = "not logged"  # That is no reason to show more.
+        return self._fail(f"internal error ({told})", os.EX_SOFTWARE)
 
 
 def _checked(status: "Any") -> int:
@@ -344,7 +346,11 @@ def _checked(status: "Any") -> int:
     return int(status)
 
 
-def run_process(backend: "Backend") -> int:
+def _text(octets: bytes) -> str:
+    return octets.decode("utf-8", "surrogateescape")
+
+
+def run_process(backend: "Root") -> int:
     """Run what this process was started for."""
     # remctld gives us sockets: print() must not wait until a block is full, and stays in order with
     # what goes to the buffer. Whatever the locale is, text is UTF-8; octets that are not survive.
@@ -358,7 +364,8 @@ def run_process(backend: "Backend") -> int:
     if sys.stderr is not None:
         sys.stderr.reconfigure(encoding="utf-8", errors="surrogateescape", line_buffering=True)  # type: ignore[union-attr]
     args = [os.fsencode(arg) for arg in sys.argv[1:]]
-    run = Run(backend, os.environ, StandardInput(), sys.stdout, raw=raw)
+    environ = {_text(name): _text(value) for name, value in os.environb.items()}
+    run = Run(backend, environ, StandardInput(), sys.stdout, raw=raw, own_process=True)
     try:
         status = run.status(args)
     except KeyboardInterrupt:

@@ -12,9 +12,8 @@ from .server import Command
 
 __all__ = ["BackendLike", "backend_commands"]
 
-# remctld's log stands beside the script that the server writes; what the backend logs goes there.
 _SCRIPT = """
-PYTHONPATH={path} exec {python} -m remctl_toolkit.backend.launch "${{0%/*}}/log" {file} {name} "$@"
+PYTHONPATH={path} exec {python} -m remctl_toolkit.backend.launch {file} {name} {acl} "$@"
 """
 
 
@@ -41,12 +40,13 @@ def backend_commands(backend: BackendLike, acl: str | Sequence[str] = ()) -> lis
     Raises:
         ValueError: no variable at the top level of its file holds it.
     """
-    script = _script(backend)
-    override = {"acl": (acl,) if isinstance(acl, str) else tuple(acl)} if acl else {}
+    entries = (acl,) if isinstance(acl, str) else tuple(acl)
+    script = _script(backend, entries)
+    override = {"acl": entries} if entries else {}
     return [Command(script=script, **{**rule, **override}) for rule in backend.rules()]
 
 
-def _script(backend: BackendLike) -> str:
+def _script(backend: BackendLike, acl: Sequence[str]) -> str:
     if not _is_at_top_level(backend):
         raise ValueError(
             f"{backend!r} cannot be found by another process: it has to be in a variable at the"
@@ -58,6 +58,7 @@ def _script(backend: BackendLike) -> str:
         "python": sys.executable,
         "file": os.path.abspath(backend.file or ""),
         "name": backend.name,
+        "acl": " ".join(acl),
     }
     return _SCRIPT.format_map({name: shlex.quote(word) for name, word in words.items()})
 

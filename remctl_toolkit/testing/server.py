@@ -166,8 +166,9 @@ class RemctldServer:
     Attributes: ``realm``; ``host``, the name to connect to; ``principal``, the server's own
     (clients need it when ``host`` is not "localhost"); ``address``, what it is bound to.
 
-    The environment of remctld, and so of its commands, is PATH, LC_ALL=C and the realm's KRB5_*
-    variables; its working directory is ``/``. Nothing else of this process's environment gets in.
+    The environment of remctld, and so of its commands, is PATH, LC_ALL=C, the realm's KRB5_*
+    variables, and REMCTL_BACKEND_LOG, the file that ``log`` shows, for what backends have to log;
+    its working directory is ``/``. Nothing else of this process's environment gets in.
     """
 
     def __init__(
@@ -448,7 +449,9 @@ class RemctldServer:
         if handover:
             args = ["/bin/sh", "-c", _HANDOVER_SCRIPT, "sh", *args]
         stdin = self._listener.fileno() if handover and self._listener else subprocess.DEVNULL
-        env = {**programs.tool_environ(), **self.realm.env, **self._extra_env}
+        # What the backends of remctl_toolkit.backend have to log is then in the server's log.
+        logs = {"REMCTL_BACKEND_LOG": str(self._log_path)}
+        env = {**programs.tool_environ(), **self.realm.env, **logs, **self._extra_env}
         with self._log_path.open("ab") as output:
             self._daemon = self.realm.keeper.launch(args, output=output, env=env, stdin=stdin)
         # It writes the file when it has read its configuration and can accept connections. (A
