@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.pages import blocks_of
 
 import remctl
 from remctl_toolkit.testing import Command, Realm, RemctldServer
@@ -19,6 +21,7 @@ pytestmark = pytest.mark.once
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / "examples" / "quota"
 PAGE = ROOT / "docs" / "backends.md"
+IN_SERVICE = ROOT / "docs" / "backends-in-service.md"
 
 
 def test_the_example_passes_its_own_tests(remctl_realm: Realm) -> None:
@@ -115,3 +118,20 @@ def test_perl_and_python_refuse_the_same(servers: dict[str, RemctldServer]) -> N
                 if language == "python":
                     assert result.status == os.EX_USAGE
                     assert (result.stderr or b"").count(b"\n") == 1
+
+
+@pytest.mark.usefixtures("remctl_realm")
+def test_systemd_understands_the_units(tmp_path: Path) -> None:
+    """The realm sees to a missing remctld, which systemd would complain about."""
+    analyze = shutil.which("systemd-analyze")
+    if analyze is None:
+        pytest.skip("systemd-analyze is not installed")
+    files = []
+    for block in blocks_of(IN_SERVICE):
+        if block.language == "ini":
+            files.append(tmp_path / block.text.splitlines()[0].removeprefix("# "))
+            files[-1].write_text(block.text)
+    assert [file.name for file in files] == ["remctld.socket", "remctld.service"]
+    done = subprocess.run([analyze, "verify", *files], capture_output=True, text=True, timeout=50)
+    # The machine's own units are none of our business.
+    assert [line for line in done.stderr.splitlines() if "remctld" in line] == []
