@@ -94,9 +94,6 @@ class Backend(Root):
         """Return the lines of remctl.conf: keyword arguments of `remctl_toolkit.testing.Command`.
 
         All but ``program`` are there.
-
-        Raises:
-            TypeError, ValueError: what was declared cannot be done with remctld.
         """
         from .configuration import rules
 
@@ -114,7 +111,7 @@ class Backend(Root):
 
         Raises:
             OSError: the file cannot be read.
-            CommandError: remctld could not read it, or not do what is declared.
+            CommandError: remctld could not read it.
         """
         from .configuration import differences
 
