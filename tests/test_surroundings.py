@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from support.ccache import expire, skew
 from support.fakeserver import FakeServer, Peer, in_turn, serve
 from support.preload import preloaded
 from support.proxy import TO_SERVER, DeafListener, Proxy, refused_port
@@ -178,10 +179,10 @@ def test_a_credential_cache_that_may_not_be_read(place: Place, given: str) -> No
 
 def test_a_ticket_that_has_expired(place: Place) -> None:
     for ccache in (place.ticket(), place.used_ticket()):
-        place.realm.expire(ccache)
+        expire(ccache)
         text, note = "Ticket expired", f"the ticket in {ccache} has expired"
         fails(place, remctl.RemctlAuthenticationError, text, note, "kinit", ccache=ccache)
-    place.realm.expire(place.realm.ccache)
+    expire(place.realm.ccache)
     fails(place, remctl.RemctlAuthenticationError, text, "your default credential cache")
     place.realm.kinit()
     assert place.call().status == 0
@@ -239,10 +240,10 @@ def test_a_clients_keytab_that_is_out_of_date(
 )
 def test_a_clock_that_is_wrong(place: Place, seconds: int, used: bool, text: str) -> None:
     ccache = place.used_ticket() if used else place.ticket()
-    place.realm.skew(ccache, seconds)
+    skew(ccache, seconds)
     kind, note = remctl.RemctlAuthenticationError, "set the clocks"
     fails(place, kind, text, note, "the server", "the KDC", ccache=ccache)
-    place.realm.skew(ccache, seconds / 120)  # half a minute is allowed
+    skew(ccache, seconds / 120)  # half a minute is allowed
     assert place.call(ccache=ccache).status == 0
 
 

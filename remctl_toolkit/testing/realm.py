@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from . import programs
-from .ccache import change_file, move_times, set_clock_offset
 from .databases import database_maker
 from .errors import RealmError
 from .kdc import Kdc
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Realm"]
 
-_LONG_AGO = 3 * 24 * 60 * 60  # seconds; a ticket lives for a day
 _TOOL_TIMEOUT = 30.0  # seconds for a Kerberos program
 _VARIABLES = (
     "KRB5_CONFIG",
@@ -302,33 +300,6 @@ class Realm:
         full = self.principal(principal)
         self._files().delete_principal(full)
         self._passwords.pop(full, None)
-
-    def expire(self, ccache: str) -> None:
-        """Make all tickets in a credential cache look as if they had expired days ago.
-
-        Args:
-            ccache: name of a cache in a file, as kinit() and new_ccache() return it.
-
-        Raises:
-            RealmError: it is not a file with a credential cache in it.
-        """
-        change_file(ccache, lambda octets: move_times(octets, -_LONG_AGO))
-
-    def skew(self, ccache: str, seconds: float) -> None:
-        """Set the clock of the clients that use a credential cache wrong.
-
-        It is the difference to the KDC's clock that the Kerberos library keeps in the cache, and
-        adds to the time of day. A ticket for a server that is in the cache already is used as it
-        is: then it is the server that finds the clock wrong, otherwise it is the KDC.
-
-        Args:
-            ccache: name of a cache in a file, as kinit() and new_ccache() return it.
-            seconds: how far the clock is ahead; negative means behind.
-
-        Raises:
-            RealmError: it is not a file with a credential cache in it.
-        """
-        change_file(ccache, lambda octets: set_clock_offset(octets, round(seconds)))
 
     def new_ccache(self) -> str:
         """Return the name (``FILE:/...``) of a credential cache that nobody has used yet."""

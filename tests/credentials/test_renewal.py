@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from credentials.places import LIFE, LIMIT, Error, Place, end, ended
+from support.ccache import expire
 from support.waiting import eventually
 
 from remctl_toolkit import credentials as module
@@ -291,7 +292,7 @@ def test_the_thread_gets_tickets_again(place: Place, monkeypatch: pytest.MonkeyP
     path = place.file()
     with place.credentials(ccache=path) as credentials:
         place.realm.stop_kdc()
-        place.realm.expire(path)
+        expire(path)
         end(credentials)
         eventually(lambda: credentials._failures > 3, LIMIT)
         assert ended(credentials)
@@ -308,7 +309,7 @@ def test_good_tickets_in_a_shared_cache_do_without_a_kdc(place: Place) -> None:
     assert KeytabCredentials(keytab, principal, ccache).ccache() == ccache
     with pytest.raises(Error):  # They are somebody else's.
         KeytabCredentials(keytab, principal, other).ccache()
-    place.realm.expire(ccache)
+    expire(ccache)
     with pytest.raises(Error):
         KeytabCredentials(keytab, principal, ccache).ccache()
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from credentials.places import Error, Place
+from support.ccache import expire
 from support.subprocesses import in_child
 
 import remctl
@@ -184,7 +185,7 @@ def test_whoami_tells_whose_tickets_there_are(place: Place) -> None:
 
 def test_whoami_tells_when_tickets_have_ended(place: Place) -> None:
     realm = place.realm
-    realm.expire(realm.ccache)
+    expire(realm.ccache)
     found = whoami()
     assert (found.principal, found.ccache, found.left) == (realm.user, realm.ccache, 0)
     assert found.ends is not None
@@ -231,7 +232,7 @@ def test_errors_tell_whose_tickets_there_are(place: Place, monkeypatch: pytest.M
     hint = hint_of(place, principal="host/none", credentials=credentials)
     assert hint.startswith(f"tickets of {credentials.principal} in {credentials.ccache()} end 20")
     assert hint.endswith("; the server was to be host/none")
-    realm.expire(realm.ccache)
+    expire(realm.ccache)
     for settings in ({}, {"ccache": realm.ccache}):
         hint = hint_of(place, **settings)
         assert hint.startswith(f"tickets of {realm.user} in {realm.ccache} ended 20")

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 import _remctl
 import pytest
+from support.ccache import expire
 from support.fakeserver import FakeServer, Peer
 from support.proxy import refused_port
 from support.waiting import PATIENCE
@@ -69,7 +70,7 @@ def place(remctl_realm: Realm) -> Iterator[Place]:
         silent.bind(("127.0.0.1", 0))
         silent.listen(64)
         expired = realm.kinit(ccache=realm.new_ccache())
-        realm.expire(expired)
+        expire(expired)
         garbage = Path(realm.tmpdir) / "garbage"
         garbage.write_text("no credential cache")
         yield Place(

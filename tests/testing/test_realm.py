@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.ccache import expire, skew
 from support.waiting import eventually, open_descriptors
 from testing.processes import TIMEOUT, check_gone
 
@@ -434,7 +435,7 @@ def test_expired_tickets(realm: Realm) -> None:
         realm.run(["kvno", realm.host_principal])
         assert lifetime(realm.run(["klist"])) == about(24 * 60 * 60)
         realm.run(["klist", "-s"])
-        realm.expire(realm.ccache)
+        expire(realm.ccache)
         assert lifetime(realm.run(["klist"])) == about(24 * 60 * 60)
         with pytest.raises(RealmError, match="status 1"):
             realm.run(["klist", "-s"])
@@ -445,10 +446,10 @@ def test_expired_tickets(realm: Realm) -> None:
 
 def test_clock_that_is_wrong(realm: Realm) -> None:
     for seconds in (3600, -3600):
-        realm.skew(realm.ccache, seconds)
+        skew(realm.ccache, seconds)
         with pytest.raises(RealmError, match="Clock skew too great"):
             realm.run(["kvno", realm.host_principal])
-    realm.skew(realm.ccache, 0)
+    skew(realm.ccache, 0)
     realm.run(["kvno", realm.host_principal])
 
 
@@ -458,11 +459,11 @@ def test_only_credential_caches_are_changed(realm: Realm) -> None:
     for octets in (b"", b"root:x:0:0::", whole[:300]):
         file.write_bytes(octets)
         with pytest.raises(RealmError, match=r"credential cache FILE:.*/file"):
-            realm.expire(f"FILE:{file}")
+            expire(f"FILE:{file}")
         assert file.read_bytes() == octets
     file.unlink()
     with pytest.raises(RealmError, match="No such file"):
-        realm.skew(str(file), 1)
+        skew(str(file), 1)
 
 
 def test_new_key(realm: Realm) -> None:

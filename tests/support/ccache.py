@@ -10,9 +10,11 @@ import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from .errors import RealmError
+from remctl_toolkit.testing import RealmError
 
-__all__ = ["change_file", "move_times", "set_clock_offset"]
+__all__ = ["expire", "skew"]
+
+_LONG_AGO = 3 * 24 * 60 * 60  # seconds; a ticket lives for a day
 
 _VERSION = b"\5\4"
 _OFFSET_TAG = 1  # of the header's field with the difference to the KDC's clock
@@ -55,7 +57,36 @@ class _Reader:
             self.skip_counted()
 
 
-def change_file(ccache: str, change: Callable[[bytes], bytes]) -> None:
+def expire(ccache: str) -> None:
+    """Make all tickets in a credential cache look as if they had expired days ago.
+
+    Args:
+        ccache: name of a cache in a file, as Realm.kinit() and Realm.new_ccache() return it.
+
+    Raises:
+        RealmError: it is not a file with a credential cache in it.
+    """
+    _change_file(ccache, lambda octets: _move_times(octets, -_LONG_AGO))
+
+
+def skew(ccache: str, seconds: float) -> None:
+    """Set the clock of the clients that use a credential cache wrong.
+
+    It is the difference to the KDC's clock that the Kerberos library keeps in the cache, and
+    adds to the time of day. A ticket for a server that is in the cache already is used as it
+    is: then it is the server that finds the clock wrong, otherwise it is the KDC.
+
+    Args:
+        ccache: name of a cache in a file, as Realm.kinit() and Realm.new_ccache() return it.
+        seconds: how far the clock is ahead; negative means behind.
+
+    Raises:
+        RealmError: it is not a file with a credential cache in it.
+    """
+    _change_file(ccache, lambda octets: _set_clock_offset(octets, round(seconds)))
+
+
+def _change_file(ccache: str, change: Callable[[bytes], bytes]) -> None:
     """Rewrite a credential cache.
 
     Args:
@@ -72,7 +103,7 @@ def change_file(ccache: str, change: Callable[[bytes], bytes]) -> None:
         raise RealmError(f"cannot change the credential cache {ccache}: {error}") from None
 
 
-def move_times(octets: bytes, seconds: int) -> bytes:
+def _move_times(octets: bytes, seconds: int) -> bytes:
     """Return a cache with the times of all its tickets later by some seconds.
 
     Raises:
@@ -85,7 +116,7 @@ def move_times(octets: bytes, seconds: int) -> bytes:
     return bytes(moved)
 
 
-def set_clock_offset(octets: bytes, seconds: int) -> bytes:
+def _set_clock_offset(octets: bytes, seconds: int) -> bytes:
     """Return a cache with a header that says how far the KDC's clock is ahead.
 
     Raises:
