@@ -6,10 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.heimdal_realm import use_chosen_kdc
 
 # A shell ignores it for what it starts in the background, and all that starts here inherits that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+use_chosen_kdc()
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

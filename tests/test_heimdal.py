@@ -1,7 +1,7 @@
 """A realm with Heimdal's KDC: it is one like MIT's, and the main tests pass in it as well.
 
-Its programs come from `python -m remctl_toolkit.testing.heimdal FOLDER`, with the folder in the
-environment variable REMCTL_HEIMDAL.  Clients and servers use MIT's libraries here, too.
+Its programs come from `python tests/support/heimdal.py FOLDER`, with the folder in the environment
+variable REMCTL_HEIMDAL.  Clients and servers use MIT's libraries here, too.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support import heimdal, heimdal_realm
+from support.heimdal_realm import HeimdalRealm, is_heimdal, use_chosen_kdc
 from support.waiting import eventually, open_descriptors
 from testing.processes import gone
 
 import remctl
-from remctl_toolkit.testing import Realm, RealmError, RemctldServer, heimdal, kdc, programs
+from remctl_toolkit.testing import Realm, RealmError, RemctldServer, kdc
 from remctl_toolkit.testing.plugin import _is_required
 from remctl_toolkit.testing.ports import ReservedPort
 from remctl_toolkit.testing.server import SAMPLE_COMMANDS
@@ -52,15 +54,14 @@ def _heimdal(request: pytest.FixtureRequest) -> None:
     """Skip without Heimdal's programs; fail where they could have been had."""
     if heimdal.find_heimdal() is not None:
         return
-    text = str(programs.MissingPrograms(("heimdal",)))
     if _is_required(request.config) and shutil.which("apt-get"):
-        pytest.fail(text, pytrace=False)
-    pytest.skip(text)
+        pytest.fail(heimdal_realm.MISSING, pytrace=False)
+    pytest.skip(heimdal_realm.MISSING)
 
 
 @pytest.fixture
 def realm() -> Iterator[Realm]:
-    with Realm(kdc="heimdal") as realm:
+    with HeimdalRealm() as realm:
         yield realm
 
 
@@ -73,7 +74,7 @@ def test_the_main_tests_pass(file: str, tmp_path: Path) -> None:
     }
     done = subprocess.run(
         [*PYTEST, f"--basetemp={tmp_path}/temporary", "-k", MAIN[file], file],
-        env={**own, programs.KDC_VARIABLE: "heimdal"},
+        env={**own, heimdal_realm.KDC_VARIABLE: "heimdal"},
         cwd=TESTS,
         capture_output=True,
         text=True,
@@ -84,8 +85,7 @@ def test_the_main_tests_pass(file: str, tmp_path: Path) -> None:
 
 
 def test_it_is_heimdals(realm: Realm) -> None:
-    assert realm.kind == "heimdal"
-    assert "heimdal KDC on port" in repr(realm)
+    assert is_heimdal(realm)
     with RemctldServer(realm, SAMPLE_COMMANDS) as server, realm.environ():
         result = remctl.remctl(server.host, server.port, command=["test", "echo", "hello"])
     assert result.stdout == b"hello\n"
@@ -95,18 +95,22 @@ def test_it_is_heimdals(realm: Realm) -> None:
 
 
 def test_the_variable_says_whose_kdc_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(programs.KDC_VARIABLE, "heimdal")
-    assert Realm().kind == "heimdal"
-    assert Realm(kdc="mit").kind == "mit"
-    monkeypatch.delenv(programs.KDC_VARIABLE)
-    assert Realm().kind == "mit"
+    monkeypatch.setenv(heimdal_realm.KDC_VARIABLE, "heimdal")
+    monkeypatch.setattr(Realm, "_database_type", Realm._database_type)  # to be restored
+    use_chosen_kdc()
+    assert is_heimdal(Realm())
+    monkeypatch.delenv(heimdal_realm.KDC_VARIABLE)
+    use_chosen_kdc()
+    assert not is_heimdal(Realm())
+    assert is_heimdal(HeimdalRealm())
+    monkeypatch.setenv(heimdal_realm.KDC_VARIABLE, "Heimdal")
     with pytest.raises(ValueError, match="no KDC 'Heimdal': it is one of mit, heimdal"):
-        Realm(kdc="Heimdal")
+        use_chosen_kdc()
 
 
 def test_it_leaves_nothing() -> None:
     before = open_descriptors()
-    with Realm(kdc="heimdal") as realm:
+    with HeimdalRealm() as realm:
         folder, port = realm.tmpdir, realm.kdc_port
         realm.freeze_kdc()
     eventually(lambda: gone(folder))
@@ -136,7 +140,7 @@ def test_a_port_that_somebody_has_is_not_used(
 
     monkeypatch.setattr(kdc, "_reserve_port", choose_and_lose)
     try:
-        with Realm(kdc="heimdal") as realm:
+        with HeimdalRealm() as realm:
             assert len(takers) == 2
             realm.kinit()
     finally:
@@ -148,8 +152,8 @@ def test_the_folder_is_named_by_the_variable(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv(heimdal.FOLDER_VARIABLE, str(tmp_path))
-    with pytest.raises(programs.MissingPrograms, match=r"remctl_toolkit\.testing\.heimdal FOLDER"):
-        Realm(kdc="heimdal").start()
+    with pytest.raises(RealmError, match=r"heimdal\.py FOLDER"):
+        HeimdalRealm().start()
 
 
 def test_what_is_unpacked_is_left_alone(tmp_path: Path) -> None:
@@ -160,7 +164,7 @@ def test_what_is_unpacked_is_left_alone(tmp_path: Path) -> None:
         path.parent.mkdir(parents=True)
         path.touch()
     env = {**os.environ, "PATH": "/nonexistent"}
-    command = [sys.executable, "-m", "remctl_toolkit.testing.heimdal"]
+    command = [sys.executable, heimdal.__file__]
     done = subprocess.run([*command, str(tmp_path)], env=env, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
@@ -171,10 +175,10 @@ def test_the_command_says_how_it_is_used_and_what_failed(tmp_path: Path) -> None
         tool.write_text('#!/bin/sh\necho "no network today" >&2\nexit 100\n')
         tool.chmod(0o755)
     env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    command = [sys.executable, "-m", "remctl_toolkit.testing.heimdal"]
+    command = [sys.executable, heimdal.__file__]
     done = subprocess.run(command, env=env, capture_output=True, text=True)
     assert done.returncode == os.EX_USAGE
-    assert "usage: python -m remctl_toolkit.testing.heimdal FOLDER" in done.stderr
+    assert "heimdal.py FOLDER" in done.stderr
     done = subprocess.run([*command, str(tmp_path)], env=env, capture_output=True, text=True)
     assert done.returncode == os.EX_UNAVAILABLE
     assert f"{tmp_path} has something else in it" in done.stderr

@@ -9,11 +9,12 @@ folder and the daemons are the keeper's business.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from k5test.realm import MITRealm
 
 from .errors import RealmError
+from .programs import REALM_PROGRAMS
 
 __all__ = ["Database", "Runner"]
 
@@ -25,6 +26,9 @@ _SECTION = dict[str, Any]
 
 class Database(MITRealm):  # type: ignore[misc]
     """The files of an MIT realm: krb5.conf, kdc.conf, the database and keytabs."""
+
+    needed: ClassVar[tuple[str, ...]] = (*REALM_PROGRAMS, "k5test")
+    """The names of what has to be installed, for ``programs.find``."""
 
     def __init__(
         self,

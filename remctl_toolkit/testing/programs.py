@@ -10,11 +10,9 @@ from typing import NamedTuple
 
 __all__ = [
     "CLIENT_PROGRAMS",
-    "KDC_VARIABLE",
     "REALM_PROGRAMS",
     "SERVER_PROGRAMS",
     "MissingPrograms",
-    "chosen_kdc",
     "find",
     "search_path",
     "tool_environ",
@@ -39,14 +37,8 @@ _PACKAGES = {
     "remctl": Packages("remctl-client", "remctl", "remctl"),
 }
 
-REALM_PROGRAMS = {
-    "mit": ("krb5kdc", "kdb5_util", "kadmin.local", "kinit", "klist"),
-    "heimdal": ("heimdal", "kinit", "klist"),
-}
-"""What ``Realm`` runs, by whose KDC it has; ``heimdal`` stands for Heimdal's own programs."""
-
-KDC_VARIABLE = "REMCTL_KDC"
-"""The environment variable that says whose KDC a realm has when it is not told."""
+REALM_PROGRAMS = ("krb5kdc", "kdb5_util", "kadmin.local", "kinit", "klist")
+"""What ``Realm`` runs."""
 
 SERVER_PROGRAMS = ("remctld",)
 """What ``RemctldServer`` runs."""
@@ -89,8 +81,7 @@ class MissingPrograms(Exception):
     """Something a test realm needs is not installed.
 
     One message names everything that is missing and what to install. The attribute ``missing`` is
-    the tuple of program names; ``k5test`` in it stands for the Python package of that name, and
-    ``heimdal`` for Heimdal's KDC with its tools.
+    the tuple of program names; ``k5test`` in it stands for the Python package of that name.
     """
 
     def __init__(self, missing: tuple[str, ...]) -> None:
@@ -106,11 +97,6 @@ class MissingPrograms(Exception):
 
 def _advice(name: str) -> str:
     """Return the line of the message about one missing name."""
-    if name == "heimdal":
-        return (
-            "heimdal: run python -m remctl_toolkit.testing.heimdal FOLDER (Debian, Ubuntu), and set"
-            " REMCTL_HEIMDAL to that folder"
-        )
     packages = _PACKAGES.get(name)
     if packages is None:
         return f"{name}: install the Python package {name} (pip install 'k5test>=0.10.4,<0.11')"
@@ -118,22 +104,6 @@ def _advice(name: str) -> str:
         f"{name}: install {packages.debian} (Debian, Ubuntu), {packages.fedora} (Fedora)"
         f" or {packages.homebrew} (Homebrew)"
     )
-
-
-def chosen_kdc(name: str | None = None) -> str:
-    """Return whose KDC a realm is to have: "mit" or "heimdal".
-
-    Args:
-        name: what was asked for; None means what the environment variable REMCTL_KDC says, and
-            MIT's without it.
-
-    Raises:
-        ValueError: there is no such KDC.
-    """
-    chosen = name or os.environ.get(KDC_VARIABLE) or "mit"
-    if chosen not in REALM_PROGRAMS:
-        raise ValueError(f"there is no KDC {chosen!r}: it is one of {', '.join(REALM_PROGRAMS)}")
-    return chosen
 
 
 def search_path() -> str:
@@ -155,8 +125,7 @@ def find(*names: str) -> dict[str, str]:
         names: program names, all of them from the ``*_PROGRAMS``, or ``"k5test"``.
 
     Returns:
-        The full path of each program, by name. (k5test has none: the value is its own name. That
-        of heimdal is its KDC's.)
+        The full path of each program, by name. (k5test has none: the value is its own name.)
 
     Raises:
         MissingPrograms: at least one is not there; the message names all that are not.
@@ -173,11 +142,6 @@ def _locate(name: str, path: str) -> str | None:
     """Return where one program is, or None."""
     if name == "k5test":
         return name if importlib.util.find_spec(name) else None
-    if name == "heimdal":
-        from .heimdal import find_heimdal
-
-        found = find_heimdal()
-        return None if found is None else found.kdc
     return shutil.which(name, path=path)
 
 

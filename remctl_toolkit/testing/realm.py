@@ -6,13 +6,13 @@ import contextlib
 import os
 import secrets
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from . import programs
-from .databases import database_maker
+from ._k5 import Database
 from .errors import RealmError
 from .kdc import Kdc
 from .keeper import Keeper
@@ -20,8 +20,6 @@ from .keeper import Keeper
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
-
-    from ._k5 import Database
 
 __all__ = ["Realm"]
 
@@ -52,10 +50,11 @@ class Realm:
     After a fork, the child can use the realm but not change or stop it.
 
     Attributes that are there from the beginning: ``name``, ``user`` and ``host_principal`` (full
-    principal names), ``password`` (the user's), ``kind`` ("mit" or "heimdal"). The others raise
-    RealmError until it is started. A realm must not be changed by two threads at a time; its
-    servers and tickets may be used by any number.
+    principal names), ``password`` (the user's). The others raise RealmError until it is started. A
+    realm must not be changed by two threads at a time; its servers and tickets may be used by any number.
     """
+
+    _database_type: ClassVar[type[Database]] = Database
 
     def __init__(
         self,
@@ -63,7 +62,6 @@ class Realm:
         *,
         ticket: bool = True,
         libdefaults: Mapping[str, str] | None = None,
-        kdc: str | None = None,
     ) -> None:
         """Describe the realm; start() or ``with`` brings it up.
 
@@ -72,13 +70,7 @@ class Realm:
             ticket: whether to get the user a ticket in the default credential cache at the start.
             libdefaults: further settings for the section of that name in krb5.conf, such as
                 ``{"clockskew": "5"}`` (see krb5.conf(5)).
-            kdc: whose KDC it is, "mit" or "heimdal"; None means what the environment variable
-                REMCTL_KDC says, or else MIT's. The clients are MIT's in either case.
-
-        Raises:
-            ValueError: there is no such KDC.
         """
-        self.kind = programs.chosen_kdc(kdc)
         self.name = name
         self.user = f"user@{name}"
         self.password = secrets.token_urlsafe(12)
@@ -95,7 +87,7 @@ class Realm:
     def __repr__(self) -> str:
         state = "stopped"
         if self._kdc is not None and self._kdc.port is not None:
-            state = f"{self.kind} KDC on port {self._kdc.port}"
+            state = f"KDC on port {self._kdc.port}"
         return f"<Realm {self.name}: {state}>"
 
     def __enter__(self) -> Self:
@@ -124,10 +116,10 @@ class Realm:
         """
         if self._keeper is not None:
             raise RealmError(f"{self!r} is started already")
-        make_database = database_maker(self.kind)
+        found = programs.find(*self._database_type.needed)
         try:
             self._keeper = Keeper()
-            self._create(make_database)
+            self._create(found)
             self.start_kdc()
             if self._ticket:
                 self.kinit()
@@ -152,11 +144,12 @@ class Realm:
         self._database = None
         self._passwords = {self.user: self.password}
 
-    def _create(self, make_database: Callable[..., Database]) -> None:
+    def _create(self, found: Mapping[str, str]) -> None:
         """Make the database with its two principals, and the keytab."""
-        self._database = make_database(
+        self._database = self._database_type(
             self.name,
             os.fspath(self.tmpdir),
+            programs=found,
             runner=self._run_tool,
             libdefaults=self._libdefaults,
         )

@@ -158,7 +158,7 @@ def test_client_is_needed_in_a_shell_only(
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
 ) -> None:
-    found = programs.find(*programs.REALM_PROGRAMS["mit"], *programs.SERVER_PROGRAMS)
+    found = programs.find(*programs.REALM_PROGRAMS, *programs.SERVER_PROGRAMS)
     for name in found:
         (tmp_path / name).symlink_to(found[name])
     monkeypatch.setenv("PATH", str(tmp_path))

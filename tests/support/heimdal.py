@@ -1,10 +1,10 @@
 """Heimdal's KDC: where its programs are, and how to have them beside MIT's.
 
-    python -m remctl_toolkit.testing.heimdal FOLDER
+    python tests/support/heimdal.py FOLDER
 
 downloads Debian's packages and unpacks them in the folder.  They are not installed: that would
 remove MIT's KDC.  Nothing is done if they are there already.  With that folder as the environment
-variable REMCTL_HEIMDAL, ``Realm(kdc="heimdal")`` finds them; without it, they have to be installed.
+variable REMCTL_HEIMDAL, find_heimdal() finds them; without it, they have to be installed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from .programs import tool_environ
+from remctl_toolkit.testing.programs import tool_environ
 
 __all__ = ["FOLDER_VARIABLE", "Heimdal", "find_heimdal", "main", "unpack"]
 
@@ -134,7 +134,7 @@ def _run(
 def main() -> int:
     """Unpack the packages in the folder that the only argument names."""
     if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
-        print(f"usage: python -m {__spec__.name} FOLDER", file=sys.stderr)
+        print(f"usage: python {sys.argv[0]} FOLDER", file=sys.stderr)
         return os.EX_USAGE
     try:
         unpack(Path(sys.argv[1]).absolute())

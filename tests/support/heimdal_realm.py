@@ -1,23 +1,41 @@
-"""A Heimdal realm's configuration and database; the programs are Heimdal's, the clients MIT's."""
+"""A realm with Heimdal's KDC: the programs are Heimdal's, the clients MIT's.
+
+With `heimdal` as the environment variable REMCTL_KDC, all realms of our own tests are such.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import os
+from typing import Any, ClassVar
 
-from ._k5 import Database
-from .errors import RealmError
-from .heimdal import Heimdal
+from remctl_toolkit.testing import Realm, RealmError
+from remctl_toolkit.testing._k5 import Database
 
-__all__ = ["HeimdalDatabase"]
+from .heimdal import FOLDER_VARIABLE, find_heimdal
+
+__all__ = ["KDC_VARIABLE", "MISSING", "HeimdalRealm", "is_heimdal", "use_chosen_kdc"]
+
+KDC_VARIABLE = "REMCTL_KDC"
 
 _LIFETIMES = ("--realm-max-ticket-life=1d", "--realm-max-renewable-life=7d")
+
+
+MISSING = (
+    "Heimdal's KDC is not here: run python tests/support/heimdal.py FOLDER (Debian, Ubuntu), and"
+    f" set {FOLDER_VARIABLE} to that folder"
+)
 
 
 class HeimdalDatabase(Database):
     """The files of a Heimdal realm: krb5.conf, kdc.conf, the database and keytabs."""
 
-    def __init__(self, *arguments: Any, heimdal: Heimdal, **keywords: Any) -> None:
-        """As for Database; ``heimdal`` is where the programs are."""
+    needed: ClassVar[tuple[str, ...]] = ("kinit", "klist", "k5test")
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        """As for Database."""
+        heimdal = find_heimdal()
+        if heimdal is None:
+            raise RealmError(MISSING)
         self._heimdal = heimdal
         super().__init__(*arguments, **keywords)
 
@@ -81,3 +99,27 @@ class HeimdalDatabase(Database):
         """Run one query of kadmin(1)."""
         options = ["--local", f"--config-file={self.env['KRB5_KDC_PROFILE']}"]
         self.run([self._heimdal.kadmin, *options, *query], self._heimdal.env)
+
+
+class HeimdalRealm(Realm):
+    """A realm whose KDC is Heimdal's."""
+
+    _database_type = HeimdalDatabase
+
+
+def use_chosen_kdc() -> None:
+    """Have all realms of this process use the KDC that REMCTL_KDC names.
+
+    Raises:
+        ValueError: there is no such KDC.
+    """
+    types = {"mit": Database, "heimdal": HeimdalDatabase}
+    chosen = os.environ.get(KDC_VARIABLE) or "mit"
+    if chosen not in types:
+        raise ValueError(f"there is no KDC {chosen!r}: it is one of {', '.join(types)}")
+    Realm._database_type = types[chosen]
+
+
+def is_heimdal(realm: Realm) -> bool:
+    """Whether a realm's KDC is Heimdal's."""
+    return realm._database_type is HeimdalDatabase
