@@ -37,7 +37,7 @@ shift
 exec "$@"
 """
 
-# What a minimal Debian lacks: a KDC and remctld to talk to, and k5test asks krb5-config.
+# What a minimal Debian lacks: a KDC and remctld to talk to, and gssapi asks krb5-config.
 _DEBIAN_NEEDS = "python3-venv krb5-kdc krb5-admin-server krb5-user libkrb5-dev remctl-server"
 
 

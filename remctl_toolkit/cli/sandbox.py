@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     options, command = _parse(sys.argv[1:] if argv is None else argv)
     try:
-        system.find(*system.REALM_PROGRAMS, *system.SERVER_PROGRAMS, "k5test")
+        system.find(*system.REALM_PROGRAMS, *system.SERVER_PROGRAMS)
         if not command:
             system.find(*system.CLIENT_PROGRAMS)
         return _run_in_sandbox(command, options.config or "", verbose=options.verbose)

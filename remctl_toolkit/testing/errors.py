@@ -3,7 +3,7 @@
 Exception
 ├── RealmError           the realm: a Kerberos program failed, or the realm is not running
 │   └── ServerError      a remctld of the realm: it did not start, or is not running
-└── MissingPrograms      programs.py: a system program or k5test is not installed
+└── MissingPrograms      programs.py: a system program is not installed
 """
 
 from _remctl_text import printable

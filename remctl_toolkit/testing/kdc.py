@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import RealmError
+from .files import PRIVATE_UMASK, private
 from .keeper import Daemon, Keeper
-from .ports import ReservedPort
+from .ports import ReservedPort, loopback_address
+from .programs import tool_environ
 from .waiting import wait_until
 
 if TYPE_CHECKING:
-    from ._k5 import Database
+    from .database import Database
 
 __all__ = ["Kdc"]
 
-_ADDRESS = "127.0.0.1"
 _TIMEOUT = 20.0  # seconds for a KDC to be ready; it takes some 15 ms
 _FREE_TIMEOUT = 2.0  # seconds for its port to be free again
 _ATTEMPTS = 8  # ports to try, each of which was free a moment before
@@ -26,17 +26,16 @@ _LOG_TAIL = 10  # lines of the KDC's log that an error message shows
 class Kdc:
     """A KDC on a loopback port, for TCP and UDP."""
 
-    def __init__(self, keeper: Keeper, database: Database, env: Mapping[str, str]) -> None:
+    def __init__(self, keeper: Keeper, database: Database) -> None:
         """Describe it; start() runs it.
 
         Args:
             keeper: what starts the process, and has the folder of the realm.
             database: what the KDC reads.
-            env: its whole environment.
         """
         self._keeper = keeper
         self._database = database
-        self._env = dict(env)
+        self._env = {**tool_environ(), **database.env, **database.kdc_env}
         self._daemon: Daemon | None = None
         self._port: ReservedPort | None = None
         self._starts = 0
@@ -66,7 +65,7 @@ class Kdc:
             return
         for attempt in range(1, _ATTEMPTS + 1):
             self._port = _reserve_port()
-            self._database.write_configuration(self._port.number)
+            self._database.write_configuration(self._port.address, self._port.number)
             try:
                 self._daemon = self._launch()
                 return
@@ -111,8 +110,10 @@ class Kdc:
         """Start the process with the configuration there is, and wait until it is ready."""
         self._starts += 1
         log = self._keeper.folder / f"kdc{self._starts}.out"
-        with log.open("wb") as output:
-            daemon = self._keeper.launch(self._database.kdc_command, output=output, env=self._env)
+        with open(log, "wb", opener=private) as output:
+            daemon = self._keeper.launch(
+                self._database.kdc_command, output=output, env=self._env, umask=PRIVATE_UMASK
+            )
         try:
             if daemon.await_ready(lambda: self._database.kdc_is_ready(log.read_bytes()), _TIMEOUT):
                 return daemon
@@ -132,8 +133,9 @@ class Kdc:
 
 def _reserve_port() -> ReservedPort:
     """Return a port that is free for TCP and for UDP."""
+    address = loopback_address()
     while True:
-        port = ReservedPort(_ADDRESS)
+        port = ReservedPort(address)
         if port.free():
             return port
         port.close()

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import signal
 import subprocess
+import sys
 import tempfile
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +27,13 @@ from .waiting import wait_until
 
 __all__ = ["Daemon", "Keeper"]
 
-_END_TIMEOUT = 30.0  # seconds for the keeper to kill its processes and remove the folder
+_END_TIMEOUT = 30.0  # seconds for killed processes to be gone, and for the folder to be removed
+
+# What the path of the folder is made of. It stands in krb5.conf, kdc.conf and remctl.conf, in names
+# of credential caches and keytabs, and in KRB5_CONFIG, which cannot quote white space, colons,
+# percent signs or whatever else means something there; some of them have buffers of a fixed size.
+_PLAIN_PATH = re.compile(r"[A-Za-z0-9_/.+-]{1,200}")
+_PLAIN_FOLDER = "/tmp"  # where the folder is made when TMPDIR is not plain
 
 # Only what POSIX sh has. Lines read: "add GROUP", "del GROUP" and "end". The folder is made here,
 # not by the owner, so that there is no moment at which it exists and nobody would remove it.
@@ -106,11 +114,20 @@ class Daemon:
         if self._frozen:
             return
         self._signal(signal.SIGSTOP)
-        _, status = os.waitpid(self.pid, os.WUNTRACED)
-        if not os.WIFSTOPPED(status):  # it ended before the signal came, and is reaped now
-            self._process.returncode = os.waitstatus_to_exitcode(status)
+        if not self._await_standstill():
             raise RealmError(f"process {self.pid} ended before it could be frozen")
         self._frozen = True
+
+    def _await_standstill(self) -> bool:
+        """Wait until the process stands still; False when it ended before the signal came."""
+        if sys.platform == "darwin":
+            _, status = os.waitpid(self.pid, os.WUNTRACED)
+            if not os.WIFSTOPPED(status):  # it is reaped now
+                self._process.returncode = os.waitstatus_to_exitcode(status)
+            return os.WIFSTOPPED(status)
+        # gevent replaces waitpid() by one that waits for the end of a process only.
+        seen = os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        return seen is not None and seen.si_code == os.CLD_STOPPED
 
     def thaw(self) -> None:
         """Let a frozen process group go on; does nothing when it is not frozen."""
@@ -119,7 +136,7 @@ class Daemon:
             self._frozen = False
 
     def end(self) -> None:
-        """Kill the process group with SIGKILL and reap the daemon; harmless when it is dead.
+        """Kill the process group with SIGKILL; on return none of it runs. Harmless when it is dead.
 
         SIGKILL, because remctld's sessions ignore SIGTERM and a frozen process gets nothing else.
         In a forked child this does nothing: the daemon is its parent's.
@@ -130,6 +147,12 @@ class Daemon:
         # Forgotten before it is reaped: from then on its number may be somebody else's.
         self._keeper.forget(self.pid)
         self._process.wait(_END_TIMEOUT)
+        wait_until(lambda: _group_has_ended(self.pid), _END_TIMEOUT)
+
+    def hang_up(self) -> None:
+        """Send SIGHUP to the daemon itself, and to nothing that it has started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGHUP)
 
     def _signal(self, number: signal.Signals) -> None:
         """Signal the whole group, if there is any of it left to signal."""
@@ -147,11 +170,16 @@ class Keeper:
     def __init__(self) -> None:
         """Start the keeper process and have it make the folder (mode 0700).
 
+        The folder is below TMPDIR, or below /tmp if the path of TMPDIR has characters in it that
+        cannot be written in Kerberos' and remctld's configuration files, or is very long.
+
         Raises:
             RealmError: the folder cannot be made.
         """
         self._owner = os.getpid()
-        self.folder = Path(tempfile.gettempdir(), f"remctl-realm-{secrets.token_hex(12)}")
+        self._wanted = tempfile.gettempdir()
+        parent = self._wanted if _PLAIN_PATH.fullmatch(self._wanted) else _PLAIN_FOLDER
+        self.folder = Path(parent, f"remctl-realm-{secrets.token_hex(12)}")
         reading, self._pipe = os.pipe()
         try:
             self._process = subprocess.Popen(
@@ -178,7 +206,13 @@ class Keeper:
             answer = output.readline().decode(errors="replace").strip()
         if answer != "ready":
             self.close()
-            raise RealmError(f"cannot make the realm's folder {self.folder}: {answer}")
+            text = f"cannot make the realm's folder {self.folder}: {answer}"
+            if self.folder.parent != Path(self._wanted):
+                text += (
+                    f"\nit would be in {self._wanted!r}, but Kerberos cannot use that path: set"
+                    " TMPDIR to a short one of letters, digits and _ . + -"
+                )
+            raise RealmError(text)
 
     @property
     def inherited(self) -> bool:
@@ -197,6 +231,7 @@ class Keeper:
         output: IO[bytes],
         env: Mapping[str, str],
         stdin: int = subprocess.DEVNULL,
+        umask: int = -1,
     ) -> Daemon:
         """Start a daemon in a session of its own, registered with the keeper before it runs.
 
@@ -205,6 +240,7 @@ class Keeper:
             output: open file that gets its stdout and stderr.
             env: its whole environment.
             stdin: descriptor to give it as standard input.
+            umask: its umask; -1 means that of this process.
 
         Raises:
             RealmError: this keeper is closed, was killed, or belongs to another process.
@@ -223,6 +259,7 @@ class Keeper:
             env=dict(env),
             cwd="/",
             start_new_session=True,
+            umask=umask,
         )
         # A second time: what is said to the keeper from here on comes after this.
         self._tell(f"add {process.pid}")
@@ -264,6 +301,40 @@ def _exists(pid: int) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def _group_has_ended(group: int) -> bool:
+    """Whether nothing of a killed process group runs any more, not counting zombies.
+
+    Its orphans are left to process 1 to be reaped, and to this process if it takes that part.
+    """
+    ended = not _group_exists(group) or (
+        sys.platform == "linux" and _group_states(group) <= {"Z", "X"}
+    )
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-group, os.WNOHANG)[0]:
+            pass
+    return ended
+
+
+def _group_exists(group: int) -> bool:
+    """Whether there is a process in a group; a zombie is one, but not on macOS."""
+    try:
+        os.killpg(group, 0)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
+
+
+def _group_states(group: int) -> set[str]:
+    """Return the states of the processes of a group, each a letter as in /proc/PID/stat."""
+    states = set()
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            state, _, its_group, *_ = path.read_text(errors="replace").rpartition(")")[2].split()
+            if int(its_group) == group:
+                states.add(state)
+    return states
 
 
 def _drop_inherited() -> None:

@@ -60,7 +60,7 @@ def _check_programs(config: pytest.Config) -> None:
     from .programs import REALM_PROGRAMS, SERVER_PROGRAMS, MissingPrograms, find
 
     try:
-        find(*REALM_PROGRAMS, *SERVER_PROGRAMS, "k5test")
+        find(*REALM_PROGRAMS, *SERVER_PROGRAMS)
     except MissingPrograms as missing:
         if _is_required(config):
             pytest.fail(str(missing), pytrace=False)

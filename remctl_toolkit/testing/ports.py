@@ -5,10 +5,30 @@ from __future__ import annotations
 import socket
 import sys
 
-__all__ = ["BACKLOG", "ReservedPort"]
+from .errors import RealmError
+
+__all__ = ["BACKLOG", "ReservedPort", "loopback_address"]
 
 BACKLOG = 1024
 """Connections that may wait for a server to accept them."""
+
+
+_LOOPBACK = ("127.0.0.1", "::1")
+
+
+def loopback_address() -> str:
+    """Return the address of this machine's loopback interface: 127.0.0.1 if it has that, or ::1.
+
+    Raises:
+        RealmError: it has neither.
+    """
+    for address in _LOOPBACK:
+        try:
+            ReservedPort(address).close()
+        except OSError:
+            continue
+        return address
+    raise RealmError(f"no loopback address ({', '.join(_LOOPBACK)}): run 'ip link set lo up'")
 
 
 class ReservedPort:

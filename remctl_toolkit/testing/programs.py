@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import sys
@@ -81,7 +80,7 @@ class MissingPrograms(Exception):
     """Something a test realm needs is not installed.
 
     One message names everything that is missing and what to install. The attribute ``missing`` is
-    the tuple of program names; ``k5test`` in it stands for the Python package of that name.
+    the tuple of program names.
     """
 
     def __init__(self, missing: tuple[str, ...]) -> None:
@@ -97,9 +96,7 @@ class MissingPrograms(Exception):
 
 def _advice(name: str) -> str:
     """Return the line of the message about one missing name."""
-    packages = _PACKAGES.get(name)
-    if packages is None:
-        return f"{name}: install the Python package {name} (pip install 'k5test>=0.10.4,<0.11')"
+    packages = _PACKAGES[name]
     return (
         f"{name}: install {packages.debian} (Debian, Ubuntu), {packages.fedora} (Fedora)"
         f" or {packages.homebrew} (Homebrew)"
@@ -119,30 +116,23 @@ def search_path() -> str:
 
 
 def find(*names: str) -> dict[str, str]:
-    """Find programs, and k5test if that is among the names.
+    """Find programs.
 
     Args:
-        names: program names, all of them from the ``*_PROGRAMS``, or ``"k5test"``.
+        names: program names, all of them from the ``*_PROGRAMS``.
 
     Returns:
-        The full path of each program, by name. (k5test has none: the value is its own name.)
+        The full path of each program, by name.
 
     Raises:
         MissingPrograms: at least one is not there; the message names all that are not.
     """
     path = search_path()
-    found = {name: _locate(name, path) for name in names}
+    found = {name: shutil.which(name, path=path) for name in names}
     missing = tuple(name for name, place in found.items() if place is None)
     if missing:
         raise MissingPrograms(missing)
     return {name: place for name, place in found.items() if place is not None}
-
-
-def _locate(name: str, path: str) -> str | None:
-    """Return where one program is, or None."""
-    if name == "k5test":
-        return name if importlib.util.find_spec(name) else None
-    return shutil.which(name, path=path)
 
 
 def tool_environ() -> dict[str, str]:

@@ -5,33 +5,23 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from . import programs
-from ._k5 import Database
+from .database import Database
 from .errors import RealmError
 from .kdc import Kdc
 from .keeper import Keeper
+from .tools import TOOL_TIMEOUT, run_tool
 
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
 __all__ = ["Realm"]
-
-_TOOL_TIMEOUT = 30.0  # seconds for a Kerberos program
-_VARIABLES = (
-    "KRB5_CONFIG",
-    "KRB5_KDC_PROFILE",
-    "KRB5CCNAME",
-    "KRB5_KTNAME",
-    "KRB5_CLIENT_KTNAME",
-    "KRB5RCACHEDIR",
-)
 
 
 class _Closing(Protocol):
@@ -41,17 +31,22 @@ class _Closing(Protocol):
 class Realm:
     """A throwaway Kerberos realm on this machine's loopback interface.
 
-    It has one user, ``user@REALM``, with a password and (unless told otherwise) a ticket in the
-    default credential cache, and one service, ``host/localhost@REALM``, with its key in the
-    default keytab. Use it as a context manager, or call start() and stop(). It needs about 0.1
-    seconds, no privileges, and nothing from the network. Any number of realms can be up at once.
+    It has one user, ``user@REALM``, with (unless told otherwise) a ticket in the default credential
+    cache, and one service, ``host/localhost@REALM``, with its key in the default keytab. All keys
+    are random, and different in every realm. Everything listens on the loopback interface only, and
+    only the user that runs this can read the files, so that no other user of the machine can get a
+    ticket or use a server.
+
+    Use it as a context manager, or call start() and stop(). It needs about 0.1 seconds, no
+    privileges, and nothing from the network. Any number of realms can be up at once.
 
     When the process ends without stop(), even by SIGKILL, the KDC ends and the folder is removed.
     After a fork, the child can use the realm but not change or stop it.
 
     Attributes that are there from the beginning: ``name``, ``user`` and ``host_principal`` (full
-    principal names), ``password`` (the user's). The others raise RealmError until it is started. A
-    realm must not be changed by two threads at a time; its servers and tickets may be used by any number.
+    principal names). The others raise RealmError until it is started. A
+    realm must not be changed by two threads at a time; its servers and tickets may be used by any
+    number.
     """
 
     _database_type: ClassVar[type[Database]] = Database
@@ -73,11 +68,9 @@ class Realm:
         """
         self.name = name
         self.user = f"user@{name}"
-        self.password = secrets.token_urlsafe(12)
         self.host_principal = f"host/localhost@{name}"
         self._ticket = ticket
         self._libdefaults = dict(libdefaults or {})
-        self._passwords = {self.user: self.password}
         self._servers: list[_Closing] = []
         self._numbers = 0
         self._keeper: Keeper | None = None
@@ -111,7 +104,7 @@ class Realm:
         anything fails, nothing is left behind.
 
         Raises:
-            MissingPrograms: Kerberos programs or k5test are not installed.
+            MissingPrograms: Kerberos programs are not installed.
             RealmError: it is up already, or a program failed (the message has its output).
         """
         if self._keeper is not None:
@@ -119,7 +112,12 @@ class Realm:
         found = programs.find(*self._database_type.needed)
         try:
             self._keeper = Keeper()
-            self._create(found)
+            self._database = self._database_type(self.name, self.tmpdir, found, self._libdefaults)
+            self._kdc = Kdc(self._keeper, self._database)
+            self._database.write_configuration("", 0)  # the KDC has a place when it starts
+            self._database.create()
+            self.add_principal(self.user)
+            self.add_host("localhost")
             self.start_kdc()
             if self._ticket:
                 self.kinit()
@@ -142,23 +140,6 @@ class Realm:
         self._keeper.close()
         self._keeper = None
         self._database = None
-        self._passwords = {self.user: self.password}
-
-    def _create(self, found: Mapping[str, str]) -> None:
-        """Make the database with its two principals, and the keytab."""
-        self._database = self._database_type(
-            self.name,
-            os.fspath(self.tmpdir),
-            programs=found,
-            runner=self._run_tool,
-            libdefaults=self._libdefaults,
-        )
-        self._database.write_configuration(0)  # the port is chosen when the KDC starts
-        self._database.create_kdb()
-        self._database.addprinc(self.user, self.password)
-        self.add_host("localhost")
-        env = {**programs.tool_environ(), **self.env, **self._database.kdc_env}
-        self._kdc = Kdc(self._up(), self._database, env)
 
     # Where things are
 
@@ -197,15 +178,14 @@ class Realm:
         They are KRB5_CONFIG, KRB5_KDC_PROFILE, KRB5CCNAME (the default cache), KRB5_KTNAME,
         KRB5_CLIENT_KTNAME (names a keytab that does not exist) and KRB5RCACHEDIR.
         """
-        settings: dict[str, str] = self._files().env
-        named = {name: settings[name] for name in _VARIABLES}
-        return {**named, "KRB5CCNAME": f"FILE:{named['KRB5CCNAME']}"}
+        return self._files().env
 
     @contextmanager
     def environ(self) -> Iterator[None]:
         """Put the KRB5_* variables in os.environ, and restore what was there (or not) before."""
-        before = {name: os.environ.get(name) for name in _VARIABLES}
-        os.environ.update(self.env)
+        env = self.env
+        before = {name: os.environ.get(name) for name in env}
+        os.environ.update(env)
         try:
             yield
         finally:
@@ -228,23 +208,23 @@ class Realm:
 
         Args:
             name: with or without the realm.
-            password: its password; None gives it a random key (see extract_keytab).
+            password: its password; None gives it a random key. A password that can be guessed can
+                be guessed by other users of the machine as well.
             max_life: seconds its tickets are valid at most; None means one day.
 
         Returns:
             The full principal name.
 
         Raises:
-            RealmError: it exists, the password is empty, or the realm is not started.
+            RealmError: it exists, the password is empty or has more than one line, or the realm is
+                not started.
         """
         principal = self.principal(name)
-        if password == "":
-            raise RealmError(f"no password for {principal}: give a non-empty one, or None")
-        self._files().addprinc(principal, password)
+        if password is not None and (not password or set(password) & set("\n\r\0")):
+            raise RealmError(f"no password for {principal}: give one line of text, or None")
+        self._files().add_principal(principal, password)
         if max_life is not None:
             self._files().limit_life(principal, round(max_life))
-        if password is not None:
-            self._passwords[principal] = password
         return principal
 
     def add_host(self, hostname: str) -> str:
@@ -280,9 +260,7 @@ class Realm:
         Raises:
             RealmError: there is no such principal, or the realm is not started.
         """
-        full = self.principal(principal)
-        self._files().rotate_key(full)
-        self._passwords.pop(full, None)
+        self._files().rotate_key(self.principal(principal))
 
     def delete_principal(self, principal: str) -> None:
         """Remove a principal. Its keytabs and tickets stay where they are.
@@ -290,9 +268,30 @@ class Realm:
         Raises:
             RealmError: there is no such principal, or the realm is not started.
         """
-        full = self.principal(principal)
-        self._files().delete_principal(full)
-        self._passwords.pop(full, None)
+        self._files().delete_principal(self.principal(principal))
+
+    def trust(self, other: Realm) -> None:
+        """Let the users of each of two realms use the services of the other (cross-realm trust).
+
+        The krb5.conf of each then has the KDC of the other. An ACL names users of both in full,
+        such as ``princ:user@OTHER.TEST``. It lasts until one of the realms is stopped.
+
+        Args:
+            other: another realm, with another name, that is started.
+
+        Raises:
+            RealmError: one of the realms is not started, they have the same name, or they trust
+                each other already.
+        """
+        if other.name == self.name:
+            raise RealmError(
+                f"two realms {self.name} cannot trust each other: name one differently"
+            )
+        key = secrets.token_urlsafe(32)
+        for realm, neighbour in ((self, other), (other, self)):
+            realm.add_principal(f"krbtgt/{self.name}@{other.name}", key)
+            realm.add_principal(f"krbtgt/{other.name}@{self.name}", key)
+            realm._files().add_kdc(neighbour.name, neighbour._files().kdc_place)
 
     def new_ccache(self) -> str:
         """Return the name (``FILE:/...``) of a credential cache that nobody has used yet."""
@@ -307,14 +306,15 @@ class Realm:
         ccache: str | None = None,
         lifetime: float | None = None,
         renewable: float | None = None,
-        timeout: float = _TOOL_TIMEOUT,
+        timeout: float = TOOL_TIMEOUT,
     ) -> str:
         """Get a ticket-granting ticket and put it in a cache, in place of what is there.
 
         Args:
             principal: with or without the realm; None means the user.
-            password: None means the one it was created with. Not used with a keytab.
-            keytab: take the key from this file instead.
+            password: its password. Not used with a keytab.
+            keytab: take its key from this file. Without a password or a keytab, the key that the
+                KDC has is used.
             ccache: name of the credential cache; None means the default one.
             lifetime: seconds the ticket is valid; None means one day.
             renewable: seconds it can be renewed for; None makes it not renewable.
@@ -324,7 +324,7 @@ class Realm:
             The name of the credential cache.
 
         Raises:
-            RealmError: no password is known, the time was over, or kinit failed.
+            RealmError: there is no such principal, the time was over, or kinit failed.
         """
         full = self.principal(principal or self.user)
         cache = ccache or self.ccache
@@ -333,19 +333,22 @@ class Realm:
             flags += ["-l", f"{round(lifetime)}s"]
         if renewable is not None:
             flags += ["-r", f"{round(renewable)}s"]
-        typed = None
-        if keytab is not None:
-            flags += ["-k", "-t", os.fspath(keytab)]
-        else:
-            typed = f"{self._password_of(full, password)}\n"
-        self.run(["kinit", *flags, full], input=typed, timeout=timeout)
+        with contextlib.ExitStack() as stack:
+            if password is None and keytab is None:
+                keytab = stack.enter_context(self._temporary_keytab(full))
+            if keytab is not None:
+                flags += ["-k", "-t", os.fspath(keytab)]
+            typed = f"{password}\n" if keytab is None else None
+            self.run(["kinit", *flags, full], input=typed, timeout=timeout)
         return cache
 
-    def _password_of(self, principal: str, given: str | None) -> str:
-        password = self._passwords.get(principal) if given is None else given
-        if password is None:
-            raise RealmError(f"no password of {principal} is known: give one, or a keytab")
-        return password
+    @contextmanager
+    def _temporary_keytab(self, principal: str) -> Iterator[str]:
+        path = self.tmpdir / f"keytab{self.next_number()}"
+        try:
+            yield self.extract_keytab(principal, path)
+        finally:
+            path.unlink(missing_ok=True)
 
     def run(
         self,
@@ -353,7 +356,7 @@ class Realm:
         *,
         env: Mapping[str, str] | None = None,
         input: str | None = None,
-        timeout: float = _TOOL_TIMEOUT,
+        timeout: float = TOOL_TIMEOUT,
     ) -> str:
         """Run a program in the realm, such as ``["klist", "-f"]``, and return what it prints.
 
@@ -369,28 +372,8 @@ class Realm:
         Raises:
             RealmError: it failed or took too long; the message has its output.
         """
-        try:
-            done = subprocess.run(
-                args,
-                env={**programs.tool_environ(), **self.env, **(env or {})},
-                stdin=subprocess.DEVNULL if input is None else None,
-                input=None if input is None else input.encode(),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                timeout=timeout,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise RealmError(f"{args[0]} took more than {timeout} seconds") from error
-        output = done.stdout.decode(errors="replace")
-        if done.returncode:
-            raise RealmError(f"{args[0]} ended with status {done.returncode}: {output.strip()}")
-        return output
-
-    def _run_tool(
-        self, args: Sequence[str], env: Mapping[str, str] | None, typed: str | None
-    ) -> str:
-        return self.run(args, env=env, input=typed)
+        whole_env = {**programs.tool_environ(), **self.env, **(env or {})}
+        return run_tool(args, whole_env, input=input, timeout=timeout)
 
     # The KDC
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import stat
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
@@ -14,8 +13,9 @@ from typing import TYPE_CHECKING
 
 from . import programs
 from .errors import ServerError
+from .files import private, write_private
 from .keeper import Daemon
-from .ports import ReservedPort
+from .ports import ReservedPort, loopback_address
 from .waiting import wait_until
 
 if TYPE_CHECKING:
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 __all__ = ["SAMPLE_COMMANDS", "Command", "RemctldServer", "machine_commands"]
 
 _START_TIMEOUT = 20.0  # seconds for remctld to be ready; it takes some 20 ms
+_REREADING = "re-reading configuration"  # what remctld logs when it gets SIGHUP
+# A signal that comes just before remctld waits for a client is not seen until the next one.
+_RELOAD_INTERVAL, _RELOAD_ATTEMPTS = 0.5, 40  # seconds until it is sent again, and how often
 _LOG_TAIL = 20  # lines of the log that an error message shows
 
 # Socket activation as systemd does it, sd_listen_fds(3): the listening socket is descriptor 3, and
@@ -178,7 +181,7 @@ class RemctldServer:
         *,
         config: str = "",
         default_acl: str | None = None,
-        address: str = "127.0.0.1",
+        address: str | None = None,
         port: int | None = None,
         host: str | None = None,
         principal: str | None = None,
@@ -192,18 +195,22 @@ class RemctldServer:
             commands: what it can run; the first that matches counts.
             config: raw lines for its configuration file, remctld(8), after the commands.
             default_acl: who may run commands without an ACL; None means the realm's user.
-            address: a local IPv4 or IPv6 address to listen on.
+            address: a local IPv4 or IPv6 address to listen on; None means 127.0.0.1, or ::1 on a
+                machine that has no IPv4. Any user of the machine can connect to it.
             port: the TCP port; None means any that is free.
-            host: the name for clients; None means "localhost" for 127.0.0.1, and the address
-                itself for another ("localhost" need not mean ::1, for one).
+            host: the name for clients; None means "localhost" for None and 127.0.0.1, and the
+                address itself for another ("localhost" need not mean ::1, for one).
             principal: the server's principal, with its key in the realm's keytab (see
                 ``Realm.add_host``); None means the realm's ``host_principal``.
             env: variables to add to remctld's environment.
             debug: whether remctld logs what it does in more detail (its option -d).
+
+        Raises:
+            RealmError: no address is given, and the machine has no loopback address.
         """
         self.realm = realm
-        self.address = address
-        self.host = host or ("localhost" if address == "127.0.0.1" else address)
+        self.address = address or loopback_address()
+        self.host = host or ("localhost" if address in (None, "127.0.0.1") else address)
         self.principal = principal or realm.host_principal
         self._commands = tuple(commands)
         self._config = config
@@ -345,7 +352,7 @@ class RemctldServer:
         self.kill()
 
     def kill(self, *, keep_listening: bool = False) -> None:
-        """Kill remctld and its sessions with SIGKILL.
+        """Kill remctld and its sessions with SIGKILL; on return none of them runs.
 
         Args:
             keep_listening: whether clients can still connect. Nobody answers them, until start()
@@ -361,6 +368,54 @@ class RemctldServer:
         """Kill remctld and run it again on the same port, with the same configuration."""
         self.kill(keep_listening=True)
         self.start()
+
+    def reload(
+        self, commands: Iterable[Command] | None = None, *, config: str | None = None
+    ) -> None:
+        """Have remctld read its configuration again, as an administrator does with SIGHUP.
+
+        Connections that are open keep the configuration that they began with; on return, new ones
+        have the new one.
+
+        Args:
+            commands: what it can run from now on; None means what it could run before.
+            config: raw lines after the commands; None means those there were before.
+
+        Raises:
+            ServerError: it is not running, or it ended because there is a mistake in the new
+                configuration (the message has its log); start() runs it with the one before.
+            ValueError: a command cannot be written in the file; nothing has changed.
+        """
+        daemon = self._running_daemon()
+        before = self._commands, self._config
+        self._commands = self._commands if commands is None else tuple(commands)
+        self._config = self._config if config is None else config
+        said_before = len(self.log)
+        try:
+            self._write_configuration()
+            self._await_reload(daemon, said_before)
+        except BaseException:
+            self._commands, self._config = before
+            self._write_configuration()
+            raise
+
+    def _await_reload(self, daemon: Daemon, said_before: int) -> None:
+        # remctld says so before it reads the file: when it says so again, it has read it once.
+        if not all(self._reread(daemon, said_before, times) for times in (1, 2)):
+            state = "does not reload" if daemon.running else f"ended: {daemon.returncode}"
+            raise ServerError(f"remctld {state}: {self._tail(said_before)}")
+
+    def _reread(self, daemon: Daemon, said_before: int, times: int) -> bool:
+        """Send SIGHUP until the log has a line about it."""
+        for _ in range(_RELOAD_ATTEMPTS):
+            daemon.hang_up()
+            if daemon.await_ready(
+                lambda: self.log.count(_REREADING, said_before) >= times, _RELOAD_INTERVAL
+            ):
+                return True
+            if not daemon.running:
+                break
+        return False
 
     def close(self) -> None:
         """Stop, and give up the port and the log; harmless when that is done."""
@@ -401,26 +456,28 @@ class RemctldServer:
         if self._folder is None:
             self.realm.attach(self)
             self._folder = self.realm.tmpdir / f"remctld{self.realm.next_number()}"
-            self._folder.mkdir()
-            self._log_path.touch()
-            self._write_configuration(self._folder)
+            self._folder.mkdir(mode=0o700)
+            write_private(self._log_path, "")
+            self._write_configuration()
         if self._port is None:
             self._port = ReservedPort(self.address, self._wanted_port)
         if self._listener is None:
             self._listener = self._port.listen()
 
-    def _write_configuration(self, folder: Path) -> None:
-        """Write remctl.conf, and the scripts that are in it."""
+    def _write_configuration(self) -> None:
+        """Write remctl.conf, and the scripts that are in it; those of running commands stay."""
+        assert self._folder is not None
         lines = []
-        for number, command in enumerate(self._commands):
+        for command in self._commands:
             program = os.fspath(command.program)
             if bool(program) == bool(command.script):
                 raise ValueError(f"{command!r} needs either a program or a script")
             if command.script:
-                program = _write_script(folder / f"command{number}", command.script)
+                path = self._folder / f"command{self.realm.next_number()}"
+                program = _write_script(path, command.script)
             lines.append(command.line(program, self._default_acl))
         text = "\n".join([*lines, self._config])
-        (folder / "remctl.conf").write_text(f"{text}\n")
+        write_private(self._folder / "remctl.conf", f"{text}\n")
 
     def _arguments(self, program: str) -> list[str]:
         """Return remctld's command line."""
@@ -443,7 +500,7 @@ class RemctldServer:
         Returns:
             False when it was to take our socket, but tried to bind one of its own.
         """
-        self._pid_path.unlink(missing_ok=True)
+        write_private(self._pid_path, "")
         said_before = len(self.log)
         args = self._arguments(program)
         if handover:
@@ -452,11 +509,11 @@ class RemctldServer:
         # What the backends of remctl_toolkit.backend have to log is then in the server's log.
         logs = {"REMCTL_BACKEND_LOG": str(self._log_path)}
         env = {**programs.tool_environ(), **self.realm.env, **logs, **self._extra_env}
-        with self._log_path.open("ab") as output:
+        with open(self._log_path, "ab", opener=private) as output:
             self._daemon = self.realm.keeper.launch(args, output=output, env=env, stdin=stdin)
         # It writes the file when it has read its configuration and can accept connections. (A
         # connection would prove nothing: the socket listens without it.)
-        if self._daemon.await_ready(self._pid_path.exists, _START_TIMEOUT):
+        if self._daemon.await_ready(lambda: self._pid_path.stat().st_size > 0, _START_TIMEOUT):
             return True
         if handover and not self._daemon.running and "cannot bind" in self.log[said_before:]:
             self._daemon.end()
@@ -476,6 +533,5 @@ class RemctldServer:
 
 def _write_script(path: Path, text: str) -> str:
     """Write an executable script; returns its path as text."""
-    path.write_text(text if text.startswith("#!") else f"#!/bin/sh\n{text}\n")
-    path.chmod(stat.S_IRWXU)
+    write_private(path, text if text.startswith("#!") else f"#!/bin/sh\n{text}\n", 0o700)
     return os.fspath(path)

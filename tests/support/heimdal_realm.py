@@ -6,10 +6,13 @@ With `heimdal` as the environment variable REMCTL_KDC, all realms of our own tes
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from remctl_toolkit.testing import Realm, RealmError
-from remctl_toolkit.testing._k5 import Database
+from remctl_toolkit.testing.database import Database, Settings
+from remctl_toolkit.testing.programs import tool_environ
+from remctl_toolkit.testing.tools import run_tool
 
 from .heimdal import FOLDER_VARIABLE, find_heimdal
 
@@ -29,10 +32,14 @@ MISSING = (
 class HeimdalDatabase(Database):
     """The files of a Heimdal realm: krb5.conf, kdc.conf, the database and keytabs."""
 
-    needed: ClassVar[tuple[str, ...]] = ("kinit", "klist", "k5test")
+    needed: ClassVar[tuple[str, ...]] = ("kinit", "klist")
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
-        """As for Database."""
+        """As for Database.
+
+        Raises:
+            RealmError: Heimdal's programs are not here.
+        """
         heimdal = find_heimdal()
         if heimdal is None:
             raise RealmError(MISSING)
@@ -40,26 +47,24 @@ class HeimdalDatabase(Database):
         super().__init__(*arguments, **keywords)
 
     @property
-    def _kdc_conf(self) -> dict[str, Any]:
-        return {
-            "kdc": {
-                "ports": "$port0",
-                "addresses": "127.0.0.1",
-                "num-kdc-processes": "1",
-                "database": {
-                    "realm": "$realm",
-                    "dbname": "$tmpdir/heimdal",
-                    "mkey_file": "$tmpdir/stash",
-                    "acl_file": "$tmpdir/acl",
-                    "log_file": "$tmpdir/changes",
-                },
+    def _kdc_conf(self) -> Mapping[str, Settings]:
+        kdc: Settings = {
+            "ports": str(self.port),
+            "addresses": self.address,
+            "num-kdc-processes": "1",
+            "database": {
+                "realm": self.realm,
+                "dbname": f"{self.folder}/heimdal",
+                "mkey_file": f"{self.folder}/stash",
+                "acl_file": f"{self.folder}/acl",
+                "log_file": f"{self.folder}/changes",
             },
-            "kadmin": {"default_keys": "aes256-cts-hmac-sha1-96:pw-salt"},
-            "logging": {"kdc": "STDERR", "default": "FILE:$tmpdir/others.log"},
         }
-
-    def _init_paths(self, **paths: str) -> None:
-        self._kinit = paths["kinit"]
+        return {
+            "kdc": kdc,
+            "kadmin": {"default_keys": "aes256-cts-hmac-sha1-96:pw-salt"},
+            "logging": {"kdc": "STDERR", "default": f"FILE:{self.folder}/others.log"},
+        }
 
     @property
     def kdc_command(self) -> list[str]:
@@ -74,31 +79,32 @@ class HeimdalDatabase(Database):
             return False
         # It starts as well when somebody else has the port.
         for protocol in ("udp", "tcp"):
-            wanted = f"listening on IPv4:127.0.0.1 port {self.portbase}/{protocol}\n"
+            wanted = f"listening on IPv4:127.0.0.1 port {self.port}/{protocol}\n"
             if wanted.encode() not in printed:
-                raise RealmError(f"the KDC's {protocol} port {self.portbase} is in use")
+                raise RealmError(f"the KDC's {protocol} port {self.port} is in use")
         return True
 
-    def create_kdb(self) -> None:
-        self._kadmin("init", *_LIFETIMES, self.realm)
+    def create(self) -> None:
+        self._ask("init", *_LIFETIMES, self.realm)
 
-    def addprinc(self, princname: str, password: str | None = None) -> None:
+    def add_principal(self, principal: str, password: str | None) -> None:
         secret = "--random-key" if password is None else f"--password={password}"
-        self._kadmin("add", "--use-defaults", secret, princname)
+        self._ask("add", "--use-defaults", secret, principal)
 
-    def rotate_key(self, princname: str) -> None:
-        self._kadmin("cpw", "--random-key", princname)
+    def rotate_key(self, principal: str) -> None:
+        self._ask("cpw", "--random-key", principal)
 
-    def delete_principal(self, princname: str) -> None:
-        self._kadmin("delete", princname)
+    def delete_principal(self, principal: str) -> None:
+        self._ask("delete", principal)
 
-    def extract_keytab(self, princname: str, keytab: str) -> None:
-        self._kadmin("ext_keytab", f"--keytab={keytab}", princname)
+    def extract_keytab(self, principal: str, keytab: str) -> None:
+        self._ask("ext_keytab", f"--keytab={keytab}", principal)
 
-    def _kadmin(self, *query: str) -> None:
+    def _ask(self, *query: str) -> None:
         """Run one query of kadmin(1)."""
         options = ["--local", f"--config-file={self.env['KRB5_KDC_PROFILE']}"]
-        self.run([self._heimdal.kadmin, *options, *query], self._heimdal.env)
+        env = {**tool_environ(), **self.env, **self._heimdal.env}
+        run_tool([self._heimdal.kadmin, *options, *query], env)
 
 
 class HeimdalRealm(Realm):

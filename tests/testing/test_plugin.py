@@ -170,17 +170,6 @@ def test_ci_that_is_off_does_not_count(tmp_path: Path) -> None:
     assert outcomes(done) == {"skipped": 1}, done.stdout
 
 
-def test_missing_k5test_is_like_a_missing_program(tmp_path: Path) -> None:
-    hide = """
-import importlib.util
-real = importlib.util.find_spec
-importlib.util.find_spec = lambda name, *rest: None if name == "k5test" else real(name, *rest)
-"""
-    done = run_pytest(tmp_path, USES_ALL, conftest=hide)
-    assert outcomes(done) == {"skipped": 1}, done.stdout
-    assert "pip install 'k5test>=0.10.4,<0.11'" in done.stdout
-
-
 # What it costs those who don't use it
 
 

@@ -1,0 +1,210 @@
+"""The files of an MIT realm: krb5.conf, kdc.conf, the KDC's database and keytabs.
+
+Any user of this machine can see the arguments of programs: passwords go to their standard input.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import ClassVar, TypeAlias
+
+from .errors import RealmError
+from .files import write_private
+from .programs import REALM_PROGRAMS, tool_environ
+from .tools import run_tool
+
+__all__ = ["Database", "Settings"]
+
+Settings: TypeAlias = "Mapping[str, str | Settings]"
+"""A section of a configuration file: values, and sections within it."""
+
+_ANYBODY = 0o644  # the mode of configuration files, which hold no secret
+
+
+class Database:
+    """The files of an MIT realm in a folder, and what changes them."""
+
+    needed: ClassVar[tuple[str, ...]] = REALM_PROGRAMS
+    """The programs that have to be installed, for ``programs.find``."""
+
+    def __init__(
+        self, realm: str, folder: Path, programs: Mapping[str, str], libdefaults: Mapping[str, str]
+    ) -> None:
+        """Describe the realm; nothing is written or run yet.
+
+        Args:
+            realm: its name.
+            folder: an empty private folder for all files. Its path has no character in it that
+                means something in a configuration file.
+            programs: full paths by name, from ``programs.find``.
+            libdefaults: further settings for that section of krb5.conf.
+        """
+        self.realm = realm
+        self.folder = folder
+        self.address = ""
+        self.port = 0
+        self._programs = programs
+        self._libdefaults = libdefaults
+        self._other_kdcs: dict[str, str] = {}
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The KRB5_* variables that lead programs and libraries to the files (a copy)."""
+        return {
+            "KRB5_CONFIG": f"{self.folder}/krb5.conf",
+            "KRB5_KDC_PROFILE": f"{self.folder}/kdc.conf",
+            "KRB5CCNAME": f"FILE:{self.folder}/ccache",
+            "KRB5_KTNAME": f"{self.folder}/keytab",
+            "KRB5_CLIENT_KTNAME": f"{self.folder}/client_keytab",
+            "KRB5RCACHEDIR": str(self.folder),
+        }
+
+    # The KDC
+
+    @property
+    def kdc_command(self) -> list[str]:
+        """What runs the KDC in the foreground."""
+        return [self._programs["krb5kdc"], "-n"]
+
+    @property
+    def kdc_env(self) -> dict[str, str]:
+        """Variables that the KDC needs besides the realm's."""
+        return {}
+
+    def kdc_is_ready(self, printed: bytes) -> bool:
+        """Whether the KDC, which has printed that, is ready.
+
+        Raises:
+            RealmError: it never will be.
+        """
+        return b"starting..." in printed
+
+    @property
+    def kdc_place(self) -> str:
+        """Where the KDC is, as krb5.conf has it."""
+        address = f"[{self.address}]" if ":" in self.address else self.address
+        return f"{address}:{self.port}"
+
+    # Configuration
+
+    def write_configuration(self, address: str, port: int) -> None:
+        """Write krb5.conf and kdc.conf for a KDC on a loopback address and port."""
+        self.address, self.port = address, port
+        self._write("krb5.conf", self._krb5_conf)
+        self._write("kdc.conf", self._kdc_conf)
+
+    def add_kdc(self, realm: str, place: str) -> None:
+        """Add the KDC of another realm to krb5.conf."""
+        self._other_kdcs[realm] = place
+        self._write("krb5.conf", self._krb5_conf)
+
+    def _write(self, name: str, sections: Mapping[str, Settings]) -> None:
+        lines = [line for title, text in sections.items() for line in _section(title, text)]
+        write_private(self.folder / name, "".join(f"{line}\n" for line in lines), _ANYBODY)
+
+    @property
+    def _krb5_conf(self) -> Mapping[str, Settings]:
+        libdefaults = {
+            "default_realm": self.realm,
+            "default_ccache_name": self.env["KRB5CCNAME"],
+            "forwardable": "true",
+            # No resolver, whatever a name is; "" keeps a search domain from being added to names.
+            "rdns": "false",
+            "dns_canonicalize_hostname": "false",
+            "dns_lookup_kdc": "false",
+            "dns_lookup_realm": "false",
+            "qualify_shortname": '""',
+        }
+        kdcs = {self.realm: self.kdc_place, **self._other_kdcs}
+        return {
+            "libdefaults": {**libdefaults, **self._libdefaults},
+            "realms": {realm: {"kdc": place} for realm, place in kdcs.items()},
+            "domain_realm": {"localhost": self.realm},
+        }
+
+    @property
+    def _kdc_conf(self) -> Mapping[str, Settings]:
+        realm = {
+            "database_module": "db",
+            "key_stash_file": f"{self.folder}/stash",
+            "kdc_listen": self.kdc_place,
+            "kdc_tcp_listen": self.kdc_place,
+            "max_life": "1d",
+            "max_renewable_life": "7d",
+            "supported_enctypes": "aes256-cts-hmac-sha1-96:normal",
+        }
+        # A KDC that writes nothing to its database can be killed at any moment.
+        database = {
+            "db_library": "db2",
+            "database_name": f"{self.folder}/db",
+            "disable_last_success": "true",
+            "disable_lockout": "true",
+        }
+        logs = {"kdc": f"FILE:{self.folder}/kdc.log", "default": f"FILE:{self.folder}/others.log"}
+        return {"realms": {self.realm: realm}, "dbmodules": {"db": database}, "logging": logs}
+
+    # Principals
+
+    def create(self) -> None:
+        """Make the database, with a master key that is forgotten: the stash file has it."""
+        self._type_password("kdb5_util", "create", "-s", password=secrets.token_urlsafe(32))
+
+    def add_principal(self, principal: str, password: str | None) -> None:
+        """Create a principal; None for the password gives it a random key."""
+        if password is None:
+            self._kadmin("addprinc", "-randkey", principal)
+        else:
+            self._type_password(*self._admin, "addprinc", principal, password=password)
+
+    def rotate_key(self, principal: str) -> None:
+        """Give a principal a new random key, and forget the one before."""
+        self._kadmin("cpw", "-randkey", principal)
+
+    def limit_life(self, principal: str, seconds: int) -> None:
+        """Let the tickets of a principal be valid that long at most."""
+        self._kadmin("modprinc", "-maxlife", f"{seconds} seconds", principal)
+
+    def delete_principal(self, principal: str) -> None:
+        """Remove a principal."""
+        self._kadmin("delprinc", "-force", principal)
+
+    def extract_keytab(self, principal: str, keytab: str) -> None:
+        """Add a principal's present keys to a keytab."""
+        said = self._kadmin("ktadd", "-k", keytab, "-norandkey", principal)
+        if "added to keytab" not in said:  # its exit status is 0 all the same
+            raise RealmError(f"no key of {principal} was written to {keytab}: {said.strip()}")
+
+    # As whom it is called: without a name, it would look for one in passwd and in the ticket.
+    @property
+    def _admin(self) -> tuple[str, ...]:
+        return "kadmin.local", "-p", f"root/admin@{self.realm}"
+
+    def _kadmin(self, *query: str) -> str:
+        """Run one query of kadmin.local, given as words: as arguments they need no quoting."""
+        return self._run(*self._admin, *query)
+
+    def _type_password(self, *command: str, password: str) -> str:
+        """Run a program that asks for a password, and asks again to be sure."""
+        return self._run(*command, input=f"{password}\n{password}\n")
+
+    def _run(self, name: str, *args: str, input: str | None = None) -> str:
+        env = {**tool_environ(), **self.env, **self.kdc_env}
+        return run_tool([self._programs[name], *args], env, input=input)
+
+
+def _section(title: str, settings: Settings) -> Iterator[str]:
+    """Yield the lines of a section of a configuration file."""
+    yield f"[{title}]"
+    yield from _indented(settings, "\t")
+
+
+def _indented(settings: Settings, indent: str) -> Iterator[str]:
+    for name, value in settings.items():
+        if isinstance(value, str):
+            yield f"{indent}{name} = {value}"
+        else:
+            yield f"{indent}{name} = {{"
+            yield from _indented(value, f"{indent}\t")
+            yield f"{indent}}}"
