@@ -189,7 +189,7 @@ class Database:
         """Run a program that asks for a password, and asks again to be sure."""
         return self._run(*command, input=f"{password}\n{password}\n")
 
-    def _run(self, name: str, *args: str, input: str | None = None) -> str:
+    def _run(self, name: str, *args: str, input: str = "") -> str:
         env = {**tool_environ(), **self.env, **self.kdc_env}
         return run_tool([self._programs[name], *args], env, input=input)
 

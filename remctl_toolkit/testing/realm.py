@@ -338,7 +338,7 @@ class Realm:
                 keytab = stack.enter_context(self._temporary_keytab(full))
             if keytab is not None:
                 flags += ["-k", "-t", os.fspath(keytab)]
-            typed = f"{password}\n" if keytab is None else None
+            typed = f"{password}\n" if keytab is None else ""
             self.run(["kinit", *flags, full], input=typed, timeout=timeout)
         return cache
 
@@ -355,7 +355,7 @@ class Realm:
         args: Sequence[str],
         *,
         env: Mapping[str, str] | None = None,
-        input: str | None = None,
+        input: str = "",
         timeout: float = TOOL_TIMEOUT,
     ) -> str:
         """Run a program in the realm, such as ``["klist", "-f"]``, and return what it prints.
@@ -363,7 +363,7 @@ class Realm:
         Args:
             args: program and arguments; it is looked for as the realm's own programs are.
             env: variables to add to the clean environment it gets.
-            input: what it reads from standard input; None means nothing.
+            input: what it reads from standard input.
             timeout: seconds it may take.
 
         Returns:

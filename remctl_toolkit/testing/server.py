@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -198,8 +199,9 @@ class RemctldServer:
             address: a local IPv4 or IPv6 address to listen on; None means 127.0.0.1, or ::1 on a
                 machine that has no IPv4. Any user of the machine can connect to it.
             port: the TCP port; None means any that is free.
-            host: the name for clients; None means "localhost" for None and 127.0.0.1, and the
-                address itself for another ("localhost" need not mean ::1, for one).
+            host: the name for clients; None means "localhost" for 127.0.0.1, and the address itself
+                for another ("localhost" need not mean ::1, for one). It means "localhost" as well
+                where the machine has no IPv4, and "localhost" is ::1 there.
             principal: the server's principal, with its key in the realm's keytab (see
                 ``Realm.add_host``); None means the realm's ``host_principal``.
             env: variables to add to remctld's environment.
@@ -210,7 +212,7 @@ class RemctldServer:
         """
         self.realm = realm
         self.address = address or loopback_address()
-        self.host = host or ("localhost" if address in (None, "127.0.0.1") else address)
+        self.host = host or _host_name(self.address, chosen=address is None)
         self.principal = principal or realm.host_principal
         self._commands = tuple(commands)
         self._config = config
@@ -529,6 +531,22 @@ class RemctldServer:
         if self._listener is not None:
             self._listener.close()
             self._listener = None
+
+
+def _host_name(address: str, *, chosen: bool) -> str:
+    """Return the name that clients connect to.
+
+    Args:
+        address: what the server is bound to.
+        chosen: whether that is what the machine has, and not what somebody asked for.
+    """
+    if address == "127.0.0.1":
+        return "localhost"
+    if chosen:
+        with contextlib.suppress(OSError):
+            if address in {info[4][0] for info in socket.getaddrinfo("localhost", None)}:
+                return "localhost"
+    return address
 
 
 def _write_script(path: Path, text: str) -> str:

@@ -18,7 +18,7 @@ def run_tool(
     args: Sequence[str],
     env: Mapping[str, str],
     *,
-    input: str | None = None,
+    input: str = "",
     timeout: float = TOOL_TIMEOUT,
 ) -> str:
     """Run a program and return what it prints.
@@ -26,7 +26,7 @@ def run_tool(
     Args:
         args: program and arguments. Any user of this machine can see them: secrets go in ``input``.
         env: its whole environment.
-        input: what it reads from standard input; None means nothing.
+        input: what it reads from standard input.
         timeout: seconds it may take.
 
     Returns:
@@ -39,8 +39,7 @@ def run_tool(
         done = subprocess.run(
             args,
             env=env,
-            stdin=subprocess.DEVNULL if input is None else None,
-            input=None if input is None else input.encode(),
+            input=input.encode(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             timeout=timeout,

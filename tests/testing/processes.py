@@ -10,7 +10,7 @@ from pathlib import Path
 from support.waiting import eventually
 
 import remctl_toolkit
-from remctl_toolkit.testing import RemctldServer
+from remctl_toolkit.testing import Realm, RemctldServer
 
 PACKAGE_FOLDER = Path(remctl_toolkit.__file__).parent.parent
 """Where Python found the package: in the checkout, or installed."""
@@ -41,10 +41,13 @@ def remctl_arguments(server: RemctldServer, *command: str) -> list[str]:
 
 
 def remctl(
-    server: RemctldServer, *command: str, ccache: str | None = None
+    server: RemctldServer,
+    *command: str,
+    ccache: str | None = None,
+    realm: Realm | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command on a server with the stock client."""
-    env = {**os.environ, **server.realm.env}
+    """Run a command on a server with the stock client, in the server's realm or another one."""
+    env = {**os.environ, **(realm or server.realm).env}
     if ccache is not None:
         env["KRB5CCNAME"] = ccache
     return subprocess.run(

@@ -228,6 +228,52 @@ def test_keeper_forgets_what_has_ended(keeper: Keeper, monkeypatch: pytest.Monke
         bystander.wait()
 
 
+def test_orphans_are_reaped_by_who_takes_that_part() -> None:
+    """As process 1 of a container does, which a test run may be."""
+    code = """if True:
+        import ctypes, os
+        from pathlib import Path
+        from remctl_toolkit.testing.keeper import Keeper
+        assert ctypes.CDLL(None).prctl(36, 1, 0, 0, 0) == 0  # PR_SET_CHILD_SUBREAPER
+        keeper = Keeper()
+        with (keeper.folder / "output").open("ab") as output:
+            script = "sleep 600 & sleep 600 & echo; wait"
+            daemon = keeper.launch(["/bin/sh", "-c", script], output=output, env=dict(os.environ))
+        assert daemon.await_ready(lambda: (keeper.folder / "output").stat().st_size > 0, 20)
+        daemon.end()
+        print(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+              == [str(keeper._process.pid)])
+        keeper.close()
+    """
+    with python(code) as process:
+        output, _ = process.communicate(timeout=TIMEOUT)
+    assert output == "True\n"
+
+
+def test_orphans_that_nobody_reaps_are_not_waited_for() -> None:
+    """The process 1 of many containers reaps nothing."""
+    code = """if True:
+        import ctypes, os, subprocess, sys, time
+        from remctl_toolkit.testing import keeper as module
+        assert ctypes.CDLL(None).prctl(36, 1, 0, 0, 0) == 0  # PR_SET_CHILD_SUBREAPER
+        if os.fork():
+            time.sleep(600)
+        module._END_TIMEOUT = 600.0
+        keeper = module.Keeper()
+        with (keeper.folder / "output").open("ab") as output:
+            script = "sleep 600 & echo; wait"
+            daemon = keeper.launch(["/bin/sh", "-c", script], output=output, env=dict(os.environ))
+        assert daemon.await_ready(lambda: (keeper.folder / "output").stat().st_size > 0, 20)
+        daemon.end()
+        keeper.close()
+        print("ended", flush=True)
+    """
+    with python(code) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ended\n"
+        process.kill()
+
+
 def test_daemon_that_ends_is_not_waited_for(keeper: Keeper) -> None:
     daemon = start(keeper, "exit 3")
     assert not daemon.await_ready(lambda: False, TIMEOUT)

@@ -15,6 +15,7 @@ import pytest
 from support.waiting import eventually, open_descriptors, runs
 from testing.processes import TIMEOUT, check_gone, remctl, start_remctl
 
+import remctl as python_remctl
 from remctl_toolkit.testing import Command, Realm, RealmError, RemctldServer, ServerError, programs
 from remctl_toolkit.testing import server as server_module
 from remctl_toolkit.testing.ports import ReservedPort
@@ -266,6 +267,100 @@ def test_restart_ends_sessions_and_keeps_the_port(server: RemctldServer) -> None
     assert server.port == port
     assert server.pid != pid
     assert works(server)
+
+
+def test_killed_server_has_no_session_left(server: RemctldServer) -> None:
+    """Nor its command: whoever kills a server may look at what they did, at once."""
+    for _ in range(5):
+        with start_remctl(server, "test", "sleep", "600") as client:
+            found = eventually(lambda: below(server.pid))
+            server.kill()
+            assert not any(map(runs, found))
+            assert client.wait(TIMEOUT) != 0
+        server.start()
+
+
+# -- Reload ---------------------------------------------------------------------------------------
+
+
+def test_reload_keeps_sessions(server: RemctldServer) -> None:
+    other = Command("test", "echo", script="echo other")
+    pid = server.pid
+    client = start_remctl(server, "test", "sleep", "600")
+    try:
+        server.wait_for_log("test sleep", TIMEOUT)
+        session = set(children(pid))
+        for _ in range(10):
+            server.reload([other])
+            assert remctl(server, "test", "echo", "hello").stdout == "other\n"
+            assert remctl(server, "test", "status", "0").returncode != 0
+            server.reload(SAMPLE_COMMANDS)
+            assert works(server)
+        assert server.pid == pid
+        assert session <= set(children(pid))
+        assert client.poll() is None
+    finally:
+        client.kill()
+        client.communicate()
+
+
+def test_reload_of_a_connection_that_is_open(server: RemctldServer) -> None:
+    with (
+        server.realm.environ(),
+        python_remctl.Remctl(server.host, server.port) as connection,
+    ):
+        connection.run(["test", "echo", "hello"])
+        server.reload([Command("new", script="echo new")])
+        assert connection.run(["test", "echo", "hello"]).stdout == b"hello\n"
+    assert remctl(server, "new", "one").stdout == "new\n"
+
+
+def test_reload_of_raw_lines_and_of_what_was_written_by_hand(realm: Realm) -> None:
+    with RemctldServer(realm, [ECHO], config="raw ALL /bin/echo ANYUSER") as server:
+        server.reload(config="rare ALL /bin/echo ANYUSER")
+        assert works(server)
+        assert remctl(server, "rare", "it").stdout == "it\n"
+        assert remctl(server, "raw", "it").returncode != 0
+        server.reload()
+        assert remctl(server, "rare", "it").stdout == "it\n"
+        server.restart()
+        assert remctl(server, "rare", "it").stdout == "it\n"
+
+
+def test_reload_of_a_mistake_says_so_and_can_be_undone(server: RemctldServer) -> None:
+    with pytest.raises(ServerError, match=r"(?s)ended: 1.*remctl\.conf:\d+: parse error"):
+        server.reload(config="nonsense")
+    assert not server.running
+    with pytest.raises(ServerError, match=r"start\(\)"):
+        server.reload()
+    server.start()
+    assert works(server)
+
+
+def test_reload_of_what_cannot_be_written_changes_nothing(server: RemctldServer) -> None:
+    with pytest.raises(ValueError, match="white space"):
+        server.reload([Command("a b", "c", "/x")])
+    assert works(server)
+    server.reload()
+    assert works(server)
+
+
+def test_reload_that_does_not_happen_is_given_up(
+    server: RemctldServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "_RELOAD_INTERVAL", 0.01)
+    monkeypatch.setattr(server_module, "_RELOAD_ATTEMPTS", 2)
+    server.freeze()
+    with pytest.raises(ServerError, match="does not reload"):
+        server.reload()
+    server.thaw()
+    assert works(server)
+
+
+def below(pid: int) -> list[int]:
+    """A session and its command."""
+    found = [(session, command) for session in children(pid) for command in children(session)]
+    return list(found[0]) if found else []
 
 
 def children(pid: int) -> list[int]:
