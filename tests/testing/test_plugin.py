@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from testing.processes import TIMEOUT, python_environ
 
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "testing-with-a-realm.md"
+
 CONFTEST = """
 import os
 before = dict(os.environ)
@@ -196,3 +198,12 @@ def test_help_tells_about_it(tmp_path: Path) -> None:
     for name in ("remctl_realm", "remctl_server", "remctld"):
         assert re.search(rf"^{name}\b", fixtures, re.MULTILINE)
     assert "test echo WORDS" in fixtures
+
+
+def test_page_has_all_fixtures_and_their_scopes(tmp_path: Path) -> None:
+    listed = run_pytest(tmp_path, "", "--fixtures", "-v").stdout
+    found = re.findall(r"^(\w+)(?: \[(\w+) scope\])? -- \S*plugin\.py", listed, re.MULTILINE)
+    ours = {(name, scope or "function") for name, scope in found if "remctl" in name}
+    rows = re.findall(r"^\| `(\w+)` \| (session|function) \|", PAGE.read_text(), re.MULTILINE)
+    assert len(ours) == 3
+    assert set(rows) == ours
