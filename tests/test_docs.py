@@ -32,7 +32,7 @@ from support.waiting import PATIENCE
 
 import remctl
 from remctl_toolkit import testing
-from remctl_toolkit.testing.server import SAMPLE_COMMANDS
+from remctl_toolkit.testing.commands import SAMPLE_COMMANDS
 
 if TYPE_CHECKING:
     from remctl_toolkit.testing import Realm

@@ -22,9 +22,9 @@ from testing.processes import gone
 
 import remctl
 from remctl_toolkit.testing import Realm, RealmError, RemctldServer, kdc
+from remctl_toolkit.testing.commands import SAMPLE_COMMANDS
 from remctl_toolkit.testing.plugin import _is_required
 from remctl_toolkit.testing.ports import ReservedPort
-from remctl_toolkit.testing.server import SAMPLE_COMMANDS
 
 pytestmark = pytest.mark.once
 

@@ -21,7 +21,8 @@ import pytest
 
 import remctl
 from remctl_toolkit.testing import Command
-from remctl_toolkit.testing.server import SAMPLE_COMMANDS, RemctldServer
+from remctl_toolkit.testing.commands import SAMPLE_COMMANDS
+from remctl_toolkit.testing.server import RemctldServer
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT))  # benchmarks is not installed

@@ -18,7 +18,7 @@ from support.waiting import eventually
 
 import remctl
 from remctl_toolkit.testing import Command, RemctldServer
-from remctl_toolkit.testing.server import SAMPLE_COMMANDS
+from remctl_toolkit.testing.commands import SAMPLE_COMMANDS
 
 if TYPE_CHECKING:
     from remctl_toolkit.testing import Realm

@@ -11,7 +11,7 @@ from support.sessions import await_data, connect
 from support.waiting import eventually
 
 import remctl
-from remctl_toolkit.testing.server import SAMPLE_COMMANDS
+from remctl_toolkit.testing.commands import SAMPLE_COMMANDS
 
 if TYPE_CHECKING:
     from remctl_toolkit.testing import Realm, RemctldServer

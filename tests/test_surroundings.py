@@ -27,7 +27,7 @@ from support.waiting import all_is_read, eventually
 
 import remctl
 from remctl_toolkit.testing import Command, Realm, RemctldServer
-from remctl_toolkit.testing.server import SAMPLE_COMMANDS
+from remctl_toolkit.testing.commands import SAMPLE_COMMANDS
 
 pytestmark = pytest.mark.once
 

@@ -19,7 +19,7 @@ from typing import Any, Self
 from _remctl_text import printable
 from remctl_toolkit.testing import MissingPrograms, Realm, RealmError, RemctldServer
 from remctl_toolkit.testing import programs as system
-from remctl_toolkit.testing.server import SAMPLE_COMMANDS, machine_commands
+from remctl_toolkit.testing.commands import SAMPLE_COMMANDS, machine_commands
 
 __all__ = ["main", "parser"]
 

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .backends import backend_commands
+    from .commands import Command, machine_commands
     from .errors import RealmError, ServerError
     from .plugin import ServerFactory
     from .programs import MissingPrograms
     from .realm import Realm
-    from .server import Command, RemctldServer, machine_commands
+    from .server import RemctldServer
 
 __all__ = [
     "Command",
@@ -35,7 +36,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Command": "server",
+    "Command": "commands",
     "MissingPrograms": "programs",
     "Realm": "realm",
     "RealmError": "errors",
@@ -43,7 +44,7 @@ _HOMES = {
     "ServerError": "errors",
     "ServerFactory": "plugin",
     "backend_commands": "backends",
-    "machine_commands": "server",
+    "machine_commands": "commands",
 }
 
 

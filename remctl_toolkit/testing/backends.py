@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from .server import Command
+from .commands import Command
 
 __all__ = ["BackendLike", "backend_commands"]
 

@@ -20,8 +20,9 @@ import pytest
 
 if TYPE_CHECKING:
     from .backends import BackendLike
+    from .commands import Command
     from .realm import Realm
-    from .server import Command, RemctldServer
+    from .server import RemctldServer
 
 __all__ = ["ServerFactory", "remctl_realm", "remctl_server", "remctld"]
 
@@ -93,7 +94,8 @@ def remctl_server(remctl_realm: Realm) -> Iterator[RemctldServer]:
     - ``test sleep N`` takes N seconds.
     - ``help`` lists them.
     """
-    from .server import SAMPLE_COMMANDS, RemctldServer
+    from .commands import SAMPLE_COMMANDS
+    from .server import RemctldServer
 
     with RemctldServer(remctl_realm, SAMPLE_COMMANDS) as server:
         yield server
@@ -123,7 +125,7 @@ def remctld(remctl_realm: Realm) -> Iterator[ServerFactory]:
 def _commands(commands: Iterable[Command | BackendLike] | BackendLike) -> list[Command]:
     """Return commands, those of backends in their place."""
     from .backends import backend_commands
-    from .server import Command
+    from .commands import Command
 
     if not isinstance(commands, Iterable):
         return backend_commands(commands)

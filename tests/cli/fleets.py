@@ -21,7 +21,7 @@ from support.terminal import COLUMNS, Terminal
 from testing.processes import TIMEOUT, python_environ
 
 from remctl_toolkit.testing import Command, Realm, RemctldServer
-from remctl_toolkit.testing.server import SAMPLE_COMMANDS
+from remctl_toolkit.testing.commands import SAMPLE_COMMANDS
 
 # The arguments, one a line, in hexadecimal.
 OCTETS = """shift; for each; do printf '%s' "$each" | od -An -v -tx1 | tr -d ' \\n'; echo; done"""

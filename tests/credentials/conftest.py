@@ -8,7 +8,7 @@ import pytest
 from credentials.places import Place
 
 from remctl_toolkit.testing import Realm, RemctldServer
-from remctl_toolkit.testing.server import SAMPLE_COMMANDS
+from remctl_toolkit.testing.commands import SAMPLE_COMMANDS
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from remctl_toolkit.credentials import (
     whoami,
 )
 from remctl_toolkit.testing import Realm, RemctldServer
-from remctl_toolkit.testing.server import SAMPLE_COMMANDS
+from remctl_toolkit.testing.commands import SAMPLE_COMMANDS
 
 if TYPE_CHECKING:
     from _pytest.logging import LogCaptureFixture

@@ -30,7 +30,8 @@ from differences.facts import Place
 from differences.probe import GROUPS
 from differences.rows import ABSENT, ELSEWHERE, ROWS, Row
 from remctl_toolkit.testing import Command
-from remctl_toolkit.testing.server import SAMPLE_COMMANDS, RemctldServer
+from remctl_toolkit.testing.commands import SAMPLE_COMMANDS
+from remctl_toolkit.testing.server import RemctldServer
 
 if TYPE_CHECKING:
     from remctl_toolkit.testing import Realm

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from remctl_toolkit.fleet import Host
 from remctl_toolkit.testing import Realm, RemctldServer
-from remctl_toolkit.testing.server import SAMPLE_COMMANDS
+from remctl_toolkit.testing.commands import SAMPLE_COMMANDS
 
 from .proxy import SilentServer, refused_port
 

@@ -18,7 +18,7 @@ from support.waiting import eventually
 from testing.processes import TIMEOUT, processes_of, remctl, start_remctl
 
 from remctl_toolkit.testing import Command, Realm, RealmError, RemctldServer, programs
-from remctl_toolkit.testing.server import SAMPLE_COMMANDS
+from remctl_toolkit.testing.commands import SAMPLE_COMMANDS
 
 pytestmark = pytest.mark.once
 

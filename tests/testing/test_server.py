@@ -18,8 +18,8 @@ from testing.processes import TIMEOUT, check_gone, remctl, start_remctl
 import remctl as python_remctl
 from remctl_toolkit.testing import Command, Realm, RealmError, RemctldServer, ServerError, programs
 from remctl_toolkit.testing import server as server_module
+from remctl_toolkit.testing.commands import SAMPLE_COMMANDS
 from remctl_toolkit.testing.ports import ReservedPort
-from remctl_toolkit.testing.server import SAMPLE_COMMANDS
 
 pytestmark = pytest.mark.once
 
