@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import programs
-from .commands import Command
+from .commands import SAMPLE_COMMANDS, Command, machine_commands
 from .errors import ServerError
 from .files import private, write_private
 from .keeper import Daemon
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from .realm import Realm
 
-__all__ = ["RemctldServer"]
+__all__ = ["SAMPLE_COMMANDS", "Command", "RemctldServer", "machine_commands"]
 
 _START_TIMEOUT = 20.0  # seconds for remctld to be ready; it takes some 20 ms
 _REREADING = "re-reading configuration"  # what remctld logs when it gets SIGHUP
