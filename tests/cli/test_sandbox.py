@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import sysconfig
@@ -17,8 +20,13 @@ from support.terminal import Terminal
 from support.waiting import eventually
 from testing.processes import TIMEOUT, check_gone, gone, python_environ
 
+import remctl
 from remctl_toolkit.cli import sandbox
+from remctl_toolkit.cli.sandbox import servers
+from remctl_toolkit.cli.sandbox.child import Signals
+from remctl_toolkit.cli.sandbox.servers import DEFAULT_PORT
 from remctl_toolkit.testing import programs
+from remctl_toolkit.testing.ports import ReservedPort
 
 pytestmark = pytest.mark.once
 
@@ -111,6 +119,171 @@ def test_further_commands_and_the_servers_log(tmp_path: Path) -> None:
         assert "COMMAND from user@REMCTL.TEST: more words" in done.stderr
 
 
+def test_commands_of_the_readme() -> None:
+    script = """
+        set -- -p $REMCTL_PORT $REMCTL_HOST
+        remctl "$@" account show alice
+        remctl "$@" account show carol; echo status $?
+        remctl "$@" account delete alice
+        remctl "$@" backup run 2>/dev/null
+    """
+    done = run("--", "sh", "-c", script)
+    lines = ["alice: active, 3 of 10 GB used", "status 3", "saved mail", "saved home"]
+    assert done.stdout.splitlines() == lines
+    assert done.stderr == "no such account: carol\nAccess denied\n"
+    assert run("--", "sh", "-c", script.replace("2>/dev/null", ">/dev/null")).stderr.endswith(
+        "Access denied\nskipped cache\n"
+    )
+
+
+# The port
+
+
+@contextlib.contextmanager
+def usual_port_taken(address: str) -> Iterator[None]:
+    """Have the port 4373 in use, by ourselves or by whoever has it already."""
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as taker:
+        taker.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            taker.bind((address, DEFAULT_PORT))
+            taker.listen()
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                pytest.skip(f"no {address} here: {error}")
+        yield
+
+
+def test_usual_port_is_used_if_it_is_free(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Another port stands for 4373, which may be in use while this runs."""
+    with contextlib.closing(ReservedPort("127.0.0.1")) as free:
+        port = free.number
+        monkeypatch.setattr(servers, "DEFAULT_PORT", port)
+        script = (
+            "echo $REMCTL_PORT; cat $REMCTL_HOSTS; remctl -p $REMCTL_PORT localhost test echo hi"
+        )
+        assert sandbox.main(["--hosts", "1", "--", "sh", "-c", script]) == 0
+    assert capfd.readouterr().out == f"{port}\n127.0.0.2\nhi\n"
+
+
+@pytest.mark.parametrize(
+    ("address", "hosts"), [("127.0.0.1", "1"), ("::1", "1"), ("127.0.0.3", "2")]
+)
+def test_another_port_is_used_if_one_address_has_it_in_use(address: str, hosts: str) -> None:
+    script = (
+        "echo $REMCTL_PORT; remctl -p $REMCTL_PORT localhost test echo hello; cat $REMCTL_HOSTS"
+    )
+    with usual_port_taken(address):
+        done = run("--hosts", hosts, "--", "sh", "-c", script)
+    port, hello, *listed = done.stdout.splitlines()
+    assert int(port) != DEFAULT_PORT
+    assert hello == "hello"
+    assert all(re.search(r":\d+\b", line) for line in listed)
+
+
+def test_banner_says_that_the_port_is_another() -> None:
+    with usual_port_taken("127.0.0.1"):
+        done = run(typed="echo $REMCTL_PORT\n", SHELL="/bin/sh")
+    assert f"port {done.stdout.strip()}, as {DEFAULT_PORT} is in use" in done.stderr
+
+
+def test_sandboxes_started_together_share_no_port() -> None:
+    processes = [
+        subprocess.Popen(
+            [
+                *ARGUMENTS,
+                "--hosts",
+                "2",
+                "--",
+                "sh",
+                "-c",
+                "cat; cat $REMCTL_HOSTS; echo $REMCTL_PORT",
+            ],
+            env=python_environ(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(4)
+    ]
+    # They end when all have started: what is said is read at the end.
+    outputs = [process.communicate(timeout=TIMEOUT)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * 4
+    assert all(len(output.splitlines()) == 3 for output in outputs)
+
+
+# Hosts
+
+
+def test_hosts_to_try_remctl_fleet_on() -> None:
+    script = (
+        "cat $REMCTL_HOSTS; remctl-fleet --no-defaults --hosts-file $REMCTL_HOSTS --timeout 1"
+        " --json -- test echo hello"
+    )
+    done = run("--hosts", "15", "--", "sh", "-c", script)
+    lines = done.stdout.splitlines()
+    listed, outcomes = lines[:15], [json.loads(line) for line in lines[15:]]
+    assert [line.partition("#")[2].strip() for line in listed[:5]] == [
+        *("", "refuses connections", "never answers", "denies every command", "")
+    ]
+    names = [line.partition("#")[0].strip() for line in listed]
+    kinds = {
+        ":".join(filter(None, [each["host"], str(each["port"] or "")])): (
+            each["error"]["kind"] if each["error"] else each["stdout"]
+        )
+        for each in outcomes
+    }
+    expected = ["hello\n", "no connection", "timed out", "refused", *["hello\n"] * 6]
+    assert [kinds[name] for name in names] == [*expected, *expected][:15]
+
+
+def test_hosts_work_with_remctl_and_python() -> None:
+    script = """
+        host=$(head -n 1 $REMCTL_HOSTS) port=$REMCTL_PORT
+        case $host in *:*) port=${host##*:} host=${host%:*} ;; esac
+        remctl -p $port $host test echo hello
+        python3 -c 'import remctl, sys
+print(remctl.remctl(sys.argv[1], sys.argv[2], command=["test", "echo", "hi"]).stdout)' $host $port
+    """
+    assert run("--hosts", "1", "--", "sh", "-c", script).stdout == "hello\nb'hi\\n'\n"
+
+
+def test_hosts_are_ports_where_there_are_no_addresses(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As on macOS, which has 127.0.0.1 only."""
+    monkeypatch.setattr(servers, "_can_bind", lambda address: False)
+    script = (
+        "cat $REMCTL_HOSTS; remctl-fleet --hosts-file $REMCTL_HOSTS --timeout 1 -- test echo hi"
+    )
+    assert sandbox.main(["--hosts", "4", "--", "sh", "-c", script]) == 1
+    shown = capfd.readouterr()
+    assert len(re.findall(r"^localhost:\d+(?:  # .*)?$", shown.out, re.MULTILINE)) == 4
+    for text in ("no connection", "timed out", "Access denied", "1 succeeded, 3 failed"):
+        assert text in shown.err
+
+
+def test_banner_says_which_hosts_are_in_trouble() -> None:
+    said = run("--hosts", "13", typed="exit\n", SHELL="/bin/sh").stderr
+    for text in (
+        "127.0.0.[2-14]",
+        "127.0.0.[3,13]: refuses connections",
+        "127.0.0.[4,14]: never answers",
+        "127.0.0.5: denies every command",
+        "remctl-fleet --hosts-file $REMCTL_HOSTS",
+    ):
+        assert text in said
+    assert [line for line in said.splitlines() if len(line) > 80] == []
+
+
+def test_logs_of_hosts_are_told_apart() -> None:
+    script = "remctl-fleet --hosts-file $REMCTL_HOSTS --timeout 1 -- test echo hello"
+    done = run("--hosts", "4", "--verbose", "--", "sh", "-c", script)
+    assert re.search(r"^127\.0\.0\.2(:\d+)?: .*COMMAND from user@\S+ test echo", done.stderr, re.M)
+    assert re.search(r"^127\.0\.0\.5(:\d+)?: .*access denied", done.stderr, re.M)
+
+
 # What goes wrong
 
 
@@ -123,6 +296,7 @@ def test_further_commands_and_the_servers_log(tmp_path: Path) -> None:
         (["--nonsense"], "--nonsense"),
         (["--config"], "expected one argument"),
         (["--config", "/nonexistent"], "cannot read /nonexistent"),
+        *((["--hosts", text], "not a number from 1 to 200") for text in ("0", "201", "x", "-1")),
     ],
 )
 def test_wrong_usage(arguments: Sequence[str], message: str) -> None:
@@ -135,9 +309,21 @@ def test_wrong_usage(arguments: Sequence[str], message: str) -> None:
 def test_help_has_an_example_and_the_exit_statuses() -> None:
     done = run("--help")
     assert done.returncode == 0
-    for text in ("remctl -p $REMCTL_PORT $REMCTL_HOST test echo hello", "69", "128+N", "--config"):
+    for text in (
+        "remctl localhost test echo hello",
+        "--version",
+        "--hosts",
+        "69",
+        "128+N",
+        "--config",
+    ):
         assert text in done.stdout
     assert [line for line in done.stdout.splitlines() if len(line) > 80] == []
+
+
+def test_version() -> None:
+    done = run("--version")
+    assert (done.returncode, done.stdout) == (0, f"remctl-sandbox {remctl.__version__}\n")
 
 
 @pytest.mark.parametrize("command", [[], ["--", "true"]])
@@ -220,7 +406,7 @@ def test_request_to_end_is_passed_on(number: signal.Signals) -> None:
 def test_request_to_end_that_comes_early_is_not_lost() -> None:
     """It may come when the child runs already, and subprocess is not yet back from starting it."""
     with (
-        sandbox._Signals(hang_up=False) as signals,
+        Signals(hang_up=False) as signals,
         subprocess.Popen(["sleep", "600"]) as child,
     ):
         os.kill(os.getpid(), signal.SIGTERM)
@@ -247,6 +433,7 @@ def test_shell_without_a_terminal() -> None:
     assert greeting == "hello"
     check_gone(folder)
     assert "user@REMCTL.TEST" in done.stderr
+    assert done.stderr.endswith("The sandbox is closed: its realm and servers are gone.\n")
     assert done.returncode == 6
 
 
@@ -275,16 +462,16 @@ def terminal() -> Iterator[Shell]:
 
 
 def test_shell_on_a_terminal(terminal: Shell) -> None:
-    banner = terminal.expect(r"(?s)(.*)prompt> ").group(1)
+    banner = terminal.expect(r"(?s)(.*)\(sandbox\) prompt> ").group(1)
     port = re.search(r"localhost, port (\d+)", banner)
     assert port
     assert "user@REMCTL.TEST" in banner
     assert "exit" in banner
 
-    suggested = re.search(r"remctl -p \d+ localhost test echo hello", banner)
+    suggested = re.search(r"remctl (-p \d+ )?localhost account show alice", banner)
     assert suggested
     terminal.type(f"{suggested.group()}\n")
-    terminal.expect(r"\r\nhello\r\nprompt> ")
+    terminal.expect(r"\r\nalice: active, 3 of 10 GB used\r\n\(sandbox\) prompt> ")
     terminal.type("echo port $REMCTL_PORT\n")
     assert terminal.expect(r"\r\nport (\d+)\r\n").group(1) == port.group(1)
     terminal.expect("prompt> ")
@@ -305,7 +492,7 @@ def test_ctrl_c_in_the_shell_ends_neither_shell_nor_sandbox(terminal: Shell) -> 
     terminal.type("\x03")
     terminal.expect("prompt> ")
     terminal.type("remctl -p $REMCTL_PORT $REMCTL_HOST test echo still here\n")
-    terminal.expect(r"\r\nstill here\r\nprompt> ")
+    terminal.expect(r"\r\nstill here\r\n\(sandbox\) prompt> ")
     terminal.type("\x04")
     assert terminal.wait() == 0
 

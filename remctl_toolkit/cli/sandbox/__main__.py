@@ -1,0 +1,7 @@
+"""For ``python -m remctl_toolkit.cli.sandbox``."""
+
+import sys
+
+from .main import main
+
+sys.exit(main())
