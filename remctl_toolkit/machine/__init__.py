@@ -12,28 +12,28 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .call import (
-        CallTimeoutError,
-        Interpreter,
-        InterpreterEndedError,
-        RemoteCallError,
-        ResultError,
-    )
-    from .channel import Channel, ChannelError, ChannelProcess
-    from .connection import Connection, FarSide
-    from .errors import (
+    from .base.connection import Connection, FarSide
+    from .base.errors import (
         ClosedError,
         CommandTimeoutError,
         MachineError,
         NoPythonError,
         WorkingFolderError,
     )
+    from .call.interpreter import (
+        CallTimeoutError,
+        Interpreter,
+        InterpreterEndedError,
+        RemoteCallError,
+        ResultError,
+    )
+    from .channel.channel import Channel, ChannelError, ChannelProcess
+    from .files.transfer import TransferError
     from .gateway import GatewayError, open_gateway
-    from .group import Group, GroupError, GroupResult, Queue
-    from .machine import Machine
-    from .process import CommandFailedError
-    from .transfer import TransferError
-    from .tunnel import Tunnel, TunnelError
+    from .group.group import Group, GroupError, GroupResult, Queue
+    from .plumbum.machine import Machine
+    from .process.process import CommandFailedError
+    from .tunnel.tunnel import Tunnel, TunnelError
 
 __all__ = [
     "CallTimeoutError",
@@ -69,27 +69,27 @@ _HOMES = {
     "Channel": "channel",
     "ChannelError": "channel",
     "ChannelProcess": "channel",
-    "ClosedError": "errors",
+    "ClosedError": "base.errors",
     "CommandFailedError": "process",
-    "CommandTimeoutError": "errors",
-    "Connection": "connection",
-    "FarSide": "connection",
+    "CommandTimeoutError": "base.errors",
+    "Connection": "base.connection",
+    "FarSide": "base.connection",
     "GatewayError": "gateway",
     "Group": "group",
     "GroupError": "group",
     "GroupResult": "group",
     "Interpreter": "call",
     "InterpreterEndedError": "call",
-    "Machine": "machine",
-    "MachineError": "errors",
-    "NoPythonError": "errors",
+    "Machine": "plumbum.machine",
+    "MachineError": "base.errors",
+    "NoPythonError": "base.errors",
     "Queue": "group",
     "RemoteCallError": "call",
     "ResultError": "call",
-    "TransferError": "transfer",
+    "TransferError": "files",
     "Tunnel": "tunnel",
     "TunnelError": "tunnel",
-    "WorkingFolderError": "errors",
+    "WorkingFolderError": "base.errors",
     "open_gateway": "gateway",
 }
 

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING
 
 from _remctl_text import printable
 
-from .channel import Channel
-from .errors import MachineError
+from .base.errors import MachineError
+from .channel.channel import Channel
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     import execnet
     from execnet.gateway_base import ExecModel
 
-    from .connection import Connection
-    from .farside import Word
+    from .base.connection import Connection
+    from .base.program import Word
 
 __all__ = ["GatewayError", "open_gateway"]
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .farsources import functions_of
+from .base.sources import functions_of
 
 __all__ = ["check_output", "output_lines"]
 
-_far = functions_of("helpers")
+_far = functions_of("call/far_helpers")
 
 check_output: Callable[..., bytes] = _far["check_output"]
 """Run a program, and return what it wrote; other keywords are those of `subprocess.run()`."""

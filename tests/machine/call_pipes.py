@@ -15,7 +15,7 @@ from typing import IO, Any
 from support.waiting import eventually
 
 from remctl_toolkit.machine import ClosedError
-from remctl_toolkit.machine.call import Interpreter, _Reply
+from remctl_toolkit.machine.call.interpreter import Interpreter, _Reply
 
 OLDEST = (3, 8)
 

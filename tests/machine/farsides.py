@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from remctl_toolkit.machine import Connection
-from remctl_toolkit.machine.channel import Channel, ChannelError
+from remctl_toolkit.machine.channel.channel import Channel, ChannelError
 
 
 def parents() -> dict[int, int]:

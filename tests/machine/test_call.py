@@ -23,7 +23,7 @@ from support.waiting import LIMIT, eventually
 
 from remctl import RemctlStream
 from remctl_toolkit.machine import ClosedError, Connection
-from remctl_toolkit.machine.call import (
+from remctl_toolkit.machine.call.interpreter import (
     CallTimeoutError,
     Interpreter,
     InterpreterEndedError,
@@ -370,7 +370,7 @@ def test_a_generator_may_be_forgotten_at_any_moment(own: PipeInterpreter, tmp_pa
 def test_a_generator_that_does_not_end(
     own: PipeInterpreter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("remctl_toolkit.machine.call._CLOSE_WAIT", 0.0)
+    monkeypatch.setattr("remctl_toolkit.machine.call.interpreter._CLOSE_WAIT", 0.0)
     numbers = own.call(far_functions.numbers, 10**9, os.devnull)
     with pytest.raises(CallTimeoutError, match=r"did not end"):
         numbers.close()

@@ -17,7 +17,7 @@ from machine.call_pipes import PipeInterpreter
 from support.waiting import LIMIT, eventually, nothing_left_behind
 
 from remctl_toolkit.machine import ClosedError
-from remctl_toolkit.machine.call import CallTimeoutError, InterpreterEndedError
+from remctl_toolkit.machine.call.interpreter import CallTimeoutError, InterpreterEndedError
 
 pytestmark = pytest.mark.once
 
@@ -156,7 +156,7 @@ def test_unclosed_it_warns() -> None:
 
 
 def test_an_interrupted_start_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("remctl_toolkit.machine._call.link.Link._greet", _interrupt)
+    monkeypatch.setattr("remctl_toolkit.machine.call.link.Link._greet", _interrupt)
     with nothing_left_behind(), pytest.raises(KeyboardInterrupt):
         PipeInterpreter(sys.executable)
 

@@ -10,7 +10,7 @@ import pytest
 from machine.call_pipes import PipeInterpreter
 from support.waiting import eventually
 
-from remctl_toolkit.machine.call import InterpreterEndedError
+from remctl_toolkit.machine.call.interpreter import InterpreterEndedError
 
 pytestmark = pytest.mark.once
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from machine.call_pipes import PipeInterpreter, pythons
 
-from remctl_toolkit.machine.call import RemoteCallError
+from remctl_toolkit.machine.call.interpreter import RemoteCallError
 
 pytestmark = pytest.mark.once
 

@@ -20,13 +20,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from machine.call_pipes import pythons
 
-from remctl_toolkit.machine.farside import source
-from remctl_toolkit.machine.values import MAX_DEPTH, DecodeError, decode
+from remctl_toolkit.machine.base.program import source
+from remctl_toolkit.machine.wire.values import MAX_DEPTH, DecodeError, decode
 
 pytestmark = pytest.mark.once
 
 FAR: dict[str, Any] = {}
-exec(source("agent_values"), FAR)
+exec(source("call/far_values"), FAR)
 
 LIMIT = 1 << 20
 
@@ -265,7 +265,7 @@ def test_each_python_writes_the_same(version: str) -> None:
         " datetime.date(1, 1, 1), datetime.time(1, 2), datetime.timedelta(-1, 1),"
         " decimal.Decimal('1.50'), pathlib.Path('/a')]"
     )
-    program = "import datetime, decimal, pathlib, sys\n" + source("agent_values")
+    program = "import datetime, decimal, pathlib, sys\n" + source("call/far_values")
     program += f"\nsys.stdout.buffer.write(encode({values}, 1 << 20))"
     command = [pythons()[version], "-IS", "-c", program]
     octets = subprocess.run(command, check=True, timeout=30, stdout=subprocess.PIPE).stdout

@@ -19,8 +19,8 @@ from support.waiting import eventually
 
 import remctl
 from remctl_toolkit.machine import ClosedError, Connection
-from remctl_toolkit.machine._channel import inbox
-from remctl_toolkit.machine.channel import Channel
+from remctl_toolkit.machine.channel import inbox
+from remctl_toolkit.machine.channel.channel import Channel
 
 if TYPE_CHECKING:
     from remctl_toolkit.testing import RemctldServer

@@ -20,10 +20,10 @@ from support.waiting import LIMIT, eventually
 
 import remctl
 from remctl_toolkit.machine import ClosedError, Connection, Machine
-from remctl_toolkit.machine._call import link
-from remctl_toolkit.machine._channel import inbox, request
-from remctl_toolkit.machine.channel import Channel, ChannelError
-from remctl_toolkit.machine.farside import source
+from remctl_toolkit.machine.base.program import source
+from remctl_toolkit.machine.call import link
+from remctl_toolkit.machine.channel import inbox, request
+from remctl_toolkit.machine.channel.channel import Channel, ChannelError
 
 if TYPE_CHECKING:
     from remctl_toolkit.testing import RemctldServer
@@ -209,7 +209,7 @@ def test_a_keeper_that_is_asked_to_end(connection: Connection) -> None:
 
 def test_a_group_ends_where_there_is_no_proc(monkeypatch: pytest.MonkeyPatch) -> None:
     names: dict[str, Any] = {}
-    exec(source("keeper").partition("\nkeep(spec)")[0], names)
+    exec(source("channel/far_keeper").partition("\nkeep(spec)")[0], names)
 
     def nothing(path: str) -> list[str]:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)

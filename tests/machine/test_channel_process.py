@@ -13,7 +13,7 @@ import pytest
 from support.waiting import eventually, open_descriptors
 
 from remctl_toolkit.machine import Connection
-from remctl_toolkit.machine.channel import DEVNULL, PIPE, STDOUT, ChannelProcess
+from remctl_toolkit.machine.channel.channel import DEVNULL, PIPE, STDOUT, ChannelProcess
 
 pytestmark = pytest.mark.once
 

@@ -18,9 +18,9 @@ from machine.farsides import read_all, traces
 from support.waiting import eventually, open_descriptors, thread_count
 
 from remctl_toolkit.machine import Connection, WorkingFolderError
-from remctl_toolkit.machine._channel import keeping
-from remctl_toolkit.machine.channel import Channel
-from remctl_toolkit.machine.farside import source
+from remctl_toolkit.machine.base.program import source
+from remctl_toolkit.machine.channel import keeping
+from remctl_toolkit.machine.channel.channel import Channel
 from remctl_toolkit.testing import Command, RemctldServer
 
 if TYPE_CHECKING:
@@ -147,9 +147,9 @@ def test_python_text_has_the_environment(connection: Connection, tmp_path: Path)
         assert read_all(channel).decode() == f"{tmp_path} b None\n"
 
 
-@pytest.mark.parametrize("name", ["keeper", "starter", "feeder"])
+@pytest.mark.parametrize("name", ["far_keeper", "far_starter", "far_feeder"])
 def test_sources_are_for_python_3_8(name: str) -> None:
-    text = source(name)
+    text = source(f"channel/{name}")
     assert text.isascii()
     ast.parse(text, feature_version=(3, 8))
 

@@ -20,7 +20,7 @@ from support.waiting import eventually, thread_count
 import remctl
 from remctl_toolkit.fleet import FleetError, Host, NotStartedError
 from remctl_toolkit.machine import ClosedError, Connection, facts, helpers
-from remctl_toolkit.machine.group import (
+from remctl_toolkit.machine.group.group import (
     AsyncResult,
     ErrorResult,
     Group,
@@ -29,7 +29,7 @@ from remctl_toolkit.machine.group import (
     NotCompletedError,
     Queue,
 )
-from remctl_toolkit.machine.machine import Machine
+from remctl_toolkit.machine.plumbum.machine import Machine
 from remctl_toolkit.testing import Command
 
 if TYPE_CHECKING:

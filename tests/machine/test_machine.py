@@ -21,9 +21,9 @@ from plumbum.commands.processes import (
 from plumbum.machines.remote import BaseRemoteMachine
 from support.waiting import eventually, open_descriptors
 
-import remctl_toolkit.machine.popen
+import remctl_toolkit.machine.plumbum.popen
 from remctl_toolkit.machine import Connection, WorkingFolderError
-from remctl_toolkit.machine.machine import Machine
+from remctl_toolkit.machine.plumbum.machine import Machine
 from remctl_toolkit.testing import RemctldServer
 
 pytestmark = pytest.mark.once
@@ -34,7 +34,7 @@ ODD_NAMES = ["a b", "it's", 'say "x"', "new\nline", "$HOME", "*", "-n", "é", "e
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have no command become a channel because this test was put to sleep in between."""
-    monkeypatch.setattr(remctl_toolkit.machine.popen, "GRACE", 30)
+    monkeypatch.setattr(remctl_toolkit.machine.plumbum.popen, "GRACE", 30)
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ sys.modules["plumbum"] = None
 import remctl_toolkit.machine
 assert remctl_toolkit.machine.Connection
 try:
-    import remctl_toolkit.machine.machine
+    import remctl_toolkit.machine.plumbum.machine
 except ImportError as error:
     print(error)
 """

@@ -21,8 +21,8 @@ from plumbum.commands.processes import (
 from plumbum.machines.remote import ClosedRemoteMachine
 from support.waiting import eventually, runs, thread_count
 
-import remctl_toolkit.machine.popen
-from remctl_toolkit.machine.machine import Machine
+import remctl_toolkit.machine.plumbum.popen
+from remctl_toolkit.machine.plumbum.machine import Machine
 from remctl_toolkit.testing import RemctldServer
 
 pytestmark = pytest.mark.once
@@ -147,7 +147,9 @@ def test_a_command_may_be_forgotten_at_any_moment(machine: Machine) -> None:
 
 
 def test_an_interrupt_ends_the_command(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remctl_toolkit.machine.popen, "GRACE", 30)  # It does not become a channel.
+    monkeypatch.setattr(
+        remctl_toolkit.machine.plumbum.popen, "GRACE", 30
+    )  # It does not become a channel.
     process = machine["sleep"]["100"].popen()
     pids: list[int] = []
 

@@ -18,8 +18,8 @@ import pytest
 from machine.call_pipes import PipeInterpreter, pythons
 
 from remctl_toolkit.machine import Connection
-from remctl_toolkit.machine.call import Interpreter, RemoteCallError
-from remctl_toolkit.machine.modules import ModuleServer
+from remctl_toolkit.machine.call.interpreter import Interpreter, RemoteCallError
+from remctl_toolkit.machine.call.modules import ModuleServer
 
 pytestmark = pytest.mark.once
 

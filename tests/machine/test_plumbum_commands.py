@@ -25,9 +25,10 @@ from plumbum.commands.processes import (
 from plumbum.machines.remote import AsyncRemoteMachine
 from support.waiting import eventually
 
-from remctl_toolkit.machine import WorkingFolderError, _plumbum_lines
-from remctl_toolkit.machine.machine import Machine
-from remctl_toolkit.machine.popen import Popen
+from remctl_toolkit.machine import WorkingFolderError
+from remctl_toolkit.machine.plumbum import lines
+from remctl_toolkit.machine.plumbum.machine import Machine
+from remctl_toolkit.machine.plumbum.popen import Popen
 
 pytestmark = pytest.mark.once
 
@@ -144,7 +145,7 @@ def test_popen_of_a_list_and_of_a_text(machine: Machine) -> None:
 
 
 def test_much_input_and_output(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("remctl_toolkit.machine.popen.LARGEST", 1 << 20)
+    monkeypatch.setattr("remctl_toolkit.machine.plumbum.popen.LARGEST", 1 << 20)
     data = os.urandom(3 << 20)  # More than is sent with the command.
     output, errors = machine["tee"]["/dev/stderr"].popen().communicate(data)
     assert output == data
@@ -192,7 +193,7 @@ def test_lines_of_a_command_that_is_slow_to_start(sh: Any, monkeypatch: pytest.M
         process._channel.wait(30)
 
     monkeypatch.setattr(Popen, "_start_channel", begin_and_await_the_end)
-    monkeypatch.setattr(_plumbum_lines, "_LOOK", 0.001)
+    monkeypatch.setattr(lines, "_LOOK", 0.001)
     assert list(sh["echo 1; echo 2"].popen()) == [("1", None), ("2", None)]
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from machine.tunnel_servers import serving
 
-from remctl_toolkit.machine.machine import Machine
+from remctl_toolkit.machine.plumbum.machine import Machine
 from remctl_toolkit.testing import RemctldServer
 
 pytestmark = pytest.mark.once

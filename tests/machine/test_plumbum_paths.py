@@ -15,7 +15,7 @@ from plumbum.commands.processes import ProcessExecutionError
 from plumbum.path.utils import copy, delete, move
 
 from remctl_toolkit.machine import Connection
-from remctl_toolkit.machine.machine import Machine
+from remctl_toolkit.machine.plumbum.machine import Machine
 
 pytestmark = pytest.mark.once
 

@@ -21,10 +21,12 @@ from remctl_toolkit.machine import (
     CommandTimeoutError,
     Connection,
     MachineError,
-    farside,
 )
-from remctl_toolkit.machine._process_output import Frames
-from remctl_toolkit.machine.process import CommandFailedError, Target, check, run
+from remctl_toolkit.machine.base import (
+    program,
+)
+from remctl_toolkit.machine.process.output import Frames
+from remctl_toolkit.machine.process.process import CommandFailedError, Target, check, run
 from remctl_toolkit.testing import Command, RemctldServer
 
 if TYPE_CHECKING:
@@ -291,7 +293,7 @@ def test_what_has_a_connection_will_do(connection: Connection) -> None:
 
 def test_folder_and_environment_of_a_machine(connection: Connection, tmp_path: Path) -> None:
     pytest.importorskip("plumbum")
-    from remctl_toolkit.machine.machine import Machine
+    from remctl_toolkit.machine.plumbum.machine import Machine
 
     machine = Machine.over(connection)
     try:
@@ -311,9 +313,9 @@ def test_older_and_newer_pythons(version: str) -> None:
     pythons = sorted(versions.glob(f"{version}.*/bin/python3"))
     if not pythons:
         pytest.skip(f"no Python {version} here")
-    command = farside.Command(["sh", "-c", "echo out; cat; echo err >&2; exit 3"], "/")
+    command = program.Command(["sh", "-c", "echo out; cat; echo err >&2; exit 3"], "/")
     spec = command.spec(silence=LIMIT, limit=LIMIT)
-    sources = "\n".join(map(farside.source, ("execute", "follow")))
+    sources = "\n".join(map(program.source, ("base/far_execute", "process/far_follow")))
     done = subprocess.run(
         [pythons[0], "-IS", "-W", "error", "-c", f"{sources}\nfollow({spec}, execute, end)"],
         input=b"in",

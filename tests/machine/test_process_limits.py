@@ -19,10 +19,14 @@ from remctl_toolkit.machine import (
     CommandTimeoutError,
     Connection,
     MachineError,
-    farside,
+)
+from remctl_toolkit.machine.base import (
+    program,
+)
+from remctl_toolkit.machine.process import (
     process,
 )
-from remctl_toolkit.machine.process import CommandFailedError, Target, check, run
+from remctl_toolkit.machine.process.process import CommandFailedError, Target, check, run
 from remctl_toolkit.testing import RemctldServer
 
 pytestmark = pytest.mark.once
@@ -117,9 +121,11 @@ def test_a_global_timeout(connection: Connection) -> None:
 
 
 def beat_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    sources = {name: farside.source(name) for name in ("execute", "follow")}
-    assert "BEAT = 5.0" in sources["follow"]
-    sources["follow"] = sources["follow"].replace("BEAT = 5.0", "BEAT = 0.2")
+    sources = {name: program.source(name) for name in ("base/far_execute", "process/far_follow")}
+    assert "BEAT = 5.0" in sources["process/far_follow"]
+    sources["process/far_follow"] = sources["process/far_follow"].replace(
+        "BEAT = 5.0", "BEAT = 0.2"
+    )
     monkeypatch.setattr(process, "source", sources.__getitem__)
 
 
@@ -127,7 +133,7 @@ def test_a_far_side_without_a_sign_of_life_is_given_up(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """That is not the command's silence."""
-    monkeypatch.setattr("remctl_toolkit.machine.connection.STARTS_AND_ENDS", 1.0)
+    monkeypatch.setattr("remctl_toolkit.machine.base.connection.STARTS_AND_ENDS", 1.0)
     monkeypatch.setattr(process, "_PATIENCE", 0.5)
     with pytest.raises(remctl.RemctlTimeoutError):
         check(connection, ["sleep", "60"])

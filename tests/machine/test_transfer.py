@@ -17,10 +17,11 @@ from plumbum import local
 from plumbum.path.utils import copy as plumbum_copy
 from plumbum.path.utils import move
 
-from remctl_toolkit.machine import Connection, transfer_upload
-from remctl_toolkit.machine.machine import Machine
-from remctl_toolkit.machine.transfer import TransferError, download, fetch, put, upload
-from remctl_toolkit.machine.transfer_far import far_path
+from remctl_toolkit.machine import Connection
+from remctl_toolkit.machine.files import sending
+from remctl_toolkit.machine.files.answers import far_path
+from remctl_toolkit.machine.files.transfer import TransferError, download, fetch, put, upload
+from remctl_toolkit.machine.plumbum.machine import Machine
 
 if TYPE_CHECKING:
     pass
@@ -127,7 +128,7 @@ def test_a_tree_arrives(copy: Copy, tree: Path, tmp_path: Path) -> None:
 def test_large_and_small_files_of_a_tree(
     copy: Copy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transfer_upload, "_BATCH", 1 << 19)
+    monkeypatch.setattr(sending, "_BATCH", 1 << 19)
     for folder in ("a", "b/c", "b/d"):
         (tmp_path / "tree" / folder).mkdir(parents=True)
         for number, size in enumerate((0, 1_300_000, 10, 200_000, 400_000, 600_000, 1 << 19)):
@@ -347,7 +348,7 @@ def test_too_many_folders_in_each_other(copy: Copy, tmp_path: Path) -> None:
 def test_nothing_stays_of_what_was_interrupted(
     copy: Copy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
 ) -> None:
-    monkeypatch.setattr(transfer_upload, "_BATCH", 1 << 19)
+    monkeypatch.setattr(sending, "_BATCH", 1 << 19)
     (tmp_path / "here").write_bytes(os.urandom(3_000_000))
     (tmp_path / "folder").mkdir()
     seen = []
@@ -385,7 +386,7 @@ def test_the_temporary_file_is_nobody_elses(copy: Copy, tmp_path: Path) -> None:
 
 
 def test_progress(copy: Copy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transfer_upload, "_BATCH", 1 << 19)
+    monkeypatch.setattr(sending, "_BATCH", 1 << 19)
     (tmp_path / "tree/sub").mkdir(parents=True)
     for name, size in (("a", 1_300_000), ("sub/b", 100)):
         (tmp_path / "tree" / name).write_bytes(os.urandom(size))

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import remctl
-from remctl_toolkit.machine import Connection, paths, transfer_upload
-from remctl_toolkit.machine.transfer import TransferError, download, upload
+from remctl_toolkit.machine import Connection
+from remctl_toolkit.machine.files import paths, sending
+from remctl_toolkit.machine.files.transfer import TransferError, download, upload
 from remctl_toolkit.testing import Command, RemctldServer, machine_commands
 
 if TYPE_CHECKING:
@@ -79,9 +80,9 @@ def test_what_may_not_be_read_over_there(account: Account, tmp_path: Path, tree:
 def test_what_may_not_be_written_over_there(
     account: Account, monkeypatch: pytest.MonkeyPatch, batch: int
 ) -> None:
-    monkeypatch.setattr(transfer_upload, "_BATCH", batch)
+    monkeypatch.setattr(sending, "_BATCH", batch)
     # Over there it was put in order already.
-    monkeypatch.setattr(transfer_upload.Upload, "_abandon", lambda *_: pytest.fail("asked again"))
+    monkeypatch.setattr(sending.Upload, "_abandon", lambda *_: pytest.fail("asked again"))
     top = Path(tempfile.mkdtemp(dir=account.folder))
     top.chmod(0o555)
     with pytest.raises(PermissionError, match="Permission denied") as caught:
@@ -109,7 +110,7 @@ def small_disk(remctl_realm: Realm) -> Iterator[Connection]:
 def test_a_full_disk_over_there(
     small_disk: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int
 ) -> None:
-    monkeypatch.setattr(transfer_upload, "_BATCH", batch)
+    monkeypatch.setattr(sending, "_BATCH", batch)
     (tmp_path / "here").write_bytes(os.urandom(3_000_000))
     (tmp_path / "folder").mkdir()
     with pytest.raises(OSError, match="File too large") as caught:
@@ -156,7 +157,7 @@ def test_a_full_disk_here(connection: Connection, tmp_path: Path) -> None:
 def test_interrupted_when_the_temporary_file_is_made(
     connection: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: bool
 ) -> None:
-    monkeypatch.setattr(transfer_upload, "_BATCH", 1 << 19)
+    monkeypatch.setattr(sending, "_BATCH", 1 << 19)
     (tmp_path / "here").write_bytes(os.urandom(3_000_000))
     (tmp_path / "folder").mkdir()
     really, threads = connection.python_run, []
@@ -183,7 +184,7 @@ def test_interrupted_when_the_temporary_file_is_made(
 def test_what_could_not_be_taken_away_is_told(
     connection: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transfer_upload, "_BATCH", 1 << 19)
+    monkeypatch.setattr(sending, "_BATCH", 1 << 19)
     (tmp_path / "here").write_bytes(os.urandom(3_000_000))
     really = connection.python_run
 
@@ -202,7 +203,7 @@ def test_what_could_not_be_taken_away_is_told(
 def test_a_source_that_becomes_shorter(
     connection: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transfer_upload, "_BATCH", 1 << 19)
+    monkeypatch.setattr(sending, "_BATCH", 1 << 19)
     (tmp_path / "tree").mkdir()
     (tmp_path / "tree/a").write_bytes(os.urandom(3_000_000))
     (tmp_path / "tree/b").write_text("b")
@@ -218,7 +219,7 @@ def test_a_source_that_becomes_shorter(
 def test_a_source_that_grows(
     connection: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transfer_upload, "_BATCH", 1 << 19)
+    monkeypatch.setattr(sending, "_BATCH", 1 << 19)
     (tmp_path / "log").write_bytes(b"x" * 3_000_000)
 
     def grow(done: int, total: int | None, path: str) -> None:

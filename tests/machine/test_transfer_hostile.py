@@ -15,9 +15,10 @@ from typing import Any, cast
 import pytest
 
 import remctl
-from remctl_toolkit.machine import Connection, paths
-from remctl_toolkit.machine._farside.transfer_send import header
-from remctl_toolkit.machine.transfer import TransferError, download, fetch, put, upload
+from remctl_toolkit.machine import Connection
+from remctl_toolkit.machine.files import paths
+from remctl_toolkit.machine.files.both_send import header
+from remctl_toolkit.machine.files.transfer import TransferError, download, fetch, put, upload
 
 pytestmark = pytest.mark.once
 
@@ -304,8 +305,8 @@ def test_answers_are_bounded(inside: Path) -> None:
 
 
 def test_sources_need_nothing_of_the_package(inside: Path) -> None:
-    folder = Path(paths.__file__).parent / "_farside"
-    for name in ("files", "transfer_piece", "transfer_send", "transfer_receive"):
+    folder = Path(paths.__file__).parent
+    for name in ("far_files", "far_piece", "both_send", "both_receive"):
         source = (folder / f"{name}.py").read_text("ascii")
         done = subprocess.run(
             [sys.executable, "-IS", "-W", "error", "-"], input=source.encode(), capture_output=True

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from remctl_toolkit.machine import Connection, paths
-from remctl_toolkit.machine.transfer_far import TransferError
+from remctl_toolkit.machine import Connection
+from remctl_toolkit.machine.files import paths
+from remctl_toolkit.machine.files.answers import TransferError
 
 pytestmark = pytest.mark.once
 

@@ -13,9 +13,10 @@ import pytest
 from support.waiting import eventually
 
 import remctl
-from remctl_toolkit.machine import Connection, transfer_upload
-from remctl_toolkit.machine.transfer import TransferError, put, upload
-from remctl_toolkit.machine.transfer_lanes import Lanes
+from remctl_toolkit.machine import Connection
+from remctl_toolkit.machine.files import sending
+from remctl_toolkit.machine.files.lanes import Lanes
+from remctl_toolkit.machine.files.transfer import TransferError, put, upload
 
 pytestmark = pytest.mark.once
 
@@ -25,7 +26,7 @@ OLD = (1_000_000_000_123_456_789, 1_100_000_000_987_654_321)  # ns
 
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transfer_upload, "_BATCH", 1 << 19)
+    monkeypatch.setattr(sending, "_BATCH", 1 << 19)
 
 
 @pytest.fixture
@@ -100,7 +101,7 @@ def test_two_sessions_at_most_and_both_given_back(
 def test_no_threads_for_small_files(
     connection: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transfer_upload, "Lanes", lambda *_: pytest.fail("not for these"))
+    monkeypatch.setattr(sending, "Lanes", lambda *_: pytest.fail("not for these"))
     (tmp_path / "tree").mkdir()
     for number in range(20):
         (tmp_path / f"tree/{number}").write_bytes(os.urandom(100_000))
@@ -130,7 +131,7 @@ def test_an_interrupted_upload_lets_its_sessions_go(
 def test_a_piece_that_is_changed_on_its_way(
     connection: Connection, here: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transfer_upload, "crc32", lambda octets, crc: 1)
+    monkeypatch.setattr(sending, "crc32", lambda octets, crc: 1)
     with pytest.raises(TransferError, match="what arrived is not what was sent"):
         upload(connection, here, folder)
     assert os.listdir(folder) == []

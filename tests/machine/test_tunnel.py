@@ -34,8 +34,8 @@ from machine.tunnel_servers import (
 from support.waiting import eventually, open_descriptors
 
 from remctl_toolkit.machine import Connection, MachineError
-from remctl_toolkit.machine._farside import mux as protocol
-from remctl_toolkit.machine.tunnel import Tunnel, TunnelError, connect_sock
+from remctl_toolkit.machine.tunnel import both_mux as protocol
+from remctl_toolkit.machine.tunnel.tunnel import Tunnel, TunnelError, connect_sock
 
 pytestmark = pytest.mark.once
 

@@ -27,8 +27,9 @@ from machine.tunnel_servers import (
 )
 from support.waiting import eventually, open_descriptors, thread_count
 
-from remctl_toolkit.machine import ClosedError, Connection, tunnel_mux
-from remctl_toolkit.machine.tunnel import Tunnel, connect_sock
+from remctl_toolkit.machine import ClosedError, Connection
+from remctl_toolkit.machine.tunnel import mux as tunnel_mux
+from remctl_toolkit.machine.tunnel.tunnel import Tunnel, connect_sock
 from remctl_toolkit.testing import RemctldServer
 
 pytestmark = pytest.mark.once

@@ -16,11 +16,13 @@ from hypothesis import strategies as st
 from machine.tunnel_servers import NoConnection, connect, muxes_over, read_all, read_exactly
 from support.waiting import eventually, open_descriptors, thread_count
 
-from remctl_toolkit.machine import MachineError, tunnel, tunnel_mux
-from remctl_toolkit.machine._farside.mux import FAR, HEADER, LIMIT, SIZE, WIDEST, WINDOW
-from remctl_toolkit.machine._tunnel_address import Address, error_named
-from remctl_toolkit.machine.tunnel import Tunnel, TunnelError, connect_sock
-from remctl_toolkit.machine.tunnel_mux import FarListener, NearMux
+from remctl_toolkit.machine import MachineError
+from remctl_toolkit.machine.tunnel import mux as tunnel_mux
+from remctl_toolkit.machine.tunnel import tunnel
+from remctl_toolkit.machine.tunnel.address import Address, error_named
+from remctl_toolkit.machine.tunnel.both_mux import FAR, HEADER, LIMIT, SIZE, WIDEST, WINDOW
+from remctl_toolkit.machine.tunnel.mux import FarListener, NearMux
+from remctl_toolkit.machine.tunnel.tunnel import Tunnel, TunnelError, connect_sock
 
 pytestmark = pytest.mark.once
 

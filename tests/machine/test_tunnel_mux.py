@@ -34,11 +34,11 @@ from machine.tunnel_servers import (
 )
 from support.waiting import eventually
 
-from remctl_toolkit.machine import tunnel_mux
-from remctl_toolkit.machine._farside import mux as protocol
-from remctl_toolkit.machine._farside.mux import FAR, WINDOW
-from remctl_toolkit.machine.farside import source
-from remctl_toolkit.machine.tunnel import Tunnel, connect_sock
+from remctl_toolkit.machine.base.program import source
+from remctl_toolkit.machine.tunnel import both_mux as protocol
+from remctl_toolkit.machine.tunnel import mux as tunnel_mux
+from remctl_toolkit.machine.tunnel.both_mux import FAR, WINDOW
+from remctl_toolkit.machine.tunnel.tunnel import Tunnel, connect_sock
 
 pytestmark = pytest.mark.once
 
@@ -49,7 +49,12 @@ class Local:
     """A channel to a process of this host."""
 
     def __init__(self, before: str = "") -> None:
-        pieces = [f"payload = {source('mux')!r}", tunnel_mux._LOADER, before, source("mux_far")]
+        pieces = [
+            f"payload = {source('tunnel/both_mux')!r}",
+            tunnel_mux._LOADER,
+            before,
+            source("tunnel/far_mux"),
+        ]
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(
             [sys.executable, "-IS", "-c", "\n".join([*pieces, "main()"])],
@@ -401,6 +406,6 @@ def test_numbers_begin_again(far: Far, connection: Any) -> None:
 
 
 def test_it_is_text_for_any_system() -> None:
-    for name in ("mux", "mux_far"):
+    for name in ("tunnel/both_mux", "tunnel/far_mux"):
         assert source(name).isascii()
     assert protocol.TYPE_CHECKING is False

@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
-from remctl_toolkit.machine import tunnel_mux
-from remctl_toolkit.machine.tunnel import Tunnel
-from remctl_toolkit.machine.tunnel_mux import NearMux
+from remctl_toolkit.machine.tunnel import mux as tunnel_mux
+from remctl_toolkit.machine.tunnel.mux import NearMux
+from remctl_toolkit.machine.tunnel.tunnel import Tunnel
 
 Talk = Callable[[socket.socket], object]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from remctl_toolkit.machine import Connection, MachineError
-from remctl_toolkit.machine.errors import NoPythonError
+from remctl_toolkit.machine.base.errors import NoPythonError
 
 from .request import CONNECT_TIMEOUT
 

@@ -13,7 +13,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from remctl_toolkit.cli.typed import typed
-from remctl_toolkit.machine.channel import Channel
+from remctl_toolkit.machine.channel.channel import Channel
 
 from .streams import Input, Over, Pumps
 
@@ -116,7 +116,7 @@ def _tunnels(connection: Connection, request: Request) -> Iterator[None]:
     if not request.local and not request.remote:
         yield
         return
-    from remctl_toolkit.machine.tunnel import Tunnel
+    from remctl_toolkit.machine.tunnel.tunnel import Tunnel
 
     with ExitStack() as stack:
         for bind, port, host, far_port in request.local:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from queue import SimpleQueue
 
-    from remctl_toolkit.machine.channel import Channel
+    from remctl_toolkit.machine.channel.channel import Channel
 
 __all__ = ["Input", "Over", "Pumps", "StreamError"]
 

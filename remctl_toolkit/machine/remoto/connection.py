@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 import remctl
 
-from .. import connection as machine_connection
-from ..call import Interpreter, RemoteCallError, RemoteFunction
-from ..channel import Channel
-from ..farside import PYTHON_LOADER, python_payload
-from ..process import Target
+from ..base import connection as machine_connection
+from ..base.program import PYTHON_LOADER, python_payload
+from ..call.interpreter import Interpreter, RemoteCallError, RemoteFunction
+from ..channel.channel import Channel
+from ..process.process import Target
 from .logs import logger_of
 
 if TYPE_CHECKING:

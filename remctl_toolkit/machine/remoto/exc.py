@@ -2,8 +2,8 @@
 
 from remctl import RemctlConnectError as HostNotFound
 
-from ..call import RemoteCallError as RemoteError
-from ..call import ResultError as DataFormatError
-from ..errors import CommandTimeoutError as TimeoutError
+from ..base.errors import CommandTimeoutError as TimeoutError
+from ..call.interpreter import RemoteCallError as RemoteError
+from ..call.interpreter import ResultError as DataFormatError
 
 __all__ = ["DataFormatError", "HostNotFound", "RemoteError", "TimeoutError"]

@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
-from ..connection import Connection
-from ..group import Group
+from ..base.connection import Connection
+from ..group.group import Group
 from .logs import logger_of
 
 

@@ -1,5 +1,5 @@
 """remoto's `process.run()` and `process.check()`."""
 
-from ..process import check, run
+from ..process.process import check, run
 
 __all__ = ["check", "run"]

@@ -1,0 +1,480 @@
+"""The way to one account of a host: sessions, and commands whose input is known beforehand."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sys
+import time
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from types import TracebackType
+from typing import Any, NamedTuple, Protocol
+
+import remctl
+from _remctl_text import printable
+
+from ...pool import Pool, PoolClosedError
+from .errors import (
+    ClosedError,
+    CommandTimeoutError,
+    MachineError,
+    NoPythonError,
+    WorkingFolderError,
+    describe_folder,
+)
+from .program import (
+    PYTHON_LOADER,
+    SHELL_LOADER,
+    Command,
+    Environment,
+    Word,
+    check_label,
+    check_seconds,
+    literal,
+    python_payload,
+    source,
+)
+
+OLDEST_PYTHON = (3, 8)
+
+_LONGEST_ANSWER = 1 << 16  # octets
+_LONGEST_WORD = 200  # characters of what something else said than we asked
+STARTS_AND_ENDS = 10.0  # seconds that a command may take beside its own time
+
+_TIMED_OUT = 124  # The status for it, see base/far_execute.py; timeout(1) has the same.
+
+
+class _Writable(Protocol):
+    def write(self, octets: bytes, /) -> int | None: ...
+
+
+class FarSide(NamedTuple):
+    """What was found on the far side when it was connected to.
+
+    Attributes:
+        python_version: of the interpreter that runs there, as (major, minor, micro).
+        python: its path.
+        uid: the user that commands run as.
+        user, home, shell: that user's name, home folder ("/" if it cannot be entered) and shell.
+        path: where remctld looks for programs, its PATH.
+        system: what uname(2) says: the system's name, node, release, version and machine.
+    """
+
+    python_version: tuple[int, int, int]
+    python: str
+    uid: int
+    user: str
+    home: str
+    shell: str
+    path: str
+    system: tuple[str, str, str, str, str]
+
+
+def _far_side(told: Any) -> FarSide:
+    """Return what the far side has told.
+
+    Raises:
+        TypeError, ValueError: that is something else.
+    """
+    far = FarSide(**told)
+    numbers: list[object] = [*far.python_version, far.uid]
+    texts: tuple[object, ...] = (far.python, far.user, far.home, far.shell, far.path, *far.system)
+    if len(numbers) != 4 or not all(isinstance(number, int) for number in numbers):
+        raise ValueError("no version, or no user")
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError("no text")
+    return far
+
+
+class _Marked:
+    """A file for standard error that keeps the far side's own word to us out of it."""
+
+    def __init__(self, file: _Writable | None, mark: bytes) -> None:
+        self._file = file
+        self._mark = mark
+        self._kept: list[bytes] = []
+        self.word: bytes | None = None
+
+    def write(self, octets: bytes) -> int | None:
+        if octets.startswith(self._mark):
+            self.word = octets[len(self._mark) :]
+            return len(octets)
+        if self._file is not None:
+            return self._file.write(octets)
+        self._kept.append(octets)
+        return len(octets)
+
+    def kept(self) -> bytes | None:
+        """Return what no file was given for."""
+        return b"".join(self._kept) if self._file is None and self._kept else None
+
+
+class Connection:
+    """The way to one account of a host, for any number of threads.
+
+    The server needs a line in its remctl.conf for each account; a second makes commands faster::
+
+        python ALL /usr/bin/python3 stdin=last user=NAME ACL
+        sh     ALL /bin/sh          stdin=last user=NAME ACL
+
+    Whoever is in that ACL has a full shell as that user.  remctld's log shows constants and a label
+    for each command: everything else travels on standard input, which is not logged.
+
+    Args:
+        host, port, principal, ccache, source_ip, credentials: see `remctl.Remctl`.
+        python: the remctl command that runs Python.
+        shell: the remctl command that runs sh; it is used if the server has it.  None: never.
+        connect_timeout: seconds that each step of connecting may take.
+
+    Attributes:
+        far: what was found there, a `FarSide`.
+        shell: None if the server does not have that command.
+
+    Raises:
+        RemctlConnectError, RemctlAuthenticationError, RemctlTimeoutError: see `remctl.Remctl`.
+        NoPythonError: the command for Python is not there, not allowed, or not as it must be.
+        MachineError: both commands are there, but run as different users.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int | str | None = None,
+        principal: str | None = None,
+        *,
+        python: str = "python",
+        shell: str | None = "sh",
+        connect_timeout: float = 30.0,
+        ccache: str | os.PathLike[str] | None = None,
+        source_ip: str | None = None,
+        credentials: remctl.RemctlCredentials | None = None,
+    ) -> None:
+        self.host = host
+        self.port = port
+        self.python = python
+        self.shell: str | None = None
+        self._pool = Pool(
+            host,
+            port,
+            principal,
+            size=sys.maxsize,  # Channels hold theirs for as long as they like.
+            one_address=True,
+            timeout=connect_timeout,
+            ccache=ccache,
+            source_ip=source_ip,
+            credentials=credentials,
+        )
+        try:
+            self.far = self._find_python(connect_timeout)
+            self.shell = self._find_shell(shell)
+        except BaseException:
+            self.close()
+            raise
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else printable(f"{self.far.user}@{self.host}")
+        return f"<{type(self).__name__} {state}>"
+
+    # Finding out what is there.
+
+    def _find_python(self, timeout: float) -> FarSide:
+        line = f"{self.python} ALL /usr/bin/python3 stdin=last user=NAME ACL"
+        cure = f"the remctl.conf of {self.host} needs a line such as: {line}"
+        try:
+            result = self.python_run(source("base/far_probe"), label="probe", timeout=timeout)
+        except remctl.RemctlServerError as error:
+            reason = f"{self.host} does not let us run its command {self.python!r}: {error}"
+            raise self._named(NoPythonError(f"{reason}; {cure}")) from None
+        try:
+            far = _far_side(literal(result.stdout or b"", _LONGEST_ANSWER))
+        except (TypeError, ValueError):
+            said = (result.stderr or result.stdout or b"").strip().splitlines()
+            last = printable(said[-1]) if said else f"status {result.status}, and no word"
+            last = last[:_LONGEST_WORD]
+            text = f"command {self.python!r} of {self.host} does not run Python as it must: {last}"
+            raise self._named(NoPythonError(f"{text}; {cure}")) from None
+        if far.python_version < OLDEST_PYTHON:
+            found, needed = (".".join(map(str, v)) for v in (far.python_version, OLDEST_PYTHON))
+            text = f"Python {found} of {self.host} is too old: {needed} is needed"
+            raise self._named(NoPythonError(text))
+        return far
+
+    def _find_shell(self, shell: str | None) -> str | None:
+        if shell is None:
+            return None
+        command = (shell, "-c", SHELL_LOADER, "probe", b"echo `id -u`\n")
+        try:
+            with self.session() as session:
+                uid = session.run(command).stdout
+        except remctl.RemctlServerError:
+            return None
+        if uid is None or not re.fullmatch(rb"\d{1,10}\n", uid):
+            return None
+        if int(uid) != self.far.uid:
+            text = f"on {self.host}, command {self.python!r} runs as user {self.far.uid} but "
+            text += f"{shell!r} as {int(uid)}: name another, or None, as the command for the shell"
+            raise self._named(MachineError(text))
+        return shell
+
+    # Sessions.
+
+    @contextlib.contextmanager
+    def session(self) -> Generator[remctl.Remctl]:
+        """Have a session for oneself: one that is idle, or a new one; see `Pool.session()`.
+
+        All sessions lead to the same machine, whatever the host's name leads to meanwhile.  The
+        session's timeout is that for connecting: a command that may be silent for longer needs
+        another.
+
+        Raises:
+            ClosedError: the connection was closed.
+            RemctlError: see `remctl.Remctl.open()`.
+        """
+        try:
+            with self._pool.session() as session:
+                yield session
+        except PoolClosedError:
+            self._check_open()
+            raise
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close()` was called."""
+        return self._pool.closed
+
+    def _check_open(self) -> None:
+        if self.closed:
+            text = f"the connection to {self.host} was closed"
+            raise self._named(ClosedError(text)) from None
+
+    def _named(self, error: MachineError) -> MachineError:
+        error.host, error.port = self.host, int(self.port) if self.port else None
+        return error
+
+    # Commands.
+
+    def run(
+        self,
+        argv: Iterable[Word],
+        *,
+        input: bytes = b"",
+        cwd: Word | None = None,
+        env: Mapping[str, Word] | None = None,
+        extend_env: Environment | None = None,
+        timeout: float | None = None,
+        label: str | None = None,
+        stdout: _Writable | None = None,
+        stderr: _Writable | None = None,
+    ) -> remctl.RemctlSimpleResult:
+        """Run a command to its end: one remctl command, with its own streams and status.
+
+        A status of 255 is the command's, or says that a signal ended it; 127 that there is no such
+        program, 126 that it cannot be run (as in sh).
+
+        Args:
+            argv: the program and its arguments: text, octets, numbers, paths.
+            input: what it gets on standard input, less than 100 MiB with all the rest.
+            cwd: the folder to run it in; None is the user's home.
+            env: its whole environment; None is the server's, with HOME, USER, LOGNAME and SHELL of
+                the account.
+            extend_env: what to set in it, on top; None takes a name away.
+            timeout: seconds after which it is ended, with all that it started; None is never.
+            label: what remctld's log shows of it; None is the program's name.
+            stdout, stderr: binary files to write that stream to as it arrives.
+
+        Raises:
+            TypeError, ValueError: an argument cannot be right; nothing was sent.
+            CommandTimeoutError: it took too long, and was ended.
+            WorkingFolderError: `cwd` cannot be entered; nothing was run.
+            ClosedError: the connection was closed.
+            RemctlError: see `remctl.Remctl.run()`.
+        """
+        command = self.command_of(argv, cwd, env, extend_env)
+        if timeout is not None:
+            check_seconds("timeout", timeout)
+        mark = _new_mark()
+        remctl_command, payload = self._remctl_command(command, mark, input, timeout, label)
+        return self._run(remctl_command, payload, mark, timeout, stdout, stderr, command.cwd)
+
+    @contextlib.contextmanager
+    def stream(
+        self,
+        argv: Iterable[Word],
+        *,
+        input: bytes = b"",
+        cwd: Word | None = None,
+        env: Mapping[str, Word] | None = None,
+        extend_env: Environment | None = None,
+        timeout: float | None = None,
+        label: str | None = None,
+    ) -> Generator[Iterator[remctl.RemctlOutput]]:
+        """Run a command, and iterate over its tokens as they come; see `run()` for the arguments.
+
+        Leaving before the end closes the session; remctld notices when the command writes
+        something: what must not go on without us needs a `Channel`.
+
+        Raises:
+            See `run()`; the iterator raises what comes up while the command runs.
+        """
+        command = self.command_of(argv, cwd, env, extend_env)
+        if timeout is not None:
+            check_seconds("timeout", timeout)
+        mark = _new_mark()
+        remctl_command, payload = self._remctl_command(command, mark, input, timeout, label)
+        with self._streaming(remctl_command, payload, mark, timeout, command.cwd) as tokens:
+            yield tokens
+
+    def python_run(
+        self,
+        program: str,
+        payload: bytes = b"",
+        *,
+        label: str,
+        timeout: float | None = None,
+        stdout: _Writable | None = None,
+        stderr: _Writable | None = None,
+    ) -> remctl.RemctlSimpleResult:
+        """Run a Python program there, as ``python3 -IS``; it may read `payload` from descriptor 0.
+
+        `timeout` is for the network's silence, not for the program: that has to end itself.
+
+        Raises:
+            CommandTimeoutError, ClosedError, RemctlError: see `run()`.
+        """
+        command, octets = self._python_command(program, payload, label)
+        return self._run(command, octets, _new_mark(), timeout, stdout, stderr)
+
+    @contextlib.contextmanager
+    def python_stream(
+        self, program: str, payload: bytes = b"", *, label: str, timeout: float | None = None
+    ) -> Generator[Iterator[remctl.RemctlOutput]]:
+        """The same, token by token; see `python_run()` and `stream()`."""
+        command, octets = self._python_command(program, payload, label)
+        with self._streaming(command, octets, _new_mark(), timeout) as tokens:
+            yield tokens
+
+    def command_of(
+        self,
+        argv: Iterable[Word],
+        cwd: Word | None,
+        env: Mapping[str, Word] | None,
+        extend_env: Environment | None,
+    ) -> Command:
+        """Return the command as the far side has to run it."""
+        self._check_open()
+        changes = {**(self.account_env if env is None else {}), **(extend_env or {})}
+        return Command(argv, self.far.home if cwd is None else cwd, env, changes)
+
+    @property
+    def account_env(self) -> dict[str, str]:
+        """What a login sets in the environment, and remctld does not."""
+        far = self.far
+        return {"HOME": far.home, "USER": far.user, "LOGNAME": far.user, "SHELL": far.shell}
+
+    def _remctl_command(
+        self,
+        command: Command,
+        mark: bytes,
+        data: bytes,
+        timeout: float | None,
+        label: str | None,
+    ) -> tuple[tuple[str, ...], bytes]:
+        shown = command.label if label is None else check_label(label)
+        if self.shell is not None and timeout is None:
+            payload = command.shell_payload(mark, data)
+            if payload is not None:
+                return (self.shell, "-c", SHELL_LOADER, shown), payload
+        return self._python_command(command.python_program(mark, timeout), data, shown)
+
+    def _python_command(
+        self, program: str, data: bytes, label: str
+    ) -> tuple[tuple[str, ...], bytes]:
+        words = (self.python, "-IS", "-c", PYTHON_LOADER, check_label(label))
+        return words, python_payload(program, data)
+
+    def _run(
+        self,
+        command: tuple[str, ...],
+        payload: bytes,
+        mark: bytes,
+        timeout: float | None,
+        stdout: _Writable | None,
+        stderr: _Writable | None,
+        cwd: bytes = b"",
+    ) -> remctl.RemctlSimpleResult:
+        errors = _Marked(stderr, mark)
+        start = time.monotonic()
+        with self.session() as session:
+            session.set_timeout(0 if timeout is None else timeout + STARTS_AND_ENDS)
+            result = session.run((*command, payload), stdout=stdout, stderr=errors)
+        result.stderr = errors.kept()
+        if errors.word is not None:
+            raise self._no_folder(cwd, errors.word)
+        if timeout is not None and _timed_out(result.status, start, timeout):
+            result.status = None
+            raise self._took_too_long(timeout, result)
+        return result
+
+    @contextlib.contextmanager
+    def _streaming(
+        self,
+        command: tuple[str, ...],
+        payload: bytes,
+        mark: bytes,
+        timeout: float | None,
+        cwd: bytes = b"",
+    ) -> Generator[Iterator[remctl.RemctlOutput]]:
+        with self.session() as session:
+            session.set_timeout(0 if timeout is None else timeout + STARTS_AND_ENDS)
+            with contextlib.closing(session.stream((*command, payload))) as tokens:
+                yield self._unmarked(tokens, mark, timeout, cwd)
+
+    def _unmarked(
+        self, tokens: Iterable[remctl.RemctlOutput], mark: bytes, timeout: float | None, cwd: bytes
+    ) -> Iterator[remctl.RemctlOutput]:
+        start = time.monotonic()
+        for token in tokens:
+            if token.stream == 2 and token.output is not None and token.output.startswith(mark):
+                raise self._no_folder(cwd, token.output[len(mark) :])
+            if timeout is not None and _timed_out(token.status, start, timeout):
+                raise self._took_too_long(timeout, None)
+            yield token
+
+    def _no_folder(self, cwd: bytes, reason: bytes) -> MachineError:
+        return self._named(WorkingFolderError(describe_folder(cwd, reason, self.host)))
+
+    def _took_too_long(
+        self, timeout: float, partial: remctl.RemctlSimpleResult | None
+    ) -> MachineError:
+        text = f"command took longer than {timeout:g} s on {self.host}, and was ended"
+        error = CommandTimeoutError(text)
+        error.partial = partial
+        return self._named(error)
+
+    # The end.
+
+    def close(self) -> None:
+        """Close all sessions; a command that runs in another thread ends with an exception."""
+        self._pool.close()
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _new_mark() -> bytes:
+    """Return what no command can guess: it begins the far side's own word on standard error."""
+    return b"remctl-machine:%b" % os.urandom(12).hex().encode()
+
+
+def _timed_out(status: int | None, start: float, timeout: float) -> bool:
+    # A command may have the same status, but hardly by itself after that time.
+    return status == _TIMED_OUT and time.monotonic() - start >= timeout

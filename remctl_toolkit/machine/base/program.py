@@ -1,0 +1,211 @@
+"""What is sent to the far side: sources as text, and what a command is there."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import os
+import re
+import shlex
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeAlias
+
+Word: TypeAlias = "str | bytes | int | os.PathLike[str] | os.PathLike[bytes]"
+Environment: TypeAlias = "Mapping[str, Word] | Mapping[str, Word | None]"
+
+# Reads its program from standard input, and leaves there what follows.  remctld logs it each time,
+# as it stands: no value may be in it.  It runs for each command: to import os (posix is built in),
+# and to call compile(), which makes the types of the ast module, takes half as long as Python's own
+# start.
+PYTHON_LOADER = """\
+import posix,sys
+def r(n,s=b''):
+ while len(s)<n:
+  d=posix.read(0,n-len(s))
+  if not d:sys.exit('no program on standard input')
+  s+=d
+ return s
+exec(r(int(r(8),16)))"""
+
+# The same for sh: a line, in which $remctl_n stands for the end of one.  A shell's `read` takes one
+# octet at a time from what cannot be rewound.  What is called so in the environment is lost.
+SHELL_LOADER = """remctl_n='
+';IFS= read -r remctl_s;eval "$remctl_s\""""
+
+LONGEST_TIME = 1 << 22  # seconds, seven weeks: of milliseconds, 32 bits hold so many
+
+_LABEL_LIMIT = 60
+_SHELL_NAME = re.compile(rb"[A-Za-z_][A-Za-z0-9_]*\Z")
+# Beyond this, reading the script one octet at a time takes longer than starting Python.
+_SHELL_SCRIPT_LIMIT = 4096
+
+
+@functools.cache
+def source(name: str) -> str:
+    """Return the text of a file that is sent to the far side: ``base/far_probe``, say."""
+    # importlib.resources would do, but takes longer to import than all the rest.
+    path = os.path.join(os.path.dirname(os.path.dirname(__file__)), f"{name}.py")
+    octets: bytes = __spec__.loader.get_data(path)  # type: ignore[union-attr]
+    return octets.decode()
+
+
+def python_payload(program: str, data: bytes = b"") -> bytes:
+    """Return what PYTHON_LOADER takes on standard input: a program, and then what it may read."""
+    octets = program.encode("utf-8", "surrogateescape")
+    return b"%08x%b%b" % (len(octets), octets, data)
+
+
+def literal(octets: bytes, limit: int) -> Any:
+    """Return the value that a far side wrote with ascii().
+
+    Args:
+        octets: what it wrote.
+        limit: how many octets are taken at most: the parser takes a hundred times their memory.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if len(octets) > limit:
+        raise ValueError(f"more than {limit} octets")
+    try:
+        return ast.literal_eval(octets.decode("ascii"))
+    except (MemoryError, RecursionError, SyntaxError, TypeError) as error:
+        # MemoryError is what the parser calls too many brackets.
+        raise ValueError(str(error) or "nested too deep") from None
+
+
+def check_seconds(name: str, value: float) -> None:
+    """Check a time limit.
+
+    Raises:
+        TypeError, ValueError: it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number of seconds, not {type(value).__name__}")
+    if not 0 < value <= LONGEST_TIME:
+        raise ValueError(
+            f"{name} must be seconds, more than 0 and no more than {LONGEST_TIME}, not {value}"
+        )
+
+
+def check_label(label: str) -> str:
+    """Return a label as remctld's log shall show it: a few printable characters, never empty.
+
+    Raises:
+        TypeError: it is no text.
+    """
+    if not isinstance(label, str):
+        raise TypeError(f"label must be a string, not {type(label).__name__}")
+    printable = "".join(c if c.isascii() and c.isprintable() else "?" for c in label)
+    return printable[:_LABEL_LIMIT] or "-"
+
+
+def octets(word: Word, what: str) -> bytes:
+    """Return a word of a command line, or a value of its environment, as octets.
+
+    Raises:
+        TypeError: it is nothing that a word can be.
+        ValueError: there is a NUL in it, or a character without octets.
+    """
+    if isinstance(word, bool) or not isinstance(word, (str, bytes, int, os.PathLike)):
+        raise TypeError(
+            f"{what} must be text, octets, a number or a path, not {type(word).__name__}"
+        )
+    taken = b"%d" % word if isinstance(word, int) else os.fsencode(word)
+    if b"\0" in taken:
+        raise ValueError(f"{what} cannot hold a NUL")
+    return taken
+
+
+def _environment(given: Environment | None, what: str) -> dict[bytes, bytes | None]:
+    taken: dict[bytes, bytes | None] = {}
+    for name, value in (given or {}).items():
+        key = octets(name, f"a name in {what}")
+        if not key or b"=" in key:
+            raise ValueError(f"{name!r} cannot be a name in {what}")
+        taken[key] = None if value is None else octets(value, f"{what}[{name!r}]")
+    return taken
+
+
+class Command:
+    """A command of the far side: checked, and as octets.
+
+    Attributes:
+        argv: the program and its arguments.
+        cwd: the folder to run it in.
+        env: the whole environment; None is the server's own.
+        extend_env: what to change in it; None takes a name away.
+    """
+
+    def __init__(
+        self,
+        argv: Iterable[Word],
+        cwd: Word,
+        env: Mapping[str, Word] | None = None,
+        extend_env: Environment | None = None,
+    ) -> None:
+        """Check and convert.
+
+        Raises:
+            TypeError, ValueError: something cannot be part of a command; the text says what.
+        """
+        if isinstance(argv, (str, bytes)):
+            raise TypeError(f"a command is a list of words, not {type(argv).__name__}: use [...]")
+        self.argv = [octets(word, f"argument {place}") for place, word in enumerate(argv)]
+        if not self.argv or not self.argv[0]:
+            raise ValueError("a command needs a program to run")
+        self.cwd = octets(cwd, "cwd")
+        self.env: dict[bytes, bytes] | None = None
+        if env is not None:
+            self.env = {k: v for k, v in _environment(env, "env").items() if v is not None}
+        self.extend_env = _environment(extend_env, "extend_env")
+
+    @property
+    def label(self) -> str:
+        """What remctld's log shows of it: the program's name alone."""
+        return check_label(os.path.basename(os.fsdecode(self.argv[0])))
+
+    def spec(self, mark: bytes = b"", **more: object) -> str:
+        """Return it as the text of a Python dictionary, for what runs there."""
+        return ascii(
+            {
+                "argv": self.argv,
+                "cwd": self.cwd,
+                "env": self.env,
+                "extend_env": self.extend_env,
+                "mark": mark,
+                **more,
+            }
+        )
+
+    def python_program(self, mark: bytes, timeout: float | None = None) -> str:
+        """Return the Python program that becomes this command, or runs it for a limited time."""
+        verb = "execute" if timeout is None else "limited"
+        return f"{source('base/far_execute')}\n{verb}({self.spec(mark, timeout=timeout)})\n"
+
+    def shell_payload(self, mark: bytes, data: bytes) -> bytes | None:
+        """Return what SHELL_LOADER takes to become this command; None if it is not for a shell."""
+        # A whole environment would have to go through the arguments of env(1), where ps shows it.
+        if self.env is not None or not all(map(_SHELL_NAME.match, self.extend_env)):
+            return None
+        # cd does not say why in all shells.
+        cwd = _quote(self.cwd)
+        fail = b"remctl_r=$(LC_ALL=C ls -d -- %b 2>&1)" % cwd
+        fail += b"&&{ [ -d %b ]&&remctl_r='Permission denied'||remctl_r='Not a directory';}" % cwd
+        fail += b';echo %b "${remctl_r##*: }" >&2;exit 125' % mark
+        steps = [b"cd -- %b 2>/dev/null||{ %b;}" % (cwd, fail)]
+        for name, value in self.extend_env.items():
+            steps.append(
+                b"unset %b" % name if value is None else b"export %b=%b" % (name, _quote(value))
+            )
+        # `--` is not known to every exec, and a program may begin with a minus.
+        steps.append(b"exec %b" % b" ".join(map(_quote, self.argv)))
+        script = b";".join(steps)
+        if len(script) > _SHELL_SCRIPT_LIMIT or self.argv[0].startswith(b"-"):
+            return None
+        return b"%b\n%b" % (script, data)
+
+
+def _quote(word: bytes) -> bytes:
+    quoted = shlex.quote(word.decode("latin-1")).encode("latin-1")
+    return quoted.replace(b"\n", b"'\"$remctl_n\"'")

@@ -1,0 +1,440 @@
+"""Python functions that run on the far side, in an interpreter that stays there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from types import ModuleType, TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from _remctl_text import printable
+
+from ..base.errors import ClosedError
+from ..base.program import check_seconds
+from ..wire.values import DecodeError, decode
+from .errors import (
+    CallTimeoutError,
+    InterpreterEndedError,
+    RemoteCallError,
+    ResultError,
+)
+from .link import WINDOW, Link, Pending, Stream, agent_source
+from .modules import Allowed, ModuleServer, RemoteFunction, RemoteModule
+from .output import Lines, Output, show
+from .packing import Packer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ..base.connection import Connection
+
+__all__ = [
+    "CallTimeoutError",
+    "Interpreter",
+    "InterpreterEndedError",
+    "RemoteCallError",
+    "RemoteFunction",
+    "RemoteIterator",
+    "RemoteModule",
+    "ResultError",
+]
+
+RESULT_LIMIT = 256 << 20  # octets
+
+_CLOSE_WAIT = 10.0  # seconds that a generator over there has for its end
+
+
+class Interpreter:
+    """A Python interpreter of the far side that runs functions from here, for several threads.
+
+    Functions are called by name where a module can be imported, and travel as source where not.
+    Modules are imported over there from its own standard library, then from here, then from what
+    is installed there.  What functions keep in their modules stays until the interpreter ends.
+
+    Results come back as plain data, see `remctl_toolkit.machine.values.decode()`: nothing that the
+    far side sends can run code here.
+
+    Args:
+        connection: the way there.
+        name: what the host is called before lines of output and in errors; None: `connection.host`.
+        modules: the modules that the far side may have from here: names, each with all that is
+            below it, or a function that says it of a name; None: all that can be imported here.
+        prefer_far: names of packages to take from what is installed there, if they are; True: all.
+        output: is called with the host, the stream and a line for each line that is printed there,
+            in the order of printing; None writes it to sys.stderr, with the host before it.
+        timeout: seconds that a call may take; None: any time.
+        result_limit: octets that a result may have on its way; in memory, what a hostile far side
+            makes of them may take fifty times as much.
+
+    Raises:
+        TypeError, ValueError: an argument cannot be right.
+        InterpreterEndedError: it did not start.
+        ClosedError, RemctlError: see `Channel`.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        name: str | None = None,
+        modules: Allowed = None,
+        prefer_far: Iterable[str] | bool = (),
+        output: Output | None = None,
+        timeout: float | None = None,
+        result_limit: int = RESULT_LIMIT,
+    ) -> None:
+        self._link: Link | None = None
+        self._connection = connection
+        self.name = connection.host if name is None else name
+        self._modules = ModuleServer(modules)
+        self._output = show if output is None else output
+        if timeout is not None:
+            check_seconds("timeout", timeout)
+        self._timeout = timeout
+        if not 1 <= result_limit <= 1 << 31:
+            raise ValueError(f"result_limit must be 1 to {1 << 31} octets, not {result_limit}")
+        if isinstance(prefer_far, str):
+            raise TypeError("prefer_far must be a list of names, not one string: use [...]")
+        self._limit = result_limit
+        self._prefer_far = prefer_far if isinstance(prefer_far, bool) else tuple(prefer_far)
+        self._packing = threading.Lock()
+        self._closed = False
+        self._open()
+
+    def _open(self) -> None:
+        settings = {
+            "limit": self._limit,
+            "window": WINDOW,
+            "prefer_far": self._prefer_far or (),
+        }
+        stream = self._start(agent_source(settings))
+        lines = Lines(self.name, self._output)
+        self._link = Link(stream, self.name, self._limit, self._modules, lines)
+        self._packer = Packer(self._modules.has, self._link.version)
+
+    def _start(self, program: str) -> Stream:
+        from ..channel.channel import Channel
+
+        return Channel(self._connection, source=program, label="call")
+
+    @property
+    def python_version(self) -> tuple[int, ...]:
+        """The Python over there: (major, minor, micro)."""
+        return self._open_link().version
+
+    @property
+    def served(self) -> tuple[str, ...]:
+        """The modules, and the files of packages, that the far side had from here so far."""
+        return self._modules.served
+
+    # Calls.
+
+    def call(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Call a function over there, and return what it returns.
+
+        An iterator that it returns, such as a generator, comes as a `RemoteIterator`.  A call
+        that is interrupted here, as with Ctrl-C, is told to end over there.
+
+        Args:
+            function: one that can be imported, is built in, or has its source here.
+            args, kwargs: anything that can be pickled.
+
+        Raises:
+            TypeError, ValueError: something of it cannot be sent; nothing was.
+            RemoteCallError: it raised an exception, or could not be imported there.
+            ResultError: what it returned is not plain data.
+            CallTimeoutError: it took longer than `timeout`.
+            InterpreterEndedError: the interpreter has ended; see `reopen()`.
+            ClosedError: this was closed, or belongs to another process.
+        """
+        return self._call(self._timeout, function, args, kwargs)
+
+    def call_within(
+        self, timeout: float | None, function: Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Call a function that has so many seconds; see `call()`."""
+        if timeout is not None:
+            check_seconds("timeout", timeout)
+        return self._call(timeout, function, args, kwargs)
+
+    def _call(
+        self,
+        timeout: float | None,
+        function: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        if not callable(function):
+            raise TypeError(f"only a function can be called, not {type(function).__name__}")
+        with contextlib.ExitStack() as undo:  # Ctrl-C may come at any moment.
+            pending = self._send(undo, function, args, kwargs)
+            reply = _Reply(self.name, pending, timeout)
+            letter, octets = reply.next()
+            undo.pop_all()
+        if letter == b"G":
+            return RemoteIterator(reply)
+        return reply.value(letter, octets)
+
+    def _send(
+        self,
+        undo: contextlib.ExitStack,
+        function: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Pending:
+        self._open_link()  # In a forked child, the lock may be held for ever.
+        # What is packed counts on what was packed before: it has to arrive in that order.
+        with self._packing:
+            link = self._open_link()
+            if threading.current_thread() is link.thread:
+                raise RuntimeError("no call can be made where a line of output is handed on")
+            if link.unprepared:
+                link.unprepared = False
+                self._packer.forget()
+            self._check_allowed(function)
+            octets = self._packer.pack(function, args, kwargs)
+            try:
+                pending = link.expect()
+                undo.callback(pending.abandon)
+                link.send(b"C", pending.number, octets)
+            except BaseException:
+                self._packer.forget()
+                raise
+            return pending
+
+    def _check_allowed(self, function: Any) -> None:
+        module = getattr(function, "__module__", None)
+        if not isinstance(module, str) or module == "__main__" or self._modules.allows(module):
+            return
+        if self._modules.is_ours(module):
+            text = f"{module} is not among the modules that may be sent: add it to modules="
+            raise ValueError(text)
+
+    def _open_link(self) -> Link:
+        if self._closed or self._link is None:
+            raise ClosedError(f"the interpreter on {self.name} was closed")
+        if self._link.pid != os.getpid():
+            text = f"the interpreter on {self.name} belongs to process {self._link.pid}"
+            raise ClosedError(f"{text}: open another after a fork")
+        return self._link
+
+    def import_module(self, module: ModuleType) -> RemoteModule:
+        """Return a module whose functions run over there.
+
+        Raises:
+            TypeError: it is no module.
+            ValueError: it is ``__main__``, or may not be sent.
+            See `call()` for what else its functions, and importing it, raise.
+        """
+        if not isinstance(module, ModuleType):
+            raise TypeError(f"module must be a module, not {type(module).__name__}")
+        return RemoteModule(self, module)
+
+    # The end.
+
+    def reopen(self) -> None:
+        """Start a new interpreter in the place of this one, whose state is lost.
+
+        Raises:
+            See `Interpreter`.
+        """
+        with self._packing:
+            self._end()
+            self._open()
+            self._closed = False
+
+    def close(self) -> None:
+        """End the interpreter; calls that are under way are interrupted.  Again does nothing."""
+        self._closed = True
+        self._end()
+
+    def _end(self) -> None:
+        link, self._link = self._link, None
+        if link is not None:
+            link.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close()` was called."""
+        return self._closed
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "open"
+        if self._link is not None and self._link.error is not None:
+            state = "ended"
+        return f"<{type(self).__name__} of {self.name}, {state}>"
+
+    def __del__(self) -> None:
+        link = getattr(self, "_link", None)
+        if link is None or link.pid != os.getpid() or sys.is_finalizing():
+            return
+        text = f"unclosed {self!r}: use it in a with statement, or call close()"
+        warnings.warn(text, ResourceWarning, stacklevel=2, source=self)
+        link.close_later()
+
+
+class _Reply:
+    """What comes back for one call."""
+
+    def __init__(self, host: str, pending: Pending, timeout: float | None) -> None:
+        self.host = host
+        self.pending = pending
+        self._timeout = timeout
+
+    def next(self) -> tuple[bytes, bytes]:
+        try:
+            frame = self.pending.next(self._timeout)
+        except TimeoutError:
+            self.pending.abandon()
+            raise self.too_late(f"took longer than {self._timeout:g} s") from None
+        except InterpreterEndedError as error:
+            raise _again(error) from None
+        except BaseException:
+            self.pending.abandon()
+            raise
+        return frame.letter, frame.octets
+
+    def too_late(self, how: str) -> CallTimeoutError:
+        """Return the error for a call that was given up."""
+        error = CallTimeoutError(f"call {how} on {self.host}, and was told to end")
+        error.host = self.host
+        return error
+
+    def value(self, letter: bytes, octets: bytes) -> Any:
+        """Return the result that it is, or raise."""
+        if letter in (b"V", b"I"):
+            return decode(octets)
+        if letter in (b"!", b"P"):
+            raise _told(self.host, octets)
+        if letter == b"X":
+            ended = InterpreterEndedError(f"call was ended with its interpreter on {self.host}")
+            ended.host = self.host
+            raise ended
+        raise DecodeError(f"a call was answered by {letter!r}")
+
+
+def _again(error: InterpreterEndedError) -> InterpreterEndedError:
+    """Return the error anew: each who meets it has a traceback of his own."""
+    copy = InterpreterEndedError(*error.args)
+    copy.host, copy.status = error.host, error.status
+    return copy
+
+
+def _told(host: str, octets: bytes) -> RemoteCallError | ResultError:
+    told = decode(octets)
+    try:
+        stage, names, message, traceback, values = told
+        texts = [stage, message, traceback, *names]
+        ours = all(isinstance(text, str) for text in texts) and isinstance(names, tuple)
+        if not ours or not names or not isinstance(values, tuple | None):
+            raise ValueError
+    except (TypeError, ValueError):
+        raise DecodeError("an error that is none") from None
+    if stage == "result":
+        unfit = ResultError(f"{message} (on {host})")
+        unfit.host = host
+        return unfit
+    text = f"{names[0]} on {host}"
+    error = RemoteCallError(f"{text}: {message}" if message else text)
+    error.host, error.type_name, error.type_names = host, names[0], names
+    error.message, error.remote_args, error.remote_traceback = message, values, traceback
+    error.add_note(printable(f"On {host}:\n{traceback.rstrip()}", lines=True))
+    return error
+
+
+class RemoteIterator(Iterator[Any]):
+    """What an iterator of the far side yields, a little ahead of whoever asks for it here.
+
+    At most 256 items, or 1 MiB, are on their way.  Leave it with `close()` or ``with`` if it is not
+    read to its end: the generator over there then ends as one does here, its ``finally`` included.
+    """
+
+    def __init__(self, reply: _Reply) -> None:
+        self._reply: _Reply | None = reply
+        self._items = 0
+        self._octets = 0
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Any:
+        """Return the next item; see `Interpreter.call()` for what else it raises."""
+        reply = self._reply
+        if reply is None:
+            raise StopIteration
+        try:
+            letter, octets = reply.next()
+            if letter == b"I":
+                self._count(reply, len(octets))
+                return reply.value(letter, octets)
+        except BaseException:
+            self._reply = None
+            reply.pending.abandon()
+            raise
+        self._reply = None
+        if letter == b"E":
+            raise StopIteration
+        return reply.value(letter, octets)
+
+    def _count(self, reply: _Reply, octets: int) -> None:
+        self._items += 1
+        self._octets += octets
+        if 2 * self._items >= WINDOW[0] or 2 * self._octets >= WINDOW[1]:
+            reply.pending.grant(self._items, self._octets)
+            self._items = self._octets = 0
+
+    def close(self) -> None:
+        """End it, and wait for its end over there; again does nothing.
+
+        Raises:
+            RemoteCallError: it raised something else when it was ended.
+            CallTimeoutError: it did not end within 10 seconds.
+            InterpreterEndedError: the interpreter has ended.
+        """
+        reply, self._reply = self._reply, None
+        if reply is None:
+            return
+        reply.pending.cancel()
+        last = _Reply(reply.host, reply.pending, _CLOSE_WAIT)
+        until = time.monotonic() + _CLOSE_WAIT
+        while time.monotonic() < until:
+            letter, octets = last.next()
+            if letter == b"I":  # It was on its way.
+                continue
+            if letter not in (b"E", b"X"):
+                last.value(letter, octets)
+            return
+        reply.pending.abandon()
+        raise last.too_late(f"did not end within {_CLOSE_WAIT:g} s")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        reply = getattr(self, "_reply", None)
+        if reply is not None and not sys.is_finalizing():
+            reply.pending.abandon_later()

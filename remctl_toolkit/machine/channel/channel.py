@@ -1,0 +1,303 @@
+r"""A command on the far side whose standard input, output and error stay open all the time.
+
+    with Channel(connection, ["bc", "-q"]) as bc:
+        bc.write(b"6 * 7\n")
+        bc.read()  # b"42\n"
+
+remctl has no such thing: a command gets its input at once, and that is all.  So a channel is one
+command that stays, the *keeper* (`far_keeper.py`), and one more for each piece of input, which
+writes that into a FIFO over there.  Output comes as it is produced.  Both sides send a sign of
+life: whichever side, or whatever is between, goes away, the other notices and cleans up.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Iterable, Mapping
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from ..base.connection import Connection
+from ..base.errors import ClosedError
+from ..base.program import Environment, Word
+from .errors import ChannelError
+from .inbox import Inbox
+from .keeping import Keeper
+from .outbox import Outbox
+from .process import DEVNULL, PIPE, STDOUT, ChannelProcess
+from .pulse import pulse_of
+from .request import check_beat, describe
+
+__all__ = ["DEVNULL", "PIPE", "STDOUT", "Channel", "ChannelError", "ChannelProcess"]
+
+
+class Channel:
+    """A command of the far side, and a stream each way.
+
+    One thread may write while another reads; several that write (or read the same stream) take
+    turns, in no order.  `close()` from another thread ends what waits.  A forked child cannot use
+    it, and is told so.
+
+    The command is the leader of a session and a group of processes of its own, and its standard
+    streams are pipes.  When it is asked to end (`close()`, or the client is gone), so is all of
+    that group; what it has left running when it ended by itself goes on, as after a login.
+
+    Args:
+        connection: the way there.
+        argv: the program and its arguments, see `Connection.run()`.
+        source: instead of a program, Python text (3.8 and up, nothing but the standard library) to
+            run as ``__main__``, with ``python -I -S``.  It has file descriptors 0, 1 and 2 (also as
+            sys.stdin and so on), the variable `payload`, and nothing else.
+        payload: octets for that variable.
+        cwd, env, extend_env: see `Connection.run()`.
+        stderr: "stdout" to have standard error among standard output, in the order of writing.
+        label: what remctld's log shows of it; None is the program's name, or "channel".
+        beat: seconds between two signs of life, either way.
+        patience: seconds without one after which the other side is given up.
+
+    Attributes:
+        connection: the connection.
+        pid: the command's process over there.
+        returncode: the exit status, 0 to 255; -N if signal N ended it; None before.
+
+    Raises:
+        TypeError, ValueError: an argument cannot be right; nothing was sent.
+        WorkingFolderError: `cwd` cannot be entered; nothing was started.
+        ClosedError: the connection was closed.
+        RemctlError: see `remctl.Remctl.open()`.
+        ChannelError: the channel was lost as soon as it was there.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        argv: Iterable[Word] | None = None,
+        *,
+        source: str | None = None,
+        payload: bytes = b"",
+        cwd: Word | None = None,
+        env: Mapping[str, Word] | None = None,
+        extend_env: Environment | None = None,
+        stderr: Literal["stdout"] | None = None,
+        label: str | None = None,
+        beat: float = 2.0,
+        patience: float = 10.0,
+    ) -> None:
+        self._keeper: Keeper | None = None
+        if stderr not in (None, "stdout"):
+            raise ValueError(f"stderr must be None or 'stdout', not {stderr!r}")
+        command = describe(connection, argv, source, payload, cwd, env, extend_env, label)
+        check_beat(beat, patience)
+        self.connection = connection
+        self._pid = os.getpid()
+        self._closed = False
+        self._closing = threading.Lock()
+        self._stdout, self._stderr = Inbox(connection), Inbox(connection)
+        more: dict[str, Any] = {"merge": stderr is not None, "beat": beat, "patience": patience}
+        self._keeper = Keeper(connection, {**command, **more}, self._stdout, self._stderr)
+        pulse_of(connection).join(self._keeper, beat, patience)
+        self._outbox = Outbox(self._keeper)
+
+    # Writing.
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Write to the command's standard input.
+
+        What is written is sent by another thread, as much as has gathered meanwhile at once; this
+        waits only while a mebibyte is waiting.
+
+        Raises:
+            TypeError: it is something else than octets.
+            ValueError: `close_write()` was called.
+            BrokenPipeError: the command has ended, or closed its standard input.
+            ChannelError: the channel was lost.
+            ClosedError: it was closed.
+        """
+        self._check()
+        try:
+            self._outbox.write(data)
+        except (BrokenPipeError, ChannelError):
+            self._check()
+            raise
+        self._check()  # What waited for close() has gone nowhere: the far side drains the FIFO.
+
+    def close_write(self) -> None:
+        """Let the command's standard input end after what was written; again does nothing."""
+        self._check()
+        self._outbox.end()
+
+    # Reading.
+
+    def read(self, n: int = -1) -> bytes:
+        """Read standard output: up to `n` octets, as soon as there are any; b"" at its end.
+
+        Args:
+            n: how many octets at most; -1 for all that are there.
+
+        Raises:
+            ChannelError: the channel was lost; what had arrived was read before.
+            ClosedError: it was closed.
+        """
+        return self._read(self._stdout, n)
+
+    def read_exactly(self, n: int) -> bytes:
+        """Read so many octets of standard output, and wait for all of them.
+
+        Raises:
+            EOFError: it ended before; what there was is lost.
+            ChannelError, ClosedError: see `read()`.
+        """
+        pieces = []
+        left = n
+        while left > 0:
+            piece = self.read(left)
+            if not piece:
+                raise EOFError(f"standard output ended {left} octets before {n}")
+            pieces.append(piece)
+            left -= len(piece)
+        return b"".join(pieces)
+
+    def read_stderr(self, n: int = -1) -> bytes:
+        """Read standard error; see `read()`."""
+        return self._read(self._stderr, n)
+
+    def _read(self, inbox: Inbox, size: int) -> bytes:
+        self._check()
+        try:
+            octets = inbox.read(size)
+        except ChannelError:
+            self._check()
+            raise
+        if not octets and size != 0:
+            self._check()
+        return octets
+
+    # The command's end.
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit status, 0 to 255, or -N if signal N ended it; None before."""
+        return None if self._keeper is None else self._keeper.returncode
+
+    @property
+    def pid(self) -> int:
+        """The command's process over there."""
+        assert self._keeper is not None
+        return self._keeper.pid
+
+    def poll(self) -> int | None:
+        """Return the exit status if the command has ended.
+
+        All that the command itself wrote has arrived before.
+
+        Raises:
+            ChannelError: the channel was lost.
+        """
+        try:
+            return self.wait(0)
+        except TimeoutError:
+            return None
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the command's end, and return its exit status.
+
+        As with a pipe, a command that has much to say does not end while nobody reads it.
+
+        Args:
+            timeout: seconds to wait at most; None is for ever.
+
+        Raises:
+            TimeoutError: it did not end in that time.
+            ChannelError: the channel was lost.
+            ClosedError: it was closed before the command ended.
+        """
+        assert self._keeper is not None
+        if self.returncode is None:
+            self._check()
+        try:
+            return self._keeper.wait(timeout)
+        except ChannelError:
+            self._check()
+            raise
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal to the command, and all of its group; nothing if it has ended.
+
+        Raises:
+            ValueError: there is no such signal.
+            ChannelError: the channel was lost.
+            ClosedError: it was closed.
+        """
+        self._check()
+        assert self._keeper is not None
+        if self.poll() is None:
+            self._keeper.send_signal(number)
+
+    def terminate(self) -> None:
+        """Ask the command to end: SIGTERM."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End the command: SIGKILL."""
+        self.send_signal(signal.SIGKILL)
+
+    # The channel's.
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close()` was called."""
+        return self._closed
+
+    def close(self) -> None:
+        """End the command if it still runs, and wait until nothing of it is left over there.
+
+        It gets SIGTERM, and SIGKILL two seconds later.  Whatever waits in other threads ends with
+        ClosedError.  Closing again does nothing.  Never raises because of the far side: what was
+        lost cleans up after itself.
+        """
+        keeper = self._keeper
+        if keeper is None or self._pid != os.getpid():
+            return
+        with self._closing:
+            if self._closed:
+                return
+            self._closed = True
+            try:
+                keeper.close()
+            finally:
+                self._outbox.stop()
+
+    def _check(self) -> None:
+        if self._pid != os.getpid():
+            raise ClosedError(f"channel belongs to process {self._pid}: open one after a fork")
+        if self._closed:
+            raise ClosedError("the channel was closed")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "open"
+        if self.returncode is not None:
+            state = f"ended with {self.returncode}"
+        return f"<Channel to {self.connection.host}, process {self.pid}, {state}>"
+
+    def __del__(self) -> None:
+        if getattr(self, "_outbox", None) is None or self._closed or self._pid != os.getpid():
+            return
+        if not sys.is_finalizing() and self._keeper is not None:
+            text = f"unclosed {self!r}: use it in a with statement, or call close()"
+            warnings.warn(text, ResourceWarning, stacklevel=2, source=self)
+            self._keeper.close_later()

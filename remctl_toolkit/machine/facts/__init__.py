@@ -1,0 +1,108 @@
+"""What kind of machine it is: addresses, routes, system, disks, memory, users, packages.
+
+Each function here runs over there, by ``machine.call(facts.memory)``, and returns plain data; what
+cannot be had is None.  `gather()` has several at once, and says why which of them are None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from ..base.connection import Connection
+from ..base.errors import MachineError
+from ..base.program import literal, source
+from ..base.sources import functions_of
+
+__all__ = [
+    "NAMES",
+    "addresses",
+    "disks",
+    "gather",
+    "ip",
+    "memory",
+    "packages",
+    "python_executable",
+    "python_version",
+    "routes",
+    "system",
+    "users",
+]
+
+NAMES = ("addresses", "routes", "system", "disks", "memory", "users", "packages")
+"""The facts that there are."""
+
+_LONGEST_ANSWER = 1 << 26  # octets
+
+_Records = Callable[[], "list[dict[str, Any]] | None"]
+_Record = Callable[[], "dict[str, Any] | None"]
+
+_far = functions_of("facts/far_facts")
+
+addresses: _Records = _far["addresses"]
+"""Addresses: interface, family ("inet" or "inet6"), address, prefix (bits), scope."""
+routes: _Records = _far["routes"]
+"""Routes: family, destination ("default", a network or an address), gateway, interface, source,
+metric."""
+system: _Record = _far["system"]
+"""The system: hostname, kernel, release, version, machine, distribution (os-release(5)), cpus,
+load, uptime (seconds), boot_time (seconds since 1970), python_version, python_executable."""
+disks: _Records = _far["disks"]
+"""What is mounted: device, mountpoint, type, options; size, used and available are octets, and None
+for what is on the network."""
+memory: _Record = _far["memory"]
+"""Memory in octets: total, available, free, buffers, cached, swap_total, swap_free."""
+users: _Records = _far["users"]
+"""Accounts: name, uid, gid, full_name, home, shell."""
+packages: _Records = _far["packages"]
+"""Packages of dpkg, rpm or apk: name, version, architecture."""
+ip: Callable[[], str | None] = _far["ip"]
+"""The address that the machine is seen by; None if it has no route."""
+python_version: Callable[[], tuple[int, int, int]] = _far["python_version"]
+"""The version of the Python over there."""
+python_executable: Callable[[], str] = _far["python_executable"]
+"""The path of the Python over there."""
+
+
+def gather(
+    machine: Any, names: Iterable[str] = NAMES, *, timeout: float | None = 120.0
+) -> dict[str, Any]:
+    """Return facts by their names, all found by one command.
+
+    Args:
+        machine: a machine or a `Connection`.
+        names: which, see `NAMES`.
+        timeout: seconds that the network may be silent; None is for ever.
+
+    Returns:
+        A dictionary with the facts, each as the function of its name returns it, and with
+        "reasons": why which of them are None.
+
+    Raises:
+        ValueError: there is no such fact; nothing was sent.
+        MachineError: the far side did not answer as it must.
+        RemctlError: see `Connection.run()`.
+    """
+    wanted = _check_names(names)
+    connection: Connection = machine if isinstance(machine, Connection) else machine.connection
+    program = f"{source('facts/far_facts')}\nprint(ascii(gather({wanted!r})))\n"
+    result = connection.python_run(program, label="facts", timeout=timeout)
+    try:
+        found = literal(result.stdout or b"", _LONGEST_ANSWER)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        said = result.stderr_text().strip().splitlines()
+        text = f"no facts of {connection.host}: {said[-1] if said else f'status {result.status}'}"
+        error = MachineError(text)
+        error.host = connection.host
+        raise error
+    return found
+
+
+def _check_names(names: Iterable[str]) -> list[str]:
+    wanted = [names] if isinstance(names, str) else list(names)
+    for name in wanted:
+        if name not in NAMES:
+            raise ValueError(f"there is no fact {name!r}; there are {', '.join(NAMES)}")
+    return wanted

@@ -1,0 +1,18 @@
+"""Files of the far side: read, written, opened and copied."""
+
+from .paths import append, open, read, write
+from .transfer import Progress, TransferError, Transferred, download, fetch, put, upload
+
+__all__ = [
+    "Progress",
+    "TransferError",
+    "Transferred",
+    "append",
+    "download",
+    "fetch",
+    "open",
+    "put",
+    "read",
+    "upload",
+    "write",
+]

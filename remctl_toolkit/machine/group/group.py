@@ -1,0 +1,461 @@
+"""Many machines at once.
+
+    with Group(["web1", "web2", "db1"]) as group:
+        for host, value in group.call(os.getloadavg).items():
+            print(host, value)
+
+Every host has exactly one entry in each result, whatever happens there: a value, or an
+`ErrorResult`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import TracebackType
+from typing import Any, Self, TypeAlias
+
+import remctl
+
+from ..._settings import Settings, check_count
+from ...hosts import canonical_name
+from ...schedule import Scheduler
+from .. import facts as _facts
+from ..base.connection import Connection
+from ..base.program import Environment, Word
+from ..files import transfer
+from ..process.process import defaults_of
+from .member import Job, Member, as_member
+from .result import AsyncResult, ErrorResult, GroupError, GroupResult, NotCompletedError
+
+__all__ = [
+    "AsyncResult",
+    "ErrorResult",
+    "Group",
+    "GroupError",
+    "GroupResult",
+    "NotCompletedError",
+    "Queue",
+]
+
+Factory: TypeAlias = Callable[[str], Any]
+LocalPath: TypeAlias = "str | os.PathLike[str]"
+
+
+class Group:
+    """Machines that are told to do the same, at the same time.
+
+    Each is connected to when it is first needed.  One that cannot be is left alone after that: its
+    error is in every result, until `connect()` tries again.
+
+    ``a | b``, ``a & b``, ``a - b`` and ``a ^ b`` are groups, too, of machines by their hosts'
+    names; one side may be a machine, or a name.  They share their connections with the groups that
+    they are made of.  A host is the same however its name is spelled, see
+    `remctl_toolkit.hosts.canonical_name()`.
+
+    Args:
+        hosts: names, or machines; `close()` closes them all.
+        factory: makes a machine of a name: it has `connection`, `call()` and `close()`, or is a
+            `Connection`.  None is `Machine`.
+        parallel: how many are worked on at the same time.
+        settings: for `Machine`: port, principal and so on.
+
+    Raises:
+        TypeError, ValueError: something is no host, or is named twice; `parallel` is below 1.
+    """
+
+    def __init__(
+        self,
+        hosts: Iterable[Any],
+        *,
+        factory: Factory | None = None,
+        parallel: int = Settings.concurrency,
+        **settings: Any,
+    ) -> None:
+        if isinstance(hosts, (str, bytes)):
+            raise TypeError(f"hosts must be several names, in a list say, not {hosts!r}")
+        if factory is not None and settings:
+            names = ", ".join(settings)
+            raise TypeError(f"{names}: settings are for Machine, a factory has its own")
+        self._factory = factory or _machines(settings)
+        self._settings = _check(parallel, settings)
+        self._members: dict[str, Member] = {}  # by identity
+        for host in hosts:
+            member = as_member(host, self._factory)
+            if member.identity in self._members:
+                raise ValueError(f"host {member.host} is in the group twice")
+            self._members[member.identity] = member
+
+    @property
+    def hosts(self) -> list[str]:
+        """The names of the hosts."""
+        return [member.host for member in self._members.values()]
+
+    @property
+    def connection_errors(self) -> dict[str, ErrorResult]:
+        """The hosts that could not be connected to."""
+        found = {member.host: member.error for member in self._members.values()}
+        return {host: error for host, error in found.items() if error is not None}
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {', '.join(self.hosts) or 'of no hosts'}>"
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.hosts)
+
+    def __contains__(self, host: object) -> bool:
+        name: Any = host if isinstance(host, str) else getattr(host, "host", None)
+        try:
+            return canonical_name(name) in self._members
+        except (TypeError, ValueError):
+            return False
+
+    # What all of them do.
+
+    def _each(self, action: Callable[[Member], Any]) -> GroupResult:
+        queue = Queue(parallel=self._settings.concurrency)
+        result = queue._add(self, action)
+        queue.run()
+        found: GroupResult = result.value
+        return found
+
+    def connect(self) -> GroupResult:
+        """Connect to all that are not connected to, those that could not be included.
+
+        Returns:
+            The machines, or why they could not be connected to.
+        """
+        for member in self._members.values():
+            member.error = None
+        return self._each(lambda member: member.machine())
+
+    def call(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> GroupResult:
+        """Run a function over there; see `Machine.call()`."""
+        return self._each(lambda member: member.call(function, *args, **kwargs))
+
+    def run(
+        self,
+        argv: Iterable[Word],
+        *,
+        check: bool = False,
+        cwd: Word | None = None,
+        extend_env: Environment | None = None,
+        **options: Any,
+    ) -> GroupResult:
+        """Run a command; see `Connection.run()` for the arguments and the values.
+
+        Args:
+            argv, cwd, extend_env, options: see there; a machine's own folder and environment hold
+                as long as these do not say otherwise.
+            check: make an `ErrorResult` of a status other than 0.
+        """
+        action = _run(list(argv), check=check, cwd=cwd, extend_env=extend_env, **options)
+        return self._each(action)
+
+    def put(self, local: LocalPath, remote: Word | None = None, mode: int = 0o644) -> GroupResult:
+        """Copy one file to all; see `transfer.put()`."""
+        return self._each(lambda member: transfer.put(member.connection(), local, remote, mode))
+
+    def fetch(self, remote: Word, local: LocalPath | None = None) -> GroupResult:
+        """Copy one file from all; see `transfer.fetch()`.
+
+        Args:
+            remote: its path there.
+            local: its path here, with ``{host}`` where the host's name is to be; folders on the
+                way are made.  None is a new temporary file for each.
+
+        Raises:
+            ValueError: without ``{host}`` the copies would overwrite each other.
+        """
+        return self._each(_fetch(remote, self._template(local)))
+
+    def upload(self, source: LocalPath, destination: Word) -> GroupResult:
+        """Copy a file or a tree to all; see `transfer.upload()`."""
+        return self._each(lambda member: transfer.upload(member.connection(), source, destination))
+
+    def download(self, source: Word, destination: LocalPath) -> GroupResult:
+        """Copy a file or a tree from all; see `transfer.download()`, and `fetch()`."""
+        return self._each(_download(source, self._template(destination)))
+
+    def facts(self, names: Iterable[str] = _facts.NAMES) -> GroupResult:
+        """Find out what kind of machines these are; see `facts.gather()`."""
+        wanted = _facts._check_names(names)
+        return self._each(lambda member: _facts.gather(member.connection(), wanted))
+
+    def filter(self, predicate: Callable[..., Any], /, *args: Any, exclude: bool = False) -> Group:
+        """Return the group of those where a function says so; see `call()`.
+
+        Those that cannot be connected to are in it, whatever is asked for: their errors stay in
+        every result.
+
+        Args:
+            predicate: the function, which runs over there.
+            args: its arguments.
+            exclude: return the others.
+
+        Raises:
+            GroupError: it failed somewhere.
+        """
+        answers = self.call(predicate, *args)
+        unknown = self.connection_errors
+        GroupResult((h, v) for h, v in answers.items() if h not in unknown).raise_failures()
+        chosen = [h for h, v in answers.items() if h in unknown or bool(v) is not exclude]
+        return self._of(map(canonical_name, chosen), self._members)
+
+    def close(self) -> None:
+        """Close all connections; those to hosts given by their names are opened again if need be.
+
+        Raises:
+            GroupError: something went wrong with it.
+        """
+        queue = Queue(parallel=self._settings.concurrency)
+        result = queue._add(self, Member.close, connecting=False)
+        queue.run()
+        result.value.raise_failures()
+
+    def __enter__(self) -> Self:
+        """Connect to all; errors are in `connection_errors`, and in every result."""
+        self.connect()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _template(self, path: LocalPath | None) -> str | None:
+        if path is None:
+            return None
+        template = os.fspath(path)
+        if "{host}" not in template and len(self) > 1:
+            raise ValueError(f"{template!r} would be overwritten: it needs {{host}} in it")
+        return template
+
+    # Groups made of groups.
+
+    def _of(self, hosts: Iterable[str], members: Mapping[str, Member]) -> Group:
+        group = Group([], factory=self._factory, parallel=self._settings.concurrency)
+        group._members = {host: members[host] for host in hosts}
+        return group
+
+    def _members_of(self, other: Any) -> dict[str, Member]:
+        if isinstance(other, Group):
+            return other._members
+        if isinstance(other, (str, bytes)) or not isinstance(other, Iterable):
+            other = [other]
+        members = [as_member(host, self._factory) for host in other]
+        return {member.identity: member for member in members}
+
+    def union(self, other: Any) -> Group:
+        """Return the group of those in either; `other` is a group, or machines or names."""
+        members = {**self._members_of(other), **self._members}
+        return self._of(dict.fromkeys([*self._members, *members]), members)
+
+    def intersection(self, other: Any) -> Group:
+        """Return the group of those in both."""
+        others = self._members_of(other)
+        return self._of([host for host in self._members if host in others], self._members)
+
+    def difference(self, other: Any) -> Group:
+        """Return the group of those that are not in the other."""
+        others = self._members_of(other)
+        return self._of([host for host in self._members if host not in others], self._members)
+
+    def symmetric_difference(self, other: Any) -> Group:
+        """Return the group of those in one of them only."""
+        return self.union(other).difference(self.intersection(other))
+
+    def __or__(self, other: Any) -> Group:
+        return self.union(other)
+
+    def __and__(self, other: Any) -> Group:
+        return self.intersection(other)
+
+    def __sub__(self, other: Any) -> Group:
+        return self.difference(other)
+
+    def __xor__(self, other: Any) -> Group:
+        return self.symmetric_difference(other)
+
+    def __rsub__(self, other: Any) -> Group:
+        members = self._members_of(other)
+        return self._of([host for host in members if host not in self._members], members)
+
+    __add__ = __or__
+    __ror__ = __or__
+    __radd__ = __or__
+    __rand__ = __and__
+    __rxor__ = __xor__
+
+
+class Queue:
+    """Things to do on machines, in order on each of them, and at the same time on all.
+
+    A target is a machine or a group.  Nothing is done before `run()`.  What fails does not keep
+    what comes after it on that machine from being done; but where there is no connection, each has
+    that error.
+
+    Args:
+        parallel: how many machines are worked on at the same time.
+    """
+
+    def __init__(self, *, parallel: int = Settings.concurrency) -> None:
+        self._scheduler: Scheduler[Job] = Scheduler(
+            _check(parallel, {}), lambda job, _: (job.run, job.give_up), name="remctl-group"
+        )
+        self._is_run = False
+        self._machines: dict[int, Member] = {}
+
+    def _add(
+        self, target: Any, action: Callable[[Member], Any], *, connecting: bool = True
+    ) -> AsyncResult:
+        group = isinstance(target, Group)
+        members = list(target._members.values()) if group else [self._member(target)]
+        result = AsyncResult([member.host for member in members], group=group)
+        for member in members:
+            self._scheduler.add(member.identity, Job(member, action, result, connecting))
+        return result
+
+    def _member(self, machine: Any) -> Member:
+        if isinstance(machine, str):
+            raise TypeError(f"a target is a machine or a group, not {machine!r}")
+        if id(machine) not in self._machines:
+            self._machines[id(machine)] = as_member(machine, None)
+        return self._machines[id(machine)]
+
+    def connect(self, target: Any) -> AsyncResult:
+        """Connect to it, unless that is done; the value is the machine."""
+        return self._add(target, lambda member: member.machine())
+
+    def call(
+        self, target: Any, function: Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> AsyncResult:
+        """Run a function over there; see `Machine.call()`."""
+        return self._add(target, lambda member: member.call(function, *args, **kwargs))
+
+    def command(self, target: Any, argv: Iterable[Word], **options: Any) -> AsyncResult:
+        """Run a command; see `Group.run()`."""
+        return self._add(target, _run(list(argv), **options))
+
+    def put(
+        self, target: Any, local: LocalPath, remote: Word | None = None, mode: int = 0o644
+    ) -> AsyncResult:
+        """Copy one file there; see `transfer.put()`."""
+        return self._add(
+            target, lambda member: transfer.put(member.connection(), local, remote, mode)
+        )
+
+    def fetch(self, target: Any, remote: Word, local: LocalPath | None = None) -> AsyncResult:
+        """Copy one file from there; see `transfer.fetch()`, and `Group.fetch()`."""
+        if isinstance(target, Group):
+            template = target._template(local)
+        else:
+            template = None if local is None else os.fspath(local)
+        return self._add(target, _fetch(remote, template))
+
+    def run(self) -> None:
+        """Do it all, and what callbacks add meanwhile.
+
+        An exception in a callback, or Ctrl-C, ends what is under way and closes its connections.
+
+        Raises:
+            RemctlBusyError: the queue is being run.
+            BaseException: what a callback raises.
+        """
+        if self._is_run:
+            raise remctl.RemctlBusyError("the queue is being run: wait until that has ended")
+        self._is_run = True
+        try:
+            with contextlib.closing(self._scheduler.results()) as results:
+                for result in results:
+                    host, error = result.task.member.host, result.error
+                    value = result.value if error is None else ErrorResult(host, error)
+                    result.task.result.take(host, value)
+        finally:
+            self._is_run = False
+            for member in self._machines.values():
+                member.release()
+
+
+# -- What is done on one machine ------------------------------------------------------------------
+
+
+def _run(
+    argv: list[Word],
+    *,
+    check: bool = False,
+    cwd: Word | None = None,
+    extend_env: Environment | None = None,
+    **options: Any,
+) -> Callable[[Member], Any]:
+    def action(member: Member) -> Any:
+        connection: Connection = member.connection()
+        folder, changes = defaults_of(member.machine())
+        result = connection.run(
+            argv,
+            cwd=folder if cwd is None else cwd,
+            extend_env={**changes, **(extend_env or {})},
+            **options,
+        )
+        return result.check() if check else result
+
+    return action
+
+
+def _fetch(remote: Word, template: str | None) -> Callable[[Member], Any]:
+    def action(member: Member) -> Any:
+        local = None if template is None else _place(template, member.host)
+        return transfer.fetch(member.connection(), remote, local)
+
+    return action
+
+
+def _download(source: Word, template: str | None) -> Callable[[Member], Any]:
+    def action(member: Member) -> Any:
+        place = _place(template or ".", member.host)
+        return transfer.download(member.connection(), source, place)
+
+    return action
+
+
+def _place(template: str, host: str) -> str:
+    """Return the path for a host; a host's name leads nowhere else."""
+    if "{host}" not in template:
+        return template
+    name = host.replace("/", "_")
+    path = template.replace("{host}", f"_{name}" if name in (".", "..") else name)
+    folder = os.path.dirname(path)
+    if folder:
+        os.makedirs(folder, exist_ok=True)
+    return path
+
+
+# -- Arguments ------------------------------------------------------------------------------------
+
+
+def _machines(settings: dict[str, Any]) -> Factory:
+    def factory(host: str) -> Any:
+        from ..plumbum.machine import Machine
+
+        return Machine(host, **settings)
+
+    return factory
+
+
+def _check(parallel: int, machine: Mapping[str, Any]) -> Settings:
+    """Return settings for the scheduler, and check those for machines before any is connected to.
+
+    Raises:
+        TypeError, ValueError: one of them is invalid.
+    """
+    check_count("parallel", parallel, least=1)
+    names = ("port", "principal", "ccache", "source_ip", "credentials")
+    known: Mapping[str, Any] = {name: machine[name] for name in names if name in machine}
+    return Settings(concurrency=parallel, **known)

@@ -1,0 +1,1 @@
+"""A machine as one of plumbum's remote machines."""

@@ -1,0 +1,94 @@
+"""What plumbum's paths ask a machine for: what is in a folder, what is in a file."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from typing import IO, TYPE_CHECKING, Any
+
+from plumbum.machines.remote import _glob_to_regex
+from plumbum.path.local import LocalPath
+from plumbum.path.remote import RemotePath
+
+if TYPE_CHECKING:
+    import re
+    from collections.abc import Callable
+
+    from ..base.connection import Connection
+    from .session import Shell
+
+
+class MachineFiles:
+    """The part of a machine that its paths use."""
+
+    connection: Connection
+    custom_encoding: str | None
+    path: Callable[..., RemotePath]
+    _session: Shell
+    _check_open: Callable[[], None]
+
+    def _own_path(self, path: Any) -> str:
+        self._check_open()
+        if isinstance(path, LocalPath):
+            raise TypeError(f"path on {self.connection.host} cannot be {path!r}")
+        if isinstance(path, RemotePath):
+            if path.remote is not self:
+                raise TypeError(f"{path!r} points to a different remote machine")
+            return str(path)
+        given = os.fsdecode(path)
+        kept = str(self.path(given))
+        # What a path forgets at its end means something to a copy: a folder, or what is in it.
+        end = "/." if given.endswith("/.") else "/" if given.endswith("/") else ""
+        return kept if kept == "/" else kept + end
+
+    def _path_listdir(self, fn: str) -> list[str]:
+        return [name.rpartition("/")[2] for name in self._find(fn, "-maxdepth 1", retcode=0)]
+
+    def _path_glob(self, fn: str, pattern: str) -> list[str]:
+        import re
+
+        matching: re.Pattern[str] = re.compile(_glob_to_regex(pattern))
+        depth = "" if "**" in pattern.split("/") else f"-maxdepth {pattern.count('/') + 1}"
+        prefix = f"{str(fn).rstrip('/')}/"
+        # Folders that cannot be read are passed over, as glob.glob() does.
+        found = self._find(fn, depth, retcode=None)
+        return sorted(name for name in found if matching.match(name[len(prefix) :]))
+
+    def _find(self, folder: str, depth: str, retcode: int | None) -> list[str]:
+        # -mindepth and -print0 are not in every standard, but in every find(1) that is in use.
+        find = f"find -H {shlex.quote(str(folder))} -mindepth 1 {depth} -print0"
+        text: str = self._session.run(find, retcode=retcode)[1]
+        return text.split("\0")[:-1]
+
+    def _path_read(self, fn: str) -> bytes:
+        from ..files import paths
+
+        octets: bytes = paths.read(self.connection, self._own_path(fn))
+        return octets
+
+    def _path_write(self, fn: str, data: bytes | str) -> None:
+        from ..files import paths
+
+        if isinstance(data, str):
+            data = data.encode(self.custom_encoding or "utf8")
+        paths.write(self.connection, self._own_path(fn), bytes(data))
+
+    @property
+    def sftp(self) -> _Files:
+        """What plumbum's ``path.open(mode)`` asks for a file; see `paths.open()`."""
+        return _Files(self)
+
+
+class _Files:
+    """Opens files of a machine."""
+
+    def __init__(self, machine: MachineFiles) -> None:
+        self._machine = machine
+
+    def open(self, path: Any, mode: str = "r", bufsize: int = -1) -> IO[Any]:
+        """Open one; `bufsize` is there for plumbum's sake."""
+        from ..files import paths
+
+        machine = self._machine
+        encoding = None if "b" in mode else machine.custom_encoding or "utf8"
+        return paths.open(machine.connection, machine._own_path(path), mode, encoding=encoding)

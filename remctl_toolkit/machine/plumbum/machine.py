@@ -1,0 +1,447 @@
+"""A machine over remctl, as one of plumbum's remote machines.
+
+    with Machine("server.example.org") as machine:
+        print((machine["ls"]["-a"] | machine["grep"]["b"])())
+
+plumbum has the commands, pipes, redirections, paths and so on; here is how they are run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from subprocess import PIPE
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
+
+try:
+    from plumbum.commands import BaseCommand, CommandNotFound
+    from plumbum.machines.remote import BaseRemoteMachine, ClosedRemote
+    from plumbum.machines.session import ShellSession
+    from plumbum.path.remote import RemotePath, RemoteWorkdir
+except ImportError as error:
+    raise ImportError(
+        "remctl_toolkit.machine.Machine needs plumbum: pip install 'plumbum>=2.0.2,<2.1'"
+    ) from error
+
+
+import remctl
+
+from ..base.connection import Connection
+from ..base.program import Command, Word, source
+from .errors import ProcessExecutionError
+from .files import MachineFiles
+from .popen import Popen
+from .session import Shell, open_session
+from .state import MachineCommand, MachineEnv, MachineWorkdir, Words
+
+if TYPE_CHECKING:
+    import socket
+    from types import ModuleType
+
+    from ..call.interpreter import Interpreter, RemoteModule
+    from ..files.transfer import Transferred
+    from ..tunnel.tunnel import Tunnel
+
+_T = TypeVar("_T")
+
+
+class Machine(MachineFiles, BaseRemoteMachine):  # type: ignore[misc]
+    """An account of a host, as a remote machine of plumbum.
+
+    The server needs the lines that `Connection` tells of.  A command whose input is known
+    beforehand is one remctl command, with its own exit status and streams; what is fed bit by bit,
+    and sessions, are channels.
+
+    Args:
+        host, port, principal, python, shell, connect_timeout, ccache, source_ip, credentials: see
+            `Connection`.
+        encoding: of commands' output; None has it as octets.
+        cwd: the folder to begin in; None is the account's home.
+
+    Attributes:
+        connection: the way there.
+        host: its name.
+        far: what was found there, a `FarSide`.
+        cwd, env: the folder and the environment of commands, see plumbum.
+        uname: the name of its operating system.
+
+    Raises:
+        NoPythonError, MachineError, RemctlError: see `Connection`.
+        ProcessExecutionError: `cwd` cannot be entered.
+    """
+
+    RemoteCommand = MachineCommand
+
+    def __init__(
+        self,
+        host: str,
+        port: int | str | None = None,
+        principal: str | None = None,
+        *,
+        python: str = "python",
+        shell: str | None = "sh",
+        connect_timeout: float = 30.0,
+        ccache: str | os.PathLike[str] | None = None,
+        source_ip: str | None = None,
+        credentials: remctl.RemctlCredentials | None = None,
+        encoding: str | None = "utf8",
+        cwd: Word | None = None,
+    ) -> None:
+        connection = Connection(
+            host,
+            port,
+            principal,
+            python=python,
+            shell=shell,
+            connect_timeout=connect_timeout,
+            ccache=ccache,
+            source_ip=source_ip,
+            credentials=credentials,
+        )
+        try:
+            self._begin(connection, connect_timeout, encoding, cwd)
+        except BaseException:
+            connection.close()
+            raise
+        self._owns_connection = True
+
+    @classmethod
+    def over(
+        cls,
+        connection: Connection,
+        *,
+        connect_timeout: float = 30.0,
+        encoding: str | None = "utf8",
+        cwd: Word | None = None,
+    ) -> Self:
+        """Make a machine of a connection that is there; `close()` leaves it open."""
+        self = cls.__new__(cls)
+        self._owns_connection = False
+        self._begin(connection, connect_timeout, encoding, cwd)
+        return self
+
+    def _begin(
+        self, connection: Connection, timeout: float, encoding: str | None, cwd: Word | None
+    ) -> None:
+        # plumbum's own constructor would open a session, and keep it for all that is asked of it.
+        self.connection = connection
+        self.connect_timeout = timeout
+        self.custom_encoding = encoding
+        self.uname = connection.far.system[0]
+        self._session = Shell(self)
+        self._python = None
+        self._program_cache: dict[tuple[str, str], RemotePath] = {}
+        self._lock = threading.RLock()
+        self._open: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._interpreter: Interpreter | None = None
+        self._cwd = MachineWorkdir(self, connection.far.home)
+        if cwd is not None:
+            self._cwd.chdir(cwd if isinstance(cwd, str) else os.fsdecode(cast("Any", cwd)))
+
+    @property
+    def host(self) -> str:
+        """The host's name, as it was given."""
+        return self.connection.host
+
+    @property
+    def far(self) -> Any:
+        """What was found there when it was connected to, a `FarSide`."""
+        return self.connection.far
+
+    @property
+    def _fqhost(self) -> str:
+        return f"{self.connection.far.user}@{self.connection.host}"
+
+    def __str__(self) -> str:
+        return f"remctl://{self._fqhost}"
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close()` was called."""
+        return isinstance(self._session, ClosedRemote)
+
+    def _check_open(self) -> None:
+        if self.closed:
+            self._session.run  # noqa: B018  # raises ClosedRemoteMachine
+
+    # The folder and the environment.
+
+    @property
+    def cwd(self) -> RemoteWorkdir:
+        """The folder that commands run in; ``with machine.cwd(folder)`` is for a while."""
+        return self._cwd
+
+    @property
+    def _folder(self) -> str:
+        return str(self._cwd) if hasattr(self, "_cwd") else self.connection.far.home
+
+    @functools.cached_property
+    def env(self) -> MachineEnv:
+        """The environment of commands."""
+        return MachineEnv(self)
+
+    def _changes(self) -> dict[str, str | None]:
+        # While the environment is being asked for, there is none to change.
+        env = self.__dict__.get("env")
+        return {} if env is None else env.changes()
+
+    # Commands.
+
+    def which(self, progname: str) -> RemotePath:
+        """Look for a program in the PATH of `env`; an underscore may stand for "-" or ".".
+
+        Raises:
+            CommandNotFound: it is not there.
+        """
+        self._check_open()
+        folders = [str(folder) for folder in self.env.path]
+        key = (progname, self.env.get("PATH", ""))
+        if key not in self._program_cache:
+            names = dict.fromkeys(
+                [progname, progname.replace("_", "-"), progname.replace("_", ".")]
+            )
+            candidates = [f"{folder}/{name}" for name in names for folder in folders]
+            test = 'for p; do [ -x "$p" ] && [ ! -d "$p" ] && echo "$p." && exit; done; exit 1'
+            words = ["/bin/sh", "-c", test, "which", *candidates]
+            found = self.connection.run(words, label="which", cwd=self._folder)
+            if found.status != 0:
+                raise CommandNotFound(progname, self.env.path)
+            path = os.fsdecode(found.stdout or b"").removesuffix(".\n")
+            self._program_cache[key] = RemotePath(self, path)
+        return self._program_cache[key]
+
+    def popen(
+        self,
+        args: BaseCommand | Sequence[Any] | str,
+        *,
+        stdin: Any = PIPE,
+        stdout: Any = PIPE,
+        stderr: Any = PIPE,
+        cwd: Any = None,
+        env: dict[str, Any] | None = None,
+        encoding: str | None = "auto",
+        new_session: bool = False,
+    ) -> Popen:
+        """Start a command.
+
+        Args:
+            args: one of plumbum's commands, or a list of words; a text is for the shell.
+            stdin, stdout, stderr: as for `subprocess.Popen`.
+            cwd: the folder to run it in, relative to the machine's.
+            env: what to set in its environment.
+            encoding: of its output; "auto" is the command's own, None has it as octets.
+            new_session: for plumbum's sake: over there it has a session of its own, or no terminal.
+
+        Raises:
+            ClosedRemoteMachine: the machine was closed.
+            TypeError, ValueError: an argument cannot be right.
+        """
+        words = Words(args)
+        command = self._command(words, cwd, env)
+        if encoding == "auto":
+            encoding = self.custom_encoding if words.encoding == "auto" else words.encoding
+        process = Popen(
+            self.connection,
+            command,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            encoding=encoding,
+            keep=self,
+        )
+        self._open.add(process)
+        return process
+
+    def _command(self, words: Words, cwd: Any, env: dict[str, Any] | None) -> Command:
+        self._check_open()
+        changes: dict[str, Any] = {**self._changes(), **words.env, **(env or {})}
+        folder = words.folder(self, cwd)
+        command = self.connection.command_of(words.argv, folder, None, changes)
+        return command
+
+    def daemonic_popen(
+        self,
+        command: BaseCommand,
+        cwd: str = ".",
+        stdout: str | None = None,
+        stderr: str | None = None,
+        append: bool = True,
+    ) -> Popen:
+        """Start a command that goes on without us.
+
+        Args:
+            command: the command.
+            cwd: the folder to run it in, relative to the machine's.
+            stdout, stderr: files over there for its output; None is /dev/null, and for standard
+                error where standard output goes.
+            append: whether to add to these files, or begin them anew.
+
+        Returns:
+            A process that has ended with status 0; its `pid` is that of the command over there.
+
+        Raises:
+            ProcessExecutionError: a file or the folder cannot be opened.
+        """
+        words = Words(command)
+        detached = self._command(words, cwd, None)
+        more = {
+            "stdout": os.fsencode(str(stdout or "/dev/null")),
+            "stderr": None if stderr is None else os.fsencode(str(stderr)),
+            "append": append,
+        }
+        program = "\n".join(map(source, ("base/far_execute", "plumbum/far_detach")))
+        program += f"\ndetach({detached.spec(b'', **more)}, execute)\n"
+        result = self.connection.python_run(program, label=detached.label)
+        errors = os.fsdecode(result.stderr or b"")
+        if result.status != 0:
+            raise ProcessExecutionError(words.argv, result.status, "", errors, host=self.host)
+        return Popen.ended(self.connection, detached, int(result.stdout or b""))
+
+    def session(self, isatty: bool = False, *, new_session: bool = False) -> ShellSession:
+        """Open a shell session: one /bin/sh for many commands, which keeps its state.
+
+        Args:
+            isatty: whether the shell has a terminal.
+            new_session: for plumbum's sake; it always has one.
+        """
+        self._check_open()
+        return open_session(self, isatty)
+
+    @property
+    def python(self) -> Any:
+        """The far side's Python, as a command."""
+        if self._python is None:
+            self._python = self[self.connection.far.python]
+        return self._python
+
+    # Files.
+
+    def upload(self, src: Any, dst: Any, **how: Any) -> Any:
+        """Copy a file or folder from here to there; see `transfer.upload()`."""
+        from ..files import transfer
+
+        if isinstance(src, RemotePath):
+            raise TypeError(f"src of upload cannot be {src!r}")
+        return transfer.upload(self.connection, os.fspath(src), self._own_path(dst), **how)
+
+    def download(self, src: Any, dst: Any, **how: Any) -> Any:
+        """Copy a file or folder from there to here; see `transfer.download()`."""
+        from ..files import transfer
+
+        if isinstance(dst, RemotePath):
+            raise TypeError(f"dst of download cannot be {dst!r}")
+        return transfer.download(self.connection, self._own_path(src), os.fspath(dst), **how)
+
+    def put(self, local: Any, remote: Any = None, **how: Any) -> Transferred:
+        """Copy a file from here to there, and say what was done; see `transfer.put()`."""
+        from ..files import transfer
+
+        remote = None if remote is None else self._own_path(remote)
+        return transfer.put(self.connection, os.fspath(local), remote, **how)
+
+    def fetch(self, remote: Any, local: Any = None, **how: Any) -> Transferred:
+        """Copy a file from there to here, and say what was done; see `transfer.fetch()`."""
+        from ..files import transfer
+
+        local = None if local is None else os.fspath(local)
+        return transfer.fetch(self.connection, self._own_path(remote), local, **how)
+
+    # What is not plumbum's.
+
+    def tunnel(
+        self,
+        lport: int | str,
+        dport: int | str,
+        lhost: str | None = "localhost",
+        dhost: str | None = "localhost",
+        connect_timeout: float | None = None,
+        reverse: bool = False,
+    ) -> Tunnel:
+        """Open a tunnel from a port here to one over there, or the reverse; see `Tunnel`."""
+        from ..tunnel.tunnel import Tunnel
+
+        self._check_open()
+        tunnel = Tunnel(
+            self.connection,
+            lport,
+            dport,
+            lhost,
+            dhost,
+            reverse=reverse,
+            connect_timeout=self.connect_timeout if connect_timeout is None else connect_timeout,
+        )
+        self._open.add(tunnel)
+        return tunnel
+
+    def connect_sock(
+        self, dport: int, dhost: str = "localhost", ipv6: bool = False
+    ) -> socket.socket:
+        """Return a socket that leads to a port over there; see `tunnel.connect_sock()`."""
+        from ..tunnel.tunnel import connect_sock
+
+        self._check_open()
+        return connect_sock(self.connection, dport, dhost, ipv6)
+
+    @property
+    def interpreter(self) -> Interpreter:
+        """The Python over there that `call()` and `import_module()` use; it is started once."""
+        from ..call.interpreter import Interpreter
+
+        with self._lock:
+            self._check_open()
+            if self._interpreter is None or self._interpreter.closed:
+                self._interpreter = Interpreter(self.connection)
+            return self._interpreter
+
+    def call(self, function: Callable[..., _T], /, *args: Any, **kwargs: Any) -> _T:
+        """Run a function over there, and return what it returns; see `Interpreter.call()`."""
+        result: _T = self.interpreter.call(function, *args, **kwargs)
+        return result
+
+    def import_module(self, module: ModuleType) -> RemoteModule:
+        """Return a module whose functions run over there; see `Interpreter.import_module()`."""
+        return self.interpreter.import_module(module)
+
+    def facts(self, *names: str, timeout: float | None = 120.0) -> dict[str, Any]:
+        """Return facts about the far side by their names, all if none is named; see `facts`."""
+        from .. import facts
+
+        self._check_open()
+        return facts.gather(self, names or facts.NAMES, timeout=timeout)
+
+    def gateway(self, **how: Any) -> Any:
+        """Open a gateway of execnet; see `gateway.open_gateway()`."""
+        from ..gateway import open_gateway
+
+        self._check_open()
+        return open_gateway(self.connection, **how)
+
+    # The end.
+
+    def close(self) -> None:
+        """End what still runs or is open over there, and close the connection.
+
+        Whatever is asked of the machine, its paths and commands after that raises
+        ClosedRemoteMachine.  Closing again does nothing.
+        """
+        if self.closed:
+            return
+        self._session = ClosedRemote(self)
+        with self._lock, contextlib.ExitStack() as stack:
+            if self._owns_connection:
+                stack.callback(self.connection.close)
+            for one in list(self._open):
+                stack.callback(one.close)
+            if self._interpreter is not None:
+                stack.callback(self._interpreter.close)
+
+    def __del__(self) -> None:
+        if sys.is_finalizing():
+            return  # The threads stand still: to wait for one is in vain.
+        with contextlib.suppress(Exception):  # It may not even have begun; and who would be told?
+            self.close()

@@ -1,0 +1,99 @@
+"""Shells of a machine: one that keeps its state, and one that looks as if it did."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Container
+from typing import TYPE_CHECKING
+
+from plumbum.commands import BaseCommand, processes
+from plumbum.machines.session import ShellSession, SSHCommsError
+
+from _remctl_text import printable
+
+from .errors import ProcessExecutionError
+
+if TYPE_CHECKING:
+    from .machine import Machine
+
+# What a shell that is to believe in a terminal is run by.  Its prompts would be among the output.
+_TERMINAL = """\
+import os, pty, sys
+os.environ.update(PS1='', PS2='')
+sys.exit(pty.spawn(['/bin/sh']) >> 8)"""
+
+
+class Shell:
+    """What plumbum has a shell session for inside a machine: files, folders, globbing.
+
+    Each command is a shell of its own, in the machine's folder and with its environment: quicker
+    than a session, and any number may run at once.  Names are decoded as this process decodes
+    those of files, so that no octet of them is lost.
+    """
+
+    def __init__(self, machine: Machine) -> None:
+        """Open nothing."""
+        self._machine = machine
+
+    def run(
+        self, command: str | BaseCommand, retcode: int | Container[int] | None = 0
+    ) -> tuple[int, str, str]:
+        """Run a command, and return its status, output and standard error.
+
+        Raises:
+            ProcessExecutionError: the status is none of `retcode`.
+            WorkingFolderError: the machine's folder cannot be entered.
+            ClosedError, RemctlError: see `Connection.run()`.
+        """
+        text = " ".join(command.formulate(1)) if isinstance(command, BaseCommand) else command
+        machine = self._machine
+        result = machine.connection.run(
+            ["/bin/sh", "-c", text],
+            cwd=machine._folder,
+            extend_env=machine._changes(),
+        )
+        stdout, stderr = (os.fsdecode(octets or b"") for octets in (result.stdout, result.stderr))
+        assert result.status is not None
+        expected = retcode if isinstance(retcode, Container) else (retcode,)
+        if retcode is not None and result.status not in expected:
+            host = machine.host
+            raise ProcessExecutionError([text], result.status, stdout, stderr, host=host)
+        return result.status, stdout, stderr
+
+    def close(self) -> None:
+        """Do nothing: nothing is open."""
+
+
+class _Session(ShellSession):  # type: ignore[misc]
+    """plumbum's shell session, with exceptions whose text is safe to print."""
+
+    def run(
+        self, cmd: str | BaseCommand, retcode: int | Container[int] | None = 0
+    ) -> tuple[int | None, str, str]:
+        """Run a command; see plumbum's method."""
+        try:
+            result: tuple[int | None, str, str] = super().run(cmd, retcode)
+        except SSHCommsError as error:
+            error.stdout = printable(error.stdout, lines=True)
+            error.stderr = printable(error.stderr, lines=True)
+            raise
+        except processes.ProcessExecutionError as error:
+            raise ProcessExecutionError(*error.args, error.message, host=error.host) from None
+        return result
+
+
+def open_session(machine: Machine, isatty: bool) -> ShellSession:
+    """Open plumbum's shell session: one shell for many commands.
+
+    Args:
+        machine: where.
+        isatty: whether the shell has a terminal; what it says on standard error is among standard
+            output, then.
+    """
+    words = ["/bin/sh"]
+    if isatty:
+        words = [machine.connection.far.python, "-c", _TERMINAL]
+    encoding = machine.encoding or "utf8"
+    return _Session(
+        machine.popen(words), encoding, isatty, machine.connect_timeout, host=machine.host
+    )

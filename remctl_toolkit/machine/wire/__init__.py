@@ -1,0 +1,1 @@
+"""What goes over a stream: frames, and values."""
