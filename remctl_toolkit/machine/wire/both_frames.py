@@ -1,0 +1,67 @@
+"""Frames: a letter, a number, a length, and so many octets.  This runs on both sides."""
+
+HEAD = 9  # octets before those of the frame itself
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class FrameError(ValueError):
+    """What arrived is no frame: something else has written it."""
+
+
+def frame(letter: bytes, number: int = 0, octets: bytes = b"") -> bytes:
+    """Return a frame; `number` and the length are of four octets."""
+    return letter + number.to_bytes(4, "big") + len(octets).to_bytes(4, "big") + octets
+
+
+class Frames:
+    """Takes frames apart as they arrive: a binary file, as far as `remctl.Remctl.run()` needs one.
+
+    Args:
+        take: is called with the letter, the number and the octets of each frame.
+        letters: those that there are.
+        limit: how many octets a frame may have.
+    """
+
+    def __init__(
+        self, take: "Callable[[bytes, int, bytes], object]", letters: bytes, limit: int
+    ) -> None:
+        self._take = take
+        self._letters = letters
+        self._limit = limit
+        self._pieces: list[bytes] = []
+        self._have = 0  # octets in the pieces
+        self._need = HEAD  # octets that make something whole
+
+    def write(self, octets: bytes) -> int:
+        """Take the next octets; return how many there were.
+
+        Raises:
+            FrameError: they are no frames.
+        """
+        self._pieces.append(octets)
+        self._have += len(octets)
+        if self._have >= self._need:
+            self._take_apart()
+        return len(octets)
+
+    def _take_apart(self) -> None:
+        octets = b"".join(self._pieces)
+        place, size = 0, len(octets)
+        end = HEAD
+        while size - place >= HEAD:
+            letter = octets[place : place + 1]
+            length = int.from_bytes(octets[place + 5 : place + HEAD], "big")
+            if letter not in self._letters or length > self._limit:
+                raise FrameError(f"{octets[place : place + HEAD]!r} does not begin a frame")
+            end = place + HEAD + length
+            if end > size:
+                break
+            number = int.from_bytes(octets[place + 1 : place + 5], "big")
+            self._take(letter, number, octets[place + HEAD : end])
+            place, end = end, end + HEAD
+        rest = octets[place:]
+        self._pieces = [rest] if rest else []
+        self._have, self._need = size - place, end - place
