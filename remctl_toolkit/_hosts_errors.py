@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from _remctl_text import printable
 
+_LONGEST = 1000  # characters of a text: a line of a file may have millions
+
 
 class HostListError(ValueError):
-    """A host list is wrong or cannot be read; the text is one line, and safe to print."""
+    """A host list is wrong or cannot be read; the text is one line, and safe to print.
+
+    Of a long text, the middle is left out.
+    """
 
     def __init__(self, text: str) -> None:
-        super().__init__(printable(text))
+        text = printable(text)
+        if len(text) > _LONGEST:
+            text = f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 2 :]}"
+        super().__init__(text)
 
 
 # What to install: names on PyPI, and Debian's.

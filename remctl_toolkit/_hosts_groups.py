@@ -9,16 +9,16 @@ there are checked in the same way.
 from __future__ import annotations
 
 import fnmatch
+import os
 import re
 from collections.abc import Callable
 from typing import Any
 
 from ._hosts_errors import HostListError, MissingExtraError
 from ._hosts_identity import Host
-from ._hosts_patterns import MAX_HOSTS, combine, expand, is_literal, literal_hosts
+from ._hosts_patterns import MAX_HOSTS, MAX_TOTAL, combine, expand, is_literal, literal_hosts
 
 _MAX_DEPTH = 32  # groups within groups
-_MAX_TOTAL = 10 * MAX_HOSTS  # in all groups of a list together
 
 _SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=+-]{0,254}")
 _WILDCARD = re.compile(r"[\w.:*?-]+")
@@ -35,12 +35,18 @@ def resolver() -> Any:
     from ClusterShell import NodeSet
 
     found: Any = NodeSet.std_group_resolver()
-    # Without a home, the user's files would be taken from a folder "~" of the working directory:
-    # they hold shell commands.
+    # Where HOME, XDG_CONFIG_HOME or CLUSTERSHELL_CFGDIR is empty, say, the user's files would be
+    # taken from the working directory: they hold shell commands.
     files = getattr(found, "filenames", None)
     if isinstance(files, list):
-        found.filenames = [name for name in files if not name.startswith("~")]
+        found.filenames = [name for name in files if os.path.isabs(name) or _is_meant(name)]
     return found
+
+
+def _is_meant(name: str) -> bool:
+    """Tell whether the user named the working directory, or a folder in it."""
+    folder = os.environ.get("CLUSTERSHELL_CFGDIR", "")
+    return bool(folder) and name == os.path.join(folder, os.path.basename(name))
 
 
 class Groups:
@@ -89,7 +95,9 @@ class Groups:
         other, colon, name = item[1:].rpartition(":")
         if colon:
             source = _checked(other, item)
-        return self._all(source) if name == "*" else self._look_up(source, _checked(name, item))
+        if name == "*":
+            return self._all(source)
+        return self._look_up(source, _checked(name, item), written=True)
 
     def _matching(self, mask: str, source: str) -> list[Host]:
         """Return the hosts of a source whose names match a mask such as ``web*``."""
@@ -104,8 +112,10 @@ class Groups:
 
     # -- Looking up, once each
 
-    def _look_up(self, source: str, name: str) -> list[Host]:
+    def _look_up(self, source: str, name: str, *, written: bool = False) -> list[Host]:
         def hosts() -> list[Host]:
+            if written and "." in name:
+                self._check_dots(source, name)
             return self._parse(self._ask("group_nodes", source, name), source)
 
         return self._once(source, name, hosts)
@@ -117,11 +127,21 @@ class Groups:
             words = self._ask("all_nodes", source)
             if words is not None:
                 return self._parse(words, source)
-            listed = self._ask("grouplist", source) or []
-            names = [_checked(name, each) for each in listed for name in expand(each)]
+            names = [_checked(name, name) for name in self._list(source)]
             return [host for name in names for host in self._look_up(source, name)]
 
         return self._once(source, "*", hosts)
+
+    def _list(self, source: str) -> list[str]:
+        """Return the names of a source's groups; none if it cannot tell."""
+        return [name for each in self._ask("grouplist", source) or [] for name in expand(each)]
+
+    def _check_dots(self, source: str, name: str) -> None:
+        """Refuse a name that is also a pattern for another: ClusterShell gives it to sed."""
+        alike = re.compile(re.escape(name).replace(r"\.", ".")).fullmatch
+        others = [each for each in self._list(source) if each != name and alike(each)]
+        if others:
+            raise HostListError(f"group @{name} could also be @{others[0]}: rename one of them")
 
     def _once(self, source: str, name: str, hosts: Callable[[], list[Host]]) -> list[Host]:
         """Return the hosts of a group, as a function finds them."""
@@ -138,7 +158,7 @@ class Groups:
         finally:
             self._open.pop()
         self._total += len(found)
-        if len(found) > MAX_HOSTS or self._total > _MAX_TOTAL:
+        if len(found) > MAX_HOSTS or self._total > MAX_TOTAL:
             raise HostListError(f"{_shown(key)} stands for too many hosts")
         self._found[key] = found
         return found
@@ -181,7 +201,7 @@ class Groups:
             NodeUtils.GroupResolverError,
             configparser.Error,
             # What is not a list of hosts in a YAML file, and programs or files that are not there.
-            *(AttributeError, TypeError, ValueError, OSError),
+            *(AttributeError, TypeError, ValueError, OSError, RecursionError),
         ) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise HostListError(f"ClusterShell cannot look up {group}: {reason}") from None

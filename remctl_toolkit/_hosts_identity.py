@@ -12,6 +12,7 @@ from typing import Any
 import _remctl_core as _core
 import remctl
 
+_LONGEST = 255  # characters of a name, in DNS
 _IPV4 = re.compile(r"[0-9][0-9a-fx.]*")  # also the short and the octal forms: inet_aton(3)
 
 
@@ -67,7 +68,12 @@ def canonical_name(name: str) -> str:
     Raises:
         TypeError, ValueError: it is neither.
     """
-    name = _core.check_host(name)
+    written, name = name, _core.check_host(name)
+    if len(written) > _LONGEST or not written.isprintable():
+        # Python's tables of international names take characters that change the direction of
+        # text, or that nobody sees.
+        text = f"host name is too long, or has characters that cannot be seen: {written!a}"
+        raise ValueError(text)
     if ":" in name:
         try:
             address = ipaddress.IPv6Address(name)

@@ -18,7 +18,9 @@ from ._hosts_errors import HostListError
 from ._hosts_identity import Host
 from ._hosts_table import HostTable
 
-MAX_HOSTS = 100_000  # in one item or group: more is a slip of the finger, and takes all memory
+# More is a slip of the finger, and takes all memory.
+MAX_HOSTS = 100_000  # in one item or group
+MAX_TOTAL = 10 * MAX_HOSTS  # in a list, or in all groups of a list together
 
 # Each alternative begins with another character, so that a long pattern takes linear time.
 _OPERAND = re.compile(r"((?:[^\[,!&^]|\[[^\[\]]*\]|\[)*)([,!&^]?)")
@@ -71,10 +73,15 @@ def combine(
     """
     found = HostTable()
     exclusions: list[Exclusion] = []
+    left_out = 0
+    most = MAX_HOSTS if overlap else None
     for operator, item in operands(pattern):
         if operator == "," and item.startswith("-") and not overlap:
             excluded = item[1:]
-            exclusions.append(Exclusion(members(excluded), excluded, item, is_literal(excluded)))
+            hosts = members(excluded)
+            exclusions.append(Exclusion(hosts, excluded, item, is_literal(excluded)))
+            left_out += len(hosts)
+            check_total(left_out, most)
             continue
         hosts = members(item)
         literal = is_literal(item) and not overlap
@@ -89,9 +96,19 @@ def combine(
             new = [host for host in hosts if not found.matching(host)]
             found.remove(hosts)
             found.add(new, item, literal=literal)
-        if overlap and len(found) > MAX_HOSTS:
-            raise HostListError(f"more than {MAX_HOSTS:,} hosts")
+        check_total(len(found), most)
     return found, exclusions
+
+
+def check_total(count: int, most: int | None = None) -> None:
+    """Check a number of hosts; None is the limit of a list.
+
+    Raises:
+        HostListError: there are too many.
+    """
+    most = MAX_TOTAL if most is None else most
+    if count > most:
+        raise HostListError(f"more than {most:,} hosts")
 
 
 def operands(pattern: str) -> list[tuple[str, str]]:
@@ -148,7 +165,10 @@ def to_host(text: str) -> Host:
         name, port = found.groups()
     if port is not None and not 1 <= int(port) <= 65535:
         raise HostListError(f"not a port: {port} in {text!r}")
-    return Host(name, None if port is None else int(port))
+    try:
+        return Host(name, None if port is None else int(port))
+    except ValueError as error:  # It is too long, or not what it looks like.
+        raise HostListError(str(error)) from None
 
 
 def _is_name(text: str) -> bool:

@@ -37,7 +37,7 @@ from ._hosts_errors import HostListError, MissingExtraError
 from ._hosts_folding import fold_names
 from ._hosts_groups import Groups
 from ._hosts_identity import Host, canonical_name
-from ._hosts_patterns import Exclusion, combine, operands, to_host
+from ._hosts_patterns import Exclusion, check_total, combine, is_literal, operands, to_host
 from ._hosts_table import HostTable
 
 __all__ = ["Host", "HostList", "HostListError", "MissingExtraError", "canonical_name", "fold"]
@@ -65,6 +65,7 @@ class HostList:
         self._hosts = HostTable()
         self._exclusions: list[Exclusion] = []
         self._groups = Groups()
+        self._total = 0  # also of what is left out
         for pattern in patterns:
             self.add(pattern)
 
@@ -72,17 +73,24 @@ class HostList:
         """Add the hosts of a pattern such as ``web[1-64],-web3``; see the module.
 
         Raises:
-            HostListError: a broken range, an unknown group, a host that is named twice.
+            HostListError: a broken range, an unknown group, a host that is named twice, or more
+                than a million hosts.
             MissingExtraError: it has groups, and ClusterShell is not installed.
         """
         self._add(pattern, "")
 
     def _add(self, pattern: str, where: str) -> None:
-        found, exclusions = combine(pattern, self._groups.members)
+        found, exclusions = self._combine(pattern)
         for host, item in found.items():
             self._hosts.add([host], item, literal=bool(item))
         for each in exclusions:
             self._exclusions.append(each._replace(label=where + each.label))
+
+    def _combine(self, pattern: str) -> tuple[HostTable, list[Exclusion]]:
+        found, exclusions = combine(pattern, self._groups.members)
+        self._total += len(found) + sum(len(each.hosts) for each in exclusions)
+        check_total(self._total)
+        return found, exclusions
 
     def exclude(self, pattern: str) -> None:
         """Leave out the hosts of a pattern, also those that are added later.
@@ -96,16 +104,21 @@ class HostList:
         self._exclude(pattern, literal=True)
 
     def _exclude(self, pattern: str, *, literal: bool) -> None:
-        found, exclusions = combine(pattern, self._groups.members)
+        found, exclusions = self._combine(pattern)
         for each in exclusions:
             if not found.remove(each.hosts) and each.literal:
                 raise each.error()
-        plain = literal and all(operator == "," for operator, _ in operands(pattern))
+        items = operands(pattern)
         by_item: dict[str, list[Host]] = {}
-        for host, item in found.items():
-            by_item.setdefault(item if plain else "", []).append(host)
+        if all(operator == "," for operator, _ in items):
+            for host, item in found.items():
+                by_item.setdefault(item, []).append(host)
+        if not by_item:  # Its operators make one item of it, or leave nothing of it.
+            whole = all(is_literal(item.lstrip("-")) for _, item in items)
+            by_item[pattern.strip() if whole else ""] = list(found)
         for item, hosts in by_item.items():
-            self._exclusions.append(Exclusion(hosts, item, f"exclude {item}", bool(item)))
+            label = f"exclude {item}"
+            self._exclusions.append(Exclusion(hosts, item, label, literal and bool(item)))
 
     def add_file(self, path: str | os.PathLike[str]) -> None:
         """Add what a file has: a pattern in each line; ``#`` begins a comment.

@@ -63,6 +63,10 @@ def test_a_typo_in_an_exclusion_is_an_error(pattern: str, message: str) -> None:
         ("web2:4444", "exclude web2:4444 leaves out no host"),
         ("-web1", "-web1 leaves out no host"),
         ("web[1-3]!web9", "!web9 leaves out no host"),
+        ("web1&web2", "exclude web1&web2 leaves out no host"),
+        ("web1!web1", "exclude web1!web1 leaves out no host"),
+        ("web1,-web1", "exclude web1,-web1 leaves out no host"),
+        ("web8^web9", "exclude web8^web9 leaves out no host"),
     ],
 )
 def test_a_typo_in_what_is_excluded_is_an_error(excluded: str, message: str) -> None:
@@ -86,6 +90,8 @@ def test_a_typo_in_what_is_excluded_is_an_error(excluded: str, message: str) -> 
         ("old1&@down,web3", ["web1", "web2"]),
         ("web[1-9]&@down", ["web1"]),
         ("web[1-3],-web2", ["web2"]),
+        ("web2,-@down", ["web1", "web2", "web3"]),
+        ("web1&@down", ["web1", "web2", "web3"]),
     ],
 )
 def test_a_group_may_have_hosts_that_are_not_in_the_list(

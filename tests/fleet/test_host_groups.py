@@ -202,6 +202,28 @@ def test_a_folder_that_is_called_like_the_home_is_none(
     assert not marker.exists()
 
 
+@pytest.mark.parametrize("variable", ["XDG_CONFIG_HOME", "CLUSTERSHELL_CFGDIR"])
+@pytest.mark.parametrize("value", ["", "."])
+def test_the_working_directory_has_no_groups_unless_named(
+    variable: str, value: str, tmp_path: Path
+) -> None:
+    marker = tmp_path / "marker"
+    (tmp_path / "clustershell").mkdir()
+    for folder in (tmp_path, tmp_path / "clustershell"):
+        (folder / "groups.conf").write_text(
+            f"[Main]\ndefault: evil\n[evil]\nmap: touch {marker}; echo web1\n"
+        )
+    subprocess.run(
+        [sys.executable, "-m", "remctl_toolkit.cli.fleet", "--dry-run", "@evil:web", "do"],
+        env=python_environ(**{variable: value}),
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=TIMEOUT,
+    )
+    assert marker.exists() is ((variable, value) == ("CLUSTERSHELL_CFGDIR", "."))
+
+
 SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=+-]*")
 WORDS = ["@", "web", "other:", "x", "*", "?", "[1-2]", "[", "]", ",", "!", "&", "^", "-", " ", "\n"]
 WORDS += ["'", '"', ";", "$", "`", "/", "\\", "%s", "\0", "é", "٣", "\ufeff"]
@@ -294,6 +316,16 @@ def test_groups_that_are_wrong(groups: dict[str, Any], message: str, resolver: A
     assert "\n" not in str(caught.value)
 
 
+def test_a_group_is_not_taken_for_another(marker: Path, tmp_path: Path) -> None:
+    """In the configuration that ClusterShell installs, a name is a pattern of sed's."""
+    (tmp_path / "groups").write_text("rack.1: web1\nrackA1: web2\nrack.2: web3\n")
+    assert names("@rack.2") == ["web3"]
+    assert names("@rackA1") == ["web2"]
+    for pattern in ("@rack.1", "db1,-@rack.1", "@local:r..kA1"):
+        with pytest.raises(HostListError, match=r"group @r.* could also be @rackA1"):
+            HostList(pattern)
+
+
 def test_groups_cannot_take_all_memory(resolver: Any) -> None:
     groups = {f"g{number}": "@big" for number in range(30)}
     groups |= {"big": "n[1-100000]", "all": ",".join(f"@g{number}" for number in range(30))}
@@ -319,6 +351,17 @@ def test_a_configuration_that_is_wrong(configuration: str, message: str, tmp_pat
     NodeSet.set_std_group_resolver_config(str(path))
     try:
         with pytest.raises(HostListError, match=message):
+            HostList("@web")
+    finally:
+        NodeSet.set_std_group_resolver(None)
+
+
+def test_a_file_of_groups_that_is_nested_too_deep(tmp_path: Path) -> None:
+    (tmp_path / "deep.yaml").write_text(f"test:\n  web: {'[' * 5000}\n")
+    (tmp_path / "groups.conf").write_text(f"[Main]\nautodir: {tmp_path}\n")
+    NodeSet.set_std_group_resolver_config(str(tmp_path / "groups.conf"))
+    try:
+        with pytest.raises(HostListError, match="ClusterShell cannot look up @web"):
             HostList("@web")
     finally:
         NodeSet.set_std_group_resolver(None)

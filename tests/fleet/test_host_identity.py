@@ -80,6 +80,13 @@ def test_ports_and_principals_make_hosts_different() -> None:
     assert Host("web1") != "web1"
 
 
+@pytest.mark.parametrize("name", ["web\x1b[2J", "web\u2066", "web1\nweb2", "\x9bweb1", "w" * 256])
+def test_a_name_that_cannot_be_shown_is_none(name: str) -> None:
+    with pytest.raises(ValueError, match="host name") as caught:
+        Host(name)
+    assert str(caught.value).isprintable()
+
+
 def test_hosts_can_be_copied() -> None:
     host = Host("WEB1.", 4444, "host/web1")
     copies: tuple[Host, ...] = (pickle.loads(pickle.dumps(host)), copy.copy(host), replace(host))
