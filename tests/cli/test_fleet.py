@@ -109,7 +109,7 @@ def test_no_ticket_is_one_line_for_all(hosts: Hosts) -> None:
 
 @pytest.mark.parametrize("words", [["web1", "name", "show"], ["--shell", "web1"]])
 def test_one_host_without_a_ticket_has_the_cure(hosts: Hosts, words: list[str]) -> None:
-    done = hosts.run("--ccache", hosts.realm.new_ccache(), *words)
+    done = hosts.run("--ccache", hosts.realm.new_ccache(), *words, typed="name show\n")
     assert done.stderr.startswith("remctl-fleet: GSS-API error")
     assert done.stderr.endswith("does not exist: run kinit, or name another (--ccache)\n")
     assert (done.stderr.count("\n"), done.returncode) == (2, 1)

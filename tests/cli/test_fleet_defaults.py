@@ -90,6 +90,7 @@ def test_a_default_that_is_typed_wins_too(places: Places) -> None:
             )
         ),
         ("--help", "line 2: --help and --version cannot be defaults"),
+        ("--\x1b[2J\u202e", r"line 2: unrecognized arguments: --\x1b[2J\u202e"),
         ("-v", "line 2: --help and --version cannot be defaults"),
     ],
 )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -119,6 +121,62 @@ def test_what_no_server_takes_does_not_end_the_shell(hosts: Hosts, tmp_path: Pat
         done = hosts.run("--shell", "-q", names, typed=b"a\0b c\nname show\n")
         assert "I am web1" in done.stdout
         assert (done.stderr.count("\n"), done.returncode) == (1, 0)
+
+
+def test_options_hold_for_one_host_too(hosts: Hosts) -> None:
+    done = hosts.run(
+        "--shell", "--json", "--limit", "0.3", "web1", typed="name show\ntest sleep 60\n"
+    )
+    ran, late = map(json.loads, done.stdout.splitlines())
+    assert (ran["stdout"], ran["ok"]) == ("I am web1\n", True)
+    assert (late["error"]["kind"], late["may_have_run"]) == ("timed out", True)
+
+
+def test_no_status_of_a_command_ends_the_shell(hosts: Hosts) -> None:
+    typed = "".join(f"test status {status}\n" for status in (129, 130, 141, 143))
+    done = hosts.run("--shell", "web1", typed=f"{typed}name show\n")
+    assert (done.stdout, done.returncode) == ("I am web1\n", 0)
+
+
+@pytest.mark.parametrize("names", ["web1", "web[1-2]"])
+def test_ctrl_c_ends_the_lines_of_a_file(hosts: Hosts, names: str) -> None:
+    mark = len(hosts.servers["web1"].log)
+    with subprocess.Popen(
+        hosts.arguments("--shell", names),
+        env=hosts.environ(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ) as process:
+        assert process.stdin is not None
+        process.stdin.write(b"test sleep 74\nname show\n")
+        process.stdin.flush()
+        eventually(lambda: "test sleep 74" in hosts.servers["web1"].log[mark:], TIMEOUT)
+        process.send_signal(signal.SIGINT)
+        shown, _ = process.communicate(timeout=TIMEOUT)
+    assert b"ended by Ctrl-C" in shown
+    assert b"I am" not in shown
+    assert process.returncode == 130
+
+
+def test_a_closed_standard_input_is_one_line(hosts: Hosts) -> None:
+    command = shlex.join(hosts.arguments("--shell", "web1"))
+    done = subprocess.run(
+        ["sh", "-c", f"exec {command} <&-"],
+        env=hosts.environ(),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+    )
+    text = "remctl-fleet: --shell reads commands from standard input, which is closed\n"
+    assert (done.stderr, done.returncode) == (text, 2)
+
+
+@pytest.mark.parametrize("names", ["web1", "web[1-2]"])
+def test_an_option_that_cannot_be_right_is_one_line(hosts: Hosts, names: str) -> None:
+    done = hosts.run("--shell", "--ccache", "", names, typed="name show\n")
+    assert done.stderr == "remctl-fleet: invalid credential cache: ''\n"
+    assert done.returncode == 2
 
 
 def test_sigterm_ends_the_shell(hosts: Hosts, tmp_path: Path) -> None:

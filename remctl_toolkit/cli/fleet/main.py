@@ -22,7 +22,7 @@ from . import progress
 from .again import FailedFile, Failures
 from .completion import candidates
 from .folders import Folders
-from .job import Job, Signals, Stopped
+from .job import CONNECTION, Job, Signals, Stopped
 from .options import COMMAND, parse, typed_again
 from .report import Report
 from .screen import RED, Screen
@@ -90,9 +90,10 @@ def _main(options: argparse.Namespace) -> int:
     if options.shell:
         if not hosts:
             raise UsageError("no hosts")
-        return shell(
-            hosts, options, lambda fleet, command: _run_line(hosts, options, fleet, command)
-        )
+        with _as_usage_errors():
+            fleet = Fleet(hosts, **{name: getattr(options, name) for name in CONNECTION})
+        with fleet:
+            return shell(hosts, options, lambda words: _run_line(hosts, options, fleet, words))
     with _as_usage_errors():
         job = Job(hosts, options)
     if options.dry_run:
@@ -114,10 +115,11 @@ def _main(options: argparse.Namespace) -> int:
 def _run_line(
     hosts: list[Host], options: argparse.Namespace, fleet: Fleet, command: list[bytes]
 ) -> int:
-    """Run a command of ``--shell`` on several hosts.
+    """Run a command of ``--shell``.
 
     Raises:
-        SystemExit: a signal other than Ctrl-C asks to end.
+        KeyboardInterrupt: it was given up with Ctrl-C.
+        SystemExit: another signal asks to end.
     """
     line = copy.copy(options)
     line.command = command
@@ -127,7 +129,9 @@ def _run_line(
         _complain(str(error))
         return _EX_USAGE
     status = _Run(job, hosts, line).run(None, Folders(hosts, None, None))
-    if job.stopped not in (None, signal.SIGINT):
+    if job.stopped == signal.SIGINT:
+        raise KeyboardInterrupt
+    if job.stopped is not None:
         raise SystemExit(status)
     return status
 
@@ -286,5 +290,5 @@ def _view(screen: Screen, hosts: list[Host], options: argparse.Namespace) -> Vie
     if options.diff:
         return Diff(screen, hosts)
     if options.any or (len(hosts) == 1 and not options.gather):
-        return Raw(screen, named=options.any)
+        return Raw(screen, named=options.any, prompt=options.shell and screen.out.terminal)
     return Gathered(screen, hosts)

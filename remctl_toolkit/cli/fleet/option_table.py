@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 from collections.abc import Callable
 from typing import NoReturn
 
 import remctl
+from _remctl_text import printable
 from remctl_toolkit.cli.completion import SHELLS
 from remctl_toolkit.fleet import CONCURRENCY
 
@@ -24,6 +26,8 @@ __all__ = [
 ]
 
 COMMAND = "remctl-fleet"
+
+_LONGEST = 60  # characters of a value that a message quotes
 
 CONNECT_TIMEOUT = 15.0
 """Seconds that the network may be silent while connecting, unless an option says otherwise."""
@@ -94,8 +98,8 @@ class Parser(argparse.ArgumentParser):
     where = ""
 
     def error(self, message: str) -> NoReturn:
-        """End the program with a message."""
-        self.exit(2, f"{self.prog}: {self.where}{message} (see --help)\n")
+        """End the program with a message; it may quote a file."""
+        self.exit(2, f"{self.prog}: {printable(f'{self.where}{message}')} (see --help)\n")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -110,8 +114,10 @@ def _whole(least: int, most: float = math.inf) -> Callable[[str], int]:
     wanted = f"{least} or more" if most == math.inf else f"{least} to {most}"
 
     def convert(text: str) -> int:
-        if not text.isdecimal() or not least <= int(text) <= most:
-            raise argparse.ArgumentTypeError(f"it must be a whole number, {wanted}, not {text!r}")
+        # Python itself takes digits of other scripts, and no number of thousands of them.
+        if not re.fullmatch("[0-9]{1,18}", text) or not least <= int(text) <= most:
+            shown = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+            raise argparse.ArgumentTypeError(f"it must be a whole number, {wanted}, not {shown!r}")
         return int(text)
 
     return convert

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import os
 import sys
 from typing import Any, TextIO
@@ -46,6 +48,8 @@ class Outlet:
         self.movable = self.terminal and os.environ.get("TERM", "dumb") != "dumb"
         self._colours = self.movable and not os.environ.get("NO_COLOR")
         self.console: Any = None
+        decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+        self._decoder = io.IncrementalNewlineDecoder(decoder, translate=True)
 
     def paint(self, text: str, colour: str) -> str:
         """Return a text with the codes for a colour, if this is a place for colours."""
@@ -55,6 +59,17 @@ class Outlet:
         """Write octets as they are."""
         self._file.buffer.write(octets)  # In one go: nothing comes in between.
         self._file.buffer.flush()
+
+    def piece(self, octets: bytes, *, last: bool = False) -> None:
+        """Write a piece of a host's output, which may end in the middle of a character.
+
+        A terminal gets lines with escapes for what is not printable, anything else the octets.
+        """
+        if not self.terminal:
+            self.write(octets)
+        elif text := self._decoder.decode(octets, last):
+            safe = printable(text, lines=True)
+            self.write(safe.encode(self._file.encoding, "backslashreplace"))
 
     def say(self, text: str = "", *, whole: bool = False) -> None:
         """Write a line of ours; it may have colours.

@@ -11,106 +11,72 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import remctl
 from _remctl_text import printable
-from remctl_toolkit.cli.cures import explained
 from remctl_toolkit.cli.typed import split_line
-from remctl_toolkit.fleet import Fleet, Host
+from remctl_toolkit.fleet import Host
 from remctl_toolkit.hosts import fold
 
 from .completion import CommandNames, complete_at_prompt
-from .job import CONNECTION
-from .screen import YELLOW, Screen
+from .screen import Screen
+from .secret import UsageError
 
 __all__ = ["shell"]
 
 Command = list[bytes]
-RunOnAll = Callable[[Fleet, Command], int]
+Run = Callable[[Command], int]
 
 _MOST_LINES = 2000  # of the history
 _WIDEST_PROMPT = 32  # columns
-_REFUSED = 255  # as remctl(1)
-_FAILED = 1
 _INTERRUPTED = 128 + signal.SIGINT
-_ENDING = (128 + signal.SIGTERM, 128 + signal.SIGHUP, 128 + signal.SIGPIPE)
 
 _GREETING = """\
-Connected to {host}.
-"""
-_GREETING_OF_MANY = """\
-Commands run on {count} hosts: {hosts}.
-"""
-_HELP = """\
+Commands run on {where}.
 Type commands with their arguments, quoted as in a shell; "help" asks the server
 what there is. Ctrl-C gives a command up, Ctrl-D or "exit" ends.
 Lines that begin with a space are not kept in the history.
 """
 
 
-def shell(hosts: Sequence[Host], options: argparse.Namespace, run_on_all: RunOnAll) -> int:
+def shell(hosts: Sequence[Host], options: argparse.Namespace, run: Run) -> int:
     """Read commands and run them, until the end of the input.
 
-    Without a terminal there is no prompt and no history: it runs the lines of a file.  One host's
-    output comes as it is.
+    Without a terminal there is no prompt and no history: it runs the lines of a file.
 
     Args:
-        hosts: where to run them.
+        hosts: where they run.
         options: the options of remctl-fleet.
-        run_on_all: runs a command on several hosts, shows what comes of it, and returns the exit
-            status.
+        run: runs a command on the hosts, shows what comes of it, and returns the exit status.  Of
+            its exceptions, KeyboardInterrupt ends only a command that was typed at the prompt.
 
     Returns:
         The exit status of the last command, as that of a shell.
+
+    Raises:
+        UsageError: there is no standard input.
     """
     screen = Screen()
-    if len(hosts) > 1:
-        with Fleet(hosts, **{name: getattr(options, name) for name in CONNECTION}) as fleet:
-            greeting = _GREETING_OF_MANY.format(count=len(hosts), hosts=printable(fold(hosts)))
-            return _converse(
-                screen, hosts, options, greeting, lambda command: run_on_all(fleet, command)
-            )
-    return _shell_of_one(screen, hosts[0], options)
-
-
-def _shell_of_one(screen: Screen, host: Host, options: argparse.Namespace) -> int:
-    try:
-        connection = remctl.Remctl(
-            timeout=options.connect_timeout or options.timeout,
-            ccache=options.ccache,
-            source_ip=options.source_ip,
-            credentials=options.credentials,
-        )
-        port = options.port if host.port is None else host.port
-        connection.open(host.name, port, host.principal or options.principal)
-        connection.set_timeout(options.timeout or 0)
-    except (remctl.RemctlError, ValueError) as error:
-        _tell(error, screen)
-        return 2 if isinstance(error, ValueError) else _FAILED
-    with connection:
-        greeting = _GREETING.format(host=host)
-        run = lambda command: _run(connection, command, screen)  # noqa: E731
-        return _converse(screen, [host], options, greeting, run)
-
-
-def _converse(
-    screen: Screen,
-    hosts: Sequence[Host],
-    options: argparse.Namespace,
-    greeting: str,
-    run: Callable[[Command], int],
-) -> int:
-    """Read lines and run them, with a prompt if somebody types."""
+    if sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison]
+        raise UsageError("--shell reads commands from standard input, which is closed")
     if not (sys.stdin.isatty() and screen.out.terminal):
         return _run_all(sys.stdin.buffer, run, screen)
     if not options.quiet:
-        screen.err.say(f"{greeting}{_HELP}")
+        names = printable(fold(hosts))
+        where = names if len(hosts) == 1 else f"{len(hosts)} hosts: {names}"
+        screen.err.say(_GREETING.format(where=where))
     # What is typed is turned into octets again, and may be anything.
     sys.stdin.reconfigure(  # type: ignore[union-attr]
         encoding=sys.getfilesystemencoding(), errors=sys.getfilesystemencodeerrors()
     )
-    names = CommandNames(hosts[0], options)
-    with _history(screen, names) as history:
-        return _run_all(_typed(_prompt(hosts), history), run, screen)
+
+    def run_typed(command: Command) -> int:
+        try:
+            return run(command)
+        except KeyboardInterrupt:
+            return _INTERRUPTED
+
+    names_there = CommandNames(hosts[0], options)
+    with _history(screen, names_there) as history:
+        return _run_all(_typed(_prompt(hosts), history), run_typed, screen)
 
 
 def _prompt(hosts: Sequence[Host]) -> str:
@@ -118,7 +84,7 @@ def _prompt(hosts: Sequence[Host]) -> str:
     return f"{folded if len(folded) <= _WIDEST_PROMPT else f'{len(hosts)} hosts'}> "
 
 
-def _run_all(lines: Iterator[bytes], run: Callable[[Command], int], screen: Screen) -> int:
+def _run_all(lines: Iterator[bytes], run: Run, screen: Screen) -> int:
     status = 0
     for line in lines:
         try:
@@ -131,36 +97,7 @@ def _run_all(lines: Iterator[bytes], run: Callable[[Command], int], screen: Scre
             break
         if command:
             status = run(command)
-        if status in _ENDING:
-            break
     return status
-
-
-def _run(connection: remctl.Remctl, command: Command, screen: Screen) -> int:
-    """Run a command on one host, its output as it comes, and return its exit status."""
-    try:
-        for token in connection.stream(command):
-            if token.type == "output":
-                outlet = screen.out if token.stream == remctl.RemctlStream.STDOUT else screen.err
-                outlet.write(token.output)
-            elif token.type == "status":
-                if token.status and screen.out.terminal:
-                    screen.err.say(screen.err.paint(f"exit status {token.status}", YELLOW))
-                return int(token.status)
-    except KeyboardInterrupt:
-        screen.err.say("\ngiven up; the command may go on")
-        return _INTERRUPTED
-    except remctl.RemctlServerError as error:
-        screen.err.line("", str(error).encode())
-        return _REFUSED
-    except (remctl.RemctlError, ValueError) as error:
-        _tell(error, screen)
-    return _FAILED
-
-
-def _tell(error: Exception, screen: Screen) -> None:
-    for text in explained(str(error), error):
-        screen.err.line("remctl-fleet: ", text.encode())
 
 
 # -- The prompt -----------------------------------------------------------------------------------

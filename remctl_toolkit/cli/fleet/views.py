@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import difflib
 import json
-from collections.abc import Callable
 from typing import Any
 
 import remctl
@@ -206,31 +205,41 @@ def _error(outcome: Outcome) -> dict[str, Any]:
 
 
 class Raw(View):
-    """Octets as they come, as remctl(1) passes them on: for one host.
+    """Output as it comes, as remctl(1) passes it on: for one host.
 
     Args:
         named: whether errors begin with the host's name, as several may be tried.
+        prompt: whether somebody waits at a prompt, and has to be told the exit status.
 
     Attributes:
         status: the exit status, as that of remctl(1).
     """
 
-    def __init__(self, screen: Screen, *, named: bool = False) -> None:
+    def __init__(self, screen: Screen, *, named: bool = False, prompt: bool = False) -> None:
         super().__init__(screen)
         self._named = named
+        self._prompt = prompt
+        self._outlets = {
+            remctl.RemctlStream.STDOUT: screen.out,
+            remctl.RemctlStream.STDERR: screen.err,
+        }
         self.on_output = self._take
         self.status = 1
 
     def _take(self, host: Host, stream: remctl.RemctlStream, octets: bytes) -> None:
-        writers: dict[remctl.RemctlStream, Callable[[bytes], None]] = {
-            remctl.RemctlStream.STDOUT: self._screen.out.write,
-            remctl.RemctlStream.STDERR: self._screen.err.write,
-        }
-        writers[stream](octets)
+        self._outlets[stream].piece(octets)
+
+    def end(self) -> None:
+        for outlet in self._outlets.values():
+            outlet.piece(b"", last=True)
 
     def finished(self, outcome: Outcome) -> None:
+        self.end()
         if outcome.result is not None:
             self.status = outcome.result.status or 0
+            if self.status and self._prompt:
+                err = self._screen.err
+                err.say(err.paint(f"exit status {self.status}", YELLOW))
         elif isinstance(outcome.error, remctl.RemctlServerError):
             self.status = 255
             self._screen.err.line("", outcome.reason.encode())
