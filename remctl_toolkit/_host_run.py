@@ -13,7 +13,7 @@ import remctl
 from . import schedule
 from ._settings import Settings
 from .hosts import Host
-from .schedule import Deadline, NotStartedError
+from .schedule import Deadline, GivenUpError, NotStartedError
 
 OnOutput = Callable[[Host, remctl.RemctlStream, bytes], object]
 
@@ -158,13 +158,17 @@ class HostRun:
         self._connection.close()
 
     def _explain(self, error: Exception) -> Exception:
-        """Say that it was the time limit which ended a wait."""
+        """Say what ended a wait: the time limit, or `give_up()`."""
         if self._sent or not isinstance(error, remctl.RemctlError):
             return error
+        cause: remctl.RemctlError | None = None
         if isinstance(error, remctl.RemctlTimeoutError) and self._deadline.passed():
-            limit = remctl.RemctlTimeoutError("time limit reached")
-            vars(limit).update(vars(error))
-            error = limit
+            cause = remctl.RemctlTimeoutError("time limit reached")
+        elif isinstance(error, remctl.RemctlNotOpenedError) and self._given_up.is_set():
+            cause = GivenUpError("interrupted")
+        if cause is not None:
+            vars(cause).update(vars(error))
+            error = cause
         error.host = self._work.host.name
         error.port = self._work.host.port or _core.check_port(self._work.settings.port) or None
         # It says all; its frames would keep in memory what was at work, a cycle for each host.

@@ -29,15 +29,25 @@ import remctl
 from ._host_run import HostRun, OnOutput, Outcome, Work, run_on_host
 from ._settings import Settings
 from .hosts import Host
-from .schedule import Call, HostsError, NotStartedError, Scheduler, raise_failures
+from .schedule import (
+    Call,
+    GivenUpError,
+    HostsError,
+    NotStartedError,
+    Scheduler,
+    Stop,
+    raise_failures,
+)
 
 __all__ = [
     "Fleet",
     "FleetError",
+    "GivenUpError",
     "Host",
     "NotStartedError",
     "OnOutput",
     "Outcome",
+    "Stop",
     "check_all",
     "connect_to_any",
     "run_on_hosts",
@@ -142,6 +152,7 @@ class Fleet:
         stop_after: int | None = None,
         on_output: OnOutput | None = None,
         ordered: bool = False,
+        stop: Stop | None = None,
     ) -> Generator[Outcome, None, None]:
         """Run a command on all hosts.
 
@@ -161,6 +172,8 @@ class Fleet:
                 output as it arrives, by the thread that works on that host.  What it raises ends
                 the work on that host, and is its outcome.
             ordered: give the outcomes in the order of the hosts, not as they finish.
+            stop: once this is set, nothing more is begun and what is at work is given up, but each
+                host still has its outcome.
 
         Returns:
             An iterator with one outcome for each host.  Asking it for the first raises
@@ -173,7 +186,7 @@ class Fleet:
             self._settings, limit=limit, deadline=deadline, first=first, stop_after=stop_after
         )
         outcomes = _run(
-            self.hosts, command, input, settings, on_output, self._executor, self._sessions
+            self.hosts, command, input, settings, on_output, stop, self._executor, self._sessions
         )
         return self._alone(_in_order(outcomes, self.hosts) if ordered else outcomes)
 
@@ -226,6 +239,7 @@ def run_on_hosts(
     stop_after: int | None = None,
     on_output: OnOutput | None = None,
     ordered: bool = False,
+    stop: Stop | None = None,
     port: int | str | None = None,
     principal: str | None = None,
     timeout: float | None = None,
@@ -242,7 +256,8 @@ def run_on_hosts(
     """Run one command on many hosts; each connection is closed as soon as its host is done.
 
     Args:
-        command, input, limit, deadline, first, stop_after, on_output, ordered: see `Fleet.run()`.
+        command, input, limit, deadline, first, stop_after, on_output, ordered, stop: see
+            `Fleet.run()`.
         hosts and all others: see `Fleet`.
 
     Returns:
@@ -269,7 +284,8 @@ def run_on_hosts(
         stop_after=stop_after,
     )
     checked = _check_hosts(hosts, port)
-    outcomes = _run(checked, command, input, settings, on_output, _check_executor(executor), None)
+    executor = _check_executor(executor)
+    outcomes = _run(checked, command, input, settings, on_output, stop, executor, None)
     return _in_order(outcomes, checked) if ordered else outcomes
 
 
@@ -279,6 +295,7 @@ def _run(
     input: InputFor,
     settings: Settings,
     on_output: OnOutput | None,
+    stop: Stop | None,
     executor: Executor | None,
     sessions: MutableMapping[Host, remctl.Remctl] | None,
 ) -> Generator[Outcome, None, None]:
@@ -314,6 +331,7 @@ def _run(
         name="remctl-fleet",
         executor=executor,
         succeeded=lambda outcome: outcome.ok,
+        stop=stop,
     )
     for host in hosts:
         scheduler.add(host, host)

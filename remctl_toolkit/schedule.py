@@ -28,6 +28,10 @@ class NotStartedError(remctl.RemctlError):
     """Nothing was done on this host: other hosts had failed, or the deadline had passed."""
 
 
+class GivenUpError(remctl.RemctlError):
+    """The run was stopped while this host was at work; `may_have_run` says how far it was."""
+
+
 class HostsError(ExceptionGroup[Exception]):
     """Hosts failed: `exceptions` has the reason of each, whose note names the host."""
 
@@ -90,6 +94,27 @@ class Deadline:
         return self.remaining() == 0
 
 
+class Stop:
+    """Ends a run: nothing more is begun, and what is at work is given up.
+
+    Each host has its result all the same.
+
+    Attributes:
+        is_set: whether `set()` was called.
+        wake: set by whoever has something for the run, which waits for it.
+    """
+
+    def __init__(self) -> None:
+        self.is_set = False
+        self.wake = threading.Event()
+
+    def set(self) -> None:
+        """End the run; any thread may call it, and a signal handler."""
+        self.is_set = True
+        # A handler may have interrupted the thread that waits, which may hold a lock of the event.
+        threading.Thread(target=self.wake.set, name="remctl-stop", daemon=True).start()
+
+
 # -- Tasks and their results ----------------------------------------------------------------------
 
 T = TypeVar("T")
@@ -127,6 +152,7 @@ class Scheduler(Generic[T]):
         name: the first word of the names of threads.
         executor: runs the tasks; None is a thread of this process for each.
         succeeded: tells by the value of a task whether it succeeded.
+        stop: ends the run early.
     """
 
     def __init__(
@@ -137,6 +163,7 @@ class Scheduler(Generic[T]):
         name: str,
         executor: Executor | None = None,
         succeeded: Callable[[Any], bool] = lambda value: True,
+        stop: Stop | None = None,
     ) -> None:
         self._settings = settings
         self._begin = begin
@@ -148,12 +175,14 @@ class Scheduler(Generic[T]):
         self._running: dict[Future[Any], tuple[Hashable, T]] = {}
         self._threads: dict[Future[Any], tuple[threading.Thread, Callable[[], object]]] = {}
         self._done: deque[Future[Any]] = deque()
-        self._wake = threading.Event()
+        self._stop = stop or Stop()
+        self._wake = self._stop.wake
         self._results: deque[Result[T]] = deque()
         self._failed: list[Hashable] = []
         self._finished = 0
         self._process = 0
-        self._deadline = Deadline(None)
+        self._deadline = self._patience = Deadline(None)
+        self._stopping = False
 
     def add(self, host: Hashable, task: T) -> None:
         """Add a task, to be run after the others of its host."""
@@ -175,21 +204,25 @@ class Scheduler(Generic[T]):
         """
         self._process = os.getpid()
         self._deadline = Deadline(self._settings.deadline)
-        patience = Deadline(None)
         if self._executor is not None and self._settings.deadline is not None:
-            patience = Deadline(self._settings.deadline + _EXECUTOR_SLACK)
+            self._patience = Deadline(self._settings.deadline + _EXECUTOR_SLACK)
         try:
             while self._waiting or self._running or self._results:
                 if os.getpid() != self._process:  # The threads are the parent's.
                     text = f"the outcomes belong to process {self._process}"
                     raise remctl.RemctlNotOpenedError(text)
                 self._collect()
+                if self._must_stop():
+                    self._stopping = True
+                    self._patience = Deadline(_END_LIMIT)
+                    self._give_up()
                 self._refuse()
                 while self._waiting and len(self._running) < self._room():
                     self._start(*self._waiting.popleft())
-                while not self._results:
-                    self._await(patience)
-                yield self._results.popleft()
+                while not (self._results or self._must_stop()):
+                    self._await()
+                if self._results:
+                    yield self._results.popleft()
         finally:
             self._leave()
 
@@ -210,6 +243,8 @@ class Scheduler(Generic[T]):
 
     def _why_not(self) -> str:
         """Return why no other task must begin; "" if there is no reason."""
+        if self._stop.is_set:
+            return "interrupted"
         settings, failed = self._settings, len(self._failed)
         if failed and self._finished <= settings.first:
             return f"canary {self._failed[0]} failed"
@@ -258,10 +293,11 @@ class Scheduler(Generic[T]):
         self._done.append(future)
         self._wake.set()
 
-    def _await(self, patience: Deadline) -> None:
-        """Wait until a task has ended."""
+    def _await(self) -> None:
+        """Wait until a task has ended, or the run is stopped."""
         self._wake.clear()
-        if not self._done and not clock.wait(self._wake, patience.remaining()):
+        quiet = not (self._done or self._must_stop())
+        if quiet and not clock.wait(self._wake, self._patience.remaining()):
             self._disown()
         self._collect()
 
@@ -271,8 +307,14 @@ class Scheduler(Generic[T]):
             if future not in self._running:  # It was disowned.
                 continue
             host, task = self._running.pop(future)
-            if future in self._threads:
+            ours = future in self._threads
+            if ours:
                 self._threads.pop(future)[0].join()
+            error: BaseException | None
+            if ours and future.cancelled():  # It was only starting when it was given up.
+                error = NotStartedError("not started: interrupted")
+                self._end(Result(host, task, error=error, begun=False))
+                continue
             # Asking for the exception, unlike raising it, leaves no frames in its traceback.
             error = CancelledError() if future.cancelled() else future.exception()
             if error is not None and not isinstance(error, Exception):
@@ -292,12 +334,15 @@ class Scheduler(Generic[T]):
             del self._backlog[host]
 
     def _disown(self) -> None:
-        """Wait no longer for an executor: the deadline has passed."""
+        """Wait no longer for an executor, or a thread that was given up: the time is over."""
         disowned, self._running = self._running, {}
+        self._threads.clear()
         for future, (host, task) in disowned.items():
             # Not every executor tells by its answer whether the task had begun.
             future.cancel()
-            error = remctl.RemctlTimeoutError("time limit reached: the command may have run")
+            error: remctl.RemctlError = GivenUpError("interrupted: the command may have run")
+            if not self._stop.is_set:
+                error = remctl.RemctlTimeoutError("time limit reached: the command may have run")
             error.may_have_run = True
             self._end(Result(host, task, error=error))
 
@@ -307,16 +352,23 @@ class Scheduler(Generic[T]):
             return  # The threads are the parent's, or stand still, perhaps with a lock.
         self._waiting.clear()
         self._backlog.clear()
-        running, self._running = self._running, {}
+        self._give_up()
+        self._running.clear()
         threads, self._threads = self._threads, {}
-        for future in running:
-            # What has not begun never will, not even if its thread is only starting.
-            if not (future.done() or future.cancel()) and future in threads:
-                threads[future][1]()
         end = time.monotonic() + _END_LIMIT
         for thread, _ in threads.values():
             if thread.is_alive() and thread is not threading.current_thread():
                 thread.join(max(end - time.monotonic(), 0.0))
+
+    def _must_stop(self) -> bool:
+        return self._stop.is_set and not self._stopping
+
+    def _give_up(self) -> None:
+        """Give up what runs."""
+        for future in list(self._running):
+            # What has not begun never will, not even if its thread is only starting.
+            if not (future.done() or future.cancel()) and future in self._threads:
+                self._threads[future][1]()
 
 
 def _call(future: Future[Any], function: Callable[[], Any]) -> None:

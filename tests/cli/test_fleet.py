@@ -399,12 +399,16 @@ def test_a_signal_ends_it_and_it_says_where_it_was(hosts: Hosts, number: signal.
         f"remctl-fleet: ended by {name}",
         "  succeeded      0",
         "  failed         1: dead1",
-        "  still running  3: silent1,web[1-2]; the command may go on there",
-        "  never begun    2: web[3-4]",
-        f"{UNSAFE} silent1,web[1-2]",
+        "  still running  2: web[1-2]; the command may go on there",
+        "  never begun    3: silent1,web[3-4]",
+        f"{UNSAFE} web[1-2]",
     ]
+    ran = {host for host, each in told.items() if each["may_have_run"]}
+    assert ran == {"web1", "web2"}
     assert again.startswith("again: remctl-fleet ")
-    assert again.endswith(f" --concurrency 3 --json 'dead1,web[3-4]' -- {' '.join(command)}")
+    assert again.endswith(
+        f" --concurrency 3 --json 'dead1,silent1,web[3-4]' -- {' '.join(command)}"
+    )
 
 
 def test_a_signal_that_is_ignored_stays_so(hosts: Hosts) -> None:

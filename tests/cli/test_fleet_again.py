@@ -163,7 +163,7 @@ def test_the_file_is_as_it_was_until_the_end(hosts: Hosts, tmp_path: Path) -> No
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=TIMEOUT)
     names = re.findall(r"^(?:# )?(\w+)", path.read_text(), re.MULTILINE)
-    assert names == ["dead1", "web2", "The", "silent1", "web1"]
+    assert names == ["dead1", "silent1", "web2", "The", "web1"]
 
 
 def test_a_file_that_cannot_be_written_is_named_before_anything_is_sent(

@@ -143,6 +143,11 @@ def test_ctrl_c_with_one_host(hosts: Hosts) -> None:
         terminal.type(CTRL_C)
         assert terminal.wait() == 128 + signal.SIGINT
     assert "remctl-fleet: ended by Ctrl-C; the command may go on" in terminal.everything
+    with hosts.terminal("--debug", "silent1", "name", "show") as terminal:
+        terminal.expect("connect")
+        terminal.type(CTRL_C)
+        assert terminal.wait() == 128 + signal.SIGINT
+    assert "remctl-fleet: ended by Ctrl-C; the command was not sent" in terminal.everything
 
 
 # -- Secrets --------------------------------------------------------------------------------------

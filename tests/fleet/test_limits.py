@@ -17,7 +17,7 @@ import remctl
 from remctl_toolkit import schedule
 from remctl_toolkit._host_run import HostRun, Work
 from remctl_toolkit._settings import Settings
-from remctl_toolkit.fleet import Fleet, Host, Outcome, run_on_hosts
+from remctl_toolkit.fleet import Fleet, GivenUpError, Host, Outcome, run_on_hosts
 
 if TYPE_CHECKING:
     from remctl_toolkit.testing import Realm, RemctldServer
@@ -265,7 +265,7 @@ def test_nothing_is_sent_by_what_was_given_up_before_it_began(remctl_realm: Real
         run = run_of(server.port)
         run.give_up()
         outcome = run.outcome()
-        assert isinstance(outcome.error, remctl.RemctlNotOpenedError)
+        assert isinstance(outcome.error, GivenUpError)
         assert not outcome.may_have_run
         assert server.connections == 0
 
@@ -280,7 +280,7 @@ def test_giving_up_ends_a_pause() -> None:
         eventually(lambda: run._attempts, what="the first pause")
         run.give_up()
         thread.join(LIMIT)
-    assert [type(each.error) for each in found] == [remctl.RemctlNotOpenedError]
+    assert [type(each.error) for each in found] == [GivenUpError]
 
 
 def test_a_kept_connection_that_was_given_up_is_replaced(farm: Farm) -> None:

@@ -22,7 +22,7 @@ from . import progress
 from .again import FailedFile, Failures
 from .completion import candidates
 from .folders import Folders
-from .job import CONNECTION, Job, Signals, Stopped
+from .job import CONNECTION, Job, Signals
 from .options import COMMAND, parse, typed_again
 from .report import Report
 from .screen import RED, Screen
@@ -30,6 +30,7 @@ from .secret import UsageError, ask_secret
 from .shell import shell
 from .tickets import keytab_credentials
 from .views import Diff, Gathered, Json, Live, Raw, View
+from .words import is_interrupted
 
 __all__ = ["main"]
 
@@ -128,10 +129,11 @@ def _run_line(
     except (TypeError, ValueError) as error:
         _complain(str(error))
         return _EX_USAGE
-    status = _Run(job, hosts, line).run(None, Folders(hosts, None, None))
-    if job.stopped == signal.SIGINT:
+    run = _Run(job, hosts, line)
+    status = run.run(None, Folders(hosts, None, None))
+    if run.signals.number == signal.SIGINT:
         raise KeyboardInterrupt
-    if job.stopped is not None:
+    if run.signals.number is not None:
         raise SystemExit(status)
     return status
 
@@ -204,6 +206,7 @@ class _Run:
 
     Attributes:
         failures: the hosts where it did not succeed.
+        signals: the signal that ended it, if one did.
     """
 
     def __init__(self, job: Job, hosts: list[Host], options: argparse.Namespace) -> None:
@@ -214,37 +217,32 @@ class _Run:
         self._report = Report(hosts)
         self._hosts = hosts
         self.failures = Failures(hosts, options.port)
+        self.signals = Signals()
 
     def run(self, input: bytes | str | None, folders: Folders) -> int:
         """Run the command, show what comes of it, and return the exit status."""
-        job, view, report = self._job, self._view, self._report
+        view, report, signals = self._view, self._report, self.signals
         raw = isinstance(view, Raw)
         quiet = self._options.quiet or self._options.debug or raw
-        takers = (folders.finished, job.finished, report.add, self.failures.add, view.finished)
-        with Signals() as signals:
+        unfinished: list[Outcome] = []
+        with signals:
             bar = progress.start(self._screen, len(self._hosts), quiet=quiet)
             try:
-                with contextlib.closing(job.outcomes(input, view.on_output, bar)) as outcomes:
-                    while (outcome := signals.next(outcomes)) is not None:
-                        _raise_own(outcome)
-                        for each in (*takers, bar.finished):
-                            each(outcome)
-            except Stopped as signal_:
-                job.stopped = signal_.number
+                for outcome in self._outcomes(input, bar):
+                    _raise_own(outcome)
+                    folders.finished(outcome)
+                    if interrupted := signals.number is not None and is_interrupted(outcome):
+                        unfinished.append(outcome)
+                    else:
+                        report.add(outcome)
+                        bar.finished(outcome)
+                    if not (interrupted and raw):
+                        view.finished(outcome)
             finally:
                 bar.close()
-                # With --any, hosts are left out on purpose.
-                given_up = job.stopped is not None or not self._options.any
-                unfinished = job.unfinished() if given_up else []
-                for outcome in unfinished:  # Here, so that --failed-to always has all hosts.
-                    self.failures.add(outcome)
-            for outcome in unfinished:
-                folders.finished(outcome)
-                if not raw:
-                    view.finished(outcome)
             view.end()
-        if job.stopped is not None:
-            return self._stopped(unfinished, job.stopped)
+        if signals.number is not None:
+            return self._stopped(unfinished, signals.number)
         if isinstance(view, Raw):
             return report.largest_status if self._options.max_status else view.status
         if self._options.any:
@@ -253,6 +251,19 @@ class _Run:
         self._show_failures()
         return report.largest_status if self._options.max_status else report.status
 
+    def _outcomes(self, input: bytes | str | None, bar: progress.Progress) -> Iterator[Outcome]:
+        """Run the command; failures have all hosts, also if nobody takes the outcomes."""
+        stop = self.signals.stop
+        outcomes = self._job.outcomes(input, self._view.on_output, bar, stop)
+        try:
+            for outcome in outcomes:
+                self.failures.add(outcome)
+                yield outcome
+        finally:
+            stop.set()
+            for outcome in outcomes:
+                self.failures.add(outcome)
+
     def _show_failures(self) -> None:
         if self._options.shell:  # There the hosts stay the same.
             return
@@ -260,12 +271,14 @@ class _Run:
 
     def _stopped(self, unfinished: list[Outcome], number: int) -> int:
         """Say where things were when a signal came."""
-        running = [outcome.host for outcome in unfinished if outcome.started]
-        not_begun = [outcome.host for outcome in unfinished if not outcome.started]
+        running = [outcome.host for outcome in unfinished if outcome.may_have_run]
+        not_begun = [outcome.host for outcome in unfinished if not outcome.may_have_run]
         name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
         err = self._screen.err
         if isinstance(self._view, Raw):
-            err.say(f"{COMMAND}: ended by {name}; the command may go on")
+            sent = any(outcome.may_have_run for outcome in unfinished)
+            what = "the command may go on" if sent else "the command was not sent"
+            err.say(f"{COMMAND}: ended by {name}; {what}")
             return 128 + number
         if self._report.failed:
             self._report.show(self._screen, quiet=True)

@@ -14,11 +14,11 @@ from remctl_toolkit.hosts import fold
 
 from .screen import BLUE, BOLD, GREEN, RED, YELLOW, Outlet, Screen
 from .words import (
-    AbandonedError,
     advice,
     detail,
     fate,
     headline,
+    is_interrupted,
     kind,
     output,
 )
@@ -150,7 +150,7 @@ class Live(View):
             begun = b"".join(self._begun.pop((outcome.host, stream), []))
             if begun:
                 self._line(outcome.host, stream, begun)
-        if outcome.started and not outcome.ok and not isinstance(outcome.error, AbandonedError):
+        if not outcome.ok and not is_interrupted(outcome):
             err = self._screen.err
             words = ": ".join(filter(None, (headline(outcome), detail(outcome))))
             err.say(err.paint(f"{self._label(err, outcome.host)}failed: {words}", RED))

@@ -7,29 +7,23 @@ import re
 import remctl
 from _remctl_text import printable
 from remctl_toolkit.cli.cures import explained
-from remctl_toolkit.fleet import NotStartedError, Outcome
+from remctl_toolkit.fleet import GivenUpError, NotStartedError, Outcome
 
 __all__ = [
-    "AbandonedError",
     "advice",
     "cure",
     "detail",
     "fate",
     "headline",
+    "is_interrupted",
     "kind",
     "output",
 ]
 
 
-class AbandonedError(remctl.RemctlError):
-    """Somebody pressed Ctrl-C while a host was at work."""
-
-    may_have_run = True
-
-
 _KINDS: tuple[tuple[type[Exception], str], ...] = (
     (NotStartedError, "not begun"),
-    (AbandonedError, "interrupted"),
+    (GivenUpError, "interrupted"),
     (remctl.RemctlConnectError, "no connection"),
     (remctl.RemctlAuthenticationError, "not authenticated"),
     (remctl.RemctlTimeoutError, "timed out"),
@@ -57,16 +51,21 @@ def kind(outcome: Outcome) -> str:
     return type(outcome.error).__name__
 
 
+def is_interrupted(outcome: Outcome) -> bool:
+    """Tell whether a host had not finished, or not begun, when the run ended early."""
+    return isinstance(outcome.error, GivenUpError | NotStartedError)
+
+
 def fate(outcome: Outcome) -> str:
     """Return what became of the command, where `kind()` alone leaves that open; "" elsewhere."""
     error = outcome.error
     if error is None:
         return ""
     if outcome.may_have_run:
-        late = isinstance(error, remctl.RemctlTimeoutError | AbandonedError)
+        late = isinstance(error, remctl.RemctlTimeoutError | GivenUpError)
         return "may still be running" if late else "may have run"
-    lost = isinstance(error, remctl.RemctlTimeoutError | remctl.RemctlDisconnectedError)
-    return "not sent" if lost else ""
+    lost = (remctl.RemctlTimeoutError, remctl.RemctlDisconnectedError, GivenUpError)
+    return "not sent" if isinstance(error, lost) else ""
 
 
 def headline(outcome: Outcome) -> str:
