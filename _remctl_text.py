@@ -19,6 +19,8 @@ _COLOUR = r"(\x1b\[[\d;]*m)"
 _INDENT = "    "  # before what continues a line: no name of a host begins with a space
 _COLUMNS = 80  # of a terminal that does not say how many it has
 _TAB = 8
+# Wide, or pictures, in newer versions of Unicode than Python may know.
+_SYMBOLS = (range(0x2600, 0x2800), range(0x4DC0, 0x4E00), range(0x1D300, 0x1D380))
 
 
 def printable(text: str | bytes, *, lines: bool = False) -> str:
@@ -95,5 +97,6 @@ def cells_of(character: str) -> int:
         return 1  # It makes a picture of the symbol before it.
     if unicodedata.category(character) in ("Mn", "Me"):
         return 0
-    symbol = "\u2600" <= character < "\u2800" or character >= "\U0001f000"
+    number = ord(character)
+    symbol = number >= 0x1F000 or any(number in each for each in _SYMBOLS)
     return 2 if symbol or unicodedata.east_asian_width(character) in "WF" else 1

@@ -10,6 +10,7 @@ from typing import Any
 import remctl
 
 _PAUSE_LIMIT = 10.0  # seconds between two attempts to connect, at most
+_MOST_SECONDS = 10**15  # as a whole number, which may be greater than any float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,5 +104,7 @@ def check_seconds(name: str, value: Any, *, zero: bool = False) -> None:
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name} must be a number of seconds, not {value!r}")
+    if isinstance(value, int) and value > _MOST_SECONDS:
+        raise ValueError(f"{name} must be less than {_MOST_SECONDS:,}, or inf")
     if not (value > 0 or (zero and value == 0)):
         raise ValueError(f"{name} must be {'0 or more' if zero else 'more than 0'}, not {value}")

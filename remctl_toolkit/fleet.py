@@ -27,8 +27,9 @@ import _remctl_core as _core
 import remctl
 
 from ._host_run import HostRun, OnOutput, Outcome, Work, run_on_host
+from ._hosts_patterns import to_host
 from ._settings import Settings
-from .hosts import Host
+from .hosts import Host, HostListError
 from .schedule import (
     Call,
     GivenUpError,
@@ -102,7 +103,8 @@ class Fleet:
             cache must be within reach of whoever works there.
 
     Raises:
-        ValueError: there is no host, one is named twice, or a number cannot be right.
+        ValueError: there is no host, one is named twice, a name is a pattern for `HostList`, or a
+            number cannot be right.
         TypeError: a host is neither a name nor a `Host`, or an argument is of the wrong type.
     """
 
@@ -426,6 +428,23 @@ def _in_order(
             yield early.pop(host)
 
 
+def _named(name: str) -> Host:
+    """Return the host of a name that is not a pattern.
+
+    Raises:
+        TypeError, ValueError: it is no name.
+    """
+    host = Host(name)
+    try:
+        plain = to_host(name).name == name
+    except HostListError:
+        plain = False
+    if not plain:
+        text = f"not the name of a host: {name!r}; HostList reads ports, ranges and groups"
+        raise ValueError(text)
+    return host
+
+
 def _check_executor(executor: Executor | None) -> Executor | None:
     if executor is not None and not isinstance(executor, Executor):
         raise TypeError(f"not a concurrent.futures.Executor: {executor!r}")
@@ -441,7 +460,7 @@ def _check_hosts(hosts: Iterable[str | Host], port: int | str | None) -> list[Ho
     for each in hosts:
         if not isinstance(each, str | Host):
             raise TypeError(f"a host must be a name or a Host, not {each!r}")
-        host = Host(each) if isinstance(each, str) else each
+        host = _named(each) if isinstance(each, str) else each
         full = replace(host, port=default) if default and host.port is None else host
         if host in found or full in connected:
             raise ValueError(f"host {host} is named twice")

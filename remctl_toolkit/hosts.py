@@ -43,6 +43,7 @@ from ._hosts_table import HostTable
 __all__ = ["Host", "HostList", "HostListError", "MissingExtraError", "canonical_name", "fold"]
 
 _NO_WEIGHT = 0.01  # RFC 2782 gives records of weight 0 a very small chance to be the first
+_LARGEST = 64 * 1024 * 1024  # octets of a file
 _BOM = b"\xef\xbb\xbf"  # what some editors put at the beginning of UTF-8
 
 
@@ -195,18 +196,20 @@ def _for_each_line(path: str | os.PathLike[str], action: Callable[[str, str], ob
     name = "standard input" if path == "-" else os.fspath(path)
     try:
         with open(0 if path == "-" else path, "rb", closefd=path != "-") as file:
-            lines = file.read().splitlines()
+            octets = file.read(_LARGEST + 1)
     except OSError as error:
         raise HostListError(f"cannot read {name}: {error.strerror}") from None
     except ValueError:
         raise HostListError(f"cannot read {name!r}: not a file name") from None
-    for number, line in enumerate(lines, 1):
+    if len(octets) > _LARGEST:
+        raise HostListError(f"cannot read {name}: it is larger than {_LARGEST >> 20} MiB")
+    for number, line in enumerate(octets.splitlines(), 1):
         where = f"{name}, line {number}: "
-        octets = line.removeprefix(_BOM).partition(b"#")[0].strip()
+        words = line.removeprefix(_BOM).partition(b"#")[0].strip()
         try:
-            pattern = octets.decode()
+            pattern = words.decode()
         except UnicodeDecodeError:
-            shown = octets[:60]
+            shown = words[:60]
             text = f"{where}it is not a text file in UTF-8: {shown!r}"
             raise HostListError(text) from None
         try:

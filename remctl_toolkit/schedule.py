@@ -112,7 +112,10 @@ class Stop:
         """End the run; any thread may call it, and a signal handler."""
         self.is_set = True
         # A handler may have interrupted the thread that waits, which may hold a lock of the event.
-        threading.Thread(target=self.wake.set, name="remctl-stop", daemon=True).start()
+        try:
+            threading.Thread(target=self.wake.set, name="remctl-stop", daemon=True).start()
+        except RuntimeError:  # No more threads.
+            self.wake.set()
 
 
 # -- Tasks and their results ----------------------------------------------------------------------

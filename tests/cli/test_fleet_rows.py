@@ -24,6 +24,8 @@ LEADS = {
     "combining characters": "e\u0301" * 71,
     "pictures": 35 * "\u2764\ufe0f" + " ",
     "symbols that newer terminals draw wide": 35 * "\u2630" + " ",
+    "hexagrams, which they do too": 35 * "\u4dc0" + " ",
+    "and tetragrams": 35 * "\U0001d306" + " ",
     "flags": 17 * "\U0001f1e9\U0001f1ea" + "   ",
     "escapes": 17 * "\x1b" + "   ",
     "octets that are not UTF-8": 17 * "\udcff" + "   ",
@@ -39,7 +41,10 @@ def width(row: str) -> int:
     """Columns, as terminals count them that draw pictures."""
     cells = 0
     for character in row:
-        wide = unicodedata.east_asian_width(character) in "WF" or character in "\u2630\u2764"
+        wide = (
+            unicodedata.east_asian_width(character) in "WF"
+            or character in "\u2630\u2764\u4dc0\U0001d306"
+        )
         zero = unicodedata.category(character) in ("Mn", "Me")
         cells += 0 if zero else 2 if wide else 1
     return cells

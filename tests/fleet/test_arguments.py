@@ -23,6 +23,13 @@ BAD_HOSTS: list[tuple[Any, type[Exception], str]] = [
     (["web1", Host("web1")], ValueError, "host web1 is named twice"),
     ([""], ValueError, "invalid host name: ''"),
     (["we\0b"], ValueError, "invalid host name"),
+    *(
+        ([name], ValueError, "HostList reads ports, ranges and groups")
+        for name in (
+            *("web1:4444", "web[1-3]", "web1,web2", "@web", "web*", "[::1]:4444", "[::1]"),
+            *("web1 ", "-web1", "web1;x", "user@web1", "http://web1"),
+        )
+    ),
 ]
 
 
@@ -56,6 +63,10 @@ BAD_SETTINGS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"limit": "5"}, TypeError, "limit must be a number of seconds, not '5'"),
     ({"deadline": -1}, ValueError, "deadline must be more than 0, not -1"),
     ({"deadline": float("nan")}, ValueError, "deadline must be more than 0, not nan"),
+    *(
+        ({name: 10**400}, ValueError, f"{name} must be less than")
+        for name in ("limit", "deadline", "connect_timeout", "backoff")
+    ),
     ({"first": -1}, ValueError, "first must be 0 or more, not -1"),
     ({"first": "1"}, TypeError, "first must be a whole number, not '1'"),
     ({"stop_after": 0}, ValueError, "stop_after must be 1 or more, not 0"),

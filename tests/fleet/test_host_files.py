@@ -207,7 +207,7 @@ def test_a_missing_package_is_named_with_file_and_line(
 
 
 def test_what_is_no_file() -> None:
-    for path in ("/nonexistent", "no\0file", os.fsdecode(b"/\xff")):
+    for path in ("/dev/zero", "/nonexistent", "no\0file", os.fsdecode(b"/\xff")):
         with pytest.raises(HostListError, match=r"^cannot read "):
             HostList().add_file(path)
 
