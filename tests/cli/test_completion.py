@@ -70,6 +70,10 @@ def ask(place: dict[str, str], command: str, *asked: str) -> list[str] | None:
         ("remctl-fleet --timeout ", []),
         ("remctl-fleet --hosts-file ", None),
         ("remctl-fleet -qf ", None),
+        *(
+            (f"remctl-fleet {option} ", None)
+            for option in ("--exclude-file", "--groups", "--outdir", "--errdir", "--failed-to")
+        ),
         ("remctl-fleet --ccache=x", None),
         ("remctl-fleet ", ["@all", "@web", "@west"]),
         ("remctl-fleet @we", ["@web", "@west"]),

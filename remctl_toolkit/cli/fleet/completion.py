@@ -18,7 +18,10 @@ from .tickets import keytab_credentials
 __all__ = ["CommandNames", "candidates", "complete_at_prompt"]
 
 _LIMIT = 3.0  # seconds for a server to list its commands
-_FILES = ("hosts_file", "exclude_file", "ccache", "keytab")  # options whose values are files
+_FILES = (  # options whose values are files or folders
+    *("hosts_file", "exclude_file", "groups", "ccache", "keytab"),
+    *("outdir", "errdir", "failed_to"),
+)
 _OPERATOR = re.compile(r".*[,!&^](?![^\[]*\])-?")  # in a list of hosts, and not within a range
 _COMMAND_NAME = re.compile(r"[a-z0-9_][a-z0-9_.-]*")  # others in the help are prose, or values
 _CONNECTION = ("port", "principal", "ccache", "source_ip", "credentials")

@@ -10,7 +10,7 @@ import random
 import shlex
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 
 import remctl
 from _remctl_text import printable
@@ -228,16 +228,17 @@ class _Run:
         with signals:
             bar = progress.start(self._screen, len(self._hosts), quiet=quiet)
             try:
-                for outcome in self._outcomes(input, bar):
-                    _raise_own(outcome)
-                    folders.finished(outcome)
-                    if interrupted := signals.number is not None and is_interrupted(outcome):
-                        unfinished.append(outcome)
-                    else:
-                        report.add(outcome)
-                        bar.finished(outcome)
-                    if not (interrupted and raw):
-                        view.finished(outcome)
+                with contextlib.closing(self._outcomes(input, bar)) as outcomes:
+                    for outcome in outcomes:
+                        _raise_own(outcome)
+                        folders.finished(outcome)
+                        if interrupted := signals.number is not None and is_interrupted(outcome):
+                            unfinished.append(outcome)
+                        else:
+                            report.add(outcome)
+                            bar.finished(outcome)
+                        if not (interrupted and raw):
+                            view.finished(outcome)
             finally:
                 bar.close()
             view.end()
@@ -251,7 +252,7 @@ class _Run:
         self._show_failures()
         return report.largest_status if self._options.max_status else report.status
 
-    def _outcomes(self, input: bytes | str | None, bar: progress.Progress) -> Iterator[Outcome]:
+    def _outcomes(self, input: bytes | str | None, bar: progress.Progress) -> Generator[Outcome]:
         """Run the command; failures have all hosts, also if nobody takes the outcomes."""
         stop = self.signals.stop
         outcomes = self._job.outcomes(input, self._view.on_output, bar, stop)
