@@ -27,9 +27,9 @@ import _remctl_core as _core
 import remctl
 
 from ._host_run import HostRun, OnOutput, Outcome, Work, run_on_host
-from ._hosts_patterns import to_host
+from ._hosts_named import check_hosts
 from ._settings import Settings
-from .hosts import Host, HostListError
+from .hosts import Host
 from .schedule import (
     Call,
     GivenUpError,
@@ -125,7 +125,7 @@ class Fleet:
         concurrency: int = CONCURRENCY,
         executor: Executor | None = None,
     ) -> None:
-        self.hosts = _check_hosts(hosts, port)
+        self.hosts = check_hosts(hosts, port)
         self._executor = _check_executor(executor)
         self._settings = Settings(
             port=port,
@@ -285,7 +285,7 @@ def run_on_hosts(
         first=first,
         stop_after=stop_after,
     )
-    checked = _check_hosts(hosts, port)
+    checked = check_hosts(hosts, port)
     executor = _check_executor(executor)
     outcomes = _run(checked, command, input, settings, on_output, stop, executor, None)
     return _in_order(outcomes, checked) if ordered else outcomes
@@ -400,7 +400,7 @@ def connect_to_any(
         connect_timeout=connect_timeout,
     )
     failures: list[Exception] = []
-    for host in _check_hosts(hosts, port):
+    for host in check_hosts(hosts, port):
         connection = settings.connection(host.name, host.port, host.principal)
         connection.set_timeout(connect_timeout or timeout or 0.0)
         try:
@@ -428,44 +428,7 @@ def _in_order(
             yield early.pop(host)
 
 
-def _named(name: str) -> Host:
-    """Return the host of a name that is not a pattern.
-
-    Raises:
-        TypeError, ValueError: it is no name.
-    """
-    host = Host(name)
-    try:
-        plain = to_host(name).name == name
-    except HostListError:
-        plain = False
-    if not plain:
-        text = f"not the name of a host: {name!r}; HostList reads ports, ranges and groups"
-        raise ValueError(text)
-    return host
-
-
 def _check_executor(executor: Executor | None) -> Executor | None:
     if executor is not None and not isinstance(executor, Executor):
         raise TypeError(f"not a concurrent.futures.Executor: {executor!r}")
     return executor
-
-
-def _check_hosts(hosts: Iterable[str | Host], port: int | str | None) -> list[Host]:
-    if isinstance(hosts, str | bytes | Host) or not isinstance(hosts, Iterable):
-        raise TypeError(f"hosts must be several names, in a list say, not {hosts!r}")
-    default = _core.check_port(port) or None
-    found: dict[Host, None] = {}
-    connected: set[Host] = set()  # with the ports that are connected to
-    for each in hosts:
-        if not isinstance(each, str | Host):
-            raise TypeError(f"a host must be a name or a Host, not {each!r}")
-        host = _named(each) if isinstance(each, str) else each
-        full = replace(host, port=default) if default and host.port is None else host
-        if host in found or full in connected:
-            raise ValueError(f"host {host} is named twice")
-        found[host] = None
-        connected.add(full)
-    if not found:
-        raise ValueError("no hosts")
-    return list(found)

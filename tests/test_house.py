@@ -24,6 +24,7 @@ PARTS = {
     "_hosts_folding": "hosts",
     "_hosts_groups": "hosts",
     "_hosts_identity": "hosts",
+    "_hosts_named": "hosts",
     "_hosts_patterns": "hosts",
     "_hosts_table": "hosts",
     "_pool_async": "pool",
