@@ -23,19 +23,15 @@
         PyEval_RestoreThread(saved);                                          \
     } while (0)
 
+/* The module that has what needs no C; loaded with this one, as an interpreter
+   that ends loads no more. */
+#define SIMPLE "_remctl_simple"
+
 typedef struct {
     PyTypeObject *handle_type;
     PyObject *busy_error;
     PyObject *closed_error;
 } State;
-
-/* Not Py_RETURN_NONE: with the headers of Python 3.12 that takes no reference,
-   as None is immortal there, but 3.11 runs what was built with them, too. */
-static PyObject *
-none(void)
-{
-    return Py_NewRef(Py_None);
-}
 
 static Handle *
 handle_new(PyObject *module)
@@ -264,7 +260,7 @@ leave(Handle *h, enum operation operation, enum outcome outcome)
 
     outcome = finish(h, outcome);
     if (outcome == WAITING)
-        result = none();
+        result = Py_NewRef(Py_None);
     else if (PyErr_Occurred())
         ;
     else if (operation != READING)
@@ -286,15 +282,6 @@ call(PyObject *module, PyObject *object, enum outcome (*function)(Handle *))
         return NULL;
     WITHOUT_GIL(outcome = function(h));
     return leave(h, function == handle_read ? READING : NOTHING, outcome);
-}
-
-static bool
-check_port(long port)
-{
-    if (port >= 0 && port <= 65535)
-        return true;
-    PyErr_Format(PyExc_ValueError, "invalid port number: %ld", port);
-    return false;
 }
 
 /* A command, as libremctl takes it and as Python lends it. */
@@ -364,31 +351,29 @@ py_remctl_new(PyObject *module, PyObject *unused)
     return (PyObject *) handle_new(module);
 }
 
-static enum outcome
-open_target(Handle *h, struct target *target)
-{
-    enum outcome outcome;
-
-    target->source = h->source;
-    target->keepalive = h->keepalive;
-    WITHOUT_GIL(outcome = handle_open(h, target));
-    return outcome;
-}
-
 static PyObject *
 py_remctl_open(PyObject *module, PyObject *args)
 {
     PyObject *object;
     struct target target = {0};
+    enum outcome outcome;
     long port = 0;
     Handle *h;
 
     if (!PyArg_ParseTuple(args, "Os|lzz:remctl_open", &object, &target.host,
-                          &port, &target.principal, &target.address)
-        || !check_port(port) || (h = enter(module, object, false)) == NULL)
+                          &port, &target.principal, &target.address))
+        return NULL;
+    if (port < 0 || port > 65535)
+        return PyErr_Format(PyExc_ValueError, "invalid port number: %ld",
+                            port);
+    h = enter(module, object, false);
+    if (h == NULL)
         return NULL;
     target.port = (int) port;
-    return leave(h, NOTHING, open_target(h, &target));
+    target.source = h->source;
+    target.keepalive = h->keepalive;
+    WITHOUT_GIL(outcome = handle_open(h, &target));
+    return leave(h, NOTHING, outcome);
 }
 
 static PyObject *
@@ -402,7 +387,7 @@ py_remctl_close(PyObject *module, PyObject *object)
         WITHOUT_GIL(handle_close(h));
     else
         handle_release(h);
-    return none();
+    return Py_NewRef(Py_None);
 }
 
 static PyObject *
@@ -470,7 +455,7 @@ py_remctl_cancel(PyObject *module, PyObject *object)
         return NULL;
     WITHOUT_GIL(handle_cancel(h));
     handle_leave(h);
-    return none();
+    return Py_NewRef(Py_None);
 }
 
 static PyObject *
@@ -504,26 +489,20 @@ py_fork_count(PyObject *module, PyObject *unused)
 }
 
 static PyObject *
-error_text(Handle *h)
-{
-    const char *text = h->failure.text;
-
-    if (text == NULL)
-        text = h->failure.number ? strerror(h->failure.number) : "no error";
-    return PyUnicode_DecodeUTF8(text, (Py_ssize_t) strlen(text), "replace");
-}
-
-static PyObject *
 py_remctl_error(PyObject *module, PyObject *object)
 {
     Handle *h = enter(module, object, false);
-    PyObject *text;
+    const char *text;
+    PyObject *result;
 
     if (h == NULL)
         return NULL;
-    text = error_text(h);
+    text = h->failure.text;
+    if (text == NULL)
+        text = h->failure.number ? strerror(h->failure.number) : "no error";
+    result = PyUnicode_DecodeUTF8(text, (Py_ssize_t) strlen(text), "replace");
     handle_leave(h);
-    return text;
+    return result;
 }
 
 static PyObject *
@@ -590,102 +569,16 @@ py_remctl_set_timeout(PyObject *module, PyObject *args)
     return leave(h, NOTHING, outcome);
 }
 
-/* What a stream's list of octets amounts to; None where it is empty. */
-static PyObject *
-join(PyObject *pieces)
-{
-    PyObject *nothing, *all;
-
-    if (PyList_Size(pieces) == 0)
-        return none();
-    nothing = PyBytes_FromStringAndSize(NULL, 0);
-    if (nothing == NULL)
-        return NULL;
-    all = PyObject_CallMethod(nothing, "join", "O", pieces);
-    Py_DECREF(nothing);
-    return all;
-}
-
-/* Reads a running command's output into lists.  Returns how it ended: a text,
-   None, or NULL where that is recorded or raised. */
-static PyObject *
-collect(Handle *h, PyObject *streams[2], int *status)
-{
-    enum outcome outcome;
-    PyObject *octets;
-    int failed = 0;
-
-    while (failed == 0) {
-        WITHOUT_GIL(outcome = handle_read(h));
-        if (finish(h, outcome) != ENDED)
-            return NULL;
-        *status = h->output->status & 0xff;
-        if (h->output->type == REMCTL_OUT_ERROR)
-            return PyUnicode_DecodeUTF8(h->output->data,
-                                        (Py_ssize_t) h->output->length,
-                                        "replace");
-        if (h->output->type != REMCTL_OUT_OUTPUT)
-            return none();
-        octets = token_octets(h->output);
-        if (octets == NULL)
-            return NULL;
-        if (h->output->length > 0)
-            failed = PyList_Append(streams[h->output->stream == 2], octets);
-        Py_DECREF(octets);
-    }
-    return NULL;
-}
-
-static PyObject *
-run_command(Handle *h, struct target *target, const struct command *command,
-            PyObject *streams[2])
-{
-    PyObject *error = NULL, *out, *err, *result = NULL;
-    enum outcome outcome;
-    int status = 0;
-
-    if (finish(h, open_target(h, target)) == ENDED) {
-        WITHOUT_GIL(outcome = handle_send(h, command->vector, command->count));
-        if (finish(h, outcome) == ENDED)
-            error = collect(h, streams, &status);
-    }
-    if (error == NULL && !PyErr_Occurred())
-        error = error_text(h);
-    if (error == NULL)
-        return NULL;
-    out = join(streams[0]);
-    err = out != NULL ? join(streams[1]) : NULL;
-    if (err != NULL)
-        result = Py_BuildValue("(OOOi)", error, out, err, status);
-    Py_DECREF(error);
-    Py_XDECREF(out);
-    Py_XDECREF(err);
-    return result;
-}
-
+/* Runs one command: in Python, over the other functions. */
 static PyObject *
 py_remctl(PyObject *module, PyObject *args)
 {
-    struct target target = {0};
-    PyObject *sequence, *streams[2] = {NULL, NULL}, *result = NULL;
-    struct command command = {0};
-    Handle *h = NULL;
-    long port;
+    PyObject *simple = PyImport_ImportModule(SIMPLE), *result;
 
-    if (!PyArg_ParseTuple(args, "slzO:remctl", &target.host, &port,
-                          &target.principal, &sequence)
-        || !check_port(port))
+    if (simple == NULL)
         return NULL;
-    target.port = (int) port;
-    if (command_borrow(&command, sequence, true)
-        && (h = handle_new(module)) != NULL
-        && (streams[0] = PyList_New(0)) != NULL
-        && (streams[1] = PyList_New(0)) != NULL)
-        result = run_command(h, &target, &command, streams);
-    command_release(&command);
-    Py_XDECREF(streams[0]);
-    Py_XDECREF(streams[1]);
-    Py_XDECREF((PyObject *) h);
+    result = PyObject_CallMethod(simple, "call", "OO", module, args);
+    Py_DECREF(simple);
     return result;
 }
 
@@ -754,29 +647,31 @@ static PyMethodDef methods[] = {
 static bool
 add_error(PyObject *module, const char *name, PyObject **error)
 {
-    char full[32];
-
-    snprintf(full, sizeof(full), "_remctl.%s", name);
-    *error = PyErr_NewException(full, PyExc_ValueError, NULL);
-    return *error != NULL && PyModule_AddObjectRef(module, name, *error) == 0;
+    *error = PyErr_NewException(name, PyExc_ValueError, NULL);
+    return *error != NULL
+           && PyModule_AddObjectRef(module, strchr(name, '.') + 1, *error)
+                  == 0;
 }
 
 static int
 module_exec(PyObject *module)
 {
     State *state = PyModule_GetState(module);
+    PyObject *simple = PyImport_ImportModule(SIMPLE);
 
+    if (simple == NULL)
+        PyErr_Clear(); /* Its callers will hear of it. */
+    Py_XDECREF(simple);
     if (!watch_forks()) {
         PyErr_NoMemory();
         return -1;
     }
     state->handle_type = (PyTypeObject *)
         PyType_FromModuleAndSpec(module, &handle_spec, NULL);
-    if (state->handle_type == NULL)
-        return -1;
-    if (PyModule_AddType(module, state->handle_type) < 0
-        || !add_error(module, "BusyError", &state->busy_error)
-        || !add_error(module, "ClosedError", &state->closed_error))
+    if (state->handle_type == NULL
+        || PyModule_AddType(module, state->handle_type) < 0
+        || !add_error(module, "_remctl.BusyError", &state->busy_error)
+        || !add_error(module, "_remctl.ClosedError", &state->closed_error))
         return -1;
     return PyModule_AddStringConstant(module, "VERSION",
                                       REMCTL_BINDING_VERSION);
@@ -788,8 +683,8 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     State *state = PyModule_GetState(module);
 
     Py_VISIT(state->handle_type);
-    Py_VISIT(state->busy_error);
     Py_VISIT(state->closed_error);
+    Py_VISIT(state->busy_error);
     return 0;
 }
 
@@ -799,8 +694,8 @@ module_clear(PyObject *module)
     State *state = PyModule_GetState(module);
 
     Py_CLEAR(state->handle_type);
-    Py_CLEAR(state->busy_error);
     Py_CLEAR(state->closed_error);
+    Py_CLEAR(state->busy_error);
     return 0;
 }
 

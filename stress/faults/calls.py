@@ -52,8 +52,7 @@ FALLIBLE = {
     "PyErr_Format": NULL,
     "PyErr_NewException": NULL,
     "PyErr_SetString": NOTHING,
-    "PyList_Append": MINUS,
-    "PyList_New": NULL,
+    "PyImport_ImportModule": NULL._replace(outcomes=(MEMORY, SAME)),
     "PyLong_FromLong": NULL,
     "PyMem_Calloc": NO_BLOCK,
     "PyModule_AddObjectRef": MINUS,
@@ -122,17 +121,17 @@ FROM_LIBREMCTL = (SAME, MEMORY, r"GSS-API error|\(null\), ")
 
 NEVER_FAIL = {
     "returns a flag, or what is there already": """
-        PyBool_FromLong PyBytes_AsString PyErr_Occurred PyList_Size PyModuleDef_Init
+        PyBool_FromLong PyBytes_AsString PyErr_Occurred PyModuleDef_Init
         PyModule_GetState PyObject_TypeCheck PyType_GetSlot Py_NewRef Py_TYPE
     """,
     "gives back, forgets or keeps": """
-        PyBuffer_Release PyErr_NoMemory PyMem_Free Py_CLEAR Py_DECREF Py_VISIT Py_XDECREF free
+        PyBuffer_Release PyErr_Clear PyErr_NoMemory PyMem_Free Py_CLEAR Py_DECREF Py_VISIT Py_XDECREF free
         freeaddrinfo release remctl_close
     """,
     "is for the compiler": "offsetof va_end va_start",
     "computes": """
         gai_strerror memchr memcpy memset ntohl remctl_error sigaddset sigemptyset sigfillset
-        sigismember snprintf strcmp strerror strlen
+        sigismember snprintf strchr strcmp strerror strlen
     """,
     "fails only if it is called wrongly": """
         clock_gettime getpid pthread_attr_destroy pthread_attr_setdetachstate
