@@ -4,15 +4,11 @@
  * One function for each function of libremctl, and no policy: validation,
  * reopening, exceptions and results live in Python.  Each function here
  * parses, enters the handle, begins an operation and turns its end into a
- * result; src/handle.h tells how an operation goes.
+ * result; src/core.h tells how an operation goes.
  */
 
-#include "src/handle.h"
+#include "src/core.h"
 
-#include <errno.h>
-#include <poll.h>
-#include <stdio.h>
-#include <string.h>
 #include <structmember.h>
 
 /* Calls what needs no GIL, and may take its time. */
@@ -32,27 +28,6 @@ typedef struct {
     PyObject *busy_error;
     PyObject *closed_error;
 } State;
-
-static Handle *
-handle_new(PyObject *module)
-{
-    State *state = PyModule_GetState(module);
-    allocfunc alloc;
-    Handle *h;
-
-    alloc = (allocfunc) PyType_GetSlot(state->handle_type, Py_tp_alloc);
-    h = (Handle *) alloc(state->handle_type, 0);
-    if (h == NULL)
-        return NULL;
-    h->connection.fd = h->wanted = -1;
-    h->blocking = true;
-    h->forks = fork_count();
-    h->guarded = pthread_mutex_init(&h->guard, NULL) == 0;
-    if (h->guarded)
-        return h;
-    Py_DECREF((PyObject *) h);
-    return (Handle *) PyErr_NoMemory();
-}
 
 static void
 handle_dealloc(PyObject *self)
@@ -77,22 +52,6 @@ handle_repr(PyObject *self)
 }
 
 static PyObject *
-get_connected(PyObject *self, void *unused)
-{
-    (void) unused;
-    return PyBool_FromLong(((Handle *) self)->connection.client != NULL);
-}
-
-static PyObject *
-get_failure(PyObject *self, void *unused)
-{
-    const char *kind = ((Handle *) self)->failure.kind;
-
-    (void) unused;
-    return PyUnicode_FromString(kind != NULL ? kind : "");
-}
-
-static PyObject *
 get_wants(PyObject *self, void *unused)
 {
     Handle *h = (Handle *) self;
@@ -108,7 +67,11 @@ static PyMemberDef handle_members[] = {
      "Descriptor of the connection; -1 where there is none."},
     {"errno", T_INT, offsetof(Handle, failure.number), READONLY,
      "errno of the last failure; 0 where only remctl_error() says why."},
-    {"protocol", T_INT, offsetof(Handle, connection.protocol), READONLY,
+    {"failure", T_STRING, offsetof(Handle, failure.kind), READONLY,
+     "The kind of the last failure; \"\" if there was none."},
+    {"connected", T_BOOL, offsetof(Handle, connection.protocol), READONLY,
+     "Whether there is a connection, as far as is known."},
+    {"protocol", T_BYTE, offsetof(Handle, connection.protocol), READONLY,
      "1, or 2 for protocol 2 and later; 0 where there is no connection."},
     {"expecting", T_BOOL, offsetof(Handle, expecting), READONLY,
      "Whether a command was sent whose last token has not been read."},
@@ -119,17 +82,13 @@ static PyMemberDef handle_members[] = {
      "goes on."},
     {"deadline", T_DOUBLE, offsetof(Handle, deadline), 0,
      "When operations have to end, by time.monotonic(); 0: never."},
-    {"keepalive", T_INT, offsetof(Handle, keepalive), 0,
+    {"keepalive", T_INT, offsetof(Handle, settings.keepalive), 0,
      "Seconds between TCP's probes of connections that are opened from now\n"
      "on; 0: the system's."},
     {NULL, 0, 0, 0, NULL},
 };
 
 static PyGetSetDef handle_getset[] = {
-    {"connected", get_connected, NULL,
-     "Whether there is a connection, as far as is known.", NULL},
-    {"failure", get_failure, NULL,
-     "The kind of the last failure; \"\" if there was none.", NULL},
     {"wants", get_wants, NULL,
      "What the operation waits for: a descriptor to become readable, and\n"
      "for how many seconds at most, or None.",
@@ -189,15 +148,15 @@ refuse(PyObject *module, enum admission admission)
     PyErr_SetString(error, reasons[admission]);
 }
 
-/* Enters a handle, to begin an operation or to RESUME it.  Sets an exception
+/* Enters a handle.  Sets an exception
    and returns NULL if that is not possible. */
 static Handle *
-enter(PyObject *module, PyObject *object, bool resume)
+enter(PyObject *module, PyObject *object, enum entry entry)
 {
     Handle *h = to_handle(module, object);
     enum admission admission;
 
-    if (h == NULL || (admission = handle_enter(h, resume)) == ADMITTED)
+    if (h == NULL || (admission = handle_enter(h, entry)) == ADMITTED)
         return h;
     refuse(module, admission);
     return NULL;
@@ -220,33 +179,30 @@ finish(Handle *h, enum outcome outcome)
     return outcome;
 }
 
-/* What a token holds, as bytes.  Formats with "#" would do it, but what they
-   call differs between the headers of Python 3.11 and of 3.13. */
-static PyObject *
-token_octets(const struct remctl_output *output)
-{
-    return PyBytes_FromStringAndSize(output->data,
-                                     (Py_ssize_t) output->length);
-}
-
 static PyObject *
 token_tuple(const struct remctl_output *output)
 {
+    PyObject *octets = NULL;
+
+    /* Formats with "#" would do it, but what they call differs between the
+       headers of Python 3.11 and of 3.13. */
+    if (output->type == REMCTL_OUT_OUTPUT || output->type == REMCTL_OUT_ERROR)
+        octets = PyBytes_FromStringAndSize(output->data,
+                                           (Py_ssize_t) output->length);
     switch (output->type) {
     case REMCTL_OUT_OUTPUT:
-        return Py_BuildValue("(sNiOO)", "output", token_octets(output),
-                             output->stream, Py_None, Py_None);
+        return Py_BuildValue("(sNiOO)", "output", octets, output->stream,
+                             Py_None, Py_None);
     case REMCTL_OUT_STATUS: /* libremctl has it as a signed char. */
         return Py_BuildValue("(sOOiO)", "status", Py_None, Py_None,
                              output->status & 0xff, Py_None);
     case REMCTL_OUT_ERROR:
-        return Py_BuildValue("(sNOOI)", "error", token_octets(output), Py_None,
-                             Py_None, (unsigned int) output->error);
-    case REMCTL_OUT_DONE:
-        break;
+        return Py_BuildValue("(sNOOI)", "error", octets, Py_None, Py_None,
+                             (unsigned int) output->error);
+    default:
+        return Py_BuildValue("(sOOOO)", "done", Py_None, Py_None, Py_None,
+                             Py_None);
     }
-    return Py_BuildValue("(sOOOO)", "done", Py_None, Py_None, Py_None,
-                         Py_None);
 }
 
 /*
@@ -275,7 +231,7 @@ leave(Handle *h, enum operation operation, enum outcome outcome)
 static PyObject *
 call(PyObject *module, PyObject *object, enum outcome (*function)(Handle *))
 {
-    Handle *h = enter(module, object, false);
+    Handle *h = enter(module, object, BEGIN);
     enum outcome outcome;
 
     if (h == NULL)
@@ -347,8 +303,20 @@ command_borrow(struct command *command, PyObject *sequence, bool nul_allowed)
 static PyObject *
 py_remctl_new(PyObject *module, PyObject *unused)
 {
+    State *state = PyModule_GetState(module);
+    allocfunc alloc;
+    Handle *h;
+
     (void) unused;
-    return (PyObject *) handle_new(module);
+    alloc = (allocfunc) PyType_GetSlot(state->handle_type, Py_tp_alloc);
+    h = (Handle *) alloc(state->handle_type, 0);
+    if (h == NULL)
+        return NULL;
+    h->connection.fd = h->wanted = -1;
+    h->blocking = true;
+    h->forks = fork_count;
+    failure_clear(&h->failure);
+    return (PyObject *) h;
 }
 
 static PyObject *
@@ -366,12 +334,13 @@ py_remctl_open(PyObject *module, PyObject *args)
     if (port < 0 || port > 65535)
         return PyErr_Format(PyExc_ValueError, "invalid port number: %ld",
                             port);
-    h = enter(module, object, false);
+    h = enter(module, object, BEGIN);
     if (h == NULL)
         return NULL;
     target.port = (int) port;
-    target.source = h->source;
-    target.keepalive = h->keepalive;
+    target.source = h->settings.source;
+    target.ccache = h->settings.ccache;
+    target.keepalive = h->settings.keepalive;
     WITHOUT_GIL(outcome = handle_open(h, &target));
     return leave(h, NOTHING, outcome);
 }
@@ -383,7 +352,7 @@ py_remctl_close(PyObject *module, PyObject *object)
 
     if (h == NULL)
         return NULL;
-    if (h->forks == fork_count())
+    if (h->forks == fork_count)
         WITHOUT_GIL(handle_close(h));
     else
         handle_release(h);
@@ -403,7 +372,7 @@ send_arguments(PyObject *module, PyObject *args, const char *format,
         return NULL;
     if (to_handle(module, object) != NULL
         && command_borrow(&command, sequence, nul_allowed)
-        && (h = enter(module, object, false)) != NULL) {
+        && (h = enter(module, object, BEGIN)) != NULL) {
         WITHOUT_GIL(outcome = handle_send(h, command.vector, command.count));
         result = leave(h, NOTHING, outcome);
     }
@@ -439,17 +408,17 @@ py_remctl_poll(PyObject *module, PyObject *args)
     Handle *h;
 
     if (!PyArg_ParseTuple(args, "Op:remctl_poll", &object, &readable)
-        || (h = enter(module, object, true)) == NULL)
+        || (h = enter(module, object, RESUME)) == NULL)
         return NULL;
     operation = h->operation;
-    WITHOUT_GIL(outcome = handle_step(h, readable ? POLLIN : 0));
+    WITHOUT_GIL(outcome = handle_step(h, readable != 0));
     return leave(h, operation, outcome);
 }
 
 static PyObject *
 py_remctl_cancel(PyObject *module, PyObject *object)
 {
-    Handle *h = enter(module, object, true);
+    Handle *h = enter(module, object, RESUME);
 
     if (h == NULL)
         return NULL;
@@ -463,15 +432,19 @@ py_remctl_missing(PyObject *module, PyObject *object)
 {
     Handle *h = to_handle(module, object);
     enum admission admission;
-    long missing;
+    int missing = 1; /* Where somebody else is at work. */
 
     if (h == NULL)
         return NULL;
-    admission = handle_missing(h, &missing);
-    if (admission == ADMITTED)
-        return PyLong_FromLong(missing);
-    refuse(module, admission);
-    return NULL;
+    admission = handle_enter(h, LOOK);
+    if (admission == ADMITTED) {
+        missing = handle_missing(h);
+        handle_leave(h);
+    } else if (admission != IN_USE) {
+        refuse(module, admission);
+        return NULL;
+    }
+    return PyLong_FromLong(missing);
 }
 
 static PyObject *
@@ -485,13 +458,13 @@ py_fork_count(PyObject *module, PyObject *unused)
 {
     (void) module;
     (void) unused;
-    return PyLong_FromLong((long) fork_count());
+    return PyLong_FromLong((long) fork_count);
 }
 
 static PyObject *
 py_remctl_error(PyObject *module, PyObject *object)
 {
-    Handle *h = enter(module, object, false);
+    Handle *h = enter(module, object, BEGIN);
     const char *text;
     PyObject *result;
 
@@ -517,11 +490,12 @@ py_remctl_set_ccache(PyObject *module, PyObject *args)
     if (!PyArg_ParseTuple(args, "OO&:remctl_set_ccache", &object,
                           PyUnicode_FSConverter, &name))
         return NULL;
-    h = enter(module, object, false);
+    h = enter(module, object, BEGIN);
     if (h == NULL)
         goto done;
     text = PyBytes_AsString(name);
-    if (!copy_string(&h->ccache, text) || (client = remctl_new()) == NULL)
+    if (!copy_string(&h->settings.ccache, text)
+        || (client = remctl_new()) == NULL)
         fail_memory(&h->failure);
     else if (remctl_set_ccache(client, text))
         outcome = ENDED;
@@ -543,10 +517,11 @@ py_remctl_set_source_ip(PyObject *module, PyObject *args)
     Handle *h;
 
     if (!PyArg_ParseTuple(args, "Os:remctl_set_source_ip", &object, &source)
-        || (h = enter(module, object, false)) == NULL)
+        || (h = enter(module, object, BEGIN)) == NULL)
         return NULL;
     success = check_numeric(source, &h->failure)
-              && (copy_string(&h->source, source) || fail_memory(&h->failure));
+              && (copy_string(&h->settings.source, source)
+                  || fail_memory(&h->failure));
     return leave(h, NOTHING, success ? ENDED : FAILED);
 }
 
@@ -559,7 +534,7 @@ py_remctl_set_timeout(PyObject *module, PyObject *args)
     Handle *h;
 
     if (!PyArg_ParseTuple(args, "Od:remctl_set_timeout", &object, &seconds)
-        || (h = enter(module, object, false)) == NULL)
+        || (h = enter(module, object, BEGIN)) == NULL)
         return NULL;
     if (seconds >= 0) {
         h->timeout = seconds < 1e6 ? seconds : 1e6;
@@ -585,61 +560,50 @@ py_remctl(PyObject *module, PyObject *args)
 /* -- The module ------------------------------------------------------------
  */
 
-/* How docstrings begin, for inspect to find the signature; docs/low-level.md
-   says more. */
-#define DOC(signature, text) signature "\n--\n\n" text
+/* A function, with its signature for inspect to find; docs/low-level.md says
+   more. */
+#define FUNCTION(name, flags, parameters, text)                               \
+    {#name, py_##name, flags, #name "($module, " parameters "/)\n--\n\n" text}
 
 static PyMethodDef methods[] = {
-    {"remctl", py_remctl, METH_VARARGS,
-     DOC("remctl($module, host, port, principal, command, /)",
-         "Run one command; return a tuple (error, stdout, stderr, status).")},
-    {"remctl_new", py_remctl_new, METH_NOARGS,
-     DOC("remctl_new($module, /)", "Return a handle, not yet connected.")},
-    {"remctl_open", py_remctl_open, METH_VARARGS,
-     DOC("remctl_open($module, handle, host, port=0, principal=None,\n"
-         "            address=None, /)",
-         "Connect and authenticate; return whether that succeeded.")},
-    {"remctl_close", py_remctl_close, METH_O,
-     DOC("remctl_close($module, handle, /)",
-         "Close the connection and the handle, for good.")},
-    {"remctl_command", py_remctl_command, METH_VARARGS,
-     DOC("remctl_command($module, handle, command, /)",
-         "Like remctl_commandv(), but refuse NUL octets.")},
-    {"remctl_commandv", py_remctl_commandv, METH_VARARGS,
-     DOC("remctl_commandv($module, handle, command, /)",
-         "Send a sequence of bytes-like objects; return whether it was.")},
-    {"remctl_output", py_remctl_output, METH_O,
-     DOC("remctl_output($module, handle, /)",
-         "Return the next token, (type, output, stream, status, error); ()\n"
-         "on failure.")},
-    {"remctl_poll", py_remctl_poll, METH_VARARGS,
-     DOC("remctl_poll($module, handle, readable, /)",
-         "Go on with an operation; return None or what its function does.")},
-    {"remctl_cancel", py_remctl_cancel, METH_O,
-     DOC("remctl_cancel($module, handle, /)",
-         "Give up the operation that was begun, and the connection.")},
-    {"remctl_missing", py_remctl_missing, METH_O,
-     DOC("remctl_missing($module, handle, /)",
-         "Return how many octets have to arrive before output is there.")},
-    {"remctl_noop", py_remctl_noop, METH_O,
-     DOC("remctl_noop($module, handle, /)",
-         "Ask for a sign of life; return whether it came.")},
-    {"remctl_error", py_remctl_error, METH_O,
-     DOC("remctl_error($module, handle, /)",
-         "Return why the last call that failed did so.")},
-    {"remctl_set_ccache", py_remctl_set_ccache, METH_VARARGS,
-     DOC("remctl_set_ccache($module, handle, ccache, /)",
-         "Use a credential cache from now on; return whether that works.")},
-    {"remctl_set_source_ip", py_remctl_set_source_ip, METH_VARARGS,
-     DOC("remctl_set_source_ip($module, handle, source, /)",
-         "Connect from an IP address from now on; return whether it is one.")},
-    {"remctl_set_timeout", py_remctl_set_timeout, METH_VARARGS,
-     DOC("remctl_set_timeout($module, handle, seconds, /)",
-         "Limit how long the network may be silent; return whether that is\n"
-         "possible.")},
-    {"fork_count", py_fork_count, METH_NOARGS,
-     DOC("fork_count($module, /)",
-         "Return a number that differs between a process and its child.")},
+    FUNCTION(
+        remctl, METH_VARARGS, "host, port, principal, command, ",
+        "Run one command; return a tuple (error, stdout, stderr, status)."),
+    FUNCTION(remctl_new, METH_NOARGS, "",
+             "Return a handle, not yet connected."),
+    FUNCTION(remctl_open, METH_VARARGS,
+             "handle, host, port=0, principal=None, address=None, ",
+             "Connect and authenticate; return whether that succeeded."),
+    FUNCTION(remctl_close, METH_O, "handle, ",
+             "Close the connection and the handle, for good."),
+    FUNCTION(remctl_command, METH_VARARGS, "handle, command, ",
+             "Like remctl_commandv(), but refuse NUL octets."),
+    FUNCTION(remctl_commandv, METH_VARARGS, "handle, command, ",
+             "Send a sequence of bytes-like objects; return whether it was."),
+    FUNCTION(remctl_output, METH_O, "handle, ",
+             "Return the next token, (type, output, stream, status, error); "
+             "() on failure."),
+    FUNCTION(
+        remctl_poll, METH_VARARGS, "handle, readable, ",
+        "Go on with an operation; return None or what its function does."),
+    FUNCTION(remctl_cancel, METH_O, "handle, ",
+             "Give up the operation that was begun, and the connection."),
+    FUNCTION(remctl_missing, METH_O, "handle, ",
+             "Return how many octets have to arrive before output is there."),
+    FUNCTION(remctl_noop, METH_O, "handle, ",
+             "Ask for a sign of life; return whether it came."),
+    FUNCTION(remctl_error, METH_O, "handle, ",
+             "Return why the last call that failed did so."),
+    FUNCTION(remctl_set_ccache, METH_VARARGS, "handle, ccache, ",
+             "Use a credential cache from now on; return whether that works."),
+    FUNCTION(
+        remctl_set_source_ip, METH_VARARGS, "handle, source, ",
+        "Connect from an IP address from now on; return whether it is one."),
+    FUNCTION(remctl_set_timeout, METH_VARARGS, "handle, seconds, ",
+             "Limit how long the network may be silent; return whether that "
+             "is possible."),
+    FUNCTION(fork_count, METH_NOARGS, "",
+             "Return a number that differs between a process and its child."),
     {NULL, NULL, 0, NULL},
 };
 

@@ -1,49 +1,36 @@
-/* Looking a host up and connecting to it: see connect.h. */
+/* Why a call failed; looking a host up and connecting to it: see core.h. */
 
-#define _GNU_SOURCE 1 /* vasprintf(); Python.h has the same. */
+#include "core.h"
 
-#include "connect.h"
-#include "threads.h"
-
-#include <errno.h>
-#include <fcntl.h>
 #include <netdb.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <poll.h>
-#include <remctl.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 /* Seconds that an address has before the next one is tried beside it (RFC
    8305, Connection Attempt Delay). */
 #define NEXT_ADDRESS 0.25
 
-/* How often, in seconds, a race looks whether it has been abandoned. */
-#define ABANDON_SLICE 0.1
+/* A host's addresses after so many are not tried. */
+#define MAX_ADDRESSES 64
 
 /* The attempts to connect to the addresses of a host.  poll() skips those that
-   have not begun or have failed, as their descriptor is -1. */
+   have failed, as their descriptor is -1. */
 struct race {
-    struct pollfd *pollers;
+    struct pollfd pollers[MAX_ADDRESSES];
     size_t begun;
     size_t running;
-    double last; /* When the last one began. */
-    int code;    /* Why the last one that failed did so. */
+    int code; /* Why the last one that failed did so. */
 };
 
 void
 failure_clear(struct failure *failure)
 {
     free(failure->text);
-    memset(failure, 0, sizeof(*failure));
+    *failure = (struct failure) {.kind = ""};
 }
 
-/* Records a failure, and returns false for the caller to return. */
+/* Records a failure, and returns false for the caller to return.  Without
+   memory for the text, the number has to do. */
 bool
 fail(struct failure *failure, const char *kind, int number, const char *format,
      ...)
@@ -54,13 +41,12 @@ fail(struct failure *failure, const char *kind, int number, const char *format,
     va_start(args, format);
     if (vasprintf(&text, format, args) < 0) {
         text = NULL;
+        kind = number != 0 ? kind : MEMORY;
         number = number != 0 ? number : ENOMEM;
     }
     va_end(args);
     free(failure->text);
-    failure->kind = kind;
-    failure->number = number;
-    failure->text = text;
+    *failure = (struct failure) {kind, number, text};
     return false;
 }
 
@@ -81,10 +67,7 @@ fail_library(struct failure *failure, const char *reason)
     if (strcmp(reason, "no error") == 0
         || (length >= end && strcmp(reason + length - end, memory) == 0))
         return fail_memory(failure);
-    fail(failure, LIBRARY, 0, "%s", reason);
-    if (failure->text == NULL)
-        failure->kind = MEMORY;
-    return false;
+    return fail(failure, LIBRARY, 0, "%s", reason);
 }
 
 /* Replaces a string that we own; a NULL text only frees it. */
@@ -100,6 +83,19 @@ copy_string(char **target, const char *text)
     return true;
 }
 
+/* Copies a target.  What was copied is the caller's on failure, too. */
+bool
+target_copy(struct target *to, const struct target *from)
+{
+    *to = *from;
+    to->host = to->principal = to->address = to->source = to->ccache = NULL;
+    return copy_string(&to->host, from->host)
+           && copy_string(&to->principal, from->principal)
+           && copy_string(&to->address, from->address)
+           && copy_string(&to->source, from->source)
+           && copy_string(&to->ccache, from->ccache);
+}
+
 void
 target_clear(struct target *target)
 {
@@ -107,6 +103,7 @@ target_clear(struct target *target)
     free(target->principal);
     free(target->address);
     free(target->source);
+    free(target->ccache);
     memset(target, 0, sizeof(*target));
 }
 
@@ -165,26 +162,6 @@ start_connecting(const struct target *target, const struct addrinfo *address,
     return -1;
 }
 
-/* Begins to connect to an address.  Returns the one to come after it. */
-static const struct addrinfo *
-begin_attempt(struct race *race, const struct target *target,
-              const struct addrinfo *address, const struct addrinfo *source)
-{
-    struct pollfd *poller = &race->pollers[race->begun++];
-
-    poller->events = POLLOUT;
-    poller->fd = start_connecting(target, address, source);
-    race->last = monotonic();
-    if (poller->fd >= 0)
-        race->running++;
-    else
-        race->code = errno;
-    do
-        address = address->ai_next;
-    while (address && source && address->ai_family != source->ai_family);
-    return address;
-}
-
 /* Waits for the attempts, for a while.  Returns a socket that is connected, or
    -1. */
 static int
@@ -214,25 +191,34 @@ await_attempts(struct race *race, double seconds)
 
 /* Connects to the first address that answers.  Returns its socket, or -1. */
 static int
-run_race(struct race *race, const struct target *target,
-         const struct addrinfo *next, const struct addrinfo *source,
-         struct progress *progress)
+run_race(struct race *race, struct job *job, const struct addrinfo *next,
+         const struct addrinfo *source)
 {
+    const struct target *target = &job->connection.target;
     double limit = target->timeout > 0 ? target->timeout : FOR_EVER;
-    double left;
+    double left, last = 0;
     int fd = -1;
 
-    while (fd < 0 && !progress->abandoned && (next || race->running > 0)) {
-        left = limit;
-        if (next && left > NEXT_ADDRESS)
-            left = NEXT_ADDRESS;
-        left += race->last - monotonic();
+    while (fd < 0 && !job->abandoned) {
+        while (next && source && next->ai_family != source->ai_family)
+            next = next->ai_next;
+        if (!next && race->running == 0)
+            break;
+        left = last - monotonic();
+        left += next && limit > NEXT_ADDRESS ? NEXT_ADDRESS : limit;
         if (next && (race->running == 0 || left <= 0)) {
-            next = begin_attempt(race, target, next, source);
-            progress->steps++;
+            fd = start_connecting(target, next, source);
+            if (fd < 0)
+                race->code = errno;
+            else
+                race->running++;
+            race->pollers[race->begun++] = (struct pollfd) {fd, POLLOUT, 0};
+            fd = -1;
+            next = race->begun < MAX_ADDRESSES ? next->ai_next : NULL;
+            last = monotonic();
+            job->steps++;
         } else if (left > 0)
-            fd = await_attempts(race,
-                                left < ABANDON_SLICE ? left : ABANDON_SLICE);
+            fd = await_attempts(race, left < SLICE ? left : SLICE);
         else {
             race->code = ETIMEDOUT;
             break;
@@ -244,7 +230,7 @@ run_race(struct race *race, const struct target *target,
     return fd;
 }
 
-static int
+static void
 fail_lookup(struct failure *failure, const char *host, int code)
 {
     const char *reason = code == EAI_SYSTEM ? strerror(errno)
@@ -255,47 +241,38 @@ fail_lookup(struct failure *failure, const char *host, int code)
     else
         fail(failure, LOOKUP, code == EAI_SYSTEM ? errno : 0,
              "unknown host %s: %s", host, reason);
-    return -1;
 }
 
-/* Connects to one port.  Returns the socket, or -1 with the failure set. */
+/* Connects to the target's port.  Returns the socket, or -1 with the failure
+   set. */
 static int
-connect_port(const struct target *target, int port, struct progress *progress,
-             struct failure *failure)
+connect_port(struct job *job)
 {
+    const struct target *target = &job->connection.target;
     const char *host = target->address ? target->address : target->host;
-    struct addrinfo *addresses = NULL, *source = NULL, *each;
+    struct addrinfo *addresses = NULL, *source = NULL;
     struct race race = {.code = EADDRNOTAVAIL};
-    size_t count = 0;
-    int code, fd = -1;
+    int code = 0, fd = -1;
 
-    progress->stage = LOOKING_UP;
-    code = resolve(host, port, 0, &addresses);
+    job->stage = LOOKING_UP;
+    if (target->source != NULL)
+        code = resolve(target->source, 0, AI_NUMERICHOST, &source);
+    if (code == 0)
+        code = resolve(host, target->port, 0, &addresses);
     if (code != 0)
-        return fail_lookup(failure, host, code);
-    if (target->source != NULL
-        && (code = resolve(target->source, 0, AI_NUMERICHOST, &source)) != 0) {
+        fail_lookup(&job->failure, host, code);
+    else {
+        job->stage = CONNECTING;
+        job->steps++;
+        fd = run_race(&race, job, addresses, source);
+        if (fd < 0)
+            fail(&job->failure, race.code == ETIMEDOUT ? TIMEOUT : CONNECT,
+                 race.code, "cannot connect to %s (port %d): %s", host,
+                 target->port, strerror(race.code));
         freeaddrinfo(addresses);
-        return fail_lookup(failure, target->source, code);
     }
-    for (each = addresses; each != NULL; each = each->ai_next)
-        count++;
-    race.pollers = calloc(count, sizeof(*race.pollers));
-    each = addresses;
-    while (each && source && each->ai_family != source->ai_family)
-        each = each->ai_next;
-    progress->stage = CONNECTING;
-    progress->steps++;
-    if (race.pollers == NULL)
-        fail_memory(failure);
-    else if ((fd = run_race(&race, target, each, source, progress)) < 0)
-        fail(failure, race.code == ETIMEDOUT ? TIMEOUT : CONNECT, race.code,
-             "cannot connect to %s (port %d): %s", host, port,
-             strerror(race.code));
-    freeaddrinfo(addresses);
     if (source != NULL)
         freeaddrinfo(source);
-    free(race.pollers);
     return fd;
 }
 
@@ -305,21 +282,26 @@ connect_port(const struct target *target, int port, struct progress *progress,
  * port.  Returns a socket that does not block, or -1 with the failure set.
  */
 int
-connect_target(struct target *target, struct progress *progress,
-               struct failure *failure)
+connect_target(struct job *job)
 {
-    struct failure second = {0};
+    struct target *target = &job->connection.target;
+    bool any = target->port == 0;
+    struct failure first;
     int fd;
 
-    if (target->port != 0)
-        return connect_port(target, target->port, progress, failure);
-    target->port = REMCTL_PORT;
-    fd = connect_port(target, REMCTL_PORT, progress, failure);
-    if (fd >= 0 || progress->abandoned || strcmp(failure->kind, LOOKUP) == 0
-        || strcmp(failure->kind, MEMORY) == 0)
+    if (any)
+        target->port = REMCTL_PORT;
+    fd = connect_port(job);
+    if (fd >= 0 || !any || job->abandoned
+        || strcmp(job->failure.kind, LOOKUP) == 0
+        || strcmp(job->failure.kind, MEMORY) == 0)
         return fd;
+    first = job->failure;
+    job->failure = (struct failure) {0};
     target->port = REMCTL_PORT_OLD;
-    fd = connect_port(target, REMCTL_PORT_OLD, progress, &second);
-    failure_clear(fd < 0 ? &second : failure);
+    fd = connect_port(job);
+    failure_clear(fd < 0 ? &job->failure : &first);
+    if (fd < 0)
+        job->failure = first;
     return fd;
 }

@@ -1,29 +1,6 @@
-/* Operations on a connection, one at a time: see handle.h. */
+/* Operations on a connection, one at a time: see core.h. */
 
-#include "handle.h"
-
-#include <errno.h>
-#include <fcntl.h>
-#include <poll.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/socket.h>
-#include <unistd.h>
-
-#ifdef __linux__
-#    include <sys/syscall.h>
-#endif
-
-#ifndef POLLRDHUP
-#    define POLLRDHUP 0
-#endif
-
-/* How often, in seconds, the main thread looks for signals that did not
-   interrupt it. */
-#define SIGNAL_SLICE 0.05
-
-/* How often, in seconds, a job is asked whether it gets on. */
-#define ACTIVITY_SLICE 0.1
+#include "core.h"
 
 /* The octets in a number that job_activity() has returned. */
 #define OCTETS(activity) ((activity) & 0xffffffffffffULL)
@@ -36,15 +13,13 @@
    something, which it does while a third of it is free. */
 #define SMALL_COMMAND 1024
 
-/* Whether the calling thread is the main one, the only one in which Python
+/* Whether the calling thread may be the main one, the only one in which Python
    runs signal handlers. */
 static bool
 handles_signals(void)
 {
-#if defined(__linux__)
+#ifdef __linux__
     return syscall(SYS_gettid) == getpid();
-#elif defined(__APPLE__) || defined(__FreeBSD__)
-    return pthread_main_np() != 0;
 #else
     return true;
 #endif
@@ -53,25 +28,26 @@ handles_signals(void)
 /* -- Who may use the handle ------------------------------------------------
  */
 
-/* Admits the calling thread to the handle, if that is free: to begin an
-   operation, or to RESUME the one that was begun. */
+/* Admits the calling thread to the handle, if that is free. */
 enum admission
-handle_enter(Handle *h, bool resume)
+handle_enter(Handle *h, enum entry entry)
 {
     enum admission admission = ADMITTED;
+    bool idle;
 
-    if (h->forks != fork_count())
+    if (h->forks != fork_count)
         return INHERITED;
-    pthread_mutex_lock(&h->guard);
-    if (h->closed && (h->busy || !resume || h->operation == NOTHING))
+    pthread_mutex_lock(&core_lock);
+    idle = h->operation == NOTHING;
+    if (h->closed && (h->busy || idle || entry != RESUME))
         admission = OVER;
-    else if (h->busy || (!resume && h->operation != NOTHING))
+    else if (h->busy || (!idle && entry == BEGIN))
         admission = IN_USE;
-    else if (resume && h->operation == NOTHING)
+    else if (idle && entry == RESUME)
         admission = NOT_BEGUN;
     else
         h->busy = true;
-    pthread_mutex_unlock(&h->guard);
+    pthread_mutex_unlock(&core_lock);
     return admission;
 }
 
@@ -89,11 +65,11 @@ owns_socket(const Handle *h)
 
 /* Ends the connection, if there is one. */
 static void
-disconnect(Handle *h, bool polite)
+disconnect(Handle *h)
 {
     if (!owns_socket(h))
         h->connection.fd = -1;
-    connection_close(&h->connection, polite);
+    connection_close(&h->connection, !h->expecting);
     h->expecting = false;
 }
 
@@ -103,24 +79,23 @@ handle_leave(Handle *h)
 {
     bool closed;
 
-    pthread_mutex_lock(&h->guard);
+    pthread_mutex_lock(&core_lock);
     closed = h->closed && h->operation == NOTHING;
     h->busy = false;
-    pthread_mutex_unlock(&h->guard);
+    pthread_mutex_unlock(&core_lock);
     if (closed)
-        disconnect(h, false);
+        disconnect(h);
 }
 
 /* Sets what somebody waits for, so that remctl_close() in another thread can
-   end the wait.  Returns false if it was called before. */
-static bool
+   end the wait.  Who waits looks afterwards whether it was called before. */
+static void
 set_watched(Handle *h, bool watched, struct job *job)
 {
-    pthread_mutex_lock(&h->guard);
+    pthread_mutex_lock(&core_lock);
     h->watched = watched;
     h->job = job;
-    pthread_mutex_unlock(&h->guard);
-    return !h->closed;
+    pthread_mutex_unlock(&core_lock);
 }
 
 /* Closes the handle for good.  Who waits is told to end, and ends the
@@ -130,16 +105,16 @@ handle_close(Handle *h)
 {
     bool idle;
 
-    pthread_mutex_lock(&h->guard);
+    pthread_mutex_lock(&core_lock);
     idle = !h->closed && !h->busy && h->operation == NOTHING;
     h->closed = true;
     if (h->job != NULL)
         job_wake(h->job);
     else if (h->watched)
         shutdown(h->connection.fd, SHUT_RDWR);
-    pthread_mutex_unlock(&h->guard);
+    pthread_mutex_unlock(&core_lock);
     if (idle)
-        disconnect(h, !h->expecting);
+        disconnect(h);
 }
 
 /* Frees all that the handle has.  In a process that inherited it, only the
@@ -149,22 +124,22 @@ handle_close(Handle *h)
 void
 handle_release(Handle *h)
 {
-    if (h->forks == fork_count()) {
+    if (h->forks == fork_count) {
         handle_cancel(h);
-        disconnect(h, !h->expecting);
-        if (h->guarded)
-            pthread_mutex_destroy(&h->guard);
+        disconnect(h);
     } else {
-        if (h->job != NULL)
-            job_leave(h->job);
+        if (h->job != NULL) {
+            close(h->job->descriptor);
+            if (h->job->watch >= 0)
+                close(h->job->watch);
+        }
         h->job = NULL;
         if (owns_socket(h))
             close(h->connection.fd);
         h->connection.fd = -1;
         h->closed = true;
     }
-    copy_string(&h->ccache, NULL);
-    copy_string(&h->source, NULL);
+    target_clear(&h->settings);
     failure_clear(&h->failure);
 }
 
@@ -182,12 +157,11 @@ handle_cancel(Handle *h)
     h->operation = NOTHING;
     set_watched(h, false, NULL);
     if (job == NULL) {
-        disconnect(h, false);
+        disconnect(h);
         return;
     }
     job_abandon(job); /* The connection goes with it. */
-    memset(&h->connection, 0, sizeof(h->connection));
-    h->connection.fd = -1;
+    h->connection = (struct connection) {.fd = -1};
     h->expecting = false;
 }
 
@@ -201,12 +175,24 @@ end(Handle *h, bool success)
     return success ? ENDED : FAILED;
 }
 
+/* For an operation of which remctl_close() in another thread wants the end. */
+static enum outcome
+end_closed(Handle *h)
+{
+    fail(&h->failure, CLOSED, ECANCELED,
+         "connection closed by another thread");
+    handle_cancel(h);
+    return FAILED;
+}
+
 /* For a failure of libremctl with which the connection is lost. */
 static enum outcome
 lose(Handle *h)
 {
+    if (h->closed)
+        return end_closed(h);
     fail_library(&h->failure, remctl_error(h->connection.client));
-    disconnect(h, false);
+    disconnect(h);
     return end(h, false);
 }
 
@@ -227,17 +213,18 @@ end_reading(Handle *h, const struct remctl_output *output)
 static enum outcome
 end_opening(Handle *h, struct job *job)
 {
+    int fd = job->connection.fd;
+
     h->connection = job->connection;
-    memset(&job->connection.target, 0, sizeof(struct target));
     if (job->success) {
-        if (h->connection.fd >= 0)
-            fstat(h->connection.fd, &h->socket);
-        reader_open(&h->reader, h->connection.fd);
+        if (fd >= 0)
+            fstat(fd, &h->socket);
+        h->reader = (struct reader) {.fd = fd, .low_water = 1};
         return end(h, true);
     }
     failure_clear(&h->failure);
     h->failure = job->failure;
-    memset(&job->failure, 0, sizeof(job->failure));
+    job->failure.text = NULL;
     connection_close(&h->connection, false);
     return end(h, false);
 }
@@ -267,11 +254,11 @@ end_job(Handle *h, struct job *job)
     enum outcome outcome;
 
     set_watched(h, false, NULL);
-    if (job->kind == OPEN)
+    if (job->operation == OPENING)
         outcome = end_opening(h, job);
-    else if (job->kind == OUTPUT)
+    else if (job->operation == READING)
         outcome = end_reading(h, job->output);
-    else if (job->kind == NOOP)
+    else if (job->operation == PINGING)
         outcome = end_pinging(h, job->success);
     else {
         h->expecting = job->success;
@@ -292,7 +279,7 @@ time_out(Handle *h, const char *reason)
 {
     struct failure *failure = &h->failure;
     const char *host = h->job ? h->job->connection.target.host : NULL;
-    int stage = h->job ? h->job->progress.stage : STARTED;
+    int stage = h->job ? h->job->stage : STARTED;
 
     if (stage == QUEUED)
         fail(failure, TIMEOUT, 0, "waiting for a thread: %s", reason);
@@ -340,27 +327,18 @@ step_job(Handle *h)
 {
     struct job *job = h->job;
     uint64_t activity;
-    double slice = h->timeout > 0 ? h->timeout / 4 : ACTIVITY_SLICE;
+    double slice = h->timeout > 0 && h->timeout < 4 * SLICE ? h->timeout / 4
+                                                            : SLICE;
 
     if (job->done)
         return end_job(h, job);
     if (h->timeout <= 0 && h->deadline <= 0)
         return wait_for(h, job->descriptor, FOR_EVER);
     activity = job_activity(job);
-    if (activity != h->activity || job->progress.stage == CONNECTING)
+    if (activity != h->activity || job->stage == CONNECTING)
         h->quiet_since = monotonic();
     h->activity = activity;
-    return wait_for(h, job->descriptor,
-                    slice < ACTIVITY_SLICE ? slice : ACTIVITY_SLICE);
-}
-
-static enum outcome
-end_closed(Handle *h)
-{
-    fail(&h->failure, CLOSED, ECANCELED,
-         "connection closed by another thread");
-    handle_cancel(h);
-    return FAILED;
+    return wait_for(h, job->descriptor, slice);
 }
 
 /* Starts a job, which may be NULL for want of memory or descriptors. */
@@ -368,55 +346,51 @@ static enum outcome
 start_job(Handle *h, struct job *job)
 {
     if (job == NULL) {
-        disconnect(h, false);
+        disconnect(h);
         return end(h, false);
     }
-    if (!set_watched(h, false, job)) {
-        set_watched(h, false, NULL);
-        job_free(job);
-        return end_closed(h);
-    }
+    set_watched(h, false, job);
     h->quiet_since = monotonic();
     h->activity = 0;
     job->connection.target.timeout = h->timeout;
     job_start(job);
-    return step_job(h);
+    return h->closed ? end_closed(h) : step_job(h);
 }
 
 static enum outcome
-start_call(Handle *h, enum job_kind kind)
+start_call(Handle *h)
 {
-    return start_job(h, job_new(kind, &h->connection, NULL, &h->failure));
+    return start_job(h, job_new(h->operation, &h->connection, &h->failure));
 }
 
 static enum outcome
-step_reading(Handle *h, int events)
+step_reading(Handle *h, bool readable)
 {
-    int seen = h->reader.seen;
-    enum readiness readiness = reader_look(&h->reader, events);
+    int arrived = h->reader.arrived;
+    enum readiness readiness = reader_look(&h->reader, readable);
 
     if (readiness == NOT_YET) {
-        if (h->timeout > 0 && h->reader.seen > seen)
+        if (h->timeout > 0 && h->reader.arrived > arrived)
             h->quiet_since = monotonic();
-        if (!h->watched && !set_watched(h, true, NULL))
-            return end_closed(h);
-        return wait_for(h, h->reader.fd, FOR_EVER);
+        if (!h->watched)
+            set_watched(h, true, NULL);
+        return h->closed ? end_closed(h) : wait_for(h, h->reader.fd, FOR_EVER);
     }
-    if (h->watched && !set_watched(h, false, NULL))
-        return end_closed(h);
+    if (h->watched)
+        set_watched(h, false, NULL);
     if (readiness == MAY_BLOCK)
-        return start_call(h, OUTPUT);
+        return start_call(h);
     return end_reading(h, remctl_output(h->connection.client));
 }
 
-/* Goes on with the operation.  EVENTS is what poll() has reported of the
-   descriptor that was wanted; 0: nothing.  Needs no GIL. */
+/* Goes on with the operation.  READABLE is what poll() has reported of the
+   descriptor that was wanted.  Needs no GIL. */
 enum outcome
-handle_step(Handle *h, int events)
+handle_step(Handle *h, bool readable)
 {
     if (h->closed)
         return end_closed(h);
-    return h->job != NULL ? step_job(h) : step_reading(h, events);
+    return h->job != NULL ? step_job(h) : step_reading(h, readable);
 }
 
 /*
@@ -426,7 +400,7 @@ handle_step(Handle *h, int events)
 enum outcome
 handle_wait(Handle *h)
 {
-    struct pollfd poller = {.events = POLLIN | POLLRDHUP};
+    struct pollfd poller = {.events = POLLIN};
     bool signals = handles_signals();
     enum outcome outcome;
     double seconds;
@@ -434,12 +408,10 @@ handle_wait(Handle *h)
 
     do {
         poller.fd = h->wanted;
-        poller.revents = 0;
-        seconds = signals && h->patience > SIGNAL_SLICE ? SIGNAL_SLICE
-                                                        : h->patience;
+        seconds = signals && h->patience > SLICE ? SLICE : h->patience;
         count = poll(&poller, 1,
                      seconds < FOR_EVER ? (int) (seconds * 1e3 + 0.999) : -1);
-        outcome = handle_step(h, count > 0 ? poller.revents : 0);
+        outcome = handle_step(h, count > 0);
     } while (outcome == WAITING && (count > 0 || !signals));
     return outcome;
 }
@@ -453,9 +425,9 @@ handle_open(Handle *h, const struct target *target)
 {
     struct connection connection = {.fd = -1, .target = *target};
 
-    disconnect(h, !h->expecting);
+    disconnect(h);
     h->operation = OPENING;
-    return start_job(h, job_new(OPEN, &connection, h->ccache, &h->failure));
+    return start_job(h, job_new(OPENING, &connection, &h->failure));
 }
 
 /*
@@ -486,7 +458,7 @@ can_send(Handle *h, bool *room)
     seen = recv(poller.fd, &octet, 1, MSG_PEEK | MSG_DONTWAIT);
     if (seen < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
         return true;
-    disconnect(h, false);
+    disconnect(h);
     return fail(&h->failure, DISCONNECTED, ENOTCONN, "error sending token: %s",
                 seen > 0 ? "unexpected data from server"
                          : "unexpected end of file");
@@ -513,7 +485,7 @@ handle_send(Handle *h, const struct iovec *command, size_t count)
         unblock_sigpipe(&signals);
         return h->expecting ? end(h, true) : lose(h);
     }
-    job = job_new(COMMAND, &h->connection, NULL, &h->failure);
+    job = job_new(SENDING, &h->connection, &h->failure);
     if (job != NULL && !job_copy_command(job, command, count)) {
         fail_memory(&h->failure);
         job_free(job);
@@ -537,11 +509,10 @@ handle_read(Handle *h)
     }
     h->operation = READING;
     if (h->connection.fd < 0)
-        return start_call(h, OUTPUT);
+        return start_call(h);
     if (h->timeout > 0)
         h->quiet_since = monotonic();
-    reader_begin(&h->reader);
-    return step_reading(h, 0);
+    return step_reading(h, false);
 }
 
 /* Sends NOOP and reads the answer. */
@@ -556,38 +527,25 @@ handle_ping(Handle *h)
     if (!can_send(h, &room))
         return FAILED;
     h->operation = PINGING;
-    return start_call(h, NOOP);
+    return start_call(h);
 }
 
-/* Tells how many octets have to arrive, at least, before handle_read() ends at
-   once; where somebody else is at work, at least one. */
-enum admission
-handle_missing(Handle *h, long *missing)
+/* Returns how many octets have to arrive, at least, before handle_read() ends
+   at once. */
+int
+handle_missing(Handle *h)
 {
     struct reader *reader = &h->reader;
-    struct pollfd poller = {.events = POLLIN};
-    enum admission admission = handle_enter(h, false);
+    struct pollfd poller = {.fd = h->connection.fd, .events = POLLIN};
+    int missing;
 
-    if (admission == IN_USE)
-        admission = handle_enter(h, true); /* To look beside an operation. */
-    *missing = admission == IN_USE || admission == NOT_BEGUN;
-    if (*missing > 0)
-        return ADMITTED;
-    if (admission != ADMITTED)
-        return admission;
-    poller.fd = h->connection.fd;
     if (h->job != NULL)
-        *missing = 1;
-    else if (h->expecting && poller.fd >= 0) {
-        if (h->operation == NOTHING)
-            reader_begin(reader);
-        /* poll() reports what has come meanwhile, and a token that does not
-           fit into the buffer. */
-        if (reader_look(reader, 0) == NOT_YET && poll(&poller, 1, 0) == 0)
-            *missing = (long) reader->need - reader->seen;
-        if (*missing == 1)
-            *missing = TOKEN_HEADER;
-    }
-    handle_leave(h);
-    return ADMITTED;
+        return 1;
+    /* poll() reports what has come meanwhile, and a token that does not fit
+       into the buffer. */
+    if (!h->expecting || poller.fd < 0 || reader_look(reader, false) != NOT_YET
+        || poll(&poller, 1, 0) != 0)
+        return 0;
+    missing = reader->need - reader->arrived;
+    return missing == 1 ? TOKEN_HEADER : missing;
 }

@@ -1,21 +1,8 @@
-/* A blocking call of libremctl in a thread: see job.h. */
+/* A blocking call of libremctl in a thread: see core.h. */
 
-#include "job.h"
+#include "core.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <netinet/in.h>
-#include <poll.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/select.h>
-#include <sys/socket.h>
-#include <unistd.h>
-
-#ifdef __linux__
-#    include <linux/tcp.h>
-#    include <sys/eventfd.h>
-#endif
 
 /* What libremctl says when it has read from an empty socket. */
 #define NOTHING_READ "error receiving token: unexpected end of file"
@@ -59,7 +46,7 @@ unblock_sigpipe(const struct signals *before)
 /* libremctl takes EAGAIN for the end of the stream.  An event loop that
    watches the descriptor (libuv does) may have made it non-blocking for all
    who share the socket. */
-bool
+static bool
 make_blocking(int fd, bool blocking)
 {
     int before = fcntl(fd, F_GETFL);
@@ -84,10 +71,8 @@ connection_close(struct connection *connection, bool polite)
     block_sigpipe(&signals);
     remctl_close(connection->client);
     unblock_sigpipe(&signals);
-    connection->client = NULL;
-    connection->fd = -1;
-    connection->protocol = 0;
     target_clear(&connection->target);
+    *connection = (struct connection) {.fd = -1};
 }
 
 static bool
@@ -109,62 +94,57 @@ make_signal(struct job *job)
 #endif
 }
 
-/* Frees the job, but not its connection, which is the caller's; what to open
-   is the caller's when that was done. */
+/* Frees the job, but not its connection, which is the caller's. */
 void
 job_free(struct job *job)
 {
-    if (job->kind == OPEN)
-        target_clear(&job->connection.target);
     if (job->watch >= 0)
         close(job->watch);
     if (job->descriptor >= 0)
         close(job->descriptor);
     if (job->signal != job->descriptor)
         close(job->signal);
-    pthread_mutex_destroy(&job->lock);
-    failure_clear(&job->failure);
-    free(job->ccache);
+    free(job->failure.text);
     free(job->vector);
     free(job);
 }
 
-/* Makes a job that works on a copy of the connection: for OPEN, a new one to
-   its target.  NULL, with the failure set, if it cannot. */
-struct job *
-job_new(enum job_kind kind, const struct connection *connection,
-        const char *ccache, struct failure *failure)
+/* The socket cannot be watched, as errno tells. */
+static bool
+fail_watch(struct failure *failure)
 {
-    const struct target *from = &connection->target;
-    struct job *job = calloc(1, sizeof(*job));
-    struct target *to;
-    bool copied = true;
+    return fail(failure, RESOURCE, errno, "cannot watch the connection: %s",
+                strerror(errno));
+}
 
-    if (job == NULL || pthread_mutex_init(&job->lock, NULL) != 0) {
-        free(job);
+/* Makes a job that works on a copy of the connection: to open
+   one, on a copy of its target, too.  NULL, with the failure set, if it
+   cannot. */
+struct job *
+job_new(enum operation operation, const struct connection *connection,
+        struct failure *failure)
+{
+    struct job *job = calloc(1, sizeof(*job));
+
+    if (job == NULL) {
         fail_memory(failure);
         return NULL;
     }
-    to = &job->connection.target;
-    job->kind = kind;
+    job->operation = operation;
     job->connection = *connection;
     job->descriptor = job->signal = job->watch = -1;
-    if (kind == OPEN) {
-        to->host = to->principal = to->address = to->source = NULL;
-        copied = copy_string(&to->host, from->host)
-                 && copy_string(&to->principal, from->principal)
-                 && copy_string(&to->address, from->address)
-                 && copy_string(&to->source, from->source)
-                 && copy_string(&job->ccache, ccache);
-    } else if (connection->fd >= 0)
-        job->watch = fcntl(connection->fd, F_DUPFD_CLOEXEC, 0);
-    if (!copied)
+    if (operation == OPENING
+        && !target_copy(&job->connection.target, &connection->target))
         fail_memory(failure);
-    else if (make_signal(job) && (connection->fd < 0 || job->watch >= 0))
-        return job;
+    else if (!make_signal(job)
+             || (connection->fd >= 0
+                 && (job->watch = fcntl(connection->fd, F_DUPFD_CLOEXEC, 0))
+                        < 0))
+        fail_watch(failure);
     else
-        fail(failure, RESOURCE, errno, "cannot watch the connection: %s",
-             strerror(errno));
+        return job;
+    if (operation == OPENING)
+        target_clear(&job->connection.target);
     job_free(job);
     return NULL;
 }
@@ -199,23 +179,28 @@ set_watch(struct job *job, int fd)
 {
     bool success;
 
-    pthread_mutex_lock(&job->lock);
+    pthread_mutex_lock(&core_lock);
     if (job->watch >= 0)
         close(job->watch);
     job->watch = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 0);
     success = fd < 0 || job->watch >= 0;
-    if (fd >= 0 && job->progress.abandoned)
+    if (fd >= 0 && job->abandoned)
         shutdown(fd, SHUT_RDWR);
-    pthread_mutex_unlock(&job->lock);
+    pthread_mutex_unlock(&core_lock);
     return success;
 }
 
+/* Makes libremctl's client. */
 static bool
-use_ccache(struct job *job)
+make_client(struct job *job)
 {
-    struct remctl *client = job->connection.client;
+    const struct target *target = &job->connection.target;
+    struct remctl *client = job->connection.client = remctl_new();
 
-    return job->ccache == NULL || remctl_set_ccache(client, job->ccache);
+    return client != NULL
+           && (!target->ccache || remctl_set_ccache(client, target->ccache))
+           && (!target->source
+               || remctl_set_source_ip(client, target->source));
 }
 
 /* Prepares for protocol 1, which has a connection for each command.  libremctl
@@ -223,17 +208,11 @@ use_ccache(struct job *job)
 static bool
 prepare_protocol_1(struct job *job)
 {
-    struct connection *connection = &job->connection;
-    const struct target *target = &connection->target;
-
     set_watch(job, -1);
-    remctl_close(connection->client);
-    connection->client = remctl_new();
-    connection->fd = -1;
-    connection->protocol = 1;
-    return connection->client != NULL && use_ccache(job)
-           && (target->source == NULL
-               || remctl_set_source_ip(connection->client, target->source));
+    remctl_close(job->connection.client);
+    job->connection.fd = -1;
+    job->connection.protocol = 1;
+    return make_client(job);
 }
 
 /*
@@ -300,16 +279,15 @@ authenticate(struct job *job)
 
     if (!make_blocking(connection->fd, true)
         || !set_watch(job, connection->fd)) {
-        fail(&job->failure, RESOURCE, errno, "cannot watch the connection: %s",
-             strerror(errno));
+        fail_watch(&job->failure);
         close(connection->fd);
         connection->fd = -1;
         return false;
     }
     if (job->in_place)
         limit_library(connection);
-    job->progress.stage = AUTHENTICATING;
-    job->progress.steps++;
+    job->stage = AUTHENTICATING;
+    job->steps++;
     if (!remctl_open_fd(connection->client, target->host, connection->fd,
                         target->principal)) {
         connection->fd = -1; /* libremctl has closed it. */
@@ -323,10 +301,8 @@ run_open(struct job *job)
 {
     struct connection *connection = &job->connection;
 
-    connection->client = remctl_new();
-    if (connection->client != NULL && use_ccache(job)) {
-        connection->fd = connect_target(&connection->target, &job->progress,
-                                        &job->failure);
+    if (make_client(job)) {
+        connection->fd = connect_target(job);
         if (connection->fd < 0)
             return;
         job->success = authenticate(job);
@@ -346,7 +322,7 @@ job_release(struct job *job)
 {
     if (--job->holders > 0)
         return;
-    if (job->progress.abandoned) {
+    if (job->abandoned) {
         job->connection.fd = -1;
         connection_close(&job->connection, false);
     }
@@ -368,20 +344,20 @@ run(struct task *task)
     struct job *job = (struct job *) task;
     struct remctl *client = job->connection.client;
 
-    job->progress.stage = STARTED;
-    job->progress.steps++;
-    if (job->in_place && job->kind != OPEN)
+    job->stage = STARTED;
+    job->steps++;
+    if (job->in_place && job->operation != OPENING)
         limit_library(&job->connection);
-    if (job->progress.abandoned)
+    if (job->abandoned)
         ; /* It was given up in the queue. */
-    else if (job->kind == OPEN)
+    else if (job->operation == OPENING)
         run_open(job);
-    else if (job->kind == COMMAND)
+    else if (job->operation == SENDING)
         job->success = run_command(job);
-    else if (job->kind == NOOP)
+    else if (job->operation == PINGING)
         job->success = remctl_noop(client);
     else
-        job->success = (job->output = remctl_output(client)) != NULL;
+        job->output = remctl_output(client);
     job->done = true;
     job_wake(job);
     job_release(job);
@@ -429,22 +405,13 @@ job_activity(struct job *job)
 {
     uint64_t activity = 0;
 
-    if (job->progress.stage == QUEUED)
-        return tasks_begun();
-    pthread_mutex_lock(&job->lock);
+    if (job->stage == QUEUED)
+        return tasks_begun;
+    pthread_mutex_lock(&core_lock);
     if (job->watch >= 0)
         activity = socket_activity(job->watch);
-    pthread_mutex_unlock(&job->lock);
-    return activity + ((uint64_t) job->progress.steps << 48);
-}
-
-/* In a forked child, lets go of what it has of the parent's job. */
-void
-job_leave(struct job *job)
-{
-    close(job->descriptor);
-    if (job->watch >= 0)
-        close(job->watch);
+    pthread_mutex_unlock(&core_lock);
+    return activity + ((uint64_t) job->steps << 48);
 }
 
 /* Ends a job that nobody wants any more, with its connection.  It may go on
@@ -452,10 +419,10 @@ job_leave(struct job *job)
 void
 job_abandon(struct job *job)
 {
-    pthread_mutex_lock(&job->lock);
-    job->progress.abandoned = true;
+    pthread_mutex_lock(&core_lock);
+    job->abandoned = true;
     if (job->watch >= 0)
         shutdown(job->watch, SHUT_RDWR);
-    pthread_mutex_unlock(&job->lock);
+    pthread_mutex_unlock(&core_lock);
     job_release(job);
 }

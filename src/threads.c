@@ -1,12 +1,7 @@
-/* Threads for tasks that may block: see threads.h. */
+/* Threads for tasks that may block: see core.h. */
 
-#include "threads.h"
+#include "core.h"
 
-#include <pthread.h>
-#include <signal.h>
-#include <stdatomic.h>
-#include <stdlib.h>
-#include <string.h>
 #include <time.h>
 
 /* How long, in seconds, a thread without a task is kept. */
@@ -20,21 +15,18 @@
 /* Kerberos plugins run on the thread's stack. */
 #define STACK_SIZE (1024 * 1024)
 
-/* All threads of the process.  The mutex is held for moments only. */
+pthread_mutex_t core_lock = PTHREAD_MUTEX_INITIALIZER;
+
+/* All threads of the process. */
 static struct pool {
-    pthread_mutex_t lock;
     pthread_cond_t wake;
     struct task *first, *last;
     unsigned int queued;  /* Tasks that no thread has taken yet. */
     unsigned int idle;    /* Threads that wait for one. */
     unsigned int threads; /* All of them. */
-} pool = {.lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
+} pool = {.wake = PTHREAD_COND_INITIALIZER};
 
-/* Counts the tasks that threads have taken. */
-static atomic_uint begun;
-
-/* Counts the forks that led to this process: cheaper to ask than getpid(). */
-static atomic_uint forks;
+atomic_uint tasks_begun, fork_count;
 
 /* Seconds on a clock that is never set. */
 double
@@ -46,26 +38,15 @@ monotonic(void)
     return (double) ts.tv_sec + (double) ts.tv_nsec / 1e9;
 }
 
-unsigned int
-tasks_begun(void)
-{
-    return begun;
-}
-
-unsigned int
-fork_count(void)
-{
-    return forks;
-}
-
 /* Runs in a forked child, where the pool's threads are missing. */
 static void
 leave_pool(void)
 {
-    static const struct pool empty = {.lock = PTHREAD_MUTEX_INITIALIZER,
-                                      .wake = PTHREAD_COND_INITIALIZER};
+    static const pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    static const struct pool empty = {.wake = PTHREAD_COND_INITIALIZER};
 
-    forks++;
+    fork_count++;
+    memcpy(&core_lock, &lock, sizeof(lock));
     memcpy(&pool, &empty, sizeof(pool));
 }
 
@@ -76,11 +57,11 @@ watch_forks(void)
     static bool watching;
     bool success;
 
-    pthread_mutex_lock(&pool.lock);
+    pthread_mutex_lock(&core_lock);
     if (!watching)
         watching = pthread_atfork(NULL, NULL, leave_pool) == 0;
     success = watching;
-    pthread_mutex_unlock(&pool.lock);
+    pthread_mutex_unlock(&core_lock);
     return success;
 }
 
@@ -97,13 +78,13 @@ next_task(void)
     end.tv_sec += KEEP;
     pool.idle++;
     while (pool.first == NULL && code == 0)
-        code = pthread_cond_timedwait(&pool.wake, &pool.lock, &end);
+        code = pthread_cond_timedwait(&pool.wake, &core_lock, &end);
     pool.idle--;
     task = pool.first;
     if (task != NULL) {
         pool.first = task->next;
         pool.queued--;
-        begun++;
+        tasks_begun++;
     }
     return task;
 }
@@ -114,14 +95,14 @@ work(void *unused)
     struct task *task;
 
     (void) unused;
-    pthread_mutex_lock(&pool.lock);
+    pthread_mutex_lock(&core_lock);
     while ((task = next_task()) != NULL) {
-        pthread_mutex_unlock(&pool.lock);
+        pthread_mutex_unlock(&core_lock);
         task->run(task);
-        pthread_mutex_lock(&pool.lock);
+        pthread_mutex_lock(&core_lock);
     }
     pool.threads--;
-    pthread_mutex_unlock(&pool.lock);
+    pthread_mutex_unlock(&core_lock);
     return NULL;
 }
 
@@ -155,7 +136,7 @@ run_in_thread(struct task *task)
 {
     int code = 0;
 
-    pthread_mutex_lock(&pool.lock);
+    pthread_mutex_lock(&core_lock);
     if (pool.queued >= pool.idle && pool.threads < MAX_THREADS)
         code = start_thread();
     if (code == 0) {
@@ -168,6 +149,6 @@ run_in_thread(struct task *task)
         pool.queued++;
         pthread_cond_signal(&pool.wake);
     }
-    pthread_mutex_unlock(&pool.lock);
+    pthread_mutex_unlock(&core_lock);
     return code;
 }

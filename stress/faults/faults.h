@@ -12,7 +12,7 @@
 #ifndef REMCTL_FAULTS_H
 #define REMCTL_FAULTS_H
 
-#include "handle.h"
+#include "core.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
