@@ -27,17 +27,56 @@ typedef struct {
     PyTypeObject *handle_type;
     PyObject *busy_error;
     PyObject *closed_error;
+    struct command *left; /* Borrowed by handles that were done with them. */
 } State;
+
+static void
+command_release(struct command *command)
+{
+    size_t i;
+
+    for (i = 0; i < command->count; i++)
+        PyBuffer_Release(&command->buffers[i]);
+    Py_DECREF(command->items);
+    PyMem_Free(command);
+}
+
+/* Gives back what the handle has borrowed, and what others had that were given
+   up; later, what threads still send. */
+static void
+give_back(Handle *h)
+{
+    State *state = PyType_GetModuleState(Py_TYPE((PyObject *) h));
+    struct command *command = h->command, **link = &state->left;
+
+    h->command = NULL;
+    pthread_mutex_lock(&core_lock);
+    if (command != NULL) {
+        command->next = state->left;
+        state->left = command;
+    }
+    while ((command = *link) != NULL)
+        if (command->sending)
+            link = &command->next;
+        else {
+            *link = command->next;
+            pthread_mutex_unlock(&core_lock);
+            command_release(command);
+            pthread_mutex_lock(&core_lock);
+            link = &state->left;
+        }
+    pthread_mutex_unlock(&core_lock);
+}
 
 static void
 handle_dealloc(PyObject *self)
 {
     Handle *h = (Handle *) self;
     PyTypeObject *type = Py_TYPE(self);
-    freefunc release = (freefunc) PyType_GetSlot(type, Py_tp_free);
 
     WITHOUT_GIL(handle_release(h));
-    release(self);
+    give_back(h);
+    PyObject_Free(self);
     Py_DECREF(type);
 }
 
@@ -223,6 +262,8 @@ leave(Handle *h, enum operation operation, enum outcome outcome)
         result = PyBool_FromLong(outcome == ENDED);
     else
         result = outcome == ENDED ? token_tuple(h->output) : PyTuple_New(0);
+    if (h->operation == NOTHING && h->command != NULL)
+        give_back(h);
     handle_leave(h);
     return result;
 }
@@ -240,76 +281,58 @@ call(PyObject *module, PyObject *object, enum outcome (*function)(Handle *))
     return leave(h, function == handle_read ? READING : NOTHING, outcome);
 }
 
-/* A command, as libremctl takes it and as Python lends it. */
-struct command {
-    PyObject *items;
-    Py_buffer *buffers;
-    struct iovec *vector;
-    size_t count; /* Buffers to give back. */
-};
-
-static void
-command_release(struct command *command)
+/* Borrows the arguments' memory.  NULL if an exception is set. */
+static struct command *
+command_borrow(PyObject *sequence, bool nul_allowed)
 {
-    size_t i;
+    PyObject *items = PySequence_Tuple(sequence);
+    struct command *command;
+    size_t i, size;
 
-    for (i = 0; i < command->count; i++)
-        PyBuffer_Release(&command->buffers[i]);
-    PyMem_Free(command->buffers);
-    PyMem_Free(command->vector);
-    Py_XDECREF(command->items);
-}
-
-/* Borrows the arguments' memory.  The caller releases it on failure, too. */
-static bool
-command_borrow(struct command *command, PyObject *sequence, bool nul_allowed)
-{
-    Py_ssize_t size;
-    size_t i;
-
-    memset(command, 0, sizeof(*command));
-    command->items = PySequence_Tuple(sequence);
-    if (command->items == NULL)
-        return false;
-    size = PyTuple_Size(command->items);
-    if (size < 0)
-        return false;
-    command->buffers = PyMem_Calloc((size_t) size + 1, sizeof(Py_buffer));
-    command->vector = PyMem_Calloc((size_t) size + 1, sizeof(struct iovec));
-    if (command->buffers == NULL || command->vector == NULL) {
-        PyErr_NoMemory();
-        return false;
+    if (items == NULL)
+        return NULL;
+    size = (size_t) PyTuple_Size(items);
+    command = PyMem_Calloc(
+        1,
+        sizeof(*command) + size * (sizeof(Py_buffer) + sizeof(struct iovec)));
+    if (command == NULL) {
+        Py_DECREF(items);
+        return (struct command *) PyErr_NoMemory();
     }
-    for (i = 0; i < (size_t) size; i++) {
-        PyObject *item = PyTuple_GetItem(command->items, (Py_ssize_t) i);
+    command->items = items;
+    command->buffers = (Py_buffer *) (command + 1);
+    command->vector = (struct iovec *) (command->buffers + size);
+    for (i = 0; i < size; i++) {
+        PyObject *item = PyTuple_GetItem(items, (Py_ssize_t) i);
         Py_buffer *buffer = &command->buffers[i];
 
-        if (item == NULL || PyObject_GetBuffer(item, buffer, PyBUF_SIMPLE) < 0)
-            return false;
+        if (PyObject_GetBuffer(item, buffer, PyBUF_SIMPLE) < 0)
+            goto failed;
         command->count = i + 1;
         if (!nul_allowed && memchr(buffer->buf, '\0', (size_t) buffer->len)) {
             PyErr_Format(PyExc_ValueError,
                          "argument %zu of the command contains a NUL: use "
                          "remctl_commandv",
                          i);
-            return false;
+            goto failed;
         }
         command->vector[i].iov_base = buffer->buf;
         command->vector[i].iov_len = (size_t) buffer->len;
     }
-    return true;
+    return command;
+
+failed:
+    command_release(command);
+    return NULL;
 }
 
 static PyObject *
 py_remctl_new(PyObject *module, PyObject *unused)
 {
     State *state = PyModule_GetState(module);
-    allocfunc alloc;
-    Handle *h;
+    Handle *h = (Handle *) PyType_GenericAlloc(state->handle_type, 0);
 
     (void) unused;
-    alloc = (allocfunc) PyType_GetSlot(state->handle_type, Py_tp_alloc);
-    h = (Handle *) alloc(state->handle_type, 0);
     if (h == NULL)
         return NULL;
     h->connection.fd = h->wanted = -1;
@@ -363,21 +386,22 @@ static PyObject *
 send_arguments(PyObject *module, PyObject *args, const char *format,
                bool nul_allowed)
 {
-    PyObject *object, *sequence, *result = NULL;
-    struct command command = {0};
+    PyObject *object, *sequence;
+    struct command *command;
     enum outcome outcome;
     Handle *h;
 
-    if (!PyArg_ParseTuple(args, format, &object, &sequence))
+    if (!PyArg_ParseTuple(args, format, &object, &sequence)
+        || (command = command_borrow(sequence, nul_allowed)) == NULL)
         return NULL;
-    if (to_handle(module, object) != NULL
-        && command_borrow(&command, sequence, nul_allowed)
-        && (h = enter(module, object, BEGIN)) != NULL) {
-        WITHOUT_GIL(outcome = handle_send(h, command.vector, command.count));
-        result = leave(h, NOTHING, outcome);
+    h = enter(module, object, BEGIN);
+    if (h == NULL) {
+        command_release(command);
+        return NULL;
     }
-    command_release(&command);
-    return result;
+    h->command = command;
+    WITHOUT_GIL(outcome = handle_send(h));
+    return leave(h, NOTHING, outcome);
 }
 
 static PyObject *
@@ -423,6 +447,7 @@ py_remctl_cancel(PyObject *module, PyObject *object)
     if (h == NULL)
         return NULL;
     WITHOUT_GIL(handle_cancel(h));
+    give_back(h);
     handle_leave(h);
     return Py_NewRef(Py_None);
 }
@@ -580,12 +605,11 @@ static PyMethodDef methods[] = {
              "Like remctl_commandv(), but refuse NUL octets."),
     FUNCTION(remctl_commandv, METH_VARARGS, "handle, command, ",
              "Send a sequence of bytes-like objects; return whether it was."),
-    FUNCTION(remctl_output, METH_O, "handle, ",
-             "Return the next token, (type, output, stream, status, error); "
-             "() on failure."),
     FUNCTION(
-        remctl_poll, METH_VARARGS, "handle, readable, ",
-        "Go on with an operation; return None or what its function does."),
+        remctl_output, METH_O, "handle, ",
+        "Return (type, output, stream, status, error), or () on failure."),
+    FUNCTION(remctl_poll, METH_VARARGS, "handle, readable, ",
+             "Continue an operation; return what its function does, or None."),
     FUNCTION(remctl_cancel, METH_O, "handle, ",
              "Give up the operation that was begun, and the connection."),
     FUNCTION(remctl_missing, METH_O, "handle, ",
@@ -596,12 +620,10 @@ static PyMethodDef methods[] = {
              "Return why the last call that failed did so."),
     FUNCTION(remctl_set_ccache, METH_VARARGS, "handle, ccache, ",
              "Use a credential cache from now on; return whether that works."),
-    FUNCTION(
-        remctl_set_source_ip, METH_VARARGS, "handle, source, ",
-        "Connect from an IP address from now on; return whether it is one."),
+    FUNCTION(remctl_set_source_ip, METH_VARARGS, "handle, source, ",
+             "Connect from an address from now on; return whether it is one."),
     FUNCTION(remctl_set_timeout, METH_VARARGS, "handle, seconds, ",
-             "Limit how long the network may be silent; return whether that "
-             "is possible."),
+             "Limit the silence of the network; return whether it can be so."),
     FUNCTION(fork_count, METH_NOARGS, "",
              "Return a number that differs between a process and its child."),
     {NULL, NULL, 0, NULL},

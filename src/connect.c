@@ -132,7 +132,7 @@ check_numeric(const char *address, struct failure *failure)
     return true;
 }
 
-/* A socket that is being connected; -1, with errno set, if there is none. */
+/* A socket that is being connected, or a negative errno. */
 static int
 start_connecting(const struct target *target, const struct addrinfo *address,
                  const struct addrinfo *source)
@@ -141,7 +141,7 @@ start_connecting(const struct target *target, const struct addrinfo *address,
     int fd = socket(address->ai_family, SOCK_STREAM, 0);
 
     if (fd < 0)
-        return -1;
+        return -errno;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
     setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
 #ifdef TCP_KEEPINTVL
@@ -158,8 +158,7 @@ start_connecting(const struct target *target, const struct addrinfo *address,
         return fd;
     code = errno;
     close(fd);
-    errno = code;
-    return -1;
+    return -code;
 }
 
 /* Waits for the attempts, for a while.  Returns a socket that is connected, or
@@ -209,7 +208,7 @@ run_race(struct race *race, struct job *job, const struct addrinfo *next,
         if (next && (race->running == 0 || left <= 0)) {
             fd = start_connecting(target, next, source);
             if (fd < 0)
-                race->code = errno;
+                race->code = -fd;
             else
                 race->running++;
             race->pollers[race->begun++] = (struct pollfd) {fd, POLLOUT, 0};
@@ -285,15 +284,14 @@ int
 connect_target(struct job *job)
 {
     struct target *target = &job->connection.target;
-    bool any = target->port == 0;
     struct failure first;
     int fd;
 
-    if (any)
-        target->port = REMCTL_PORT;
+    if (target->port != 0)
+        return connect_port(job);
+    target->port = REMCTL_PORT;
     fd = connect_port(job);
-    if (fd >= 0 || !any || job->abandoned
-        || strcmp(job->failure.kind, LOOKUP) == 0
+    if (fd >= 0 || job->abandoned || strcmp(job->failure.kind, LOOKUP) == 0
         || strcmp(job->failure.kind, MEMORY) == 0)
         return fd;
     first = job->failure;

@@ -53,7 +53,7 @@
  */
 
 /* Seconds. */
-#define FOR_EVER 1e8
+#define FOR_EVER 1e6
 
 /* How often, in seconds, a wait looks for what does not end it: a signal that
    another thread has got, a job that gets on, a race that is not wanted. */
@@ -147,6 +147,16 @@ struct connection {
 /* What has been begun and not ended. */
 enum operation { NOTHING, OPENING, SENDING, READING, PINGING };
 
+/* A command, as Python lends it and as libremctl takes it. */
+struct command {
+    PyObject *items;
+    Py_buffer *buffers;
+    struct iovec *vector;
+    size_t count;
+    atomic_bool sending;  /* A thread does. */
+    struct command *next; /* Of those that threads send which were left. */
+};
+
 enum stage { QUEUED, STARTED, LOOKING_UP, CONNECTING, AUTHENTICATING };
 
 struct job {
@@ -167,9 +177,7 @@ struct job {
     bool in_place; /* No thread could be started for it. */
     struct failure failure;
 
-    struct iovec *vector; /* Of SENDING: one piece of memory, octets too. */
-    size_t count;
-
+    struct command *command; /* Of SENDING. */
     bool success;
     struct remctl_output *output;
 };
@@ -187,14 +195,11 @@ void connection_close(struct connection *connection, bool polite);
 struct job *job_new(enum operation operation,
                     const struct connection *connection,
                     struct failure *failure);
-bool job_copy_command(struct job *job, const struct iovec *command,
-                      size_t count);
 void job_start(struct job *job);
 void job_wake(struct job *job);
 uint64_t job_activity(struct job *job);
 void job_abandon(struct job *job);
 void job_release(struct job *job);
-void job_free(struct job *job);
 
 /* -- token.c ---------------------------------------------------------------
  *
@@ -263,14 +268,15 @@ typedef struct {
     int wanted;      /* The descriptor that is waited for. */
     double patience; /* Seconds to wait for it at most. */
 
-    struct target settings; /* For the next opening. */
+    struct command *command; /* What was borrowed to be sent. */
+    struct target settings;  /* For the next opening. */
     struct failure failure;
 } Handle;
 
 enum admission handle_enter(Handle *h, enum entry entry);
 void handle_leave(Handle *h);
 enum outcome handle_open(Handle *h, const struct target *target);
-enum outcome handle_send(Handle *h, const struct iovec *command, size_t count);
+enum outcome handle_send(Handle *h);
 enum outcome handle_read(Handle *h);
 enum outcome handle_ping(Handle *h);
 enum outcome handle_step(Handle *h, bool readable);

@@ -2,28 +2,14 @@
 
 #include "core.h"
 
-/* The octets in a number that job_activity() has returned. */
-#define OCTETS(activity) ((activity) & 0xffffffffffffULL)
-
 /* Octets that have left before libkrb5 asks a KDC: a bare header, and the SYN,
    which Linux counts. */
 #define FIRST_TOKEN 6
+#define OCTETS 0xffffffffffffULL /* In what job_activity() has returned. */
 
 /* What the smallest send buffer takes where poll() says that it takes
    something, which it does while a third of it is free. */
 #define SMALL_COMMAND 1024
-
-/* Whether the calling thread may be the main one, the only one in which Python
-   runs signal handlers. */
-static bool
-handles_signals(void)
-{
-#ifdef __linux__
-    return syscall(SYS_gettid) == getpid();
-#else
-    return true;
-#endif
-}
 
 /* -- Who may use the handle ------------------------------------------------
  */
@@ -192,6 +178,7 @@ lose(Handle *h)
     if (h->closed)
         return end_closed(h);
     fail_library(&h->failure, remctl_error(h->connection.client));
+    h->expecting = true; /* So that no QUIT is sent. */
     disconnect(h);
     return end(h, false);
 }
@@ -289,12 +276,10 @@ time_out(Handle *h, const char *reason)
     else if (stage == CONNECTING)
         fail(failure, TIMEOUT, ETIMEDOUT, "cannot connect to %s: %s", host,
              reason);
-#ifdef __linux__
-    else if (stage == AUTHENTICATING && OCTETS(h->activity) <= FIRST_TOKEN)
+    else if (stage == AUTHENTICATING && (h->activity & OCTETS) <= FIRST_TOKEN)
         fail(failure, TIMEOUT, 0,
              "GSS-API error initializing context: %s waiting for a KDC",
              reason);
-#endif
     else
         fail(failure, TIMEOUT, 0, "error %s token: %s",
              h->operation == SENDING ? "sending" : "receiving", reason);
@@ -308,8 +293,9 @@ static enum outcome
 wait_for(Handle *h, int descriptor, double slice)
 {
     double now = monotonic();
-    double silent = h->timeout > 0 ? h->quiet_since + h->timeout - now : 1e9;
-    double left = h->deadline > 0 ? h->deadline - now : 1e9;
+    double silent = h->timeout > 0 ? h->quiet_since + h->timeout - now
+                                   : FOR_EVER;
+    double left = h->deadline > 0 ? h->deadline - now : FOR_EVER;
 
     if (silent <= 0 || left <= 0)
         return time_out(h, left <= 0 ? "deadline passed" : "timed out");
@@ -341,10 +327,12 @@ step_job(Handle *h)
     return wait_for(h, job->descriptor, slice);
 }
 
-/* Starts a job, which may be NULL for want of memory or descriptors. */
+/* Starts a job for the operation, on a connection. */
 static enum outcome
-start_job(Handle *h, struct job *job)
+start_job(Handle *h, const struct connection *connection)
 {
+    struct job *job = job_new(h->operation, connection, &h->failure);
+
     if (job == NULL) {
         disconnect(h);
         return end(h, false);
@@ -353,14 +341,11 @@ start_job(Handle *h, struct job *job)
     h->quiet_since = monotonic();
     h->activity = 0;
     job->connection.target.timeout = h->timeout;
+    job->command = h->command;
+    if (h->command != NULL)
+        h->command->sending = true;
     job_start(job);
     return h->closed ? end_closed(h) : step_job(h);
-}
-
-static enum outcome
-start_call(Handle *h)
-{
-    return start_job(h, job_new(h->operation, &h->connection, &h->failure));
 }
 
 static enum outcome
@@ -379,7 +364,7 @@ step_reading(Handle *h, bool readable)
     if (h->watched)
         set_watched(h, false, NULL);
     if (readiness == MAY_BLOCK)
-        return start_call(h);
+        return start_job(h, &h->connection);
     return end_reading(h, remctl_output(h->connection.client));
 }
 
@@ -394,23 +379,25 @@ handle_step(Handle *h, bool readable)
 }
 
 /*
- * Waits until the operation has ended.  In the main thread it returns WAITING
- * now and then, for signal handlers to run.  Needs no GIL.
+ * Waits until the operation has ended.  In the main thread, which alone runs
+ * signal handlers, it returns WAITING now and then for them.  Needs no GIL.
  */
 enum outcome
 handle_wait(Handle *h)
 {
     struct pollfd poller = {.events = POLLIN};
-    bool signals = handles_signals();
+    bool signals = true;
     enum outcome outcome;
     double seconds;
     int count;
 
+#ifdef __linux__
+    signals = syscall(SYS_gettid) == getpid();
+#endif
     do {
         poller.fd = h->wanted;
         seconds = signals && h->patience > SLICE ? SLICE : h->patience;
-        count = poll(&poller, 1,
-                     seconds < FOR_EVER ? (int) (seconds * 1e3 + 0.999) : -1);
+        count = poll(&poller, 1, (int) (seconds * 1e3 + 0.999));
         outcome = handle_step(h, count > 0);
     } while (outcome == WAITING && (count > 0 || !signals));
     return outcome;
@@ -427,7 +414,7 @@ handle_open(Handle *h, const struct target *target)
 
     disconnect(h);
     h->operation = OPENING;
-    return start_job(h, job_new(OPENING, &connection, &h->failure));
+    return start_job(h, &connection);
 }
 
 /*
@@ -465,33 +452,28 @@ can_send(Handle *h, bool *room)
 }
 
 enum outcome
-handle_send(Handle *h, const struct iovec *command, size_t count)
+handle_send(Handle *h)
 {
-    struct job *job;
+    struct command *command = h->command;
     size_t i, octets = 0;
     struct signals signals;
     bool room = false;
 
-    if (count == 0)
+    if (command->count == 0)
         return fail(&h->failure, USAGE, EINVAL, "cannot send empty command");
     if (!can_send(h, &room))
         return FAILED;
-    for (i = 0; i < count; i++)
-        octets += command[i].iov_len + sizeof(uint32_t);
+    for (i = 0; i < command->count; i++)
+        octets += command->vector[i].iov_len + sizeof(uint32_t);
     h->operation = SENDING;
     if (room && octets <= SMALL_COMMAND) {
         block_sigpipe(&signals);
-        h->expecting = remctl_commandv(h->connection.client, command, count);
+        h->expecting = remctl_commandv(h->connection.client, command->vector,
+                                       command->count);
         unblock_sigpipe(&signals);
         return h->expecting ? end(h, true) : lose(h);
     }
-    job = job_new(SENDING, &h->connection, &h->failure);
-    if (job != NULL && !job_copy_command(job, command, count)) {
-        fail_memory(&h->failure);
-        job_free(job);
-        job = NULL;
-    }
-    return start_job(h, job);
+    return start_job(h, &h->connection);
 }
 
 /* Reads the next token of the running command, or "done" where none is
@@ -509,7 +491,7 @@ handle_read(Handle *h)
     }
     h->operation = READING;
     if (h->connection.fd < 0)
-        return start_call(h);
+        return start_job(h, &h->connection);
     if (h->timeout > 0)
         h->quiet_since = monotonic();
     return step_reading(h, false);
@@ -527,7 +509,7 @@ handle_ping(Handle *h)
     if (!can_send(h, &room))
         return FAILED;
     h->operation = PINGING;
-    return start_call(h);
+    return start_job(h, &h->connection);
 }
 
 /* Returns how many octets have to arrive, at least, before handle_read() ends

@@ -79,7 +79,7 @@ static bool
 make_signal(struct job *job)
 {
 #ifdef __linux__
-    job->descriptor = job->signal = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    job->descriptor = job->signal = eventfd(0, EFD_CLOEXEC);
     return job->descriptor >= 0;
 #else
     int ends[2];
@@ -89,13 +89,12 @@ make_signal(struct job *job)
     job->descriptor = ends[0];
     job->signal = ends[1];
     return fcntl(ends[0], F_SETFD, FD_CLOEXEC) == 0
-           && fcntl(ends[1], F_SETFD, FD_CLOEXEC) == 0
-           && make_blocking(ends[1], false);
+           && fcntl(ends[1], F_SETFD, FD_CLOEXEC) == 0;
 #endif
 }
 
 /* Frees the job, but not its connection, which is the caller's. */
-void
+static void
 job_free(struct job *job)
 {
     if (job->watch >= 0)
@@ -105,7 +104,6 @@ job_free(struct job *job)
     if (job->signal != job->descriptor)
         close(job->signal);
     free(job->failure.text);
-    free(job->vector);
     free(job);
 }
 
@@ -115,62 +113,6 @@ fail_watch(struct failure *failure)
 {
     return fail(failure, RESOURCE, errno, "cannot watch the connection: %s",
                 strerror(errno));
-}
-
-/* Makes a job that works on a copy of the connection: to open
-   one, on a copy of its target, too.  NULL, with the failure set, if it
-   cannot. */
-struct job *
-job_new(enum operation operation, const struct connection *connection,
-        struct failure *failure)
-{
-    struct job *job = calloc(1, sizeof(*job));
-
-    if (job == NULL) {
-        fail_memory(failure);
-        return NULL;
-    }
-    job->operation = operation;
-    job->connection = *connection;
-    job->descriptor = job->signal = job->watch = -1;
-    if (operation == OPENING
-        && !target_copy(&job->connection.target, &connection->target))
-        fail_memory(failure);
-    else if (!make_signal(job)
-             || (connection->fd >= 0
-                 && (job->watch = fcntl(connection->fd, F_DUPFD_CLOEXEC, 0))
-                        < 0))
-        fail_watch(failure);
-    else
-        return job;
-    if (operation == OPENING)
-        target_clear(&job->connection.target);
-    job_free(job);
-    return NULL;
-}
-
-/* Copies a command: the job may outlive the caller's memory.  Returns whether
-   there is memory for it. */
-bool
-job_copy_command(struct job *job, const struct iovec *command, size_t count)
-{
-    size_t i, size = count * sizeof(*command);
-    char *octets;
-
-    for (i = 0; i < count; i++)
-        size += command[i].iov_len;
-    job->vector = malloc(size);
-    if (job->vector == NULL)
-        return false;
-    job->count = count;
-    octets = (char *) (job->vector + count);
-    for (i = 0; i < count; i++) {
-        job->vector[i].iov_base = octets;
-        job->vector[i].iov_len = command[i].iov_len;
-        memcpy(octets, command[i].iov_base, command[i].iov_len);
-        octets += command[i].iov_len;
-    }
-    return true;
 }
 
 /* Sets what to shut down when the job is abandoned; none if FD is negative. */
@@ -190,6 +132,34 @@ set_watch(struct job *job, int fd)
     return success;
 }
 
+/* Makes a job that works on a copy of the connection; to open one, of its
+   target, too.  NULL, with the failure set, if it cannot. */
+struct job *
+job_new(enum operation operation, const struct connection *connection,
+        struct failure *failure)
+{
+    struct job *job = calloc(1, sizeof(*job));
+
+    if (job == NULL) {
+        fail_memory(failure);
+        return NULL;
+    }
+    job->operation = operation;
+    job->connection = *connection;
+    job->descriptor = job->signal = job->watch = -1;
+    if (operation == OPENING
+        && !target_copy(&job->connection.target, &connection->target))
+        fail_memory(failure);
+    else if (!make_signal(job) || !set_watch(job, connection->fd))
+        fail_watch(failure);
+    else
+        return job;
+    if (operation == OPENING)
+        target_clear(&job->connection.target);
+    job_free(job);
+    return NULL;
+}
+
 /* Makes libremctl's client. */
 static bool
 make_client(struct job *job)
@@ -203,22 +173,11 @@ make_client(struct job *job)
                || remctl_set_source_ip(client, target->source));
 }
 
-/* Prepares for protocol 1, which has a connection for each command.  libremctl
-   makes it, as it hands out the status of no other. */
-static bool
-prepare_protocol_1(struct job *job)
-{
-    set_watch(job, -1);
-    remctl_close(job->connection.client);
-    job->connection.fd = -1;
-    job->connection.protocol = 1;
-    return make_client(job);
-}
-
 /*
  * Finds out the protocol.  Where nothing was sent, remctl_output() answers
  * without reading with protocol 2 or later; with protocol 1 it reads, and
- * finds the socket empty, which ends the connection.
+ * finds the socket empty, which ends the connection.  Protocol 1 has one for
+ * each command; libremctl makes it, as it hands out the status of no other.
  */
 static bool
 find_protocol(struct job *job)
@@ -233,9 +192,14 @@ find_protocol(struct job *job)
     output = remctl_output(connection->client);
     if (output != NULL && output->type == REMCTL_OUT_DONE)
         return make_blocking(connection->fd, true);
-    return (output != NULL
-            || strcmp(remctl_error(connection->client), NOTHING_READ) == 0)
-           && prepare_protocol_1(job);
+    if (output == NULL
+        && strcmp(remctl_error(connection->client), NOTHING_READ) != 0)
+        return false;
+    set_watch(job, -1);
+    remctl_close(connection->client);
+    connection->fd = -1;
+    connection->protocol = 1;
+    return make_client(job);
 }
 
 /*
@@ -268,7 +232,8 @@ run_command(struct job *job)
     return (connection->protocol != 1
             || remctl_open(connection->client, target->host,
                            (unsigned short) target->port, target->principal))
-           && remctl_commandv(connection->client, job->vector, job->count);
+           && remctl_commandv(connection->client, job->command->vector,
+                              job->command->count);
 }
 
 static bool
@@ -358,6 +323,8 @@ run(struct task *task)
         job->success = remctl_noop(client);
     else
         job->output = remctl_output(client);
+    if (job->command != NULL)
+        job->command->sending = false;
     job->done = true;
     job_wake(job);
     job_release(job);
@@ -382,7 +349,7 @@ job_start(struct job *job)
 }
 
 /* Octets that the peer has acknowledged or sent.  Where nobody counts them,
-   all of a call has to end within the time of silence. */
+   all of a call has to end within the time of silence, as if many had. */
 static uint64_t
 socket_activity(int fd)
 {
@@ -395,7 +362,7 @@ socket_activity(int fd)
         return info.tcpi_bytes_acked + info.tcpi_bytes_received;
 #endif
     (void) fd;
-    return 0;
+    return UINT32_MAX;
 }
 
 /* A number that changes when the job gets on; one that waits for a thread does

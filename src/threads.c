@@ -42,27 +42,21 @@ monotonic(void)
 static void
 leave_pool(void)
 {
-    static const pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-    static const struct pool empty = {.wake = PTHREAD_COND_INITIALIZER};
-
     fork_count++;
-    memcpy(&core_lock, &lock, sizeof(lock));
-    memcpy(&pool, &empty, sizeof(pool));
+    core_lock = (pthread_mutex_t) PTHREAD_MUTEX_INITIALIZER;
+    pool = (struct pool) {.wake = PTHREAD_COND_INITIALIZER};
 }
 
 /* Called whenever the extension is loaded.  Returns whether it succeeded. */
 bool
 watch_forks(void)
 {
-    static bool watching;
-    bool success;
+    static atomic_bool watching;
 
     pthread_mutex_lock(&core_lock);
-    if (!watching)
-        watching = pthread_atfork(NULL, NULL, leave_pool) == 0;
-    success = watching;
+    watching = watching || pthread_atfork(NULL, NULL, leave_pool) == 0;
     pthread_mutex_unlock(&core_lock);
-    return success;
+    return watching;
 }
 
 /* Takes a task from the queue; NULL if none came in time.  The lock is held.

@@ -95,8 +95,7 @@ void
 reader_done(struct reader *reader)
 {
     reader->need = 0;
-    reader->arrived -= reader->size;
-    if (reader->arrived < 0)
+    if ((reader->arrived -= reader->size) < 0)
         reader->arrived = 0;
     set_low_water(reader, 1);
 }

@@ -20,6 +20,7 @@ import pytest
 from support.fakeserver import FakeServer, Peer, serve
 from support.preload import preloaded
 from support.subprocesses import in_child
+from support.waiting import eventually
 
 import remctl
 
@@ -286,6 +287,44 @@ def test_a_failed_command_gives_its_buffers_back(handle: _remctl.Handle) -> None
         _remctl.remctl_command(handle, [lent, b"\0"])
     assert not _remctl.remctl_commandv(_remctl.remctl_new(), [lent])
     lent.append(0)
+
+
+def is_given_back(lent: bytearray) -> bool:
+    """Whether nobody holds the buffer.  A handle that is dropped gives back what threads had."""
+    _remctl.remctl_new()
+    try:
+        lent.append(0)
+    except BufferError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    "end", [_remctl.remctl_cancel, _remctl.remctl_close], ids=["cancel", "close"]
+)
+def test_a_large_command_is_not_copied_but_lent_until_its_thread_has_ended(
+    remctl_server: RemctldServer, handle: _remctl.Handle, end: Callable[[_remctl.Handle], None]
+) -> None:
+    much = bytearray(16 * 1024 * 1024)
+    handle.blocking = False
+    remctl_server.freeze()
+    try:
+        assert _remctl.remctl_commandv(handle, [b"test", b"cat", much]) is None
+        assert not is_given_back(much)
+        end(handle)
+        if end is _remctl.remctl_close:
+            assert _remctl.remctl_poll(handle, True) is False
+            assert handle.failure == "closed"
+    finally:
+        remctl_server.thaw()
+    eventually(lambda: is_given_back(much))
+
+
+def test_a_large_command_is_given_back_when_it_was_sent(handle: _remctl.Handle) -> None:
+    much = bytearray(4 * 1024 * 1024)
+    assert _remctl.remctl_commandv(handle, [b"test", b"cat", much])
+    much.append(0)
+    assert sum(len(token[1]) for token in tokens(handle) if token[0] == "output") == 4 * 1024 * 1024
 
 
 # Handles and descriptors

@@ -37,17 +37,13 @@ def expression(failure: Failure) -> str:
 def macro(name: str, failure: Failure) -> str:
     """Write the macro that stands before a function."""
     # By its address: in Python's headers some names are macros themselves.
-    real = f"real_{name}" if failure.by_address else name
     lines = [
+        f"static __typeof__({name}) *const real_{name} __attribute__((unused)) = {name};",
         f"#undef {name}",
         f"#define {name}(...) \\",
         f'    (faults_hit("{name}", __FILE__, __LINE__) \\',
-        f"         ? ({expression(failure)}) : {real}(__VA_ARGS__))",
+        f"         ? ({expression(failure)}) : real_{name}(__VA_ARGS__))",
     ]
-    if failure.by_address:
-        lines.insert(
-            0, f"static __typeof__({name}) *const real_{name} __attribute__((unused)) = {name};"
-        )
     return "\n".join(lines) + "\n"
 
 

@@ -30,7 +30,6 @@ class Failure(NamedTuple):
     raises: str = ""
     errno: str = ""
     outcomes: tuple[str, ...] = (MEMORY,)
-    by_address: bool = True
 
 
 NULL = Failure("NULL", raises=MEMORY)
@@ -61,15 +60,13 @@ FALLIBLE = {
     "PyObject_CallMethod": NULL,
     "PyObject_GetBuffer": MINUS,
     "PySequence_Tuple": NULL,
-    "PyTuple_GetItem": NULL,
     "PyTuple_New": NULL,
-    "PyTuple_Size": MINUS,
     "PyType_FromModuleAndSpec": NULL,
+    "PyType_GenericAlloc": NULL,
     "PyUnicode_DecodeUTF8": NULL,
     "PyUnicode_FromFormat": NULL,
     "PyUnicode_FromString": NULL,
     "Py_BuildValue": NULL,
-    "alloc": NULL._replace(by_address=False),  # a type's tp_alloc, in a variable of that name
     # libc's
     "bind": Failure("-1", errno="EADDRNOTAVAIL", outcomes=(SAME, "cannot connect to ")),
     "calloc": Failure("NULL", errno="ENOMEM"),
@@ -90,7 +87,6 @@ FALLIBLE = {
     "getaddrinfo": Failure("EAI_MEMORY"),
     "getsockopt": Failure("-1", errno="ENOBUFS", outcomes=(SAME, "cannot connect to ")),
     "ioctl": PASSES,
-    "malloc": Failure("NULL", errno="ENOMEM"),
     "pipe": Failure("-1", errno="EMFILE", outcomes=("cannot watch the connection: ",)),
     "poll": Failure("-1", errno="ENOMEM", outcomes=(SAME,)),
     "pthread_atfork": Failure("ENOMEM"),
@@ -121,11 +117,12 @@ FROM_LIBREMCTL = (SAME, MEMORY, r"GSS-API error|\(null\), ")
 NEVER_FAIL = {
     "returns a flag, or what is there already": """
         PyBool_FromLong PyBytes_AsString PyErr_Occurred PyModuleDef_Init
-        PyModule_GetState PyObject_TypeCheck PyType_GetSlot Py_NewRef Py_TYPE
+        PyModule_GetState PyObject_TypeCheck PyTuple_GetItem PyTuple_Size PyType_GetModuleState
+        Py_NewRef Py_TYPE
     """,
     "gives back, forgets or keeps": """
-        PyBuffer_Release PyErr_Clear PyErr_NoMemory PyMem_Free Py_CLEAR Py_DECREF Py_VISIT Py_XDECREF free
-        freeaddrinfo release remctl_close
+        PyBuffer_Release PyErr_Clear PyErr_NoMemory PyMem_Free PyObject_Free Py_CLEAR Py_DECREF
+        Py_VISIT Py_XDECREF free freeaddrinfo remctl_close
     """,
     "is for the compiler": "offsetof va_end va_start",
     "computes": """
