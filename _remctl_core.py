@@ -218,7 +218,8 @@ def log(message: str, *arguments: object) -> None:
         if logging is None:
             return
         _logger = logging.getLogger("remctl")
-    _logger.debug(message, *arguments)
+    if _logger.isEnabledFor(10):  # DEBUG; debug() would ask in one more call.
+        _logger.debug(message, *arguments)
 
 
 # -- Failures -------------------------------------------------------------------------------------
@@ -656,8 +657,8 @@ class Session:
                 self.abandon(handle)
             raise
 
-    def read(self, handle: _remctl.Handle) -> Steps[RemctlOutput]:
-        """Read a token of the running command."""
+    def read(self, handle: _remctl.Handle, *, refuse: bool = False) -> Steps[RemctlOutput]:
+        """Read a token of the running command; if wanted, raise what an "error" token says."""
         fields = self._begin(_remctl.remctl_output, handle)
         if fields is None:
             fields = yield from self._end(handle)
@@ -666,6 +667,8 @@ class Session:
         self._has_output = self._has_output or fields[0] == "output"
         if not handle.blocking and self._spend(fields[1]):
             yield _LET_OTHERS_RUN
+        if refuse and fields[0] == "error":
+            raise self.refusal(fields[1], fields[4])
         return token(fields)
 
     def output(self) -> Steps[RemctlOutput]:
@@ -677,14 +680,12 @@ class Session:
 
     def next_token(self, handle: _remctl.Handle) -> Steps[RemctlOutput]:
         """Read the next token of an iterator; see `remctl.Remctl.tokens()`."""
+        # Not a generator itself, but read()'s: there are very many tokens.
         if self._parent is not None:
             self.connected()  # It raises.
         if self.target is None or self.handle is not handle:
             raise self._left()
-        found = yield from self.read(handle)
-        if found.type == "error":
-            raise self.refusal(found.output, found.error)
-        return found
+        return self.read(handle, refuse=True)
 
     def _spend(self, output: bytes | None) -> bool:
         """Whether it is somebody else's turn after this much output."""

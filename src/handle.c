@@ -24,7 +24,7 @@ handle_enter(Handle *h, enum entry entry)
     if (h->forks != fork_count)
         return INHERITED;
     pthread_mutex_lock(&core_lock);
-    idle = h->operation == NOTHING;
+    idle = !h->busy && h->operation == NOTHING;
     if (h->closed && (h->busy || idle || entry != RESUME))
         admission = OVER;
     else if (h->busy || (!idle && entry == BEGIN))
