@@ -141,8 +141,8 @@ run_in_thread(struct task *task)
             pool.last->next = task;
         pool.last = task;
         pool.queued++;
-        pthread_cond_signal(&pool.wake);
     }
     pthread_mutex_unlock(&core_lock);
+    pthread_cond_signal(&pool.wake); /* Now that it can have the lock. */
     return code;
 }
