@@ -173,7 +173,10 @@ def check_seconds(seconds: float, name: str = "timeout") -> float:
         raise TypeError(f"{name} must be a number of seconds: {seconds!r}")
     if not seconds >= 0:
         raise ValueError(f"invalid {name} {seconds!r}")
-    return float(seconds)
+    try:
+        return float(seconds)
+    except OverflowError:
+        raise ValueError(f"invalid {name}: more seconds than can be counted") from None
 
 
 def check_keepalive(seconds: float | None) -> int:

@@ -369,6 +369,7 @@ def test_a_host_is_needed() -> None:
         ("timeout", True, TypeError),
         ("timeout", -0.1, ValueError),
         ("timeout", float("nan"), ValueError),
+        ("timeout", 10**400, ValueError),
         ("ccache", b"FILE:/tmp/x", TypeError),
         ("ccache", 3, TypeError),
         ("ccache", "", ValueError),
