@@ -12,7 +12,8 @@ import pytest
 from support import samplebackend
 
 import remctl
-from remctl_toolkit.backend import Backend, configuration
+from remctl_toolkit.backend import Backend, CommandError, configuration
+from remctl_toolkit.testing import ServerError
 
 if TYPE_CHECKING:
     from remctl_toolkit.testing import Realm
@@ -46,6 +47,11 @@ quota load {0} stdin=2 help=help ANYUSER
 quota help {0} ANYUSER
 quota EMPTY {0} help=help ANYUSER
 """
+
+
+WITH_EMPTY = Backend("list", acl="ANYUSER")
+WITH_EMPTY.command("")(lambda: "all")
+WITH_EMPTY.command("show")(lambda user: user)
 
 
 def write_program(folder: Path, acl: str = ', acl="ANYUSER"') -> Path:
@@ -196,9 +202,85 @@ def test_check_of_what_cannot_be_read(tmp_path: Path) -> None:
     for text in ("quota show\n", "quota show /bin/x summary=summary\n"):
         file.write_text(text)
         malformed = run(program, "check", str(file))
-        assert malformed == (os.EX_CONFIG, "", f"quota: {file}:1: remctld cannot read this line\n")
+        refusal = f"quota: {file}:1: remctld cannot read this line: "
+        assert (*malformed[:2], malformed[2][: len(refusal)]) == (os.EX_CONFIG, "", refusal)
     assert run(program, "check")[0] == os.EX_USAGE
     assert run(program, "check", "--nonsense", "x")[0] == os.EX_USAGE
+
+
+# What a file has, and the ACL of its line for `quota show`; None for no line, "" for a file that
+# remctld refuses.
+FILES = {
+    "line": (b"quota show /bin/echo ANYUSER\n", ["ANYUSER"]),
+    "tabs": (b"\tquota\tshow  /bin/echo\tANYUSER\t\n", ["ANYUSER"]),
+    "carriage return": (b"quota show /bin/echo ANYUSER\r\n", ["ANYUSER\r"]),
+    "form feed": (b"quota show /bin/echo princ:a\x0cANYUSER\n", ["princ:a\x0cANYUSER"]),
+    "form feed before": (b"\x0cquota show /bin/echo ANYUSER\n", None),
+    "comment": (b"\x0c\r\v #quota show /bin/echo ANYUSER\n\x0c\n\n", None),
+    "line separator": ("other x /bin/echo princ:a\u2028quota show /x ANYUSER\n".encode(), None),
+    "next line": ("quota\u0085show /bin/echo a b\n".encode(), None),
+    "no-break space": ("quota show /bin/echo princ:a\u00a0b\n".encode(), ["princ:a\u00a0b"]),
+    "continued": (b"quota \\\nshow /bin/echo\\\n \\\nANYUSER\n", ["ANYUSER"]),
+    "continued comment": (b"# \\\nquota show /bin/echo ANYUSER\n", None),
+    "backslash within": (b"quota show /bin/echo ANY\\USER\\ \n", ["ANY\\USER\\"]),
+    "no octets of UTF-8": (b"\xff show /bin/echo ANYUSER\n", None),
+    "empty": (b"", None),
+    "include as a command": (b"include show /bin/echo ANYUSER\n", None),
+    "empty option": (b"quota show /bin/echo help= ANYUSER\n", ["help=", "ANYUSER"]),
+    "option without a name": (b"quota show /bin/echo =x ANYUSER\n", ["=x", "ANYUSER"]),
+    "options": (b"quota show /bin/echo stdin=+2 logmask=1,02 help=a=b ANYUSER\n", ["ANYUSER"]),
+    "folder": (b"include {folder}\n", ["ANYUSER"]),
+    "lone backslash": (b"\\\nquota show /bin/echo ANYUSER\n", ""),
+    "no end": (b"quota show /bin/echo ANYUSER", ""),
+    "never ends": (b"quota show /bin/echo ANYUSER \\\n", ""),
+    "unknown option": (b"quota show /bin/echo timeout=3 ANYUSER\n", ""),
+    "no number": (b"quota show /bin/echo stdin=first ANYUSER\n", ""),
+    "zero": (b"quota show /bin/echo stdin=0 ANYUSER\n", ""),
+    "mask": (b"quota show /bin/echo logmask=2,last ANYUSER\n", ""),
+    "no ACL": (b"quota show /bin/echo help=help\n", ""),
+    "itself": (b"include {file}\n", ""),
+    "byte order mark": (b"\xef\xbb\xbf# comment\nquota show /bin/echo ANYUSER\n", ""),
+}
+
+
+@pytest.mark.parametrize(("octets", "acl"), FILES.values(), ids=FILES)
+def test_check_reads_a_file_as_remctld_does(
+    tmp_path: Path, remctld: Any, octets: bytes, acl: Any
+) -> None:
+    folder, file = tmp_path / "conf.d", tmp_path / "remctl.conf"
+    (folder / "folder").mkdir(parents=True)
+    (folder / "quota").write_text("quota show /bin/echo ANYUSER\n")
+    (folder / "caf\xe9").write_text("nonsense\n")
+    names = {b"{folder}": folder, b"{file}": file}
+    for name, path in names.items():
+        octets = octets.replace(name, os.fsencode(path))
+    file.write_bytes(octets)
+    if acl == "":
+        with pytest.raises(CommandError, match=r":[12]: remctld cannot read this line: ") as caught:
+            list(configuration.read(file))
+        assert caught.value.status == os.EX_CONFIG
+        with pytest.raises(ServerError, match="cannot read configuration file"):
+            remctld(config=f"include {file}")
+        return
+    found = {line.command: line for line in configuration.read(file)}.get("quota")
+    assert (found and list(found.acl)) == acl
+    server = remctld(config=f"include {file}")
+    command = ["quota", "show", "x"]
+    if acl == ["ANYUSER"]:
+        assert remctl.remctl(server.host, server.port, command=command).status == 0
+    else:
+        said = "Access denied" if acl else "Unknown command"
+        with pytest.raises(remctl.RemctlServerError, match=said):
+            remctl.remctl(server.host, server.port, command=command)
+
+
+def test_check_shows_what_cannot_be_seen(tmp_path: Path) -> None:
+    program = write_program(tmp_path)
+    file = tmp_path / "remctl.conf"
+    file.write_text(LINES.format(program), newline="\r\n")
+    status, stdout, _ = run(program, "check", str(file))
+    assert status == 1
+    assert r"quota show: its ACL is ANYUSER\r, but ANYUSER is declared" in stdout
 
 
 @pytest.mark.parametrize(
@@ -333,6 +415,14 @@ def test_check_wants_the_line_of_a_command_without_subcommand(tmp_path: Path) ->
     file = tmp_path / "remctl.conf"
     file.write_text("")
     assert backend.check(file) == [f"{file}: test EMPTY: there is no line for it"]
+
+
+def test_the_summary_has_each_command_once(remctld: Any) -> None:
+    """Where no subcommand is given, it is that of all, which have lines of their own."""
+    server = remctld(WITH_EMPTY)
+    result = remctl.remctl(server.host, server.port, command=["help"])
+    assert result.stdout_text() == "list show USER\n"
+    assert remctl.remctl(server.host, server.port, command=["list"]).stdout == b"all\n"
 
 
 def test_an_empty_subcommand_has_its_line() -> None:

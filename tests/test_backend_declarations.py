@@ -8,6 +8,7 @@ import dataclasses
 import enum
 import functools
 import os
+import re
 import typing
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -109,6 +110,8 @@ def refusal(function: Any, name: str | None = "bad", **declared: Any) -> str:
         (Annotated[list[str], Matches("[a-z]+")], ["a", "b"], ["a", "b"]),
         (Annotated[list[int], sum], ["1", "2"], 3),
         (Annotated[int, Matches("[0-9]{2}")], ["12"], 12),
+        (Annotated[int, Matches(re.compile("[0-9]{2}"))], ["12"], 12),
+        (Annotated[str, Matches(re.compile(b"[a\xff]", re.IGNORECASE))], [b"A"], "A"),
         (Annotated[int, abs] | Literal["max"], ["max"], "max"),
         (Annotated[int, abs] | Literal["max"], ["-2"], 2),
         (str | int, ["1"], 1),
@@ -170,6 +173,43 @@ def test_none_is_kept_and_so_is_any_default() -> None:
     )
 
 
+def test_help_has_defaults_that_have_a_text() -> None:
+    unset = object()
+
+    def run(user: Any = unset, unit: str = "GB", where: Path = Path("/x")) -> None:
+        """Do it."""
+
+    backend = Backend("test")
+    backend.command()(run)
+    assert backend.invoke(["help", "run"]).stdout_text() == (
+        "usage: test run [USER] [UNIT] [WHERE]\n\nDo it.\n\n"
+        "  UNIT  default GB\n  WHERE  default /x\n"
+    )
+
+
+def test_help_of_a_command_without_a_name_has_no_arguments() -> None:
+    """Nobody can give it any; the function may well have some, for another name of it."""
+
+    def run(user: str = "all", *rest: str, force: bool = False) -> str:
+        """Do it."""
+        return seen(user=user, rest=rest, force=force)
+
+    backend = Backend("test")
+    group = backend.group("group")
+    for place in (backend, group):
+        place.command("", json=True)(run)
+        place.command("named")(run)
+    nothing = f"{seen(user='all', rest=(), force=False)}\n"
+    assert backend.invoke([]).stdout_text() == nothing
+    assert backend.invoke(["group"]).stdout_text() == nothing
+    assert backend.invoke(["help"]).stdout_text().splitlines() == [
+        "test group                                   Do it.",
+        "test group named [--force] [USER] [REST...]  Do it.",
+        "test                                         Do it.",
+        "test named [--force] [USER] [REST...]        Do it.",
+    ]
+
+
 @pytest.mark.parametrize(
     ("annotation", "shown"),
     [
@@ -183,7 +223,12 @@ def test_none_is_kept_and_so_is_any_default() -> None:
         (list[list[str]], "list[str]"),
         (list[str] | str, "list[str]"),
         (tuple[int, str], "tuple[int, str]"),
-        (tuple[()], "tuple[()]"),
+        (tuple[()], "tuple"),
+        (typing.List, "list: write what it holds"),  # noqa: UP006
+        (typing.Dict, "dict: write what it holds"),  # noqa: UP006
+        (typing.Sequence, "Sequence: write what it holds"),
+        (Literal[None], "no value"),
+        (enum.Enum("Nothing", []), "no value"),
         (object, "object"),
         (None, "None"),
         (type(None), "NoneType"),

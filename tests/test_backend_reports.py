@@ -240,6 +240,80 @@ def test_whatever_is_raised_stays_with_the_program(
         assert ", in fail\n" in (tmp_path / "log").read_text()
 
 
+# A program with a command `fail`, which returns nothing, whatever happens besides.
+UNCAUGHT = """
+{imports}
+
+threads = 0
+
+def raises(*_):
+    global threads
+    threads += 1
+    raise RuntimeError("reason")
+
+backend.command("fail")(lambda: {command})
+status = backend.run()
+{after}
+raise SystemExit(status)
+"""
+
+
+@pytest.mark.parametrize(
+    ("imports", "command", "after"),
+    [
+        ("import threading", "threading.Thread(target=raises).start()", ""),
+        ("", "__import__('threading').Thread(target=raises).start()", ""),
+        (
+            "import _thread, time",
+            "_thread.start_new_thread(raises, ()) and None",
+            "while threads == 0 or _thread._count(): time.sleep(0.01)",
+        ),
+        ("", "type('Final', (), {'__del__': raises})() and None", ""),
+        ("import atexit", "atexit.register(raises) and None", ""),
+        ("", "None", "raises()"),
+    ],
+)
+def test_what_nothing_catches_is_reported(
+    program: Path, tmp_path: Path, imports: str, command: str, after: str
+) -> None:
+    """Python would print it for the caller to read."""
+    start = PROGRAM[: PROGRAM.index("@backend")]
+    body = UNCAUGHT.format(imports=imports, command=command, after=after)
+    program.write_text(start + body)
+    log = tmp_path / "log"
+    served = environ(REMOTE_USER="alice@EXAMPLE.ORG", REMCTL_BACKEND_LOG=str(log))
+    done = subprocess.run([program, "fail"], env=served, capture_output=True, timeout=50)
+    assert TOLD.fullmatch(done.stderr), done.stderr
+    assert done.returncode == (os.EX_SOFTWARE if after == "raises()" else 0)
+    assert log.read_text().endswith("RuntimeError: reason\n\n")
+
+
+def test_a_thread_that_exits_says_nothing(program: Path) -> None:
+    body = "import threading; t = threading.Thread(target=sys.exit); t.start(); t.join()"
+    program.write_text(PROGRAM.replace('raise RuntimeError("the reason")', body))
+    done = subprocess.run([program, "fail"], env=environ(), capture_output=True, timeout=50)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize(
+    "fault",
+    ["import nothing_of_this_name", "backend.command()(print)", "threading.Thread(target=0).run()"],
+)
+def test_a_program_that_cannot_start_says_so_to_its_author(
+    remctld: Any, program: Path, fault: str
+) -> None:
+    text = PROGRAM.replace("@backend", f"import threading\n{fault}\n@backend")
+    program.write_text(text)
+    server: RemctldServer = remctld([Command("test", program=program, acl="ANYUSER")])
+    result = remctl.remctl(server.host, server.port, command=["test", "fail"])
+    assert (result.status, result.stdout) == (os.EX_SOFTWARE, None)
+    assert re.fullmatch(rb"test: internal error \(reference \w{8}\)\n", result.stderr or b"")
+    assert fault in server.wait_for_log("Error: ")
+    by_hand = subprocess.run([program, "fail"], env=environ(), capture_output=True, timeout=50)
+    assert by_hand.returncode == 1
+    assert by_hand.stderr.startswith(b"Traceback (most recent call last):\n")
+
+
 @pytest.fixture
 def logged(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """What the system log gets."""

@@ -152,6 +152,46 @@ def test_failures(error: BaseException, line: str, status: int) -> None:
     assert call(raising(error)) == expected
 
 
+class Odd(CommandError):
+    """An error whose text cannot be made."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+class OddText:
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+def with_status(status: Any) -> CommandError:
+    error = CommandError("text")
+    error.status = status
+    return error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        Odd("text"),
+        SystemExit(OddText()),
+        SystemExit(256),
+        SystemExit(-1),
+        with_status(0),
+        with_status(256),
+        with_status(-1),
+        with_status("text"),
+        with_status(None),
+    ],
+)
+def test_a_failure_that_fails_is_an_internal_error(error: BaseException) -> None:
+    """It is no success, whatever status its author gave it, and shows the caller nothing."""
+    result = call(raising(error))
+    assert (result.status, result.stdout) == (os.EX_SOFTWARE, None)
+    assert result.stderr_text().startswith("test run: internal error (reference ")
+    assert result.log
+
+
 @pytest.mark.parametrize(("code", "status"), [(None, 0), (0, 0), (5, 5)])
 def test_sys_exit(code: int | None, status: int) -> None:
     assert call(raising(SystemExit(code))) == remctl.RemctlSimpleResult(None, None, status)

@@ -20,6 +20,7 @@ class Command:
     Attributes:
         function: what it runs.
         path: the names that lead to it.
+        has_name: whether it has one of its own, and so can be given arguments.
         parameters: those of the function but for the Context, and ``--json``.
         arguments: those of them that are positional, ``*names`` included.
         options: the other ones, by what the caller writes: ``--force``, ``-f``.
@@ -37,6 +38,7 @@ class Command:
         "acl",
         "arguments",
         "function",
+        "has_name",
         "hidden",
         "json",
         "logmask",
@@ -67,6 +69,7 @@ class Command:
         """
         self.function = function
         self.path = (*group, name) if name else group
+        self.has_name = bool(name)
         self.stdin = stdin
         self.logmask = (logmask,) if isinstance(logmask, str) else tuple(logmask)
         self.acl = acl
@@ -80,6 +83,11 @@ class Command:
                 raise TypeError("it runs where no arguments are given, and so can require none")
         except TypeError as error:
             raise TypeError(f"command {' '.join(self.path)!r}: {error}") from None
+
+    @property
+    def shown(self) -> "list[Parameter]":
+        """The parameters that help has: none of what runs where no subcommand is given."""
+        return self.parameters if self.has_name else []
 
     @property
     def doc(self) -> str:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import getopt
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from _remctl_text import printable
 
 from .acl import entries_of, joined
 from .command import Command
@@ -17,6 +20,11 @@ from .errors import CommandError, UsageError
 __all__ = ["Line", "differences", "lines", "main", "read", "rules"]
 
 _OPTIONS = ("stdin", "logmask", "summary", "help")  # of those remctld has, what we declare
+_ALL_OPTIONS = (*_OPTIONS, "sudo", "user")
+_OPTION = re.compile(r"([A-Za-z][A-Za-z0-9-]*)=(.+)", re.DOTALL)
+_NUMBER = re.compile(r"\+?0*[1-9][0-9]*")
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]*")  # of an included file
+_WHITE = " \t\r\v\f"
 
 
 class Line(NamedTuple):
@@ -70,7 +78,8 @@ def _rule(backend: Root, name: str, member: Command | Group) -> dict[str, Any]:
         rule["stdin"] = stdin
     if masked:
         rule["logmask"] = tuple(sorted(masked))
-    if not all(command.hidden for command in commands):
+    # Without a subcommand, the summary is that of all commands, which have their own lines.
+    if name and not all(command.hidden for command in commands):
         rule["summary"] = "summary"
     # A group's line serves all its commands: the backend then says who may not run one of them.
     return {**rule, "help": "help", "acl": joined(command.acl for command in commands)}
@@ -116,50 +125,63 @@ def read(path: Path) -> Iterator[Line]:
         OSError: it cannot be read.
         CommandError: remctld would not take it (status 78).
     """
+    return _read(path, ())
+
+
+def _read(path: Path, outer: tuple[Path, ...]) -> Iterator[Line]:
+    """Read a file that is included by others."""
+    if path in outer:
+        raise _refused(path, 1, "it includes itself")
+    *texts, rest = path.read_bytes().decode("utf-8", "surrogateescape").split("\n")
     pending, start = "", 0
-    text = path.read_text(encoding="utf-8", errors="surrogateescape")
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, text in enumerate(texts, 1):
         start = start if pending else number
-        if line.endswith("\\"):
-            pending += line[:-1]
+        pending += text
+        if len(pending) > 1 and pending.endswith("\\"):
+            pending = pending[:-1]
             continue
-        words, pending = (pending + line).split(), ""
-        if not words or words[0].startswith("#"):
+        line, pending = pending, ""
+        if not line.strip(_WHITE) or line.lstrip(_WHITE).startswith("#"):
             continue
+        # Words are separated by these two, and by no other white space.
+        words = [word for word in line.replace("\t", " ").split(" ") if word]
         if len(words) == 2 and words[0] == "include":
-            yield from _included(Path(words[1]))
+            for included in _files(Path(words[1])):
+                yield from _read(included, (*outer, path))
         else:
             yield _line(path, start, words)
+    if pending or len(rest) > 1:
+        raise _refused(path, len(texts) + 1, "the last line has no end")
 
 
-def _included(path: Path) -> Iterator[Line]:
+def _refused(path: Path, number: int, why: str) -> CommandError:
+    message = f"{path}:{number}: remctld cannot read this line: {why}"
+    return CommandError(message, status=os.EX_CONFIG)
+
+
+def _files(path: Path) -> list[Path]:
+    """Return the files that are included by a path, in the order in which remctld may read them."""
     if not path.is_dir():
-        yield from read(path)
-        return
-    # remctld takes them in no particular order, and leaves out what has a dot in its name.
-    for inner in sorted(path.iterdir()):
-        if inner.name.replace("-", "").replace("_", "").isalnum():
-            yield from read(inner)
+        return [path]
+    # It takes them in no particular order.
+    return [p for p in sorted(path.iterdir()) if _PLAIN_NAME.fullmatch(p.name) and not p.is_dir()]
 
 
 def _line(path: Path, number: int, words: Sequence[str]) -> Line:
     options = {}
     place = 3
-    while place < len(words) and _is_option(words[place]):
-        name, _, value = words[place].partition("=")
+    while place < len(words) and (found := _OPTION.fullmatch(words[place])):
+        name, value = found.groups()
+        values = value.split(",") if name == "logmask" else [value]
+        is_number = name in ("logmask", "stdin") and value != "last"
+        if name not in _ALL_OPTIONS or (is_number and not all(map(_NUMBER.fullmatch, values))):
+            raise _refused(path, number, words[place])
         options[name] = value
         place += 1
     if place >= len(words):
-        message = f"{path}:{number}: remctld cannot read this line"
-        raise CommandError(message, status=os.EX_CONFIG)
+        raise _refused(path, number, "it has no ACL" if place > 3 else "words are missing")
     command, subcommand, program = words[:3]
     return Line(str(path), number, command, subcommand, program, options, tuple(words[place:]))
-
-
-def _is_option(word: str) -> bool:
-    name, equals, value = word.partition("=")
-    plain = name.replace("-", "")
-    return bool(equals and value) and name[0].isalpha() and plain.isascii() and plain.isalnum()
 
 
 # -- Comparing ------------------------------------------------------------------------------------
@@ -190,7 +212,7 @@ def differences(backend: Root, file: str | os.PathLike[str], program: str | None
         for line in found
         if line.command == backend.name and line.subcommand not in known
     ]
-    return said
+    return [printable(text) for text in said]
 
 
 def _compare(declared: Line, found: Line) -> Iterator[str]:

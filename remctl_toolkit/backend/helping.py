@@ -58,8 +58,8 @@ def help_text(backend: Root, asked: Sequence[str], is_permitted: Callable[[Comma
 def usage(backend: Root, command: Command) -> str:
     """Return how a command is called."""
     words = [backend.name, *command.path]
-    words += [_option_usage(p) for p in command.parameters if p.is_option]
-    words += [_argument_usage(p) for p in command.arguments]
+    words += [_option_usage(p) for p in command.shown if p.is_option]
+    words += [_argument_usage(p) for p in command.shown if not p.is_option]
     return " ".join(words)
 
 
@@ -119,7 +119,7 @@ def _explained(backend: Root, command: Command) -> str:
     first, _, rest = command.doc.strip().partition("\n")
     if first:
         parts.append(f"{first.strip()}\n{textwrap.dedent(rest)}".strip())
-    about = [line for p in command.parameters for line in _about(p)]
+    about = [line for p in command.shown for line in _about(p)]
     if about:
         parts.append("\n".join(about))
     if command.stdin is not None:
@@ -143,7 +143,7 @@ def _about(parameter: Parameter) -> list[str]:
 
 def _default(value: Any) -> str:
     """Return a default as the caller would write it; "" if there is none, or nothing to see."""
-    if value is None or isinstance(value, bool):
+    if value is None or isinstance(value, bool) or repr(value) == object.__repr__(value):
         return ""
     if isinstance(value, dict):
         return " ".join(f"{key}={_default(inner)}" for key, inner in value.items())

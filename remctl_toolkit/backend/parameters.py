@@ -107,6 +107,8 @@ class Parameter:
         self.many = kind in ("list", "rest", "count") or holds in ("list", "dict")
         self.required = required
         self.default = default
+        if kind == "count" and not isinstance(default, int | None):
+            raise TypeError(f"the default of a count is a number, not {default!r}")
         if required and kind in ("flag", "count"):
             self.required, self.default = False, kind == "count" and 0
         self.about = self.type.about

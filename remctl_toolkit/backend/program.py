@@ -1,12 +1,13 @@
 """The backend: what a program makes, declares its commands with, and runs."""
 
+import os
 import sys
 
 from .commands import Root
+from .uncaught import report_uncaught
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
@@ -116,3 +117,16 @@ class Backend(Root):
         from .configuration import differences
 
         return differences(self, file, program)
+
+
+def _report_before_run(error: BaseException) -> None:
+    """Report what ends a program before it runs its backend: an import that fails, for example."""
+    from .running import Run
+
+    root = Root("backend", "", None, None)
+    root.name = os.environ.get("REMCTL_COMMAND", root.name)
+    Run(root, os.environ, None, sys.stdout, own_process=True).internal_error(error)
+
+
+if "REMCTL_COMMAND" in os.environ:  # remctld would hand to the caller what Python prints.
+    report_uncaught(_report_before_run)

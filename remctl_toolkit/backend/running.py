@@ -11,6 +11,7 @@ from .acl import permits
 from .commands import Group
 from .context import Context
 from .errors import CommandError, DeniedError
+from .uncaught import report_uncaught
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -119,25 +120,38 @@ class Run:
     def status(self, args: "Sequence[bytes]") -> int:
         """Do what the arguments say, and return the exit status."""
         try:
-            status = self._dispatch(list(args))
-            self._flush()
-            return status
-        except CommandError as error:
-            return self._fail(str(error), error.status)
+            return self._attempt(list(args))
         except OutputError as error:
             return self._say(error.reason, error.status)
-        except SystemExit as error:
-            return self._exit(error.code)
         except Exception as error:
             if self._is_lost():  # print() has failed
                 return self._fail("", 0)
             if self._reraise:
                 raise
-            return self._internal_error(error)
+            return self.internal_error(error)
         except BaseException as error:  # asyncio.CancelledError, for one
             if isinstance(error, KeyboardInterrupt) or not self._own_process:
                 raise
-            return self._internal_error(error)
+            return self.internal_error(error)
+
+    def _attempt(self, args: list[bytes]) -> int:
+        """Do what the arguments say, and let only what nobody expects through.
+
+        The text and the status of an error are the author's: making them may fail, too.
+        """
+        try:
+            status = self._dispatch(args)
+        except CommandError as error:
+            status = _checked(error.status)
+            if not status:
+                raise ValueError("the status of a failure is 1 to 255, not 0") from error
+            return self._fail(str(error), status)
+        except SystemExit as error:
+            if error.code is not None and not isinstance(error.code, int):
+                return self._fail(str(error.code), 1)
+            status = _checked(error.code)
+        self._flush()
+        return status
 
     def _dispatch(self, args: list[bytes]) -> int:
         """Run a command, help, or what is for the administrator."""
@@ -308,20 +322,7 @@ class Run:
                 self.is_broken = True
         return status
 
-    def _exit(self, code: "Any") -> int:
-        """Return what sys.exit() in a command means."""
-        if code is not None and not isinstance(code, int):
-            return self._fail(str(code), 1)
-        try:
-            status = _checked(code)
-            self._flush()
-            return status
-        except OutputError as error:
-            return self._say(error.reason, error.status)
-        except ValueError as error:
-            return self._internal_error(error)
-
-    def _internal_error(self, error: BaseException) -> int:
+    def internal_error(self, error: BaseException) -> int:
         """Report an exception to the author, and tell the caller nothing but a reference."""
         try:
             from . import reports
@@ -366,6 +367,7 @@ def run_process(backend: "Root") -> int:
     args = [os.fsencode(arg) for arg in sys.argv[1:]]
     environ = {_text(name): _text(value) for name, value in os.environb.items()}
     run = Run(backend, environ, StandardInput(), sys.stdout, raw=raw, own_process=True)
+    report_uncaught(run.internal_error)
     try:
         status = run.status(args)
     except KeyboardInterrupt:

@@ -11,6 +11,7 @@ from .context import Context
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from re import Pattern
     from types import CodeType
     from typing import Any
 
@@ -58,12 +59,12 @@ class Matches:
 
     __slots__ = ("pattern", "what")
 
-    def __init__(self, pattern: str | bytes, what: str = "") -> None:
+    def __init__(self, pattern: "str | bytes | Pattern[Any]", what: str = "") -> None:
         """Take a regular expression.
 
         Args:
-            pattern: the expression, of Python's `re`. Text is matched with the argument as text,
-                bytes with its octets, whatever the type of the parameter.
+            pattern: the expression, of Python's `re`, compiled or not. One of text is matched with
+                the argument as text, one of bytes with its octets, whatever the parameter's type.
             what: what the argument should be, for the error message: "a user name".
         """
         self.pattern = pattern
@@ -77,8 +78,8 @@ class Matches:
         """
         import re
 
-        pattern: Any = self.pattern
-        if not re.fullmatch(pattern, text_of(octets) if isinstance(pattern, str) else octets):
+        pattern: Any = re.compile(self.pattern)
+        if not pattern.fullmatch(text_of(octets) if isinstance(pattern.pattern, str) else octets):
             raise ValueError(f"not {self.what}" if self.what else "invalid")
 
 
@@ -151,6 +152,8 @@ class Type:
             elif hasattr(annotation, "__metadata__"):
                 checks = [*self._checks_in(annotation.__metadata__), *checks]
                 annotation = annotation.__origin__
+            elif hasattr(annotation, "__origin__") and not getattr(annotation, "__args__", None):
+                annotation = annotation.__origin__  # of typing.List alone
             elif len(members := _members(annotation)) == 1:
                 annotation = members[0]
             else:  # of a NewType, a ForwardRef, and what Python 3.12 calls a type
@@ -199,7 +202,7 @@ class Type:
             if annotation in _CONVERTERS:
                 return _CONVERTERS[annotation]
             members: Any = getattr(annotation, "__members__", None)
-            if members:  # of an Enum
+            if members is not None:  # of an Enum
                 return self._one_of({word_of(each.value): each for each in members.values()})
         members = _members(annotation)
         if members:
@@ -222,6 +225,8 @@ class Type:
         raise _refused(annotation, "annotate it with str, and make it of that")
 
     def _one_of(self, values: "dict[str, Any]") -> "Convert":
+        if not values:
+            raise TypeError("there is no value that it can have")
         self.choices = tuple(values)
 
         def convert(octets: bytes) -> "Any":

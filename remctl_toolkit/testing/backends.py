@@ -13,7 +13,7 @@ from .commands import Command
 __all__ = ["BackendLike", "backend_commands"]
 
 _SCRIPT = """
-PYTHONPATH={path} exec {python} -m remctl_toolkit.backend.launch {file} {name} {acl} "$@"
+PYTHONPATH={path} exec {python} -m remctl_toolkit.backend.launch {file} {module} {name} {acl} "$@"
 """
 
 
@@ -47,7 +47,8 @@ def backend_commands(backend: BackendLike, acl: str | Sequence[str] = ()) -> lis
 
 
 def _script(backend: BackendLike, acl: Sequence[str]) -> str:
-    if not _is_at_top_level(backend):
+    module = _module_of(backend)
+    if module is None:
         raise ValueError(
             f"{backend!r} cannot be found by another process: it has to be in a variable at the"
             " top level of its file"
@@ -57,16 +58,17 @@ def _script(backend: BackendLike, acl: Sequence[str]) -> str:
         "path": path,
         "python": sys.executable,
         "file": os.path.abspath(backend.file or ""),
+        "module": module,
         "name": backend.name,
         "acl": " ".join(acl),
     }
     return _SCRIPT.format_map({name: shlex.quote(word) for name, word in words.items()})
 
 
-def _is_at_top_level(backend: BackendLike) -> bool:
-    return backend.file is not None and any(
-        value is backend
-        for module in list(sys.modules.values())
-        if getattr(module, "__file__", None) == backend.file
-        for value in list(vars(module).values())
-    )
+def _module_of(backend: BackendLike) -> str | None:
+    """Return the name of the module that has the backend in a variable at its top level."""
+    for name, module in list(sys.modules.items()):
+        has_file = backend.file is not None and getattr(module, "__file__", None) == backend.file
+        if has_file and any(value is backend for value in list(vars(module).values())):
+            return name
+    return None
