@@ -82,12 +82,17 @@ def test_what_may_not_be_written_over_there(
 ) -> None:
     monkeypatch.setattr(sending, "_BATCH", batch)
     # Over there it was put in order already.
-    monkeypatch.setattr(sending.Upload, "_abandon", lambda *_: pytest.fail("asked again"))
+    asked: list[bytes] = []
+    really = sending._Upload._ask
+    monkeypatch.setattr(
+        sending._Upload, "_ask", lambda self, payload: asked.append(payload) or really(self, payload)
+    )
     top = Path(tempfile.mkdtemp(dir=account.folder))
     top.chmod(0o555)
     with pytest.raises(PermissionError, match="Permission denied") as caught:
         upload(account.connection, "/etc/passwd", top)
     assert caught.value.filename == str(top / "passwd")
+    assert len(asked) == 1
 
 
 # -- The disk is full -----------------------------------------------------------------------------
@@ -160,19 +165,23 @@ def test_interrupted_when_the_temporary_file_is_made(
     monkeypatch.setattr(sending, "_BATCH", 1 << 19)
     (tmp_path / "here").write_bytes(os.urandom(3_000_000))
     (tmp_path / "folder").mkdir()
-    really, threads = connection.python_run, []
+    really, threads = connection.python_stream, []
+
+    def run(*arguments: Any, **how: Any) -> None:
+        with really(*arguments, **how) as tokens:
+            list(tokens)
 
     def interrupted(program: str, payload: bytes = b"", **how: Any) -> Any:
         if payload[:1] != b"f":
             return really(program, payload, **how)
-        delay = threading.Timer(0.3 if late else 0.0, really, (program, payload), how)
+        delay = threading.Timer(0.3 if late else 0.0, run, (program, payload), how)
         delay.start()
         threads.append(delay)
         if not late:
             delay.join()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(connection, "python_run", interrupted)
+    monkeypatch.setattr(connection, "python_stream", interrupted)
     with pytest.raises(KeyboardInterrupt):
         upload(connection, tmp_path / "here", tmp_path / "folder")
     for thread in threads:
@@ -186,14 +195,14 @@ def test_what_could_not_be_taken_away_is_told(
 ) -> None:
     monkeypatch.setattr(sending, "_BATCH", 1 << 19)
     (tmp_path / "here").write_bytes(os.urandom(3_000_000))
-    really = connection.python_run
+    really = connection.python_stream
 
     def cut(program: str, payload: bytes = b"", **how: Any) -> Any:
         if payload[:1] != b"f":
             raise remctl.RemctlDisconnectedError("the network is gone")
         return really(program, payload, **how)
 
-    monkeypatch.setattr(connection, "python_run", cut)
+    monkeypatch.setattr(connection, "python_stream", cut)
     with pytest.raises(remctl.RemctlDisconnectedError) as caught:
         upload(connection, tmp_path / "here", tmp_path / "there")
     (left,) = [name for name in os.listdir(tmp_path) if name.startswith(".remctl-")]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import subprocess
 import sys
 import tracemalloc
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -16,34 +18,39 @@ import pytest
 
 import remctl
 from remctl_toolkit.machine import Connection
-from remctl_toolkit.machine.files import paths
-from remctl_toolkit.machine.files.both_send import header
+from remctl_toolkit.machine.files import answers, paths, sending
+from remctl_toolkit.machine.files.answers import entries_below
 from remctl_toolkit.machine.files.transfer import TransferError, download, fetch, put, upload
+from remctl_toolkit.machine.plumbum.files import MachineFiles
+from remctl_toolkit.machine.wire.both_frames import frame
 
 pytestmark = pytest.mark.once
 
-Frame = tuple[bytes, bytes]
+Frame = tuple[bytes, int, bytes]
 
 
 def sent_by(stdout: Iterable[bytes], stderr: Iterable[bytes] = (), status: int = 0) -> Connection:
     """Return a connection to a far side that sends just this, whatever it is asked."""
 
-    def python_run(
-        program: str, payload: bytes = b"", *, label: str, timeout: object, **files: Any
-    ) -> remctl.RemctlSimpleResult:
-        for piece in stdout:
-            files["stdout"].write(piece)
-        for piece in stderr:
-            files["stderr"].write(piece)
-        return remctl.RemctlSimpleResult(status=status)
+    def tokens() -> Iterator[remctl.RemctlOutput]:
+        for number, pieces in ((1, stdout), (2, stderr)):
+            for piece in pieces:
+                yield remctl.RemctlOutput("output", piece, number, None, None)
+        yield remctl.RemctlOutput("status", None, None, status, None)
+
+    @contextlib.contextmanager
+    def python_stream(
+        program: str, payload: bytes = b"", *, label: str, timeout: object
+    ) -> Iterator[Iterator[remctl.RemctlOutput]]:
+        yield tokens()
 
     far = SimpleNamespace(home="/")
-    fake = SimpleNamespace(host="evil.example.org", far=far, python_run=python_run)
+    fake = SimpleNamespace(host="evil.example.org", far=far, python_stream=python_stream)
     return cast("Connection", fake)
 
 
 def encoded(*frames: Frame) -> list[bytes]:
-    return [header(kind, len(body)) + body for kind, body in frames]
+    return [frame(*each) for each in frames]
 
 
 def file(name: bytes, **wrong: int) -> list[Frame]:
@@ -54,15 +61,15 @@ def file_of(name: bytes, octets: bytes, **wrong: int) -> list[Frame]:
     length = wrong.get("length", len(octets))
     crc = wrong.get("crc", zlib.crc32(octets))
     mode = wrong.get("mode", 0o644)
-    return [(b"f", name), (b"b", octets), (b"c", b"%d %d %o 0 0" % (length, crc, mode))]
+    return [(b"f", 0, name), (b"b", crc, octets), (b"c", mode, b"%d 0 0" % length)]
 
 
-def folder(name: bytes) -> Frame:
-    return b"d", b"755 " + name
+def folder(name: bytes, mode: int = 0o755) -> Frame:
+    return b"d", mode, name
 
 
-UP = (b"u", b"755 0 0")
-END = (b"z", b"")
+UP = (b"u", 0o755, b"0 0")
+END = (b"z", 0, b"")
 
 
 @pytest.fixture
@@ -93,7 +100,7 @@ def test_names_that_lead_elsewhere(inside: Path, name: bytes, kind: str) -> None
     entry = {
         "file": file(name),
         "folder": [folder(name), UP],
-        "link": [(b"l", b"0 0 %b\0/etc" % name)],
+        "link": [(b"l", 0, b"0 0 %b\0/etc" % name)],
     }[kind]
     far = sent_by(encoded(folder(b"."), *entry, UP, END))
     with pytest.raises(TransferError, match=r"evil.example.org does not transfer .* as it must"):
@@ -102,7 +109,7 @@ def test_names_that_lead_elsewhere(inside: Path, name: bytes, kind: str) -> None
 
 @pytest.mark.parametrize("target", ["outside", "victim"])
 def test_links_that_it_sent_are_not_followed(inside: Path, target: str) -> None:
-    link = (b"l", b"0 0 way\0" + os.fsencode(inside.parent / target))
+    link = (b"l", 0, b"0 0 way\0" + os.fsencode(inside.parent / target))
     into = [folder(b"way"), *file(b"x"), UP]
     with pytest.raises(NotADirectoryError, match="is not followed"):
         download(sent_by(encoded(folder(b"."), link, *into, UP, END)), "/tree", inside)
@@ -133,7 +140,7 @@ def test_no_set_user_id(inside: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"length": 3}, {"crc": 1}, {"length": -1}, {"crc": 1 << 40}], ids=str
+    "wrong", [{"length": 3}, {"crc": 1}, {"length": -1}], ids=str
 )
 def test_what_is_not_what_was_sent(inside: Path, wrong: dict[str, int]) -> None:
     (inside / "file").write_text("old")
@@ -146,27 +153,28 @@ def test_what_is_not_what_was_sent(inside: Path, wrong: dict[str, int]) -> None:
     "frames",
     [
         [UP],
-        [(b"b", b"x")],
-        [(b"c", b"0 0 644 0 0")],
-        [(b"a", b"")],
-        [(b"h", b"1")],
-        [(b"f", b"."), (b"f", b".")],
-        [(b"f", b"."), folder(b"x")],
-        [(b"f", b"."), END],
-        [(b"f", b"."), (b"h", b"-5")],
-        [(b"f", b"."), (b"h", b"9" * 30)],
-        [(b"f", b"."), (b"c", b"0 0 644 0 %d" % 10**40)],
-        [(b"f", b"."), (b"c", b"nonsense")],
-        [(b"f", b"."), (b"c", b"9" * 10_000)],
+        [(b"b", 0, b"x")],
+        [(b"c", 0o644, b"0 0 0")],
+        [(b"a", 0, b"")],
+        [(b"h", 0, b"1")],
+        [(b"f", 0, b"."), (b"f", 0, b".")],
+        [(b"f", 0, b"."), folder(b"x")],
+        [(b"f", 0, b"."), END],
+        [(b"f", 0, b"."), (b"h", 0, b"-5")],
+        [(b"f", 0, b"."), (b"h", 0, b"9" * 30)],
+        [(b"f", 0, b"."), (b"c", 0o644, b"0 0 %d" % 10**40)],
+        [(b"f", 0, b"."), (b"c", 0, b"nonsense")],
+        [(b"f", 0, b"."), (b"c", 0, b"0 0")],
+        [(b"f", 0, b"."), (b"c", 0, b"9" * 10_000)],
         [folder(b"."), END],
-        [(b"d", b"x")],
-        [(b"d", b"\xff\xfe .")],
-        [folder(b"."), (b"l", b"0 0 name-without-target")],
-        [(b"?", b"")],
-        [(b"\0", b"")],
-        [(b"t", b"many")],
-        [(b"x", b"nonsense")],
-        [(b"e", b"nonsense")],
+        [END],
+        [folder(b"."), (b"u", 0, b"")],
+        [folder(b"."), (b"l", 0, b"0 0 name-without-target")],
+        [(b"?", 0, b"")],
+        [(b"\0", 0, b"")],
+        [(b"t", 0, b"many")],
+        [(b"x", 0, b"nonsense")],
+        [(b"e", 0, b"nonsense")],
     ],
     ids=repr,
 )
@@ -178,7 +186,7 @@ def test_frames_out_of_turn(inside: Path, frames: list[Frame]) -> None:
 @pytest.mark.parametrize(
     ("frames", "reason"),
     [
-        ([*file(b"."), END, (b"x", b"ENOENT text\0/path")], "after the end"),
+        ([*file(b"."), END, (b"x", 0, b"ENOENT text\0/path")], "after the end"),
         ([folder(b"."), *[folder(b"d")] * 300], "too many folders"),
         ([folder(b"."), UP, UP, END], ""),
     ],
@@ -212,11 +220,10 @@ def test_memory_is_bounded(inside: Path) -> None:
     piece = b"y" * 65536
 
     def much() -> Iterable[bytes]:
-        yield from encoded(folder(b"."), (b"f", b"big"))
-        yield header(b"b", 1000 * len(piece))
-        yield from [piece] * 1000
-        yield from encoded((b"a", b""))
-        yield from encoded((b"x", b"ENOENT text\0/path" + piece[:1000])) * 5000
+        yield from encoded(folder(b"."), (b"f", 0, b"big"))
+        yield from encoded((b"b", zlib.crc32(piece), piece)) * 1000
+        yield from encoded((b"a", 0, b""))
+        yield from encoded((b"x", 0, b"ENOENT text\0/path" + piece[:1000])) * 5000
         yield from encoded(UP, END)
 
     far = sent_by(much(), [piece] * 500)
@@ -232,23 +239,23 @@ def test_memory_is_bounded(inside: Path) -> None:
 
 
 def test_a_frame_that_would_fill_memory(inside: Path) -> None:
-    far = sent_by([header(b"l", 1 << 30), b"x" * 1000])
-    with pytest.raises(TransferError, match="too long"):
+    far = sent_by([b"l" + bytes(4) + (1 << 30).to_bytes(4, "big"), b"x" * 1000])
+    with pytest.raises(TransferError, match="does not begin a frame"):
         download(far, "/top", inside)
 
 
 def test_errors_are_shown_without_tricks(inside: Path) -> None:
-    far = sent_by(encoded((b"e", b"ENOSPC \x1b[2J" + b"x" * 1000 + b"\0/a\x1b")))
+    far = sent_by(encoded((b"e", 0, b"ENOSPC \x1b[2J" + b"x" * 1000 + b"\0/a\x1b")))
     with pytest.raises(
         OSError, match=r"\\x1b\[2Jx{10,200} \(on evil.example.org\): '/a\\x1b'"
     ) as caught:
         download(far, "/top", inside)
     assert len(str(caught.value)) < 400
     with pytest.raises(OSError, match="Errno 5"):
-        download(sent_by(encoded((b"e", b"error \0/a"))), "/top", inside)
+        download(sent_by(encoded((b"e", 0, b"error \0/a"))), "/top", inside)
 
 
-HOLE = [(b"f", b"."), (b"h", b"1000"), (b"c", b"1000 0 644 0 0")]
+HOLE = [(b"f", 0, b"."), (b"h", 0, b"1000"), (b"c", 0o644, b"1000 0 0")]
 
 
 @pytest.mark.parametrize("frames", [[folder(b"."), UP], HOLE], ids=["folder", "hole"])
@@ -263,17 +270,14 @@ def test_fetch_takes_a_file_only(inside: Path, frames: list[Frame]) -> None:
 ANSWERS = [
     b"",
     b"nonsense",
-    b"\xff",
-    b"[]",
-    b"{}",
-    b"(" * 5000,
-    b"{[]: 1}",
-    b"__import__('os').mkdir('evil')",
-    b"{'state': None, 'parent': 1, 'name': b''}",
-    b"{'error': 1}",
-    b"{'error': ('ENOENT', 'x', 3)}",
-    b"{'malformed': 'x'}",
-    b"{'size': 'x', 'file': 'x', 'path': 'x', 'final': 3}",
+    b"\xff" * 100,
+    frame(b"z")[:-1],
+    frame(b"z"),
+    frame(b"z", 1),
+    frame(b"e", 0, b"ENOENT"),
+    frame(b"m", 0, b"\xff"),
+    frame(b"b", 0, b"x"),
+    frame(b"z", 0, b"1 2 3") + frame(b"z", 0, b"1 2 3"),
 ]
 
 
@@ -287,27 +291,91 @@ def test_answers_that_are_none(inside: Path, answer: bytes) -> None:
 
 @pytest.mark.parametrize("answer", ANSWERS)
 def test_answers_about_files_that_are_none(inside: Path, answer: bytes) -> None:
-    for mode in ("r", "w", "a"):
+    for mode in ("r", "a", "r+"):
         with pytest.raises(TransferError, match=r"evil.example.org does not transfer"):
             paths.open(sent_by([answer]), "/x", mode)
     with pytest.raises(TransferError, match=r"evil.example.org does not transfer"):
         paths.read(sent_by([answer], [answer], 3), "/x")
-    with pytest.raises(TransferError, match=r"evil.example.org does not transfer"):
-        paths.read(sent_by([answer]), "/x")
+
+
+@pytest.mark.parametrize("answer", [b"", b"-1 2 3", b"1 2", b"9" * 5000 + b" 2 3", b"1 2 3 4"])
+def test_sizes_that_are_none(inside: Path, answer: bytes) -> None:
+    with pytest.raises(TransferError, match="its answer is none"):
+        paths.open(sent_by(encoded((b"z", 0, answer))), "/x")
 
 
 def test_answers_are_bounded(inside: Path) -> None:
-    with pytest.raises(TransferError, match="more than was asked for"):
+    with pytest.raises(TransferError, match="does not begin a frame"):
         upload(sent_by([b"x" * 65536] * 100), "/etc/passwd", "/x")
+    octets = encoded((b"b", zlib.crc32(b"x" * 11), b"x" * 11), (b"z", 0, b"11 2 3"))
+    far = paths._Far(sent_by(octets), "/x", None)
+    with pytest.raises(TransferError, match="more than was asked for"):
+        far.use("r", read=10)
+    wrong = encoded((b"b", 1, b"x"), (b"z", 0, b"1 2 3"))
+    with pytest.raises(TransferError, match="not what was sent"):
+        paths.read(sent_by(wrong), "/x")
+
+
+def test_who_says_something_for_ever(inside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "STARTS_AND_ENDS", 0.0)
+    half = encoded((b"f", 0, b"."))[0][:3]
+    for far in (sent_by([half], itertools.repeat(b".")), sent_by(itertools.repeat(b""))):
+        with pytest.raises(remctl.RemctlTimeoutError, match="evil.example.org"):
+            download(far, "/file", inside, timeout=0.01)
+        with pytest.raises(remctl.RemctlTimeoutError, match="evil.example.org"):
+            upload(far, "/etc/passwd", "/x", timeout=0.01)
+
+
+# -- Names that plumbum's paths get ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", ".", "..", "../x", "x/../..", "/x", "x//y", "x/", "a/./b", "/etc/passwd"],
+)
+def test_names_that_are_found(name: str) -> None:
+    far = sent_by([])
+    for folder_name in ("/home/a", "/home/a/"):
+        with pytest.raises(TransferError, match=r"evil.example.org .* no name of an entry"):
+            entries_below(far, folder_name, f"/home/a/ok\0/home/a/{name}\0", deep=True)
+    with pytest.raises(TransferError, match=r"evil.example.org .* no name of an entry"):
+        entries_below(far, "/", f"/{name}\0", deep=True)
+
+
+@pytest.mark.parametrize("found", ["/home/ab/x\0", "/home/a\0", "x\0", "/etc/passwd\0", "\0"])
+def test_what_is_found_elsewhere(found: str) -> None:
+    with pytest.raises(TransferError, match=r"evil.example.org .* is not in /home/a"):
+        entries_below(sent_by([]), "/home/a", found, deep=True)
+
+
+def test_what_is_found_has_an_end() -> None:
+    found = "/home/a/x\0/home/a/y/z\0"
+    assert entries_below(sent_by([]), "/home/a", "", deep=True) == []
+    assert entries_below(sent_by([]), "/home/a", found, deep=True) == ["x", "y/z"]
+    with pytest.raises(TransferError, match="has no end"):
+        entries_below(sent_by([]), "/home/a", found[:-1], deep=True)
+
+
+@pytest.mark.parametrize("name", ["../../evil", "x/y", "..", "/etc/evil"])
+def test_paths_of_a_machine_that_lies(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = MachineFiles()
+    files.connection = sent_by([])
+    answer = (0, f"/home/a/{name}\0", "")
+    files._session = cast("Any", SimpleNamespace(run=lambda *_, **how: answer))
+    with pytest.raises(TransferError, match="evil.example.org"):
+        files._path_listdir("/home/a")
+    if name != "x/y":
+        with pytest.raises(TransferError, match="evil.example.org"):
+            files._path_glob("/home/a", "**")
 
 
 # -- The oldest Python of a far side --------------------------------------------------------------
 
 
 def test_sources_need_nothing_of_the_package(inside: Path) -> None:
-    folder = Path(paths.__file__).parent
-    for name in ("far_files", "far_piece", "both_send", "both_receive"):
-        source = (folder / f"{name}.py").read_text("ascii")
+    for names in (("both_send", "far_answer", "far_send"), sending._PROGRAM):
+        source = answers._text_of(("wire/both_frames", *(f"files/{name}" for name in names)))
+        source.encode("ascii")
         done = subprocess.run(
             [sys.executable, "-IS", "-W", "error", "-"], input=source.encode(), capture_output=True
         )

@@ -1,22 +1,25 @@
-"""Large files, which travel in pieces by two sessions: what guards them."""
+"""Large files, which travel in several commands, and who else may write where they are put."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import threading
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING
 
 import pytest
-from support.waiting import eventually
 
 import remctl
-from remctl_toolkit.machine import Connection
-from remctl_toolkit.machine.files import sending
-from remctl_toolkit.machine.files.lanes import Lanes
-from remctl_toolkit.machine.files.transfer import TransferError, put, upload
+from remctl_toolkit.machine import Connection, files
+from remctl_toolkit.machine.base import connection as base
+from remctl_toolkit.machine.files import both_send, sending
+from remctl_toolkit.machine.files.transfer import TransferError, download, fetch, put, upload
+from remctl_toolkit.testing import RemctldServer, machine_commands
+
+if TYPE_CHECKING:
+    from remctl_toolkit.testing import Realm
 
 pytestmark = pytest.mark.once
 
@@ -91,22 +94,30 @@ def test_two_sessions_at_most_and_both_given_back(
 
     monkeypatch.setattr(connection, "session", counted)
     upload(connection, here, folder)
-    assert max(counts) <= 2
+    assert max(counts) == 2
     assert not connection._pool.stats.in_use
     before = connection._pool.stats.idle
     upload(connection, here, folder)
     assert connection._pool.stats.idle == before
 
 
-def test_no_threads_for_small_files(
-    connection: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_one_session_does_all_if_there_is_no_other(
+    connection: Connection, here: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sending, "Lanes", lambda *_: pytest.fail("not for these"))
-    (tmp_path / "tree").mkdir()
-    for number in range(20):
-        (tmp_path / f"tree/{number}").write_bytes(os.urandom(100_000))
-    upload(connection, tmp_path / "tree", tmp_path / "copy")
-    assert len(os.listdir(tmp_path / "copy")) == 20
+    really, refused = connection.session, []
+
+    @contextlib.contextmanager
+    def single() -> Iterator[remctl.Remctl]:
+        if connection._pool.stats.in_use:
+            refused.append(1)
+            raise remctl.RemctlConnectError("refused")
+        with really() as session:
+            yield session
+
+    monkeypatch.setattr(connection, "session", single)
+    upload(connection, here, folder)
+    assert refused
+    assert (folder / "here").read_bytes() == here.read_bytes()
 
 
 def test_put_in_pieces(connection: Connection, here: Path, tmp_path: Path) -> None:
@@ -131,7 +142,7 @@ def test_an_interrupted_upload_lets_its_sessions_go(
 def test_a_piece_that_is_changed_on_its_way(
     connection: Connection, here: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sending, "crc32", lambda octets, crc: 1)
+    monkeypatch.setattr(both_send, "crc32", lambda octets: 1)
     with pytest.raises(TransferError, match="what arrived is not what was sent"):
         upload(connection, here, folder)
     assert os.listdir(folder) == []
@@ -164,56 +175,88 @@ def replaced(part: Path, victim: Path) -> None:
     part.with_name("kept").replace(part)
 
 
-LEFT = "not as it was left"
-SWAPS = [
-    (link, "symbolic links"),
-    (hard_link, LEFT),
-    (other_name, LEFT),
-    (replaced, LEFT),
-    (pipe, f"Illegal seek|{LEFT}"),  # It may have got the same inode.
-]
+Swap = Callable[[Path, Path], None]
+SWAPS = [link, hard_link, other_name, replaced, pipe]
 
 
-@pytest.mark.parametrize(("swap", "error"), SWAPS)
-@pytest.mark.parametrize("when", [0, SIZE], ids=["before the pieces", "after them"])
+def swapped(folder: Path, victim: Path, swap: Swap, limit: int) -> Callable[..., None]:
+    """Return a `progress` that swaps the temporary file as soon as so much was written."""
+    done: list[Path] = []
+
+    def progress(octets: int, total: int | None, path: str) -> None:
+        parts = list(folder.glob(".remctl-*"))
+        if octets >= limit and parts and not done:
+            done.append(parts[0])
+            swap(parts[0], victim)
+
+    return progress
+
+
+@pytest.mark.parametrize("swap", SWAPS)
+@pytest.mark.parametrize("way", [upload, download])
+@pytest.mark.parametrize("limit", [1, SIZE - (1 << 19)], ids=["first", "last"])
 def test_another_file_in_its_place(
     connection: Connection,
     here: Path,
     folder: Path,
     tmp_path: Path,
-    swap: Callable[[Path, Path], None],
-    error: str,
-    when: int,
+    swap: Swap,
+    way: Callable[..., str],
+    limit: int,
 ) -> None:
     victim = tmp_path / "victim"
-    victim.write_bytes(b"v" * when)
-    done: list[int] = []
-
-    def progress(octets: int, total: int | None, path: str) -> None:
-        if octets == when and not done:
-            (part,) = folder.iterdir()
-            swap(part, victim)
-            done.append(os.open(part, os.O_RDONLY | os.O_NONBLOCK))
-
-    with pytest.raises((OSError, TransferError), match=error):
-        upload(connection, here, folder, progress=progress)
-    assert os.fstat(done[0]).st_size in (0, when)
-    os.close(done[0])
-    assert victim.read_bytes() == b"v" * when
-    assert set(os.listdir(folder)) <= {"kept"}
+    victim.write_bytes(b"victim")
+    (folder / "here").write_bytes(b"old")
+    with pytest.raises(OSError, match="not as it was left|symbolic links|No such device"):
+        way(connection, here, folder, progress=swapped(folder, victim, swap, limit))
+    assert victim.read_bytes() == b"victim"
+    assert (folder / "here").read_bytes() == b"old"
+    assert not (folder / "here").is_symlink()
+    assert set(os.listdir(folder)) <= {"kept", "here"}
 
 
-def test_what_somebody_added_is_no_part_of_it(
-    connection: Connection, here: Path, folder: Path
+@pytest.mark.parametrize("way", [upload, download])
+def test_a_link_that_is_planted_at_the_destination_meanwhile(
+    connection: Connection, here: Path, folder: Path, tmp_path: Path, way: Callable[..., str]
 ) -> None:
-    def progress(octets: int, total: int | None, path: str) -> None:
-        if octets == SIZE:
-            for part in folder.glob(".remctl-*"):
-                os.truncate(part, SIZE + 1)
+    (tmp_path / "victim").write_bytes(b"victim")
 
-    with pytest.raises(TransferError, match="not as it was left"):
-        upload(connection, here, folder, progress=progress)
-    assert os.listdir(folder) == []
+    def progress(octets: int, total: int | None, path: str) -> None:
+        if not (folder / "copy").exists():
+            (folder / "copy").symlink_to(tmp_path / "victim")
+
+    way(connection, here, folder / "copy", progress=progress)
+    assert not (folder / "copy").is_symlink()
+    assert (folder / "copy").read_bytes() == here.read_bytes()
+    assert (tmp_path / "victim").read_bytes() == b"victim"
+
+
+@pytest.mark.parametrize("way", [upload, download])
+def test_the_destination_becomes_a_link(
+    connection: Connection, here: Path, folder: Path, tmp_path: Path, way: Callable[..., str]
+) -> None:
+    top = tmp_path / "tree"
+    (top / "sub").mkdir(parents=True)
+    here.rename(top / "sub/large")
+    (top / "sub/other").write_bytes(b"x" * 100)
+    elsewhere, moved = tmp_path / "elsewhere", tmp_path / "moved"
+    (elsewhere / "tree/sub").mkdir(parents=True)
+
+    def progress(octets: int, total: int | None, path: str) -> None:
+        if list((folder / "tree/sub").glob(".remctl-*")) and not moved.exists():
+            folder.rename(moved)
+            folder.symlink_to(elsewhere)
+
+    if way is upload:
+        with pytest.raises(OSError, match="not the one that it was") as caught:
+            upload(connection, top, folder, progress=progress)
+        # It is no longer where it could be taken away, and that is told.
+        (part,) = (moved / "tree/sub").iterdir()
+        assert part.name in str(getattr(caught.value, "__notes__", ""))
+    else:
+        download(connection, top, folder, progress=progress)
+        assert sorted(os.listdir(moved / "tree/sub")) == ["large", "other"]
+    assert os.listdir(elsewhere / "tree/sub") == []
 
 
 def test_a_folder_that_becomes_a_link(connection: Connection, here: Path, tmp_path: Path) -> None:
@@ -232,148 +275,155 @@ def test_a_folder_that_becomes_a_link(connection: Connection, here: Path, tmp_pa
     assert "large" not in os.listdir(elsewhere)
     (part,) = elsewhere.iterdir()
     assert part.name in str(getattr(caught.value, "__notes__", ""))
-    assert part.stat().st_size == 0
 
 
-# -- The lanes by themselves ----------------------------------------------------------------------
+# -- Links in the path that was named -------------------------------------------------------------
+
+OTHER_USER = 12345
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to plant another user's link")
+Write = Callable[[Connection, Path, Path], object]
+WAYS: dict[str, Write] = {
+    "upload": upload,
+    "put": put,
+    "download": download,
+    "fetch": fetch,
+    "write": lambda connection, here, there: files.write(connection, there, here.read_bytes()),
+    "append": lambda connection, here, there: files.append(connection, there, b"x"),
+    "open": lambda connection, here, there: files.open(connection, there, "w").close(),
+    "open a": lambda connection, here, there: files.open(connection, there, "a").close(),
+}
 
 
-class Session:
-    """Does what it is told when it may, or until it is closed."""
-
-    def __init__(self) -> None:
-        self.may_end = threading.Event()
-        self.closed = False
-
-    def close(self) -> None:
-        self.closed = True
-        self.may_end.set()
-
-
-class Sessions:
-    """As many as there are; then they are refused."""
-
-    def __init__(self, count: int) -> None:
-        self.free = [Session() for _ in range(count)]
-        self.all = list(self.free)
-        self.refused = threading.Event()
-        self.error: Exception = remctl.RemctlConnectError("refused")
-        self.given_back: list[Session] = []
-        self.slow_after = threading.Event()  # Not set: who gives one back is slow to notice it.
-        self.slow_after.set()
-
-    @contextlib.contextmanager
-    def session(self) -> Iterator[Session]:
-        if not self.free:
-            self.refused.set()
-            raise self.error
-        session = self.free.pop(0)
-        yield session
-        self.given_back.append(session)
-        self.slow_after.wait(10)
+@as_root
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+@pytest.mark.parametrize("target", ["file", "none", "folder"])
+@pytest.mark.parametrize("place", ["", "/x"], ids=["last", "inner"])
+def test_links_of_another_user_are_not_followed(
+    connection: Connection, tmp_path: Path, folder: Path, way: Write, target: str, place: str
+) -> None:
+    (tmp_path / "here").write_bytes(b"here")
+    (tmp_path / "file").write_bytes(b"victim")
+    (folder / "link").symlink_to(tmp_path / target)
+    os.lchown(folder / "link", OTHER_USER, OTHER_USER)
+    with pytest.raises(OSError, match="is another user's, and is not followed") as caught:
+        way(connection, tmp_path / "here", Path(f"{folder}/link{place}"))
+    assert caught.value.filename == str(folder / "link")
+    assert (tmp_path / "file").read_bytes() == b"victim"
+    assert os.listdir(folder) == ["link"]
+    assert not (tmp_path / "none").exists()
 
 
-def lanes_over(sessions: Sessions, do: Callable[[Session, Any], object]) -> Lanes[Any]:
-    return Lanes(cast("Connection", sessions), cast("Callable[[remctl.Remctl, Any], object]", do))
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+def test_links_of_ones_own_are_followed(
+    connection: Connection, tmp_path: Path, folder: Path, way: Write
+) -> None:
+    (tmp_path / "here").write_bytes(b"here")
+    (tmp_path / "file").write_bytes(b"old")
+    (folder / "one").symlink_to("../folder/two")
+    (folder / "two").symlink_to(tmp_path / "file")
+    (tmp_path / "way").symlink_to("folder/.")
+    way(connection, tmp_path / "here", tmp_path / "way/one")
+    assert (folder / "one").is_symlink()
+    assert (folder / "two").is_symlink()
+    (folder / "one").unlink()
+    (folder / "one").symlink_to("one")
+    with pytest.raises(OSError, match="symbolic links"):
+        way(connection, tmp_path / "here", folder / "one")
 
 
-def wait(session: Session, item: object) -> None:
-    assert session.may_end.wait(10)
-    if session.closed:
-        raise remctl.RemctlNotOpenedError("it was closed")
+# -- Modes ----------------------------------------------------------------------------------------
 
 
-def test_what_is_handed_over_is_done(connection: Connection) -> None:
-    sessions = Sessions(2)
-    lanes = lanes_over(sessions, wait)
-    lanes.hand("a")
-    lanes.hand("b")  # by the other: the first waits
-    assert not sessions.free
-    for session in sessions.all:
-        session.may_end.set()
-    lanes.end()
-    assert sorted(lanes.done()) == ["a", "b"]
-    assert lanes.done() == []
-    assert len(sessions.given_back) == 2
+@pytest.fixture
+def umask() -> Iterator[int]:
+    before = os.umask(0o027)
+    yield 0o027
+    os.umask(before)
 
 
-def test_one_session_does_all_if_there_is_no_other() -> None:
-    sessions = Sessions(1)
-    lanes = lanes_over(sessions, wait)
-    lanes.hand(0)
-    handed = threading.Thread(target=lambda: [lanes.hand(number) for number in range(1, 5)])
-    handed.start()
-    assert sessions.refused.wait(10)
-    sessions.all[0].may_end.set()
-    handed.join(10)
-    lanes.end()
-    assert sorted(lanes.done()) == list(range(5))
-    assert sessions.given_back == sessions.all
+@pytest.mark.parametrize("sent", [0o666, 0o777, 0o6777, 0o600, 0o700])
+def test_the_umask_holds_for_what_comes_from_there(
+    connection: Connection, tmp_path: Path, umask: int, sent: int
+) -> None:
+    (tmp_path / "tree/sub").mkdir(parents=True)
+    (tmp_path / "tree/file").write_bytes(b"")
+    for name in ("file", "sub"):
+        (tmp_path / "tree" / name).chmod(sent)
+    download(connection, tmp_path / "tree", tmp_path / "copy")
+    for name in ("file", "sub"):
+        assert (tmp_path / "copy" / name).stat().st_mode & 0o7777 == sent & 0o777 & ~umask
+    fetch(connection, tmp_path / "tree/file", tmp_path / "one")
+    assert (tmp_path / "one").stat().st_mode & 0o7777 == sent & 0o777 & ~umask
 
 
-@pytest.mark.parametrize("error", [remctl.RemctlConnectError("refused"), RuntimeError("bug")])
-def test_no_session_at_all(error: Exception) -> None:
-    sessions = Sessions(0)
-    sessions.error = error
-    with pytest.raises(type(error), match=str(error)):
-        lanes_over(sessions, wait).hand("a")
+@pytest.mark.parametrize("sent", [0o666, 0o4755, 0o200])
+def test_a_temporary_file_of_fetch_is_private(
+    connection: Connection, tmp_path: Path, sent: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "there").write_bytes(b"x")
+    (tmp_path / "there").chmod(sent)
+    back = Path(fetch(connection, tmp_path / "there")["local_path"])
+    assert back.stat().st_mode & 0o7777 == 0o600
 
 
-def test_what_is_no_refusal_is_told() -> None:
-    sessions = Sessions(1)
-    sessions.error = RuntimeError("bug")
-    lanes = lanes_over(sessions, wait)
-    lanes.hand("a")
-    with pytest.raises(RuntimeError, match="bug"):
-        lanes.hand("b")
-    lanes.stop()
+@pytest.mark.parametrize(
+    ("mode", "default"), [(0o600, 0o600), (0o640, 0o640), (0o644, 0o644), (0o755, 0o644)]
+)
+def test_a_private_file_stays_private(
+    connection: Connection, here: Path, tmp_path: Path, mode: int, default: int
+) -> None:
+    here.chmod(mode)
+    modes = set()
+
+    def progress(octets: int, total: int | None, path: str) -> None:
+        modes.update(path.stat().st_mode & 0o777 for path in tmp_path.glob(".remctl-*"))
+
+    (tmp_path / "copy").write_bytes(b"for all")
+    (tmp_path / "copy").chmod(0o666)
+    upload(connection, here, tmp_path / "copy", progress=progress)
+    assert (modes, (tmp_path / "copy").stat().st_mode & 0o7777) == ({0o600}, mode)
+    put(connection, here, tmp_path / "copy")
+    assert (tmp_path / "copy").stat().st_mode & 0o7777 == default
+    put(connection, here, tmp_path / "copy", mode=0o604)
+    assert (tmp_path / "copy").stat().st_mode & 0o7777 == 0o604
 
 
-def test_the_first_error_is_the_one_that_is_told() -> None:
-    sessions = Sessions(2)
-
-    def fail(session: Session, item: str) -> None:
-        if item == "bad":
-            raise OSError("disk full")
-        wait(session, item)
-
-    lanes = lanes_over(sessions, fail)
-
-    def use() -> None:
-        lanes.hand("good")
-        lanes.hand("bad")
-        lanes.end()
-
-    with pytest.raises(OSError, match="disk full"):
-        use()
-    lanes.stop()
-    with pytest.raises(OSError, match="disk full"):
-        lanes.end()
-    assert sessions.given_back == []
+def test_write_sets_no_user_id(connection: Connection, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"old")
+    (tmp_path / "file").chmod(0o6755)
+    files.write(connection, tmp_path / "file", b"new")
+    assert (tmp_path / "file").stat().st_mode & 0o7777 == 0o755
+    with pytest.raises(ValueError, match="mode must be"):
+        files.write(connection, tmp_path / "file", b"new", mode=0o4755)
+    with pytest.raises(ValueError, match="mode must be"):
+        files.open(connection, tmp_path / "file", "w", mode_bits=-1)
 
 
-def test_to_stop_ends_what_is_under_way() -> None:
-    sessions = Sessions(2)
-    lanes = lanes_over(sessions, wait)
-    lanes.hand("a")
-    lanes.hand("b")
-    lanes.stop()
-    assert all(session.closed for session in sessions.all)
-    assert lanes.done() == []
-    lanes.stop()
+# -- A host that stands still ---------------------------------------------------------------------
 
 
-def test_a_session_that_was_given_back_is_not_closed() -> None:
-    sessions = Sessions(1)
-    sessions.slow_after.clear()
-    lanes = lanes_over(sessions, lambda *_: None)
-    lanes.hand("a")
-    with lanes._changed:  # As in end(), which was interrupted then.
-        lanes._ending = True
-        lanes._changed.notify_all()
-    eventually(lambda: sessions.given_back)
-    timer = threading.Timer(0.1, sessions.slow_after.set)
-    timer.start()
-    lanes.stop()
-    timer.join()
-    assert not sessions.all[0].closed  # It may be another's by now.
+@pytest.mark.parametrize("after", [0, 1 << 19], ids=["while it is sent", "in between"])
+def test_a_time_limit_holds_while_files_are_sent(
+    remctl_realm: Realm, here: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    monkeypatch.setattr(base, "STARTS_AND_ENDS", 0.2)
+    with (
+        RemctldServer(remctl_realm, machine_commands()) as server,
+        Connection(server.host, server.port, server.principal) as connection,
+    ):
+
+        def progress(octets: int, total: int | None, path: str) -> None:
+            if octets >= after:
+                server.freeze()
+
+        if not after:
+            here.write_bytes(os.urandom(30_000_000))
+            monkeypatch.setattr(sending, "_BATCH", 16 << 20)
+            server.freeze()
+        try:
+            with pytest.raises(remctl.RemctlTimeoutError) as caught:
+                upload(connection, here, folder, progress=progress, timeout=0.3)
+        finally:
+            server.thaw()
+        assert "may be left" in str(caught.value.__notes__)

@@ -1,20 +1,30 @@
-"""What the transfer of files says when it cannot be done, and what it takes from the far side."""
+"""Programs that move files, and what they answer."""
 
 from __future__ import annotations
 
 import errno
+import functools
 import os
-from typing import Any
+import re
+import time
+from collections.abc import Callable, Generator, Iterable
+from typing import Any, TypeAlias
 
+import remctl
 from _remctl_text import printable
 
-from ..base.connection import Connection
+from ..base.connection import STARTS_AND_ENDS, Connection
 from ..base.errors import MachineError
-from ..base.program import Word, literal, octets
+from ..base.program import Word, octets, source
+from ..wire.both_frames import FrameError, Frames
+from .both_place import check_name
+from .both_receive import LONGEST
 
 _LONGEST_TEXT = 200
-_LONGEST_ANSWER = 1 << 18
 _TAIL = 4096
+_IMPORTS = re.compile(r"^from (__future__|\.).*\n", re.MULTILINE)
+
+Asking: TypeAlias = Generator[None, None, tuple[int, bytes]]
 
 
 class TransferError(MachineError):
@@ -49,44 +59,61 @@ def far_path(connection: Connection, path: Word) -> bytes:
     return os.path.join(os.fsencode(connection.far.home), taken)
 
 
-def far_error(connection: Connection, name: str, text: str, path: bytes) -> OSError:
-    """Return a far side's error as the exception that it would be here.
-
-    `name` is that of its number, as numbers are not the same on all systems.
-    """
-    number = getattr(errno, name, None) if name.startswith("E") else None
-    shown = printable(text[:_LONGEST_TEXT])
-    if not isinstance(number, int):
-        number = errno.EIO
-    where = os.fsdecode(path)
-    return OSError(number, f"{shown or os.strerror(number)} (on {connection.host})", where)
-
-
-def failure_of(connection: Connection, body: bytes) -> OSError:
-    """Return the error that a frame tells of.
-
-    Raises:
-        ValueError: it tells of none.
-    """
-    name, rest = body.split(b" ", 1)
-    text, path = rest.split(b"\0", 1)
-    return far_error(connection, name.decode("ascii"), text.decode("utf-8", "replace"), path)
+def check_mode(mode: int | None) -> None:
+    """Raise ValueError if it says more than who may do what."""
+    if mode is not None and not 0 <= mode <= 0o777:
+        raise ValueError(f"mode must be 0 to 0o777, not {mode!r}")
 
 
 def malformed(connection: Connection, reason: str) -> TransferError:
     """Return the error for a far side that does not do as it has to."""
-    error = TransferError(f"{connection.host} does not transfer files as it must: {reason}")
+    said = reason[: 2 * _LONGEST_TEXT]
+    error = TransferError(f"{connection.host} does not transfer files as it must: {said}")
     error.host = connection.host
     return error
 
 
-def incomplete(connection: Connection, left_out: list[OSError], count: int) -> TransferError:
-    """Return the error for what had to be left out."""
-    more = f", and {count - 1} more" if count > 1 else ""
-    error = TransferError(f"not all could be transferred: {left_out[0]}{more}")
-    error.host = connection.host
-    error.left_out = tuple(left_out)
-    return error
+def entries_below(connection: Connection, folder: str, found: str, *, deep: bool) -> list[str]:
+    """Return the names of what was found in a folder: paths of the far side, each ended by a NUL.
+
+    Args:
+        deep: whether they may be in folders below, and have slashes.
+
+    Raises:
+        TransferError: one leads elsewhere.
+    """
+    prefix = f"{folder.rstrip('/')}/"
+    *paths, rest = found.split("\0")
+    try:
+        if rest:
+            raise ValueError(f"{rest!r} has no end")
+        for path in paths:
+            if not path.startswith(prefix):
+                raise ValueError(f"{path!r} is not in {folder}")
+            name = path[len(prefix) :]
+            for each in name.split("/") if deep else [name]:
+                check_name(each)
+    except ValueError as error:
+        raise malformed(connection, str(error)) from None
+    return [path[len(prefix) :] for path in paths]
+
+
+def failure_of(connection: Connection, body: bytes) -> OSError:
+    """Return the error that a frame tells of, as the exception that it would be here.
+
+    Raises:
+        FrameError: it tells of none.
+    """
+    name, _, rest = body.decode("utf-8", "surrogateescape").partition(" ")
+    text, separator, path = rest.partition("\0")
+    if not separator:
+        raise FrameError("an error without a path")
+    # Numbers are not the same on all systems.
+    number = getattr(errno, name, None) if name.startswith("E") else None
+    if not isinstance(number, int):
+        number = errno.EIO
+    shown = printable(text[:_LONGEST_TEXT]) or os.strerror(number)
+    return OSError(number, f"{shown} (on {connection.host})", path)
 
 
 class LeftOut:
@@ -105,97 +132,106 @@ class LeftOut:
 
     def check(self) -> None:
         """Raise a `TransferError` if there is something."""
-        if self._count:
-            raise incomplete(self._connection, self._errors, self._count)
+        if not self._count:
+            return
+        more = f", and {self._count - 1} more" if self._count > 1 else ""
+        error = TransferError(f"not all could be transferred: {self._errors[0]}{more}")
+        error.host = self._connection.host
+        error.left_out = tuple(self._errors)
+        raise error
 
 
-class Tail:
-    """A file that keeps the last of what is written to it: enough for the reason of a failure."""
-
-    def __init__(self) -> None:
-        self._octets = b""
-
-    def write(self, octets: bytes) -> int:
-        """Take more."""
-        self._octets = (self._octets + octets)[-_TAIL:]
-        return len(octets)
-
-    def reason(self, status: int | None) -> str:
-        """Return the last line of it."""
-        lines = self._octets.decode("utf-8", "replace").strip().splitlines()
-        said = lines[-1][:_LONGEST_TEXT] if lines else "no word"
-        return f"status {status}, and {said!r}" if lines else f"status {status}, and {said}"
-
-
-class Bounded:
-    """A file for what is to be kept in memory: it takes no more than it should."""
-
-    def __init__(self, connection: Connection, limit: int | None = _LONGEST_ANSWER) -> None:
-        self._connection = connection
-        self._limit = limit
-        self._pieces: list[bytes] = []
-        self._size = 0
-
-    def write(self, octets: bytes) -> int:
-        """Take more.
-
-        Raises:
-            TransferError: there is too much.
-        """
-        self._size += len(octets)
-        if self._limit is not None and self._size > self._limit:
-            raise malformed(self._connection, "it sends more than was asked for")
-        self._pieces.append(octets)
-        return len(octets)
-
-    def octets(self) -> bytes:
-        """Return what was written."""
-        return b"".join(self._pieces)
+@functools.cache
+def _text_of(names: tuple[str, ...]) -> str:
+    texts = [_IMPORTS.sub("", source(name)) for name in names]
+    return "\n".join(["from __future__ import annotations", *texts])
 
 
 def ask(
     connection: Connection,
-    program: str,
-    payload: bytes,
+    names: Iterable[str],
+    call: str,
+    payload: bytes = b"",
     *,
     label: str,
     timeout: float | None,
-) -> dict[str, Any]:
-    """Run a program that answers with a dictionary, or an error in one.
+    take: Callable[[bytes, int, bytes], object] = lambda *frame: None,
+    letters: bytes = b"",
+) -> Asking:
+    """Send a program; return what waits for its answer: the number and octets of its last frame.
+
+    The first `next()` sends it, the second waits, `close()` gives up.
+
+    Args:
+        names: files of this folder, those first that others need.
+        call: what is to be called in them.
+        payload: octets for its standard input.
+        label, timeout: see `Connection.python_stream()`; the timeout is also for an answer that
+            does not go on.
+        take, letters: what to do with frames before the last.
 
     Raises:
         OSError: what went wrong there.
-        TransferError: the answer is none.
-        RemctlError: see `Connection.run()`.
+        TransferError: it does not answer as it must.
+        RemctlError: see `Connection.python_stream()`.
     """
-    answer, errors = Bounded(connection), Tail()
-    result = connection.python_run(
-        program, payload, label=label, timeout=timeout, stdout=answer, stderr=errors
-    )
-    return reply_of(connection, answer.octets(), errors.reason(result.status))
+    last: tuple[int, bytes] | Exception | None = None
+    errors, status, since = b"", None, 0.0
+
+    def take_any(letter: bytes, number: int, octets: bytes) -> None:
+        nonlocal last, since
+        since = time.monotonic()
+        if last is not None:
+            raise FrameError("something comes after the end")
+        if letter == b"z":
+            last = number, octets
+        elif letter == b"e":
+            last = failure_of(connection, octets)
+        elif letter == b"m":
+            last = malformed(connection, octets.decode("utf-8", "replace"))
+        else:
+            take(letter, number, octets)
+
+    frames = Frames(take_any, b"zem" + letters, LONGEST)
+    program = f"{_text_of(('wire/both_frames', *(f'files/{name}' for name in names)))}\n{call}\n"
+    with connection.python_stream(program, payload, label=label, timeout=timeout) as tokens:
+        yield
+        since = time.monotonic()
+        for token in tokens:
+            try:
+                if token.stream == 1:
+                    frames.write(token.output or b"")
+            except FrameError as error:
+                raise malformed(connection, str(error)) from None
+            if token.stream == 2:
+                errors = (errors + (token.output or b""))[-_TAIL:]
+            status = token.status
+            # Who says something all the time, but no frame, is not silent for the network.
+            if timeout is not None and time.monotonic() - since > timeout + STARTS_AND_ENDS:
+                late = remctl.RemctlTimeoutError(f"{connection.host} does not go on answering")
+                late.host = connection.host
+                raise late
+    if last is None:
+        lines = errors.decode("utf-8", "replace").strip().splitlines()
+        said = repr(lines[-1][:_LONGEST_TEXT]) if lines else "no word"
+        raise malformed(connection, f"it stopped (status {status}, and {said})")
+    if isinstance(last, Exception):
+        raise last
+    return last
 
 
-def reply_of(connection: Connection, answer: bytes, instead: str) -> dict[str, Any]:
-    """Return what a program answered; `instead` is why it did not.
-
-    Raises:
-        OSError, TransferError: see `ask()`.
-    """
+def answer_of(asking: Asking) -> tuple[int, bytes]:
+    """Wait for the answer; see `ask()`."""
     try:
-        reply = literal(answer, _LONGEST_ANSWER)
-    except ValueError:
-        raise malformed(connection, instead) from None
-    if not isinstance(reply, dict):
-        raise malformed(connection, "its answer is none")
-    if "malformed" in reply:
-        raise malformed(connection, str(reply["malformed"])[:_LONGEST_TEXT])
-    if "error" in reply:
-        raise _told(connection, reply["error"])
-    return reply
+        next(asking)
+    except StopIteration as end:
+        answer: tuple[int, bytes] = end.value
+        return answer
+    raise AssertionError("it waits only once")
 
 
-def _told(connection: Connection, told: object) -> Exception:
-    match told:
-        case (str(name), str(text), bytes(path)):
-            return far_error(connection, name, text, path)
-    return malformed(connection, "its answer is none")
+def asked(*arguments: Any, **how: Any) -> tuple[int, bytes]:
+    """Send a program and wait for its answer; see `ask()`."""
+    asking = ask(*arguments, **how)
+    next(asking)
+    return answer_of(asking)

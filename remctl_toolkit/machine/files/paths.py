@@ -2,97 +2,90 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import os
-import secrets
-import zlib
+import re
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, TypeVar
-
-import remctl
+from typing import IO, TYPE_CHECKING, Any
+from zlib import crc32
 
 from ..base.connection import Connection
-from ..base.program import Word, literal, source
-from .answers import Bounded, ask, far_path, malformed, reply_of
+from ..base.program import Word
+from .answers import asked, check_mode, far_path, malformed
+from .sending import Frame, send
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
 __all__ = ["append", "open", "read", "write"]
 
-T = TypeVar("T")
-
 _CHUNK = 8 << 20  # The server has three times this in memory while it takes a command.
 _BUFFER = 1 << 20
-_LATE = 2.0  # seconds; see transfer.py
-_LONGEST_WORD = 1 << 10  # octets
+_PIECE = 1 << 18  # octets of a frame
 
 
 class _Far:
     """One file of the far side, and the commands that read and change it."""
+
+    file: tuple[int, int] | None = None  # which one it has to be: its device and number
 
     def __init__(self, connection: Connection, path: Word, timeout: float | None) -> None:
         self.connection = connection
         self.path = far_path(connection, path)
         self.timeout = timeout
 
-    def _program(self, verb: str, arguments: tuple[object, ...]) -> str:
-        words = ", ".join(map(ascii, (verb, self.path, *arguments)))
-        return f"{source('files/far_files')}\nmain({words})\n"
+    def ask(self, call: str, payload: bytes = b"", **how: Any) -> bytes:
+        """Call a function of far_files.py; return what it answers."""
+        program = ("both_place", "far_answer", "far_files")
+        how = {"label": "file", "timeout": self.timeout, **how}
+        return asked(self.connection, program, f"main({call})", payload, **how)[1]
 
-    def do(self, verb: str, *arguments: object, data: bytes | memoryview = b"") -> dict[str, Any]:
-        """Run a verb of files.py; return what it answers."""
-        return ask(
-            self.connection,
-            self._program(verb, arguments),
-            bytes(data),
-            label=verb,
-            timeout=self.timeout,
-        )
+    def use(
+        self,
+        mode: str,
+        position: int = 0,
+        *,
+        read: int | None = 0,
+        data: memoryview | None = None,
+        size: int | None = None,
+    ) -> tuple[bytes, int, tuple[int, int]]:
+        """Read, write at a position, or append; return octets, the size, and which file it is."""
+        taken: list[bytes] = []
 
-    def told(self, kind: type[T], name: str, verb: str, *arguments: object) -> T:
-        """Run a verb; return one thing of what it answers."""
-        return self.part_of(self.do(verb, *arguments), kind, name)
+        def take(letter: bytes, crc: int, octets: bytes) -> None:
+            if crc32(octets) != crc:
+                raise malformed(self.connection, "what arrived is not what was sent")
+            taken.append(octets)
+            if read is not None and sum(map(len, taken)) > read:
+                raise malformed(self.connection, "it sends more than was asked for")
 
-    def part_of(self, reply: dict[str, Any], kind: type[T], name: str) -> T:
-        """Return one thing of an answer, which has to be of this kind."""
-        found = reply.get(name)
-        if not isinstance(found, kind):
+        payload = b"" if data is None else bytes(data)
+        written = None if data is None else len(payload)
+        words = (mode, self.file, position, read, written, crc32(payload), size)
+        call = f"use, {self.path!a}, {str(words)[1:-1]}"
+        answer = self.ask(call, payload, take=take, letters=b"b")
+        if not re.fullmatch(rb"\d{1,20} \d{1,20} \d{1,20}", answer):
             raise malformed(self.connection, "its answer is none")
-        return found
+        length, device, number = map(int, answer.split())
+        return b"".join(taken), length, (device, number)
 
-    def range(self, path: bytes, position: int, length: int | None, file: object = None) -> bytes:
-        """Return octets of a file, checked."""
-        limit = None if length is None else length + 256
-        taken, errors = Bounded(self.connection, limit), Bounded(self.connection)
-        result = self.connection.python_run(
-            self._program("range", (path, position, length, file)),
-            label="read",
-            timeout=self.timeout,
-            stdout=taken,
-            stderr=errors,
-        )
-        if result.status != 0:
-            said = errors.octets()
-            reply_of(self.connection, said, f"status {result.status}, and {said[-200:]!r}")
-            raise malformed(self.connection, f"status {result.status}")
-        return self._checked(taken.octets(), length)
+    def replace(self, read: Callable[[int], bytes], new: bool, mode: int | None) -> None:
+        """Make what can be read the file, with the owner and mode of the one that is there."""
+        frames, how = _frames(read, mode), (new, mode)
+        send(self.connection, self.path, ".", frames, timeout=self.timeout, replaces=how)
 
-    def _checked(self, octets: bytes, length: int | None) -> bytes:
-        try:
-            size = int(octets[-8:], 16)
-            data, told = octets[: -8 - size], literal(octets[-8 - size : -8], _LONGEST_WORD)
-            right = told == {"length": len(data), "crc": zlib.crc32(data)}
-        except ValueError:
-            right = False
-        if not right or (length is not None and len(data) > length):
-            raise malformed(self.connection, "what arrived is not what was sent")
-        return data
 
-    def put(self, path: bytes, position: int | None, data: memoryview) -> int:
-        """Write octets at a position; None is the end.  Return the file's size then."""
-        reply = self.do("put", path, position, len(data), zlib.crc32(data), data=data)
-        return self.part_of(reply, int, "size")
+def _frames(read: Callable[[int], bytes], mode: int | None) -> Iterator[Frame]:
+    length = 0
+    yield b"f", 0, b"."
+    while octets := read(_PIECE):
+        length += len(octets)
+        yield b"b", crc32(octets), octets
+    yield b"c", mode or 0, b"%d" % length
 
 
 def read(connection: Connection, path: Word, *, timeout: float | None = None) -> bytes:
@@ -107,8 +100,7 @@ def read(connection: Connection, path: Word, *, timeout: float | None = None) ->
         TransferError: the far side did not do as it must.
         RemctlError: see `Connection.run()`.
     """
-    far = _Far(connection, path, timeout)
-    return far.range(far.path, 0, None)
+    return _Far(connection, path, timeout).use("r", read=None)[0]
 
 
 def write(
@@ -131,15 +123,9 @@ def write(
     Raises:
         OSError, TransferError, RemctlError: see `read()`.
     """
-    view = memoryview(data).cast("B")
-    far = _Far(connection, path, timeout)
-    if len(view) <= _CHUNK:
-        token = secrets.token_hex(8)
-        far.do("write", far.path, token, mode, len(view), zlib.crc32(view), data=view)
-        return
-    with open(connection, path, "wb", buffering=0, mode_bits=mode, timeout=timeout) as file:
-        while view:
-            view = view[file.write(view) :]
+    check_mode(mode)
+    octets = io.BytesIO(data)
+    _Far(connection, path, timeout).replace(octets.read, False, mode)
 
 
 def append(
@@ -155,156 +141,118 @@ def append(
     view = memoryview(data).cast("B")
     far = _Far(connection, path, timeout)
     for start in range(0, len(view) or 1, _CHUNK):
-        far.put(far.path, None, view[start : start + _CHUNK])
+        far.use("a", data=view[start : start + _CHUNK])
 
 
-class _RawFile(io.RawIOBase):
-    """A file of the far side without a buffer: each read and write is a command."""
+class _OldFile(io.RawIOBase):
+    """A file that is read, or written in place: each read and write is a command."""
 
-    _final: bytes | None = None  # what its temporary file is to become
-    _ended = False  # Nothing is to become of it any more.
-
-    def __init__(
-        self, connection: Connection, path: Word, mode: str, bits: int | None, timeout: float | None
-    ) -> None:
-        self._far = _Far(connection, path, timeout)
-        self.name = os.fsdecode(self._far.path)
+    def __init__(self, far: _Far, mode: str) -> None:
+        self._far = far
+        self.name = os.fsdecode(far.path)
         self.mode = mode
-        self._kind = next(letter for letter in mode if letter in "rwax")
-        self._position = 0
-        self._file: object = None
-        self._where = self._far.path
-        if self._kind in "wx":
-            self._begin(bits)
-        elif self._kind == "a":
-            self._position = self._far.put(self._where, None, memoryview(b""))
-        else:
-            self._file = self._far.told(tuple, "file", "look", self._where)
-
-    def _begin(self, bits: int | None) -> None:
-        self._token = secrets.token_hex(8)
-        self._ended = True  # Until there is something to end.
-        try:
-            target = self._far.do("begin", self._far.path, self._token, bits, self._kind == "x")
-            self._where = self._far.part_of(target, bytes, "path")
-            if target.get("final") is not None:
-                self._final = self._far.part_of(target, bytes, "final")
-                self._bits = self._far.part_of(target, int, "mode")
-        except BaseException as error:
-            if isinstance(error, remctl.RemctlError) or not isinstance(error, OSError):
-                self._drop(error, _LATE)
-            raise
-        self._ended = False
-
-    def _drop(self, error: BaseException, patience: float = 0.0) -> None:
-        """Take the temporary file away: an error came up."""
-        self._ended = True
-        try:
-            self._far.do("drop", self._far.path, self._token, patience)
-        except Exception as another:
-            name = f".remctl-{self._token}.part"
-            host = self._far.connection.host
-            error.add_note(f"a temporary file {name} may be left on {host}: {another}")
+        self._appends = "a" in mode
+        _, size, far.file = far.use("a" if self._appends else "r")
+        self._position = size if self._appends else 0
 
     def readable(self) -> bool:
-        """Tell whether it can be read."""
-        return self._kind == "r" or "+" in self.mode
+        return not self._appends or "+" in self.mode
 
     def writable(self) -> bool:
-        """Tell whether it can be written."""
-        return self._kind != "r" or "+" in self.mode
+        return self._appends or "+" in self.mode
 
     def seekable(self) -> bool:
-        """Tell that one can go to any place in it."""
         return True
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
-        """Read some octets into a buffer, 8 MiB at most."""
-        self._check(self.readable(), "read")
         view = memoryview(buffer).cast("B")
-        size = min(len(view), _CHUNK)
-        data = self._far.range(self._where, self._position, size, self._file)
+        data = self._read(min(len(view), _CHUNK))
         view[: len(data)] = data
-        self._position += len(data)
         return len(data)
 
     def readall(self) -> bytes:
-        """Read all there is from here on, in one command."""
+        return self._read(None)
+
+    def _read(self, length: int | None) -> bytes:
         self._check(self.readable(), "read")
-        data = self._far.range(self._where, self._position, None, self._file)
+        data = self._far.use("r", self._position, read=length)[0]
         self._position += len(data)
         return data
 
     def write(self, data: ReadableBuffer, /) -> int:
-        """Write octets, 8 MiB at most; return how many."""
         self._check(self.writable(), "written")
         view = memoryview(data).cast("B")[:_CHUNK]
-        if self._ended:
-            return len(view)  # What a buffer still had, of a file that is not to be.
-        position = None if self._kind == "a" else self._position
-        try:
-            size = self._far.put(self._where, position, view)
-        except BaseException as error:
-            self.drop(error)
-            raise
-        self._position = size if position is None else position + len(view)
+        size = self._far.use("a" if self._appends else "w", self._position, data=view)[1]
+        self._position = size if self._appends else self._position + len(view)
         return len(view)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        """Go to another place, as in any file."""
-        self._check(True, "")
+        self._check()
         if whence == os.SEEK_CUR:
             offset += self._position
         elif whence == os.SEEK_END:
-            offset += self._far.told(int, "size", "size", self._where)
+            offset += self._far.use("r")[1]
         if offset < 0:
             raise ValueError(f"a position cannot be negative: {offset}")
         self._position = offset
         return offset
 
     def tell(self) -> int:
-        """Return the place where the next octets are read or written."""
-        self._check(True, "")
+        self._check()
         return self._position
 
     def truncate(self, size: int | None = None, /) -> int:
-        """Make the file as long as this, or end it here."""
         self._check(self.writable(), "written")
         size = self._position if size is None else size
-        self._far.do("truncate", self._where, size)
+        self._far.use("w", size=size)
         return size
 
-    def _check(self, allowed: bool, verb: str) -> None:
+    def _check(self, allowed: bool = True, verb: str = "") -> None:
         if self.closed:
             raise ValueError(f"{self.name!r} was closed")
         if not allowed:
             raise io.UnsupportedOperation(f"{self.name!r} is not open to be {verb}")
 
-    def drop(self, error: BaseException) -> None:
-        """Leave the file as it was, if what is written is not in place already."""
-        if self._final is not None and not self._ended:
-            self._drop(error)
+
+class _NewFile(io.FileIO):
+    """A file that is written here, under no name, and sent when it is closed."""
+
+    def __init__(self, far: _Far, mode: str, bits: int | None) -> None:
+        self._far = far
+        self._new, self._bits = "x" in mode, bits
+        self._dropped = False
+        far.ask(f"can_write, {far.path!a}, {self._new}")
+        with tempfile.TemporaryFile() as file:
+            super().__init__(os.dup(file.fileno()), "w+" if "+" in mode else "w")
+        self.name = os.fsdecode(far.path)
+
+    def drop(self) -> None:
+        self._dropped = True
 
     def close(self) -> None:
-        """End it: what was written takes its place."""
-        if self.closed:
-            return
-        super().close()
-        if self._final is None or self._ended:
-            return
-        self._ended = True
         try:
-            new = self._kind == "x"
-            self._far.do("commit", self._where, self._final, self._bits, new)
-        except BaseException as error:
-            self._drop(error)
-            raise
+            if not self.closed and not self._dropped:
+                self.drop()
+                os.lseek(self.fileno(), 0, os.SEEK_SET)
+                read = functools.partial(os.read, self.fileno())
+                self._far.replace(read, self._new, self._bits)
+        finally:
+            super().close()
+
+    def _dealloc_warn(self, source: object) -> None:
+        # Python calls this when it closes what nobody has closed: no time to wait for a network.
+        self.drop()
+        text = f"unclosed file {self.name!r}: nothing was written; use it in a with statement"
+        warnings.warn(text, ResourceWarning, stacklevel=2, source=source)
+
+    def __del__(self) -> None:
+        if not self.closed:
+            self._dealloc_warn(self)
+            self.close()
 
 
 class _DropsOnError:
     """A file whose `with` block leaves the old file there if it ends by an exception."""
-
-    far_file: _RawFile
 
     def __exit__(
         self,
@@ -313,30 +261,14 @@ class _DropsOnError:
         traceback: TracebackType | None,
     ) -> None:
         if error is not None:
-            self.far_file.drop(error)
+            top: Any = self
+            getattr(self, "new_file", top).drop()
         self.close()  # type: ignore[attr-defined]
 
 
-class _Raw(_DropsOnError, _RawFile):
-    @property
-    def far_file(self) -> _RawFile:  # type: ignore[override]
-        return self
-
-
-class _Reader(io.BufferedReader):
-    pass
-
-
-class _Writer(_DropsOnError, io.BufferedWriter):
-    pass
-
-
-class _Random(_DropsOnError, io.BufferedRandom):
-    pass
-
-
-class _Text(_DropsOnError, io.TextIOWrapper):
-    pass
+@functools.cache
+def _dropping(kind: type) -> Any:
+    return type(kind.__name__, (_DropsOnError, kind), {})
 
 
 def open(
@@ -353,9 +285,10 @@ def open(
 ) -> IO[Any]:
     """Open a file of the far side: as the builtin, but for when what is written can be seen.
 
-    With ``w`` and ``x`` it is seen at once and complete when the file is closed, see `write()`; a
-    ``with`` block that ends by an exception leaves the old file.  ``a`` and ``r+`` write in place.
-    Each time the buffer is filled or emptied is a command: about 10 ms.
+    With ``w`` and ``x``, what is written gathers in a temporary file here, and is sent when the
+    file is closed, see `write()`; a ``with`` block that ends by an exception leaves the old file,
+    and so does a file that nobody closes.  ``a`` and ``r+`` write in place; each time the buffer is
+    filled or emptied is a command: about 10 ms.
 
     Args:
         mode: as for the builtin.
@@ -378,20 +311,19 @@ def open(
         raise ValueError("a file of octets has no text, encoding, errors or newline")
     if text and buffering == 0:
         raise ValueError("text cannot go without a buffer")
-    raw = _Raw(connection, path, mode, mode_bits, timeout)
-    if buffering == 0:
-        return raw  # type: ignore[return-value]
-    size = _BUFFER if buffering < 2 else buffering
-    buffered: Any
-    file: IO[Any]
-    if "+" in letters:
-        buffered = _Random(raw, size)
-    else:
-        buffered = _Reader(raw, size) if "r" in letters else _Writer(raw, size)
-    buffered.far_file = raw
-    if not text:
-        file = buffered
-        return file
-    wrapped = _Text(buffered, encoding or "utf-8", errors, newline, buffering == 1)
-    wrapped.far_file = raw
-    return wrapped
+    check_mode(mode_bits)
+    far = _Far(connection, path, timeout)
+    new = bool(letters & set("wx"))
+    kind = _dropping if new else lambda kind: kind
+    file: Any = kind(_NewFile)(far, mode, mode_bits) if new else _OldFile(far, mode)
+    raw = file
+    if buffering != 0:
+        buffer: Any = io.BufferedReader if letters <= set("rbt") else io.BufferedWriter
+        buffer = io.BufferedRandom if "+" in letters else buffer
+        file = kind(buffer)(raw, _BUFFER if buffering < 2 else buffering)
+    if text:
+        file = kind(io.TextIOWrapper)(file, encoding or "utf-8", errors, newline, buffering == 1)
+    if file is not raw:
+        file.new_file = raw
+    opened: IO[Any] = file
+    return opened

@@ -1,4 +1,4 @@
-"""Sends the frames of an upload: small files many to a command, large ones in pieces."""
+"""Sends the frames of an upload: as many to a command as may be."""
 
 from __future__ import annotations
 
@@ -6,19 +6,17 @@ import os
 import secrets
 from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
-from zlib import crc32
 
 import remctl
+from _remctl_text import printable
 
-from ..base.connection import STARTS_AND_ENDS, Connection
-from ..base.program import source as far_source
-from .answers import Bounded, Tail, ask, malformed, reply_of
-from .both_send import header
-from .lanes import Lanes
+from ..base.connection import Connection
+from ..wire.both_frames import frame
+from .answers import Asking, answer_of, ask, malformed
 
-__all__ = ["Frame", "Upload"]
+__all__ = ["Frame", "send"]
 
-Frame: TypeAlias = tuple[bytes, bytes]
+Frame: TypeAlias = tuple[bytes, int, bytes]
 
 # The server has three times this in memory while it takes a command.
 _BATCH = 8 << 20
@@ -26,261 +24,165 @@ _BATCH = 8 << 20
 # waits for it so long.
 _LATE = 2.0  # seconds
 
-
-class _Frames:
-    """Frames that wait to be sent."""
-
-    def __init__(self) -> None:
-        self.clear()
-
-    def clear(self) -> None:
-        self.pieces: list[bytes] = []
-        self.size = 0  # octets
-        self.contents = 0  # octets of files among them, holes included
-
-    def add(self, kind: bytes, body: bytes) -> None:
-        self.pieces += (header(kind, len(body)), body)
-        self.size += 5 + len(body)
-        if kind == b"b":
-            self.contents += len(body)
-        elif kind == b"h":
-            self.contents += int(body)
-
-    def move(self, others: _Frames) -> None:
-        """Take what others has."""
-        self.pieces += others.pieces
-        self.size += others.size
-        self.contents += others.contents
-        others.clear()
+_PROGRAM = ("both_place", "both_receive", "far_answer", "far_receive")
 
 
-class _Piece:
-    """Octets of a large file that one command writes, and where they belong."""
+class _Upload:
+    """Frames that wait for the next command, commands under way, and what those before have left.
 
-    def __init__(self) -> None:
-        self.octets: list[bytes] = []
-        self.size = self.crc = 0
-        self.contents = 0  # octets of the file, with the holes before them
-        self.extents: list[list[int]] = []  # where each begins, and its length
-
-    def add(self, hole: int, position: int, octets: bytes) -> None:
-        if self.extents and not hole:
-            self.extents[-1][1] += len(octets)
-        else:
-            self.extents.append([position, len(octets)])
-        self.contents += hole + len(octets)
-        self.octets.append(octets)
-        self.size += len(octets)
-        self.crc = crc32(octets, self.crc)
-
-
-class _LargeFile:
-    """A file that has been begun over there, and is sent in pieces by up to two sessions."""
+    One command follows the other, but while octets of a large file are being written, the next may
+    be on their way already: by another session, if the server lets us have it.
+    """
 
     def __init__(
         self,
         connection: Connection,
         spec: dict[str, Any],
         timeout: float | None,
-        acknowledged: Callable[[int], object],
+        done: Callable[[int], object],
     ) -> None:
         self._connection = connection
+        self._spec = spec
         self._timeout = timeout
-        self._acknowledged = acknowledged
-        self._state = spec["state"]
-        match self._state:
-            case {"stack": list(stack), "part": (bytes(name), int(), int(), tuple(file))}:
-                self._name, self._file = name, file
-            case _:
-                raise malformed(connection, "its answer is none")
-        names = [entry[0] for entry in stack]
-        inner = [entry for entry in names if entry != b"."]
-        self._program = _piece_program(
-            {
-                "parent": spec["parent"],
-                "names": names,
-                "part": f".remctl-{spec['token']}.part",
-                "file": file,
-                "path": os.path.join(spec["parent"], *inner, name),
-            }
-        )
-        self._piece = _Piece()
-        self._position = self._end = 0  # now, and behind the last octets
-        self._lanes = Lanes(connection, self._send)
+        self._done = done
+        self._waiting: list[tuple[bytes, int]] = []  # frames; octets of files in each
+        self._size = 0
+        self._asked: list[tuple[Asking, int]] = []  # under way; octets of files in each
+        # Where among the waiting the file begins that is not complete; 0 if it was begun before.
+        self._file: int | None = None
+        self._position = 0  # in that file
+        # Seconds within which a temporary file may come to be over there; 0 if it is there.
+        self._left: float | None = None
+        self.into = False
 
-    def add(self, kind: bytes, body: bytes) -> None:
-        """Take a frame with octets, or that of a hole."""
-        if kind == b"h":
-            self._position += int(body)
-            return
-        self._piece.add(self._position - self._end, self._position, body)
-        self._end = self._position = self._position + len(body)
-        if self._piece.size >= _BATCH:
-            self._hand()
+    def add(self, letter: bytes, number: int, octets: bytes) -> None:
+        """Take one more."""
+        contents = len(octets) if letter == b"b" else int(octets) if letter == b"h" else 0
+        if letter == b"f":
+            self._file, self._position = len(self._waiting), 0
+        self._waiting.append((frame(letter, number, octets), contents))
+        self._size += len(self._waiting[-1][0])
+        self._position += contents
+        if letter in b"ca":
+            self._file = None
+        if self._size >= _BATCH and self._file:
+            # A command that begins a file and does not end it begins with that: so it is known
+            # where the temporary file is.
+            self._send(self._file)
+        if self._size >= _BATCH:
+            self._send(len(self._waiting))
 
-    def _hand(self) -> None:
-        piece, self._piece = self._piece, _Piece()
-        self._lanes.hand(piece)
-        self._tell()
+    def finish(self) -> None:
+        """Send what waits."""
+        if self._waiting:
+            self._send(len(self._waiting))
+        self._wait(0)
 
-    def _tell(self) -> None:
-        for piece in self._lanes.done():
-            self._acknowledged(piece.contents)
-
-    def finish(self, kind: bytes, body: bytes) -> tuple[dict[str, Any], list[Frame]]:
-        """Wait until all is written; return the state then, and what is left to be sent."""
-        if self._piece.size:
-            self._hand()
-        self._lanes.end()
-        self._tell()
-        # Each piece was checked by itself.  What the whole has to be is in the last frame, if it
-        # is complete.
-        crc = int(body.split(b" ")[1]) if kind == b"c" else 0
-        state = {**self._state, "part": (self._name, self._end, crc, self._file)}
-        hole = self._position - self._end
-        return state, [*([(b"h", b"%d" % hole)] if hole else []), (kind, body)]
-
-    def stop(self) -> None:
-        """End what is under way."""
-        self._lanes.stop()
-
-    def _send(self, session: remctl.Remctl, piece: _Piece) -> None:
-        # In a thread of its own.
-        program = f"{self._program}take(SPEC, {piece.extents!a}, {piece.crc})\n"
-        command, octets = self._connection._python_command(program, b"", "upload")
-        payload = b"".join((octets, *piece.octets))
-        piece.octets.clear()  # Once is enough.
-        answer, errors = Bounded(self._connection), Tail()
-        session.set_timeout(0 if self._timeout is None else self._timeout + STARTS_AND_ENDS)
-        result = session.run((*command, payload), stdout=answer, stderr=errors)
-        reply = reply_of(self._connection, answer.octets(), errors.reason(result.status))
-        if reply.get("written") != piece.size:
-            raise malformed(self._connection, "its answer is none")
-
-
-def _piece_program(spec: dict[str, Any]) -> str:
-    return f"{far_source('files/far_piece')}\nSPEC = {spec!a}\n"
-
-
-class Upload:
-    """Sends frames in as few commands as may be, and knows what to take away if it fails.
-
-    Small files share a command, and are written and renamed by it.  A large one is begun by a
-    command, written by others, two at a time, and ended by one more; in between it is a temporary
-    file.
-    """
-
-    def __init__(
-        self,
-        connection: Connection,
-        destination: bytes,
-        name: str,
-        timeout: float | None,
-        acknowledged: Callable[[int], object],
-    ) -> None:
-        self._connection = connection
-        self._timeout = timeout
-        self._acknowledged = acknowledged
-        self._spec: dict[str, Any] = {
-            "parent": destination,
-            "name": os.fsencode(name),
-            "token": secrets.token_hex(8),
-            "state": None,
-            "abandon": None,
-        }
-        self._whole = _Frames()  # of entries that are complete
-        self._file = _Frames()  # of the file that is not
-        self._large: _LargeFile | None = None  # That file, once it is sent in pieces.
-        self._begun = False  # That file has a temporary one over there, or may have.
-        self._known = False  # The far side has said so.
-
-    def run(self, frames: Iterable[Frame]) -> str:
-        """Send them all; return the path of what was made."""
+    def _send(self, count: int) -> None:
+        batch = self._waiting[:count]
+        del self._waiting[:count]
+        payload = b"".join([*(each[0] for each in batch), frame(b"z")])
+        contents = sum(each[1] for each in batch)
+        del batch
+        self._size = sum(len(each[0]) for each in self._waiting)
+        stays = self._file is not None and not self._waiting
+        most = 1 if stays and self._left == 0.0 else 0
+        if not most:
+            self._wait(0)
+        if stays and self._left is None:
+            self._left = _LATE
         try:
-            for kind, body in frames:
-                self._add(kind, body)
-            self._send(self._whole)
-        except BaseException as error:
-            if self._large is not None:
-                self._large.stop()
-            if self._begun:
-                self._abandon(error)
-            raise
-        path = os.path.join(self._spec["parent"], self._spec["name"])
-        return os.fsdecode(os.path.normpath(path))
+            asking = self._ask(payload)
+        except remctl.RemctlError:
+            if not self._asked:
+                raise
+            self._wait(0)  # There is no other session.
+            asking = self._ask(payload)
+        self._asked.append((asking, contents))
+        if self._file is not None:
+            self._file, self._spec["position"] = 0, self._position
+        self._wait(most)
+        self._left = 0.0 if stays else None
 
-    def _add(self, kind: bytes, body: bytes) -> None:
-        if self._large is not None:
-            if kind in b"ac":
-                self._end_large(self._large, kind, body)
-            else:
-                self._large.add(kind, body)
-            return
-        in_file = kind == b"f" or bool(self._file.pieces)
-        (self._file if in_file else self._whole).add(kind, body)
-        if in_file and kind == b"c":
-            self._whole.move(self._file)
-        elif in_file and kind == b"a":
-            self._file.clear()
-        elif self._whole.size + self._file.size >= _BATCH:
-            self._send(self._whole)
-            if self._file.size >= _BATCH:
-                self._begin_large()
+    def _ask(self, payload: bytes) -> Asking:
+        how: dict[str, Any] = {"label": "upload", "timeout": self._timeout}
+        asking = ask(self._connection, _PROGRAM, f"receive({self._spec!a})", payload, **how)
+        next(asking)
+        return asking
 
-    def _begin_large(self) -> None:
-        held, self._file = self._file.pieces, _Frames()
-        begin = _Frames()
-        begin.add(b"f", held[1])
-        # By itself: what comes later makes no file, so it cannot leave one behind.
-        self._begun = True
-        self._send(begin)
-        self._known = True
-        self._large = large = _LargeFile(
-            self._connection, self._spec, self._timeout, self._acknowledged
-        )
-        for head, body in zip(held[2::2], held[3::2], strict=True):
-            large.add(head[:1], body)
-
-    def _end_large(self, large: _LargeFile, kind: bytes, body: bytes) -> None:
-        self._spec["state"], frames = large.finish(kind, body)
-        last = _Frames()
-        for frame in frames:
-            last.add(*frame)
-        self._send(last)
-        self._large = None
-        self._begun = self._known = False
-
-    def _send(self, frames: _Frames) -> None:
-        """Send frames; there are none of them afterwards."""
-        if not frames.pieces:
-            return
-        payload, done = b"".join(frames.pieces), frames.contents
-        frames.clear()
-        try:
-            reply = self._ask(self._spec, payload)
-        except OSError as error:
-            if self._large is None and not isinstance(error, remctl.RemctlError):
-                self._begun = False  # The far side said so, when it had put things in order.
-            raise
-        match reply:
-            case {"state": dict(), "parent": bytes(), "name": bytes()}:
-                self._spec.update({key: reply[key] for key in ("state", "parent", "name")})
-            case _:
+    def _wait(self, most: int) -> None:
+        while len(self._asked) > most:
+            asking, contents = self._asked.pop(0)
+            try:
+                into, self._spec["state"] = answer_of(asking)
+            except OSError as error:
+                if self._left == _LATE and not isinstance(error, remctl.RemctlError):
+                    self._left = None  # What says so has begun nothing.
+                raise
+            if not self._spec["state"]:
                 raise malformed(self._connection, "its answer is none")
-        self._acknowledged(done)
+            self.into = bool(into)
+            self._done(contents)
 
-    def _ask(self, spec: dict[str, Any], payload: bytes) -> dict[str, Any]:
-        program = f"{far_source('files/both_receive')}\nreceive({spec!a})\n"
-        return ask(self._connection, program, payload, label="upload", timeout=self._timeout)
+    def abandon(self, error: BaseException) -> None:
+        """Take away what the error has left."""
+        for asking, _ in self._asked:
+            asking.close()
+        if self._left is None:
+            return
+        why: BaseException = error
+        if not isinstance(error, TimeoutError):  # Who is silent now will be so for longer.
+            self._spec["abandon"] = self._left
+            self._timeout = _LATE if self._timeout is None else min(self._timeout, _LATE)
+            try:
+                answer_of(self._ask(b""))
+            except Exception as another:
+                why = another
+            else:
+                return
+        name = f".remctl-{self._spec['token']}.part"
+        text = f"a temporary file {name} may be left on {self._connection.host}: {why}"
+        error.add_note(printable(text))
 
-    def _abandon(self, error: BaseException) -> None:
-        state = self._spec["state"]
-        if state is not None:
-            state = {**state, "part": None}
-        wait = 0.0 if self._known else _LATE
-        try:
-            self._ask({**self._spec, "state": state, "abandon": wait}, b"")
-        except Exception as another:
-            name = f".remctl-{self._spec['token']}.part"
-            host = self._connection.host
-            error.add_note(f"a temporary file {name} may be left on {host}: {another}")
+
+def send(
+    connection: Connection,
+    destination: bytes,
+    name: str,
+    frames: Iterable[Frame],
+    *,
+    timeout: float | None,
+    done: Callable[[int], object] = lambda octets: None,
+    replaces: tuple[bool, int | None] | None = None,
+) -> str:
+    """Send them all; return the path of what was made.
+
+    Args:
+        destination: a folder, or what the path is to be.
+        name: what it is called in a folder.
+        done: called after each command with how many octets of files it had, holes included.
+        replaces: for a file that keeps the owner and mode of the one that is there: whether there
+            must be none, and the mode; None keeps that.
+
+    Raises:
+        OSError, TransferError, RemctlError: see `ask()`; and what `frames` and `done` raise.
+    """
+    spec: dict[str, Any] = {
+        "destination": destination,
+        "name": os.fsencode(name),
+        "token": secrets.token_hex(8),
+        "replaces": replaces,
+        "state": b"",
+        "position": 0,
+        "abandon": None,
+    }
+    upload = _Upload(connection, spec, timeout, done)
+    try:
+        for each in frames:
+            upload.add(*each)
+        upload.finish()
+    except BaseException as error:
+        upload.abandon(error)
+        raise
+    path = os.fsdecode(destination)
+    return os.path.normpath(os.path.join(path, name) if upload.into else path)

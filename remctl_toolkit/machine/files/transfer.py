@@ -12,16 +12,26 @@ from typing import Any, TypeAlias, TypedDict
 
 from ..base.connection import Connection
 from ..base.program import Word
-from ..base.program import source as far_source
-from . import both_receive, both_send
-from .answers import LeftOut, Tail, TransferError, failure_of, far_path, malformed
-from .sending import Frame, Upload
+from .answers import (
+    LeftOut,
+    TransferError,
+    asked,
+    check_mode,
+    failure_of,
+    far_path,
+    malformed,
+)
+from .both_place import Place
+from .both_receive import Receiver
+from .both_send import Sender, total
+from .sending import Frame, send
 
 __all__ = ["Progress", "TransferError", "Transferred", "download", "fetch", "put", "upload"]
 
 Progress: TypeAlias = Callable[[int, "int | None", str], object]
 
-_TEMPORARY = "/tmp/remctl-{}"
+_PUT_MODE = 0o644
+_PRIVATE = 0o600
 
 
 class Transferred(TypedDict):
@@ -63,21 +73,21 @@ def _upload(
 ) -> str:
     left_out = LeftOut(connection)
     # A single file is one whose digest is wanted: zeros count for that.
-    sender = both_send.Sender(left_out.add, sparse=not single, folders=not single)
-    total = both_send.total(source_path) if progress is not None else 0
-    done = 0
+    sender = Sender(left_out.add, single)
+    octets = total(source_path) if progress is not None else 0
+    so_far = 0
 
-    def acknowledged(contents: int) -> None:
-        nonlocal done
-        done += contents
+    def done(contents: int) -> None:
+        nonlocal so_far
+        so_far += contents
         if progress is not None:
-            progress(done, total, sender.where)
+            progress(so_far, octets, sender.where)
 
-    name = _last_name(source_path)
-    sending = Upload(connection, destination, name, timeout, acknowledged)
     frames: Any = sender.frames(source_path)
+    name = _last_name(source_path)
     with contextlib.closing(frames):
-        path = sending.run(map(change, frames))
+        changed = map(change, frames)
+        path = send(connection, destination, name, changed, timeout=timeout, done=done)
     left_out.check()
     return path
 
@@ -92,18 +102,19 @@ def upload(
 ) -> str:
     """Copy a file or a tree to the far side, with modes and times.
 
-    Each file appears at once and complete, under a temporary name until then.  A large one takes
-    two sessions, if the server lets it have a second.  In a tree, links are copied as links; what
-    cannot be read, or is no file, folder or link, is left out, and told at the end.  What cannot be
-    written ends it.
+    Each file appears at once and complete; until then it has a temporary name and is private.  In a
+    tree, links are copied as links; what cannot be read, or is no file, folder or link, is left
+    out, and told at the end.  What cannot be written ends it.
 
     Args:
         source: a file or a folder; a link stands for what it leads to.
-        destination: if it is a folder, the copy is put in it; otherwise it is the copy's path.
-            See `far_path()` for what does not begin with a slash.
+        destination: if it is a folder, the copy is put in it; otherwise it is the copy's path,
+            from the account's home if it does not begin with a slash.  Links of other users on
+            the way are not followed.
         progress: called with the octets done, the octets there are, and the path of the file that
             is being copied, after each command (8 MiB).  An exception in it ends the upload.
-        timeout: seconds that the network may be silent for; None is for ever.
+        timeout: seconds for which the network may be silent, or nothing arrive that is of use;
+            None is for ever.
 
     Returns:
         The copy's path.
@@ -126,7 +137,7 @@ def put(
     connection: Connection,
     local: str | os.PathLike[str],
     remote: Word | None = None,
-    mode: int = 0o644,
+    mode: int | None = None,
     *,
     timeout: float | None = None,
 ) -> Transferred:
@@ -135,29 +146,28 @@ def put(
     Args:
         local: the file.
         remote: its path there; None is a new name in /tmp.
-        mode: who may do what with it there.
+        mode: who may do what with it there; None is 0o644, but for what its mode here denies: a
+            private file stays private.
         timeout: see `upload()`.
 
     Raises:
         OSError, TransferError, RemctlError: see `upload()`.
     """
+    check_mode(mode)
     digest, size = hashlib.sha1(usedforsecurity=False), 0
 
     def change(frame: Frame) -> Frame:
         nonlocal size
-        kind, body = frame
-        if kind == b"b":
-            digest.update(body)
-            size += len(body)
-        elif kind == b"c":
-            length, crc, _, times = body.split(b" ", 3)
-            body = b"%b %b %o %b" % (length, crc, mode, times)
-        return kind, body
+        letter, number, octets = frame
+        if letter == b"b":
+            digest.update(octets)
+            size += len(octets)
+        elif letter == b"c":
+            number = number & _PUT_MODE if mode is None else mode
+        return letter, number, octets
 
-    if not 0 <= mode <= 0o777:
-        raise ValueError(f"mode must be 0 to 0o777, not {mode!r}")
     local_path = _local_path(local)
-    chosen = _TEMPORARY.format(secrets.token_hex(8)) if remote is None else remote
+    chosen = f"/tmp/remctl-{secrets.token_hex(8)}" if remote is None else remote
     path = _upload(
         connection,
         local_path,
@@ -175,95 +185,69 @@ def put(
 # -- Download -------------------------------------------------------------------------------------
 
 
-class _StoppedError(Exception):
-    """The caller's `progress` raised what is the cause of this; it is not about a file."""
-
-
-class _Download(both_receive.Receiver):
-    """Makes here what the far side sends."""
-
-    def __init__(
-        self,
-        connection: Connection,
-        place: tuple[str, str, bytes],
-        progress: Progress | None,
-        digest: Any = None,
-    ) -> None:
-        parent, name, kinds = place
-        super().__init__(parent, name, secrets.token_hex(8), kinds)
-        self._connection = connection
-        self._progress = progress
-        self._digest = digest
-        self.left_out = LeftOut(connection)
-        self.done = 0
-        self._total: int | None = None
-        self.refusal: OSError | None = None
-
-    def came(self, octets: bytes | None, length: int) -> None:
-        """Take notice of a file's octets; None are a hole."""
-        self.done += length
-        if self._digest is not None:
-            if octets is None:
-                raise ValueError("a hole where none should be")
-            self._digest.update(octets)
-        if self._progress is not None:
-            try:
-                self._progress(self.done, self._total, self.where)
-            except Exception as error:
-                raise _StoppedError from error
-
-    def _take_total(self, body: bytes) -> None:
-        self._total = int(body)
-
-    def _leave_out(self, body: bytes) -> None:
-        self.left_out.add(failure_of(self._connection, body))
-
-    def _refuse(self, body: bytes) -> None:
-        self.refusal = failure_of(self._connection, body)
-        self.ended = True
-
-    handlers = {  # noqa: RUF012
-        **both_receive.Receiver.handlers,
-        b"t": _take_total,
-        b"x": _leave_out,
-        b"e": _refuse,
-    }
+def _umask() -> int:
+    with contextlib.suppress(OSError), open("/proc/self/status", "rb") as file:
+        for line in file:
+            if line.startswith(b"Umask:"):
+                return int(line.split()[1], 8)
+    found = os.umask(0o077)  # Other threads' files are private meanwhile.
+    os.umask(found)
+    return found
 
 
 def _download(
     connection: Connection,
     source_path: bytes,
-    place: tuple[str, str, bytes],
+    destination: str,
     *,
     progress: Progress | None,
     timeout: float | None,
+    mode: int | None = None,
     digest: Any = None,
-) -> _Download:
+) -> tuple[str, int]:
+    """Return the copy's path, and how many octets it has."""
     single = digest is not None
-    spec = {
-        "source": source_path,
-        "total": progress is not None,
-        "sparse": not single,
-        "folders": not single,
-    }
-    program = f"{far_source('files/both_send')}\nsend({spec!a})\n"
-    receiver, errors = _Download(connection, place, progress, digest), Tail()
+    left_out = LeftOut(connection)
+    so_far, octets_in_all = 0, None
+
+    def came(octets: bytes | None, length: int) -> None:
+        nonlocal so_far
+        so_far += length
+        if digest is not None:
+            digest.update(octets)
+        if progress is not None:
+            progress(so_far, octets_in_all, receiver.where)
+
+    def take(letter: bytes, number: int, octets: bytes) -> None:
+        nonlocal octets_in_all
+        if letter == b"x":
+            left_out.add(failure_of(connection, octets))
+        elif letter == b"t":
+            octets_in_all = receiver.attempt(lambda _: int(octets))
+        else:
+            receiver.take(letter, number, octets)
+
+    place, name = Place(destination), _last_name(os.fsdecode(source_path))
+    kinds = b"f" if single else b"d" if destination.endswith("/") and place.name != "." else b"df"
+    token = secrets.token_hex(8)
+    receiver = Receiver(place, name, token, kinds, mask=_umask(), mode=mode, came=came)
     try:
-        result = connection.python_run(
-            program, label="download", timeout=timeout, stdout=receiver, stderr=errors
+        asked(
+            connection,
+            ("both_send", "far_answer", "far_send"),
+            f"send({source_path!a}, {single}, {progress is not None})",
+            label="download",
+            timeout=timeout,
+            take=take,
+            letters=b"fbca" if single else b"fbcadulhtx",
         )
-        if not receiver.ended:
-            raise malformed(connection, f"it stopped ({errors.reason(result.status)})")
-    except both_receive.Malformed as error:
-        raise malformed(connection, str(error)) from None
-    except _StoppedError as stopped:
-        raise stopped.__cause__ or stopped from None
+        if not receiver.complete():
+            raise malformed(connection, "it ends before its end")
     finally:
         receiver.discard()
-    if receiver.refusal is not None:
-        raise receiver.refusal
-    receiver.left_out.check()
-    return receiver
+    left_out.check()
+    path = os.path.join(destination, name) if receiver.into else destination
+    return os.path.normpath(path), so_far
 
 
 def download(
@@ -277,7 +261,7 @@ def download(
     """Copy a file or a tree from the far side, with modes and times.
 
     As `upload()`, the other way.  Whatever the far side sends, nothing is written but in the
-    destination, and links that it sent are not followed.
+    destination, links that it sent are not followed, and the umask holds.
 
     Args:
         source: a file or a folder over there; a link stands for what it leads to.
@@ -294,11 +278,9 @@ def download(
         TransferError: something in the tree was left out, or the far side did not do as it must.
         RemctlError: see `Connection.run()`.
     """
+    place = _local_path(destination)
     path = far_path(connection, source)
-    name = _last_name(os.fsdecode(path))
-    place = both_receive.place(_local_path(destination), name)
-    _download(connection, path, place, progress=progress, timeout=timeout)
-    return os.path.normpath(os.path.join(*place[:2]))
+    return _download(connection, path, place, progress=progress, timeout=timeout)[0]
 
 
 def fetch(
@@ -312,28 +294,26 @@ def fetch(
 
     Args:
         remote: its path there.
-        local: its path here; None is a new temporary file.
+        local: its path here; None is a new temporary file, for nobody but us.
         timeout: see `upload()`.
 
     Raises:
         OSError, TransferError, RemctlError: see `download()`.
     """
-    path = far_path(connection, remote)
-    with contextlib.ExitStack() as undo:
-        if local is None:
-            descriptor, local = tempfile.mkstemp(prefix="remctl-")
-            os.close(descriptor)
-            undo.callback(os.unlink, local)
-        parent, name, _ = both_receive.place(_local_path(local), _last_name(os.fsdecode(path)))
-        digest = hashlib.sha1(usedforsecurity=False)
-        place = parent, name, b"f"
-        done = _download(
-            connection, path, place, progress=None, timeout=timeout, digest=digest
-        ).done
-        undo.pop_all()
+    path, mode = far_path(connection, remote), None
+    if local is None:
+        local = os.path.join(tempfile.gettempdir(), f"remctl-{secrets.token_hex(8)}")
+        mode = _PRIVATE
+    digest = hashlib.sha1(usedforsecurity=False)
+    copy, size = _download(
+        connection,
+        path,
+        _local_path(local),
+        progress=None,
+        timeout=timeout,
+        mode=mode,
+        digest=digest,
+    )
     return Transferred(
-        local_path=os.path.join(parent, name),
-        remote_path=os.fsdecode(path),
-        size=done,
-        sha1sum=digest.hexdigest(),
+        local_path=copy, remote_path=os.fsdecode(path), size=size, sha1sum=digest.hexdigest()
     )

@@ -42,7 +42,7 @@ class MachineFiles:
         return kept if kept == "/" else kept + end
 
     def _path_listdir(self, fn: str) -> list[str]:
-        return [name.rpartition("/")[2] for name in self._find(fn, "-maxdepth 1", retcode=0)]
+        return self._find(fn, "-maxdepth 1", retcode=0, deep=False)
 
     def _path_glob(self, fn: str, pattern: str) -> list[str]:
         import re
@@ -51,14 +51,16 @@ class MachineFiles:
         depth = "" if "**" in pattern.split("/") else f"-maxdepth {pattern.count('/') + 1}"
         prefix = f"{str(fn).rstrip('/')}/"
         # Folders that cannot be read are passed over, as glob.glob() does.
-        found = self._find(fn, depth, retcode=None)
-        return sorted(name for name in found if matching.match(name[len(prefix) :]))
+        found = self._find(fn, depth, retcode=None, deep=True)
+        return sorted(prefix + name for name in found if matching.match(name))
 
-    def _find(self, folder: str, depth: str, retcode: int | None) -> list[str]:
+    def _find(self, folder: str, depth: str, retcode: int | None, deep: bool) -> list[str]:
+        from ..files.answers import entries_below
+
         # -mindepth and -print0 are not in every standard, but in every find(1) that is in use.
         find = f"find -H {shlex.quote(str(folder))} -mindepth 1 {depth} -print0"
         text: str = self._session.run(find, retcode=retcode)[1]
-        return text.split("\0")[:-1]
+        return entries_below(self.connection, str(folder), text, deep=deep)
 
     def _path_read(self, fn: str) -> bytes:
         from ..files import paths

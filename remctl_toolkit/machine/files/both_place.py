@@ -1,0 +1,219 @@
+"""The place of an entry that is to be made, and the temporary file that becomes it.  It runs on
+either side: there for what is written there, here for a download.
+
+Who else may write in a folder must not choose what we write to.  So folders are kept open, entries
+are opened below them, and no link is followed but those in the path that the caller has named, if
+they are the caller's own or root's.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+NO_PARENT = "No such folder: make it first"
+NO_LINK = "A symbolic link is in its place, and is not followed"
+OTHERS_LINK = "This symbolic link is another user's, and is not followed: name what it leads to"
+CHANGED = "The temporary file is not as it was left"
+MOST_LINKS = 40
+
+# To work in a folder needs no permission to list it.
+ANY_FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW
+NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+OLD_FILE = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # A pipe may have no reader.
+
+
+def check_name(name: str) -> str:
+    # What is no name of an entry leads elsewhere.
+    if name in ("", ".", "..") or "/" in name or "\0" in name:
+        raise ValueError(f"{name!r} is no name of an entry")
+    return name
+
+
+def identity(status):
+    return status.st_dev, status.st_ino, status.st_uid
+
+
+class Place:
+    # The entry `name` of the folder `path`, which is open; "." if the path leads to a folder.
+
+    def __init__(self, path: str) -> None:
+        self.path = "/" if path.startswith("/") else "."
+        self.name = "."
+        self.status: os.stat_result | None = None  # of the entry, if there is one
+        self.folder = os.open(self.path, ANY_FOLDER)
+        try:
+            self.walk(path.split("/")[::-1])
+        except OSError as error:
+            os.close(self.folder)
+            where = os.path.normpath(os.path.join(self.path, self.name))
+            raise OSError(error.errno, error.strerror, where) from None
+
+    def walk(self, left):
+        links = 0
+        while left:
+            self.name = left.pop()
+            if self.name in ("", "."):
+                continue
+            try:
+                self.status = os.stat(self.name, dir_fd=self.folder, follow_symlinks=False)
+            except FileNotFoundError:
+                if any(left):
+                    raise FileNotFoundError(errno.ENOENT, NO_PARENT) from None
+                self.status = None
+                return
+            if stat.S_ISLNK(self.status.st_mode):
+                links += 1
+                if links > MOST_LINKS:
+                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+                target = self.link_target()
+                left += target.split("/")[::-1]
+                if target.startswith("/"):
+                    self.enter("/")
+            elif left or stat.S_ISDIR(self.status.st_mode):
+                self.enter(self.name)
+            else:
+                return
+        self.name = "."
+
+    def link_target(self):
+        target = os.readlink(self.name, dir_fd=self.folder)
+        status, before = os.lstat(self.name, dir_fd=self.folder), self.status
+        same = (status.st_ino, status.st_ctime_ns) == (before.st_ino, before.st_ctime_ns)
+        if not same or status.st_uid not in (0, os.geteuid()):
+            raise OSError(errno.ELOOP, OTHERS_LINK)
+        return target
+
+    def enter(self, name):
+        below = os.open(name, ANY_FOLDER, dir_fd=self.folder)
+        os.close(self.folder)
+        self.folder = below
+        self.path = os.path.join(self.path, name)
+
+
+class Part:
+    # A file that becomes the entry `name` of a folder when it is complete.  Until then it has a
+    # name that nobody can guess, and is for its owner alone.
+
+    def __init__(self, folder: int, name: str, token: str) -> None:
+        self.folder, self.name = folder, name
+        self.part_name: Any = f".remctl-{token}.part"  # None: the entry itself is written
+        self.descriptor = -1
+        self.position = 0
+        self.mode: int | None = None
+
+    def make(self):
+        self.descriptor = os.open(self.part_name, NEW_FILE, 0o600, dir_fd=self.folder)
+
+    def replace(self, status, mode):
+        # As make(), but what is there keeps its owner, and its mode if no other is given.  What
+        # cannot be replaced by a file that is the same but for its octets is written to where it
+        # is: devices, what has other names, what is in /proc or in a folder where nothing can be
+        # made, what is another user's.
+        if status is None:
+            mask = os.umask(0o077)
+            os.umask(mask)
+            self.mode = 0o666 & ~mask if mode is None else mode
+            return self.make()
+        self.mode = status.st_mode & 0o777 if mode is None else mode
+        if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
+            try:
+                self.make()
+                found = os.fstat(self.descriptor)
+                if (found.st_uid, found.st_gid) != (status.st_uid, status.st_gid):
+                    os.fchown(self.descriptor, status.st_uid, status.st_gid)
+                return None
+            except OSError as error:
+                self.drop()
+                if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT):
+                    raise
+        self.part_name = None
+        self.descriptor = os.open(self.name, OLD_FILE | os.O_TRUNC, dir_fd=self.folder)
+        os.set_blocking(self.descriptor, True)
+        return None
+
+    def write(self, octets):
+        view = memoryview(octets)
+        while view:
+            view = view[os.write(self.descriptor, view) :]
+        self.position += len(octets)
+
+    def skip(self, length):
+        if length < 0:
+            raise ValueError("a hole of less than nothing")
+        self.position = os.lseek(self.descriptor, length, os.SEEK_CUR)
+
+    def check(self):
+        # It has to be the file that was begun, under no other name.
+        status = os.fstat(self.descriptor)
+        if self.part_name is not None and (
+            identity(os.lstat(self.part_name, dir_fd=self.folder)) != identity(status)
+            or status.st_nlink != 1
+        ):
+            raise OSError(errno.ESTALE, CHANGED)
+
+    def commit(self, mode, times, new):
+        if self.part_name is not None:
+            os.ftruncate(self.descriptor, self.position)  # It may end with a hole.
+            os.fchmod(self.descriptor, mode)
+            if times:
+                os.utime(self.descriptor, ns=times)
+            self.check()
+            if new:
+                folders = {"src_dir_fd": self.folder, "dst_dir_fd": self.folder}
+                os.link(self.part_name, self.name, follow_symlinks=False, **folders)
+                remove(self.part_name, self.folder)
+            else:
+                self.move()
+        os.close(self.descriptor)
+
+    def move(self):
+        os.rename(self.part_name, self.name, src_dir_fd=self.folder, dst_dir_fd=self.folder)
+
+    def make_link(self, target, times):
+        os.symlink(target, self.part_name, dir_fd=self.folder)
+        try:
+            os.utime(self.part_name, ns=times, dir_fd=self.folder, follow_symlinks=False)
+            self.move()
+        except BaseException:
+            remove(self.part_name, self.folder)
+            raise
+
+    def drop(self):
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+            if self.part_name is not None:
+                remove(self.part_name, self.folder)
+
+    # For the next command.
+
+    def state(self):
+        file = identity(os.fstat(self.descriptor))
+        return self.name, self.part_name, self.mode, file
+
+    def resume(self, state, position):
+        # The position is the sender's: octets may be written before those that precede them.
+        _, self.part_name, self.mode, file = state
+        self.position = position
+        self.descriptor = os.open(self.part_name or self.name, OLD_FILE, dir_fd=self.folder)
+        os.set_blocking(self.descriptor, True)
+        status = os.fstat(self.descriptor)
+        if identity(status) != file:
+            raise OSError(errno.ESTALE, CHANGED)
+        self.check()
+        if stat.S_ISREG(status.st_mode):
+            os.lseek(self.descriptor, position, os.SEEK_SET)
+
+
+def remove(name, folder):
+    try:
+        os.unlink(name, dir_fd=folder)
+    except FileNotFoundError:
+        return False
+    return True

@@ -1,0 +1,44 @@
+"""The answer of a command: frames, of which the last is one of these.
+z  octets                 what was asked for
+e  errno text NUL path    it could not be done
+m  text                   what arrived is not what can be sent
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from ..wire.both_frames import FrameError, frame
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def give(octets):
+    view = memoryview(octets)
+    while view:
+        try:
+            view = view[os.write(1, view) :]
+        except OSError:
+            os._exit(1)  # Nobody reads it any more.
+
+
+def failure(error, path):
+    name = errno.errorcode.get(error.errno or 0, "EIO").encode()
+    text = (error.strerror or "").encode("utf-8", "replace")
+    where = os.fsencode(error.filename or b"")  # Only a whole path means something to others.
+    return b"%b %b\0%b" % (name, text, where if where.startswith(b"/") else path)
+
+
+def answer(do: Callable[[], tuple[int, bytes]], path: bytes) -> None:
+    try:
+        number, octets = do()
+        last = frame(b"z", number, octets)
+    except FrameError as error:
+        last = frame(b"m", 0, str(error).encode("utf-8", "replace"))
+    except OSError as error:
+        last = frame(b"e", 0, failure(error, path))
+    give(last)
+    os._exit(0)
