@@ -85,7 +85,9 @@ def test_what_may_not_be_written_over_there(
     asked: list[bytes] = []
     really = sending._Upload._ask
     monkeypatch.setattr(
-        sending._Upload, "_ask", lambda self, payload: asked.append(payload) or really(self, payload)
+        sending._Upload,
+        "_ask",
+        lambda self, payload: asked.append(payload) or really(self, payload),
     )
     top = Path(tempfile.mkdtemp(dir=account.folder))
     top.chmod(0o555)

@@ -207,7 +207,7 @@ def test_another_file_in_its_place(
     victim = tmp_path / "victim"
     victim.write_bytes(b"victim")
     (folder / "here").write_bytes(b"old")
-    with pytest.raises(OSError, match="not as it was left|symbolic links|No such device"):
+    with pytest.raises(OSError, match=r"not as it was left|symbolic links|No such device"):
         way(connection, here, folder, progress=swapped(folder, victim, swap, limit))
     assert victim.read_bytes() == b"victim"
     assert (folder / "here").read_bytes() == b"old"

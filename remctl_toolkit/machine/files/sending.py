@@ -86,7 +86,8 @@ class _Upload:
         del batch
         self._size = sum(len(each[0]) for each in self._waiting)
         stays = self._file is not None and not self._waiting
-        most = 1 if stays and self._left == 0.0 else 0
+        # With a time limit, no other session is opened: connecting has one of its own.
+        most = 1 if stays and self._left == 0.0 and self._timeout is None else 0
         if not most:
             self._wait(0)
         if stays and self._left is None:

@@ -156,7 +156,9 @@ class Group:
         action = _run(list(argv), check=check, cwd=cwd, extend_env=extend_env, **options)
         return self._each(action)
 
-    def put(self, local: LocalPath, remote: Word | None = None, mode: int = 0o644) -> GroupResult:
+    def put(
+        self, local: LocalPath, remote: Word | None = None, mode: int | None = None
+    ) -> GroupResult:
         """Copy one file to all; see `transfer.put()`."""
         return self._each(lambda member: transfer.put(member.connection(), local, remote, mode))
 
@@ -345,7 +347,7 @@ class Queue:
         return self._add(target, _run(list(argv), **options))
 
     def put(
-        self, target: Any, local: LocalPath, remote: Word | None = None, mode: int = 0o644
+        self, target: Any, local: LocalPath, remote: Word | None = None, mode: int | None = None
     ) -> AsyncResult:
         """Copy one file there; see `transfer.put()`."""
         return self._add(
