@@ -195,6 +195,7 @@ def ask(
     frames = Frames(take_any, b"zem" + letters, LONGEST)
     program = f"{_text_of(('wire/both_frames', *(f'files/{name}' for name in names)))}\n{call}\n"
     with connection.python_stream(program, payload, label=label, timeout=timeout) as tokens:
+        del payload
         yield
         since = time.monotonic()
         for token in tokens:

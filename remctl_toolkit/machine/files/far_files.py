@@ -66,7 +66,7 @@ def can_write(path, new):
     if new and place.status is not None:
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
     for name in (".", place.name):
-        if os.access(name, os.W_OK, dir_fd=place.folder, effective_ids=True):
+        if os.access(name, os.W_OK, dir_fd=place.folder):
             return b""
     raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
