@@ -8,7 +8,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Generator, Iterable
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import remctl
 from _remctl_text import printable
@@ -222,17 +222,10 @@ def ask(
 
 
 def answer_of(asking: Asking) -> tuple[int, bytes]:
-    """Wait for the answer; see `ask()`."""
+    """Send the program, if it was not, and wait for its answer; see `ask()`."""
     try:
-        next(asking)
+        while True:
+            next(asking)
     except StopIteration as end:
         answer: tuple[int, bytes] = end.value
         return answer
-    raise AssertionError("it waits only once")
-
-
-def asked(*arguments: Any, **how: Any) -> tuple[int, bytes]:
-    """Send a program and wait for its answer; see `ask()`."""
-    asking = ask(*arguments, **how)
-    next(asking)
-    return answer_of(asking)

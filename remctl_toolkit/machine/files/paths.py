@@ -15,7 +15,7 @@ from zlib import crc32
 
 from ..base.connection import Connection
 from ..base.program import Word
-from .answers import asked, check_mode, far_path, malformed
+from .answers import answer_of, ask, check_mode, far_path, malformed
 from .sending import Frame, send
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class _Far:
         """Call a function of far_files.py; return what it answers."""
         program = ("both_place", "far_answer", "far_files")
         how = {"label": "file", "timeout": self.timeout, **how}
-        return asked(self.connection, program, f"main({call})", payload, **how)[1]
+        return answer_of(ask(self.connection, program, f"main({call})", payload, **how))[1]
 
     def use(
         self,
@@ -220,19 +220,16 @@ class _NewFile(io.FileIO):
     def __init__(self, far: _Far, mode: str, bits: int | None) -> None:
         self._far = far
         self._new, self._bits = "x" in mode, bits
-        self._dropped = False
+        self.dropped = False
         far.ask(f"can_write, {far.path!a}, {self._new}")
         with tempfile.TemporaryFile() as file:
             super().__init__(os.dup(file.fileno()), "w+" if "+" in mode else "w")
         self.name = os.fsdecode(far.path)
 
-    def drop(self) -> None:
-        self._dropped = True
-
     def close(self) -> None:
         try:
-            if not self.closed and not self._dropped:
-                self.drop()
+            if not self.closed and not self.dropped:
+                self.dropped = True
                 os.lseek(self.fileno(), 0, os.SEEK_SET)
                 read = functools.partial(os.read, self.fileno())
                 self._far.replace(read, self._new, self._bits)
@@ -241,7 +238,7 @@ class _NewFile(io.FileIO):
 
     def _dealloc_warn(self, source: object) -> None:
         # Python calls this when it closes what nobody has closed: no time to wait for a network.
-        self.drop()
+        self.dropped = True
         text = f"unclosed file {self.name!r}: nothing was written; use it in a with statement"
         warnings.warn(text, ResourceWarning, stacklevel=2, source=source)
 
@@ -262,7 +259,7 @@ class _DropsOnError:
     ) -> None:
         if error is not None:
             top: Any = self
-            getattr(self, "new_file", top).drop()
+            getattr(self, "new_file", top).dropped = True
         self.close()  # type: ignore[attr-defined]
 
 

@@ -45,8 +45,8 @@ class _Upload:
         self._spec = spec
         self._timeout = timeout
         self._done = done
-        self._waiting: list[tuple[bytes, int]] = []  # frames; octets of files in each
-        self._size = 0
+        self._waiting = bytearray()
+        self._contents = 0  # octets of files among them, holes included
         self._asked: list[tuple[Asking, int]] = []  # under way; octets of files in each
         # Where among the waiting the file begins that is not complete; 0 if it was begun before.
         self._file: int | None = None
@@ -60,32 +60,34 @@ class _Upload:
         contents = len(octets) if letter == b"b" else int(octets) if letter == b"h" else 0
         if letter == b"f":
             self._file, self._position = len(self._waiting), 0
-        self._waiting.append((frame(letter, number, octets), contents))
-        self._size += len(self._waiting[-1][0])
+        self._waiting += frame(letter, number, octets)
+        self._contents += contents
         self._position += contents
         if letter in b"ca":
             self._file = None
-        if self._size >= _BATCH and self._file:
+        if len(self._waiting) >= _BATCH and self._file:
             # A command that begins a file and does not end it begins with that: so it is known
             # where the temporary file is.
-            self._send(self._file)
-        if self._size >= _BATCH:
-            self._send(len(self._waiting))
+            rest, contents = self._waiting[self._file :], self._contents - self._position
+            del self._waiting[self._file :]
+            self._file, self._contents = None, contents
+            self._send()
+            self._waiting, self._contents, self._file = rest, self._position, 0
+        if len(self._waiting) >= _BATCH:
+            self._send()
 
     def finish(self) -> None:
         """Send what waits."""
         if self._waiting:
-            self._send(len(self._waiting))
+            self._send()
         self._wait(0)
 
-    def _send(self, count: int) -> None:
-        batch = self._waiting[:count]
-        del self._waiting[:count]
-        payload = b"".join([*(each[0] for each in batch), frame(b"z")])
-        contents = sum(each[1] for each in batch)
-        del batch
-        self._size = sum(len(each[0]) for each in self._waiting)
-        stays = self._file is not None and not self._waiting
+    def _send(self) -> None:
+        self._waiting += frame(b"z")
+        payload = bytes(self._waiting)
+        contents, self._contents = self._contents, 0
+        self._waiting = bytearray()
+        stays = self._file is not None
         # With a time limit, no other session is opened: connecting has one of its own.
         most = 1 if stays and self._left == 0.0 and self._timeout is None else 0
         if not most:
@@ -100,7 +102,7 @@ class _Upload:
             self._wait(0)  # There is no other session.
             asking = self._ask(payload)
         self._asked.append((asking, contents))
-        if self._file is not None:
+        if stays:
             self._file, self._spec["position"] = 0, self._position
         self._wait(most)
         self._left = 0.0 if stays else None

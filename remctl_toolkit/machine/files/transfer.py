@@ -15,7 +15,8 @@ from ..base.program import Word
 from .answers import (
     LeftOut,
     TransferError,
-    asked,
+    answer_of,
+    ask,
     check_mode,
     failure_of,
     far_path,
@@ -232,7 +233,7 @@ def _download(
     token = secrets.token_hex(8)
     receiver = Receiver(place, name, token, kinds, mask=_umask(), mode=mode, came=came)
     try:
-        asked(
+        asking = ask(
             connection,
             ("both_send", "far_answer", "far_send"),
             f"send({source_path!a}, {single}, {progress is not None})",
@@ -241,6 +242,7 @@ def _download(
             take=take,
             letters=b"fbca" if single else b"fbcadulhtx",
         )
+        answer_of(asking)
         if not receiver.complete():
             raise malformed(connection, "it ends before its end")
     finally:
