@@ -306,7 +306,7 @@ def test_answers_are_bounded(inside: Path) -> None:
     with pytest.raises(TransferError, match="does not begin a frame"):
         upload(sent_by([b"x" * 65536] * 100), "/etc/passwd", "/x")
     octets = encoded((b"b", zlib.crc32(b"x" * 11), b"x" * 11), (b"z", 0, b"11 2 3"))
-    far = paths._Far(sent_by(octets), "/x", None)
+    far = paths._RemoteFile(sent_by(octets), "/x", None)
     with pytest.raises(TransferError, match="more than was asked for"):
         far.use("r", read=10)
     wrong = encoded((b"b", 1, b"x"), (b"z", 0, b"1 2 3"))

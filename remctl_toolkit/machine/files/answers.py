@@ -1,4 +1,4 @@
-"""Programs that move files, and what they answer."""
+"""Run programs that move files on the remote host, and read their replies."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LONGEST_TEXT = 200
 _TAIL = 4096
 _IMPORTS = re.compile(r"^from (__future__|\.).*\n", re.MULTILINE)
 
-Asking: TypeAlias = Generator[None, None, tuple[int, bytes]]
+Reply: TypeAlias = Generator[None, None, tuple[int, bytes]]
 
 
 class TransferError(MachineError):
@@ -60,7 +60,7 @@ def far_path(connection: Connection, path: Word) -> bytes:
 
 
 def check_mode(mode: int | None) -> None:
-    """Raise ValueError if it says more than who may do what."""
+    """Raise ValueError unless a mode is None or has permission bits only."""
     if mode is not None and not 0 <= mode <= 0o777:
         raise ValueError(f"mode must be 0 to 0o777, not {mode!r}")
 
@@ -74,13 +74,15 @@ def malformed(connection: Connection, reason: str) -> TransferError:
 
 
 def entries_below(connection: Connection, folder: str, found: str, *, deep: bool) -> list[str]:
-    """Return the names of what was found in a folder: paths of the far side, each ended by a NUL.
+    """Check paths that a remote host found in a folder, and return them relative to it.
 
     Args:
-        deep: whether they may be in folders below, and have slashes.
+        folder: the folder that was searched.
+        found: the paths, each followed by a NUL.
+        deep: whether entries of folders below are allowed.
 
     Raises:
-        TransferError: one leads elsewhere.
+        TransferError: a path leads out of the folder, or has an empty part, "." or "..".
     """
     prefix = f"{folder.rstrip('/')}/"
     *paths, rest = found.split("\0")
@@ -99,10 +101,10 @@ def entries_below(connection: Connection, folder: str, found: str, *, deep: bool
 
 
 def failure_of(connection: Connection, body: bytes) -> OSError:
-    """Return the error that a frame tells of, as the exception that it would be here.
+    """Return a remote error from its frame, as the exception that it would be locally.
 
     Raises:
-        FrameError: it tells of none.
+        FrameError: the frame is malformed.
     """
     name, _, rest = body.decode("utf-8", "surrogateescape").partition(" ")
     text, separator, path = rest.partition("\0")
@@ -157,22 +159,22 @@ def ask(
     timeout: float | None,
     take: Callable[[bytes, int, bytes], object] = lambda *frame: None,
     letters: bytes = b"",
-) -> Asking:
-    """Send a program; return what waits for its answer: the number and octets of its last frame.
+) -> Reply:
+    """Send a program and read its reply; return the number and octets of the last frame.
 
-    The first `next()` sends it, the second waits, `close()` gives up.
+    The first `next()` sends the program, the second waits for the reply; `close()` cancels.
 
     Args:
-        names: files of this folder, those first that others need.
-        call: what is to be called in them.
+        names: source files of the program, each after those that it needs.
+        call: the expression that the program ends with.
         payload: octets for its standard input.
-        label, timeout: see `Connection.python_stream()`; the timeout is also for an answer that
-            does not go on.
-        take, letters: what to do with frames before the last.
+        label, timeout: see `Connection.python_stream()`; the timeout also ends a reply that
+            makes no progress.
+        take, letters: called for each frame before the last, and the letters allowed there.
 
     Raises:
-        OSError: what went wrong there.
-        TransferError: it does not answer as it must.
+        OSError: an error on the remote host.
+        TransferError: the reply is malformed or incomplete.
         RemctlError: see `Connection.python_stream()`.
     """
     last: tuple[int, bytes] | Exception | None = None
@@ -207,9 +209,9 @@ def ask(
             if token.stream == 2:
                 errors = (errors + (token.output or b""))[-_TAIL:]
             status = token.status
-            # Who says something all the time, but no frame, is not silent for the network.
+            # A host that sends output but no frames would never run into the network timeout.
             if timeout is not None and time.monotonic() - since > timeout + STARTS_AND_ENDS:
-                late = remctl.RemctlTimeoutError(f"{connection.host} does not go on answering")
+                late = remctl.RemctlTimeoutError(f"{connection.host} sent no reply in time")
                 late.host = connection.host
                 raise late
     if last is None:
@@ -221,11 +223,11 @@ def ask(
     return last
 
 
-def answer_of(asking: Asking) -> tuple[int, bytes]:
-    """Send the program, if it was not, and wait for its answer; see `ask()`."""
+def wait_for(reply: Reply) -> tuple[int, bytes]:
+    """Send the program unless that was done, and return its reply; see `ask()`."""
     try:
         while True:
-            next(asking)
+            next(reply)
     except StopIteration as end:
         answer: tuple[int, bytes] = end.value
         return answer

@@ -1,9 +1,9 @@
-"""The place of an entry that is to be made, and the temporary file that becomes it.  It runs on
-either side: there for what is written there, here for a download.
+"""Find the place for a new entry, and write the temporary file that becomes it.  This runs on both
+sides: on the remote host for uploads and write(), locally for downloads.
 
-Who else may write in a folder must not choose what we write to.  So folders are kept open, entries
-are opened below them, and no link is followed but those in the path that the caller has named, if
-they are the caller's own or root's.
+Other users who can write in a folder must not choose which file is written.  So folders are kept
+open, and entries are opened relative to them.  The only symbolic links that are followed are those
+in the path that the caller named, and only if they belong to the caller or to root.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 NO_PARENT = "No such folder: make it first"
 NO_LINK = "A symbolic link is in its place, and is not followed"
-OTHERS_LINK = "This symbolic link is another user's, and is not followed: name what it leads to"
+OTHERS_LINK = "This symbolic link is another user's, and is not followed: name its target instead"
 CHANGED = "The temporary file is not as it was left"
 MOST_LINKS = 40
 
@@ -29,7 +29,7 @@ OLD_FILE = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # A pipe may have no rea
 
 
 def check_name(name: str) -> str:
-    # What is no name of an entry leads elsewhere.
+    # This is the only check of names from the other side.
     if name in ("", ".", "..") or "/" in name or "\0" in name:
         raise ValueError(f"{name!r} is no name of an entry")
     return name
@@ -40,7 +40,8 @@ def identity(status):
 
 
 class Place:
-    # The entry `name` of the folder `path`, which is open; "." if the path leads to a folder.
+    # The entry `name` of the open folder `path`.  If the path leads to a folder, that is the folder
+    # that is open, and the name is ".".
 
     def __init__(self, path: str) -> None:
         self.path = "/" if path.startswith("/") else "."
@@ -53,6 +54,7 @@ class Place:
             os.close(self.folder)
             where = os.path.normpath(os.path.join(self.path, self.name))
             raise OSError(error.errno, error.strerror, where) from None
+        self.kinds = b"d" if path.endswith("/") and self.name != "." else b"df"  # see Receiver
 
     def walk(self, left):
         links = 0
@@ -97,8 +99,8 @@ class Place:
 
 
 class Part:
-    # A file that becomes the entry `name` of a folder when it is complete.  Until then it has a
-    # name that nobody can guess, and is for its owner alone.
+    # A temporary file that is renamed to `name` when it is complete.  Nobody can guess its name
+    # before, and only its owner may read it.
 
     def __init__(self, folder: int, name: str, token: str) -> None:
         self.folder, self.name = folder, name
@@ -111,10 +113,9 @@ class Part:
         self.descriptor = os.open(self.part_name, NEW_FILE, 0o600, dir_fd=self.folder)
 
     def replace(self, status, mode):
-        # As make(), but what is there keeps its owner, and its mode if no other is given.  What
-        # cannot be replaced by a file that is the same but for its octets is written to where it
-        # is: devices, what has other names, what is in /proc or in a folder where nothing can be
-        # made, what is another user's.
+        # Replacing an existing file keeps its owner, and its mode unless another is given.  Files
+        # that cannot be replaced are written in place: devices, files with several names or of
+        # other users, files in /proc or in folders where no file can be made.
         if status is None:
             mask = os.umask(0o077)
             os.umask(mask)
@@ -149,7 +150,7 @@ class Part:
         self.position = os.lseek(self.descriptor, length, os.SEEK_CUR)
 
     def check(self):
-        # It has to be the file that was begun, under no other name.
+        # Nobody may have replaced the temporary file, or given it a second name.
         status = os.fstat(self.descriptor)
         if self.part_name is not None and (
             identity(os.lstat(self.part_name, dir_fd=self.folder)) != identity(status)
@@ -191,14 +192,14 @@ class Part:
             if self.part_name is not None:
                 remove(self.part_name, self.folder)
 
-    # For the next command.
+    # A later command resumes from this state.
 
     def state(self):
         file = identity(os.fstat(self.descriptor))
         return self.name, self.part_name, self.mode, file
 
     def resume(self, state, position):
-        # The position is the sender's: octets may be written before those that precede them.
+        # The sender gives the position, because pieces may be written out of order.
         _, self.part_name, self.mode, file = state
         self.position = position
         self.descriptor = os.open(self.part_name or self.name, OLD_FILE, dir_fd=self.folder)

@@ -1,5 +1,6 @@
-"""Makes files and folders of the frames of both_send.py.  It runs on either side: there for an
-upload, in as many commands as it takes; here for a download, where who sends is not to be trusted.
+"""Make files and folders from the frames of both_send.py.  This runs on both sides: on the remote
+host for uploads, which may take several commands; locally for downloads, whose sender is not
+trusted.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import os
 from zlib import crc32
 
 from ..wire.both_frames import FrameError
-from .both_place import ANY_FOLDER, NO_LINK, Part, Place, check_name
+from .both_place import ANY_FOLDER, NO_LINK, Part, Place, check_name, identity
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,28 +24,28 @@ NO_FOLDER = "No such folder, and what is to be put there is a file"
 
 
 class Receiver:
-    # Makes one top, of one of these kinds, with `name` if it is put in a folder.  `mask` has the
-    # bits of modes that are never set; `mode` is that of a file, whatever its sender says.  `came`
-    # is called with a file's octets, or None for a hole, and how many these are.
+    # Receives one file or tree; `name` is its name if the destination is an existing folder.
+    # Mode bits in `mask` are never set.  `mode` overrides the mode that the sender gives a file.
+    # `on_data` is called with a file's octets, or None for a hole, and their number.
 
     def __init__(
         self,
         place: Place,
         name: str,
         token: str,
-        kinds: bytes = b"df",
         mask: int = 0,
         mode: int | None = None,
-        came: Callable[[bytes | None, int], object] = lambda octets, length: None,
+        on_data: Callable[[bytes | None, int], object] = lambda octets, length: None,
     ) -> None:
-        self.place, self.token, self.kinds = place, token, kinds
-        self.mask, self.mode, self.came = mask, mode, came
+        self.place, self.token = place, token
+        self.mask, self.mode, self.on_data = mask, mode, on_data
         self.into = place.name == "."
         self.name = name if self.into else place.name
         self.replaces: tuple[bool, int | None] | None = None  # see Part.replace()
         self.begun = self.ended = False
         self.part: Part | None = None
-        self.stack: list[tuple[str, bool]] = []  # names, and whether they were made by us
+        # Folders: their names, whether they were made by us, and which they are.
+        self.stack: list[tuple[str, bool, Any]] = []
         self.folders = [place.folder]
         self.where = self.path(self.name)
 
@@ -55,11 +56,11 @@ class Receiver:
     def take(self, letter: bytes, number: int, octets: bytes) -> None:
         if self.ended:
             raise FrameError("something comes after the end")
-        if (self.part is not None) != (letter in b"bhca"):
+        if (self.part is not None) != (letter in b"bhca") and letter != b"z":
             raise FrameError(f"{letter!r} is out of turn")
         self.attempt(self.handlers[letter], number, octets)
         if letter in b"bh":
-            self.came(*((octets, len(octets)) if letter == b"b" else (None, int(octets))))
+            self.on_data(*((octets, len(octets)) if letter == b"b" else (None, int(octets))))
 
     def attempt(self, function: Any, *arguments: Any) -> Any:
         try:
@@ -74,7 +75,7 @@ class Receiver:
             raise ValueError("a second top")
         name = check_name(os.fsdecode(octets)) if self.stack else self.name
         self.where = self.path(name)
-        if not self.begun and kind not in self.kinds:
+        if not self.begun and kind not in self.place.kinds:
             if kind == b"f":
                 raise OSError(errno.ENOENT, NO_FOLDER)
             raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
@@ -103,7 +104,7 @@ class Receiver:
             if os.path.islink(self.where):
                 raise OSError(errno.ENOTDIR, NO_LINK) from None
             raise
-        self.stack.append((name, made))
+        self.stack.append((name, made, identity(os.fstat(self.folders[-1]))))
 
     def end_folder(self, mode, octets):
         self.where = self.path("")
@@ -135,6 +136,9 @@ class Receiver:
             raise ValueError("what arrived is not what was sent")
         self.part.write(octets)
 
+    def end(self, number, octets):
+        self.ended = True
+
     def hole(self, number, octets):
         self.part.skip(int(octets))
 
@@ -161,6 +165,7 @@ class Receiver:
         b"h": hole,
         b"c": end_file,
         b"a": drop_file,
+        b"z": end,
     }
 
     # The end.

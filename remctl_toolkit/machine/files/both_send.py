@@ -1,7 +1,7 @@
-"""Turns a file or a tree into frames.  It runs on either side: there for a download, here for an
-upload.
+"""Turn a file or a tree into frames.  This runs on both sides: on the remote host for downloads,
+locally for uploads.
 
-Each frame has a letter, a number (0 if nothing else is said) and octets:
+A frame has a letter, a number (0 where the table has none) and octets:
   d  mode    name                           a folder begins
   u  mode    atime mtime                    it ends
   l          atime mtime name NUL target    a symbolic link

@@ -1,7 +1,7 @@
-"""The answer of a command: frames, of which the last is one of these.
-z  octets                 what was asked for
-e  errno text NUL path    it could not be done
-m  text                   what arrived is not what can be sent
+"""Send the reply of a command: frames, of which the last is one of these.
+z  octets                 success, and its result
+e  errno text NUL path    an error
+m  text                   the command's input was malformed
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def give(octets):
+def write_all(octets):
     view = memoryview(octets)
     while view:
         try:
@@ -28,7 +28,7 @@ def give(octets):
 def failure(error, path):
     name = errno.errorcode.get(error.errno or 0, "EIO").encode()
     text = (error.strerror or "").encode("utf-8", "replace")
-    where = os.fsencode(error.filename or b"")  # Only a whole path means something to others.
+    where = os.fsencode(error.filename or b"")  # Relative names mean nothing to the client.
     return b"%b %b\0%b" % (name, text, where if where.startswith(b"/") else path)
 
 
@@ -40,5 +40,5 @@ def answer(do: Callable[[], tuple[int, bytes]], path: bytes) -> None:
         last = frame(b"m", 0, str(error).encode("utf-8", "replace"))
     except OSError as error:
         last = frame(b"e", 0, failure(error, path))
-    give(last)
+    write_all(last)
     os._exit(0)

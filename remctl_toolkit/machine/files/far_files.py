@@ -1,4 +1,4 @@
-"""Reads and changes one file, in as many commands as it takes."""
+"""Read and change one file; each command opens it anew."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from zlib import crc32
 
 from ..wire.both_frames import FrameError, frame
 from .both_place import Place
-from .far_answer import answer, give
+from .far_answer import answer, write_all
 
 PIECE = 1 << 18
 REPLACED = "It was replaced by another file meanwhile"
@@ -26,15 +26,15 @@ def octets_of(descriptor, length):
 
 
 def use(path, mode, file, position, read, written, crc, size):
-    # Opens a file, which has to be `file` if that is known; does there what is not None, in this
-    # order; returns its size, and which one it is.
+    # Open a file; fail if it is not `file`, a device and inode; seek, write, truncate and read, as
+    # far as the arguments say; return its size, device and inode.
     flags = {"r": os.O_RDONLY, "w": os.O_WRONLY, "a": os.O_WRONLY | os.O_APPEND}[mode]
     folder = None
     if mode == "a" and file is None:
         place = Place(os.fsdecode(path))
         path, folder, flags = place.name, place.folder, flags | os.O_CREAT | os.O_NOFOLLOW
     if mode != "r" or read == 0:
-        flags |= os.O_NONBLOCK  # Not to wait for the other end of a pipe.
+        flags |= os.O_NONBLOCK  # Opening a pipe must not wait for its other end.
     descriptor = os.open(path, flags, 0o666, dir_fd=folder)
     os.set_blocking(descriptor, True)
     status = os.fstat(descriptor)
@@ -48,18 +48,18 @@ def use(path, mode, file, position, read, written, crc, size):
         octets = b"".join(octets_of(0, written))
         if crc32(octets) != crc:
             raise FrameError("what arrived is not what was sent")
-        view = memoryview(octets)  # As a whole: nothing of others comes in between.
+        view = memoryview(octets)  # One write() keeps appended data together.
         while view:
             view = view[os.write(descriptor, view) :]
     if size is not None:
         os.ftruncate(descriptor, size)
     for octets in octets_of(descriptor, read):
-        give(frame(b"b", crc32(octets), octets))
+        write_all(frame(b"b", crc32(octets), octets))
     return b"%d %d %d" % (os.fstat(descriptor).st_size, status.st_dev, status.st_ino)
 
 
 def can_write(path, new):
-    # As far as it can be seen beforehand.
+    # Only what can be known before writing is checked here.
     place = Place(os.fsdecode(path))
     if place.name == ".":
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))

@@ -1,4 +1,4 @@
-"""Sends what a download asks for."""
+"""Send the files of a download."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import os
 
 from ..wire.both_frames import frame
 from .both_send import PIECE, Sender, total
-from .far_answer import answer, failure, give
+from .far_answer import answer, failure, write_all
 
 
 def send(path, single, wants_total):
-    frames = []  # Small ones go together.
+    frames = []  # Small frames are written together.
 
     def add(letter, number, octets):
         frames.append(frame(letter, number, octets))
@@ -18,7 +18,7 @@ def send(path, single, wants_total):
             flush()
 
     def flush():
-        give(b"".join(frames))
+        write_all(b"".join(frames))
         frames.clear()
 
     def do():

@@ -15,7 +15,7 @@ from zlib import crc32
 
 from ..base.connection import Connection
 from ..base.program import Word
-from .answers import answer_of, ask, check_mode, far_path, malformed
+from .answers import ask, check_mode, far_path, malformed, wait_for
 from .sending import Frame, send
 
 if TYPE_CHECKING:
@@ -28,10 +28,10 @@ _BUFFER = 1 << 20
 _PIECE = 1 << 18  # octets of a frame
 
 
-class _Far:
-    """One file of the far side, and the commands that read and change it."""
+class _RemoteFile:
+    """A file on the remote host, and the commands that read and change it."""
 
-    file: tuple[int, int] | None = None  # which one it has to be: its device and number
+    file: tuple[int, int] | None = None  # the device and inode it must have
 
     def __init__(self, connection: Connection, path: Word, timeout: float | None) -> None:
         self.connection = connection
@@ -39,10 +39,10 @@ class _Far:
         self.timeout = timeout
 
     def ask(self, call: str, payload: bytes = b"", **how: Any) -> bytes:
-        """Call a function of far_files.py; return what it answers."""
+        """Call a function of far_files.py; return the octets of its reply."""
         program = ("both_place", "far_answer", "far_files")
         how = {"label": "file", "timeout": self.timeout, **how}
-        return answer_of(ask(self.connection, program, f"main({call})", payload, **how))[1]
+        return wait_for(ask(self.connection, program, f"main({call})", payload, **how))[1]
 
     def use(
         self,
@@ -53,7 +53,7 @@ class _Far:
         data: memoryview | None = None,
         size: int | None = None,
     ) -> tuple[bytes, int, tuple[int, int]]:
-        """Read, write at a position, or append; return octets, the size, and which file it is."""
+        """Read, write or append; return octets, the size, and the device and inode."""
         taken: list[bytes] = []
 
         def take(letter: bytes, crc: int, octets: bytes) -> None:
@@ -74,7 +74,7 @@ class _Far:
         return b"".join(taken), length, (device, number)
 
     def replace(self, read: Callable[[int], bytes], new: bool, mode: int | None) -> None:
-        """Make what can be read the file, with the owner and mode of the one that is there."""
+        """Replace the file by the data that `read` returns; keep owner and mode."""
         frames, how = _frames(read, mode), (new, mode)
         send(self.connection, self.path, ".", frames, timeout=self.timeout, replaces=how)
 
@@ -100,7 +100,7 @@ def read(connection: Connection, path: Word, *, timeout: float | None = None) ->
         TransferError: the far side did not do as it must.
         RemctlError: see `Connection.run()`.
     """
-    return _Far(connection, path, timeout).use("r", read=None)[0]
+    return _RemoteFile(connection, path, timeout).use("r", read=None)[0]
 
 
 def write(
@@ -125,7 +125,7 @@ def write(
     """
     check_mode(mode)
     octets = io.BytesIO(data)
-    _Far(connection, path, timeout).replace(octets.read, False, mode)
+    _RemoteFile(connection, path, timeout).replace(octets.read, False, mode)
 
 
 def append(
@@ -139,15 +139,15 @@ def append(
         OSError, TransferError, RemctlError: see `read()`.
     """
     view = memoryview(data).cast("B")
-    far = _Far(connection, path, timeout)
+    far = _RemoteFile(connection, path, timeout)
     for start in range(0, len(view) or 1, _CHUNK):
         far.use("a", data=view[start : start + _CHUNK])
 
 
-class _OldFile(io.RawIOBase):
-    """A file that is read, or written in place: each read and write is a command."""
+class _InPlaceFile(io.RawIOBase):
+    """A file that is read, or written in place; each read and write is a command."""
 
-    def __init__(self, far: _Far, mode: str) -> None:
+    def __init__(self, far: _RemoteFile, mode: str) -> None:
         self._far = far
         self.name = os.fsdecode(far.path)
         self.mode = mode
@@ -214,13 +214,13 @@ class _OldFile(io.RawIOBase):
             raise io.UnsupportedOperation(f"{self.name!r} is not open to be {verb}")
 
 
-class _NewFile(io.FileIO):
-    """A file that is written here, under no name, and sent when it is closed."""
+class _SpooledFile(io.FileIO):
+    """An unnamed local temporary file that is uploaded when it is closed."""
 
-    def __init__(self, far: _Far, mode: str, bits: int | None) -> None:
+    def __init__(self, far: _RemoteFile, mode: str, bits: int | None) -> None:
         self._far = far
         self._new, self._bits = "x" in mode, bits
-        self.dropped = False
+        self.discarded = False
         far.ask(f"can_write, {far.path!a}, {self._new}")
         with tempfile.TemporaryFile() as file:
             super().__init__(os.dup(file.fileno()), "w+" if "+" in mode else "w")
@@ -228,8 +228,8 @@ class _NewFile(io.FileIO):
 
     def close(self) -> None:
         try:
-            if not self.closed and not self.dropped:
-                self.dropped = True
+            if not self.closed and not self.discarded:
+                self.discarded = True
                 os.lseek(self.fileno(), 0, os.SEEK_SET)
                 read = functools.partial(os.read, self.fileno())
                 self._far.replace(read, self._new, self._bits)
@@ -237,8 +237,8 @@ class _NewFile(io.FileIO):
             super().close()
 
     def _dealloc_warn(self, source: object) -> None:
-        # Python calls this when it closes what nobody has closed: no time to wait for a network.
-        self.dropped = True
+        # Python calls this when it closes a forgotten file, which must not wait for a network.
+        self.discarded = True
         text = f"unclosed file {self.name!r}: nothing was written; use it in a with statement"
         warnings.warn(text, ResourceWarning, stacklevel=2, source=source)
 
@@ -249,7 +249,7 @@ class _NewFile(io.FileIO):
 
 
 class _DropsOnError:
-    """A file whose `with` block leaves the old file there if it ends by an exception."""
+    """A file whose `with` block uploads nothing if it ends with an exception."""
 
     def __exit__(
         self,
@@ -259,7 +259,7 @@ class _DropsOnError:
     ) -> None:
         if error is not None:
             top: Any = self
-            getattr(self, "new_file", top).dropped = True
+            getattr(self, "new_file", top).discarded = True
         self.close()  # type: ignore[attr-defined]
 
 
@@ -309,10 +309,10 @@ def open(
     if text and buffering == 0:
         raise ValueError("text cannot go without a buffer")
     check_mode(mode_bits)
-    far = _Far(connection, path, timeout)
+    far = _RemoteFile(connection, path, timeout)
     new = bool(letters & set("wx"))
     kind = _dropping if new else lambda kind: kind
-    file: Any = kind(_NewFile)(far, mode, mode_bits) if new else _OldFile(far, mode)
+    file: Any = kind(_SpooledFile)(far, mode, mode_bits) if new else _InPlaceFile(far, mode)
     raw = file
     if buffering != 0:
         buffer: Any = io.BufferedReader if letters <= set("rbt") else io.BufferedWriter

@@ -1,4 +1,4 @@
-"""Sends the frames of an upload: as many to a command as may be."""
+"""Send the frames of an upload in commands of 8 MiB each."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from _remctl_text import printable
 
 from ..base.connection import Connection
 from ..wire.both_frames import frame
-from .answers import Asking, answer_of, ask, malformed
+from .answers import Reply, ask, malformed, wait_for
 
 __all__ = ["Frame", "send"]
 
@@ -20,18 +20,17 @@ Frame: TypeAlias = tuple[bytes, int, bytes]
 
 # The server has three times this in memory while it takes a command.
 _BATCH = 8 << 20
-# A temporary file may be about to be made by a command that was interrupted; then its removal
-# waits for it so long.
+# An interrupted command may still make its temporary file; the removal waits this long for it.
 _LATE = 2.0  # seconds
 
 _PROGRAM = ("both_place", "both_receive", "far_answer", "far_receive")
 
 
 class _Upload:
-    """Frames that wait for the next command, commands under way, and what those before have left.
+    """Frames that wait for the next command, and commands whose replies are awaited.
 
-    One command follows the other, but while octets of a large file are being written, the next may
-    be on their way already: by another session, if the server lets us have it.
+    Commands run one after the other, with one exception: while a piece of a large file is being
+    written, the next is sent over a second session, if the server allows one.
     """
 
     def __init__(
@@ -46,17 +45,17 @@ class _Upload:
         self._timeout = timeout
         self._done = done
         self._waiting = bytearray()
-        self._contents = 0  # octets of files among them, holes included
-        self._asked: list[tuple[Asking, int]] = []  # under way; octets of files in each
-        # Where among the waiting the file begins that is not complete; 0 if it was begun before.
+        self._contents = 0  # octets of files among the waiting, holes included
+        self._replies: list[tuple[Reply, int]] = []  # each with the octets of files in its command
+        # Offset of the incomplete file in the waiting frames; 0 if it was begun before them.
         self._file: int | None = None
         self._position = 0  # in that file
-        # Seconds within which a temporary file may come to be over there; 0 if it is there.
+        # Seconds within which a temporary file may appear on the host; 0 if there is one.
         self._left: float | None = None
         self.into = False
 
     def add(self, letter: bytes, number: int, octets: bytes) -> None:
-        """Take one more."""
+        """Add a frame; send a command if there is enough for one."""
         contents = len(octets) if letter == b"b" else int(octets) if letter == b"h" else 0
         if letter == b"f":
             self._file, self._position = len(self._waiting), 0
@@ -66,8 +65,8 @@ class _Upload:
         if letter in b"ca":
             self._file = None
         if len(self._waiting) >= _BATCH and self._file:
-            # A command that begins a file and does not end it begins with that: so it is known
-            # where the temporary file is.
+            # A large file gets a command of its own, so that the state says which folder its
+            # temporary file is in.
             rest, contents = self._waiting[self._file :], self._contents - self._position
             del self._waiting[self._file :]
             self._file, self._contents = None, contents
@@ -77,7 +76,7 @@ class _Upload:
             self._send()
 
     def finish(self) -> None:
-        """Send what waits."""
+        """Send the rest, and wait for all replies."""
         if self._waiting:
             self._send()
         self._wait(0)
@@ -88,39 +87,39 @@ class _Upload:
         contents, self._contents = self._contents, 0
         self._waiting = bytearray()
         stays = self._file is not None
-        # With a time limit, no other session is opened: connecting has one of its own.
+        # Opening a second session could take longer than a timeout allows.
         most = 1 if stays and self._left == 0.0 and self._timeout is None else 0
         if not most:
             self._wait(0)
         if stays and self._left is None:
             self._left = _LATE
         try:
-            asking = self._ask(payload)
+            reply = self._ask(payload)
         except remctl.RemctlError:
-            if not self._asked:
+            if not self._replies:
                 raise
-            self._wait(0)  # There is no other session.
-            asking = self._ask(payload)
-        self._asked.append((asking, contents))
+            self._wait(0)  # The server allows no second session.
+            reply = self._ask(payload)
+        self._replies.append((reply, contents))
         if stays:
             self._file, self._spec["position"] = 0, self._position
         self._wait(most)
         self._left = 0.0 if stays else None
 
-    def _ask(self, payload: bytes) -> Asking:
+    def _ask(self, payload: bytes) -> Reply:
         how: dict[str, Any] = {"label": "upload", "timeout": self._timeout}
-        asking = ask(self._connection, _PROGRAM, f"receive({self._spec!a})", payload, **how)
-        next(asking)
-        return asking
+        reply = ask(self._connection, _PROGRAM, f"receive({self._spec!a})", payload, **how)
+        next(reply)
+        return reply
 
     def _wait(self, most: int) -> None:
-        while len(self._asked) > most:
-            asking, contents = self._asked.pop(0)
+        while len(self._replies) > most:
+            reply, contents = self._replies.pop(0)
             try:
-                into, self._spec["state"] = answer_of(asking)
+                into, self._spec["state"] = wait_for(reply)
             except OSError as error:
                 if self._left == _LATE and not isinstance(error, remctl.RemctlError):
-                    self._left = None  # What says so has begun nothing.
+                    self._left = None  # The host failed to begin the file.
                 raise
             if not self._spec["state"]:
                 raise malformed(self._connection, "its answer is none")
@@ -128,17 +127,17 @@ class _Upload:
             self._done(contents)
 
     def abandon(self, error: BaseException) -> None:
-        """Take away what the error has left."""
-        for asking, _ in self._asked:
-            asking.close()
+        """Remove the temporary file after an error."""
+        for reply, _ in self._replies:
+            reply.close()
         if self._left is None:
             return
         why: BaseException = error
-        if not isinstance(error, TimeoutError):  # Who is silent now will be so for longer.
+        if not isinstance(error, TimeoutError):  # A silent host would not answer this either.
             self._spec["abandon"] = self._left
             self._timeout = _LATE if self._timeout is None else min(self._timeout, _LATE)
             try:
-                answer_of(self._ask(b""))
+                wait_for(self._ask(b""))
             except Exception as another:
                 why = another
             else:
@@ -158,14 +157,15 @@ def send(
     done: Callable[[int], object] = lambda octets: None,
     replaces: tuple[bool, int | None] | None = None,
 ) -> str:
-    """Send them all; return the path of what was made.
+    """Send frames; return the path of the copy.
 
     Args:
-        destination: a folder, or what the path is to be.
-        name: what it is called in a folder.
-        done: called after each command with how many octets of files it had, holes included.
-        replaces: for a file that keeps the owner and mode of the one that is there: whether there
-            must be none, and the mode; None keeps that.
+        destination: a folder, or the path of the copy.
+        name: the name of the copy in a folder.
+        timeout: see `ask()`.
+        done: called after each command with the octets of files in it, holes included.
+        replaces: set for a file that keeps the owner of an existing one: whether none may exist,
+            and the mode; None keeps the mode, too.
 
     Raises:
         OSError, TransferError, RemctlError: see `ask()`; and what `frames` and `done` raise.

@@ -15,12 +15,12 @@ from ..base.program import Word
 from .answers import (
     LeftOut,
     TransferError,
-    answer_of,
     ask,
     check_mode,
     failure_of,
     far_path,
     malformed,
+    wait_for,
 )
 from .both_place import Place
 from .both_receive import Receiver
@@ -114,8 +114,8 @@ def upload(
             the way are not followed.
         progress: called with the octets done, the octets there are, and the path of the file that
             is being copied, after each command (8 MiB).  An exception in it ends the upload.
-        timeout: seconds for which the network may be silent, or nothing arrive that is of use;
-            None is for ever.
+        timeout: seconds that the host may be silent or make no progress, in addition to ten for
+            each command; None waits for ever.
 
     Returns:
         The copy's path.
@@ -147,8 +147,8 @@ def put(
     Args:
         local: the file.
         remote: its path there; None is a new name in /tmp.
-        mode: who may do what with it there; None is 0o644, but for what its mode here denies: a
-            private file stays private.
+        mode: the permissions of the copy; None is 0o644 without the bits that the local file does
+            not have, so that a private file stays private.
         timeout: see `upload()`.
 
     Raises:
@@ -211,7 +211,7 @@ def _download(
     left_out = LeftOut(connection)
     so_far, octets_in_all = 0, None
 
-    def came(octets: bytes | None, length: int) -> None:
+    def on_data(octets: bytes | None, length: int) -> None:
         nonlocal so_far
         so_far += length
         if digest is not None:
@@ -229,11 +229,10 @@ def _download(
             receiver.take(letter, number, octets)
 
     place, name = Place(destination), _last_name(os.fsdecode(source_path))
-    kinds = b"f" if single else b"d" if destination.endswith("/") and place.name != "." else b"df"
     token = secrets.token_hex(8)
-    receiver = Receiver(place, name, token, kinds, mask=_umask(), mode=mode, came=came)
+    receiver = Receiver(place, name, token, mask=_umask(), mode=mode, on_data=on_data)
     try:
-        asking = ask(
+        reply = ask(
             connection,
             ("both_send", "far_answer", "far_send"),
             f"send({source_path!a}, {single}, {progress is not None})",
@@ -242,7 +241,7 @@ def _download(
             take=take,
             letters=b"fbca" if single else b"fbcadulhtx",
         )
-        answer_of(asking)
+        wait_for(reply)
         if not receiver.complete():
             raise malformed(connection, "it ends before its end")
     finally:
@@ -296,7 +295,7 @@ def fetch(
 
     Args:
         remote: its path there.
-        local: its path here; None is a new temporary file, for nobody but us.
+        local: its path here; None is a new temporary file that no other user can read.
         timeout: see `upload()`.
 
     Raises:
