@@ -19,7 +19,7 @@ from support.waiting import eventually
 
 import remctl
 from remctl_toolkit.machine import ClosedError, Connection
-from remctl_toolkit.machine.channel import inbox
+from remctl_toolkit.machine.channel import keeper as keepers
 from remctl_toolkit.machine.channel.channel import Channel
 
 if TYPE_CHECKING:
@@ -111,8 +111,8 @@ def test_a_command_that_does_not_read_makes_the_writer_wait(either: Connection) 
 def test_nobody_reading_makes_the_command_wait(connection: Connection) -> None:
     size = 32 * MEBIBYTE
     with Channel(connection, ["head", "-c", str(size), "/dev/zero"]) as channel:
-        eventually(lambda: channel._stdout._size >= inbox.LIMIT)
-        assert channel._stdout._size < inbox.LIMIT + MEBIBYTE
+        eventually(lambda: channel._stdout.size >= keepers.LIMIT)
+        assert channel._stdout.size < keepers.LIMIT + MEBIBYTE
         assert channel.poll() is None
         assert len(read_all(channel)) == size
         assert channel.wait() == 0
@@ -348,7 +348,7 @@ def test_a_session_that_was_given_back_is_not_closed(
         def release(lease: Any, keep: bool) -> list[remctl.Remctl]:
             session = lease.session
             surplus = really_release(lease, keep)
-            if threading.current_thread() is keeper._thread:
+            if threading.current_thread().name == "remctl-channel":
                 given_back.append(session)
                 go_on.wait(30)
             return surplus
@@ -356,9 +356,7 @@ def test_a_session_that_was_given_back_is_not_closed(
         monkeypatch.setattr(ledger, "release", release)
         channel.close_write()
         eventually(lambda: given_back)
-        timer = threading.Timer(0.1, go_on.set)
-        timer.start()
-        keeper.abandon()  # It waits for the thread.
-        timer.join()
+        keeper.drop()
+        go_on.set()
         assert given_back[0].opened  # It may be another's by now.
         channel.close()

@@ -22,7 +22,7 @@ import remctl
 from remctl_toolkit.machine import ClosedError, Connection, Machine
 from remctl_toolkit.machine.base.program import source
 from remctl_toolkit.machine.call import link
-from remctl_toolkit.machine.channel import inbox, request
+from remctl_toolkit.machine.channel import keeper as keepers
 from remctl_toolkit.machine.channel.channel import Channel, ChannelError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ SHORT, SOME, LONG = 1.5, 4.0, 60.0
 
 @pytest.fixture(autouse=True)
 def _little_grace(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(request, "GRACE", 0.4)
+    monkeypatch.setattr(keepers, "GRACE", 0.4)
 
 
 # What a channel may be doing when it happens.
@@ -209,14 +209,14 @@ def test_a_keeper_that_is_asked_to_end(connection: Connection) -> None:
 
 def test_a_group_ends_where_there_is_no_proc(monkeypatch: pytest.MonkeyPatch) -> None:
     names: dict[str, Any] = {}
-    exec(source("channel/far_keeper").partition("\nkeep(spec)")[0], names)
+    exec(source("base/far_supervise"), names)
 
     def nothing(path: str) -> list[str]:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
 
     with subprocess.Popen(["sleep", "100"], start_new_session=True) as process:
         monkeypatch.setattr(os, "listdir", nothing)
-        names["end_group"](process.pid, 20.0, process.poll)
+        names["end"](process.pid, 20.0, process.poll)
         assert process.poll() == -signal.SIGTERM
 
 
@@ -304,7 +304,7 @@ def test_a_network_that_is_cut(proxied: Connection, proxy: Proxy, state: str) ->
 def test_a_network_that_is_cut_while_nobody_reads(proxied: Connection, proxy: Proxy) -> None:
     with opened(proxied, FLOODING, patience=SOME) as channel, blocked_feed(channel) as failures:
         there = traces(channel)
-        eventually(lambda: channel._stdout._size >= inbox.LIMIT)
+        eventually(lambda: channel._stdout.size >= keepers.LIMIT)
         for direction in (TO_SERVER, TO_CLIENT):
             proxy.stall(direction)
         eventually(there.gone)

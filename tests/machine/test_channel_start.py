@@ -18,8 +18,7 @@ from machine.farsides import read_all, traces
 from support.waiting import eventually, open_descriptors, thread_count
 
 from remctl_toolkit.machine import Connection, WorkingFolderError
-from remctl_toolkit.machine.base.program import source
-from remctl_toolkit.machine.channel import keeping
+from remctl_toolkit.machine.base.program import Program, source
 from remctl_toolkit.machine.channel.channel import Channel
 from remctl_toolkit.testing import Command, RemctldServer
 
@@ -147,9 +146,11 @@ def test_python_text_has_the_environment(connection: Connection, tmp_path: Path)
         assert read_all(channel).decode() == f"{tmp_path} b None\n"
 
 
-@pytest.mark.parametrize("name", ["far_keeper", "far_starter", "far_feeder"])
+@pytest.mark.parametrize(
+    "name", ["base/far_loader", "base/far_execute", "base/far_supervise", "channel/far_keeper"]
+)
 def test_sources_are_for_python_3_8(name: str) -> None:
-    text = source(f"channel/{name}")
+    text = source(name)
     assert text.isascii()
     ast.parse(text, feature_version=(3, 8))
 
@@ -203,16 +204,27 @@ def test_many_channels_at_once(connection: Connection, undisturbed: None) -> Non
         assert list(pool.map(work, range(40))) == [b"%d" % number for number in range(40)]
 
 
-def test_the_keeper_is_compiled_once(server: RemctldServer) -> None:
+def test_programs_are_compiled_once(server: RemctldServer) -> None:
+    text = "x = 1\n" * 1000 + "print(x, one.y)"
+    program = Program("import one\n" + text, {"one": "y = 2\n" * 1000})
+
+    def run() -> bytes:
+        with Channel(connection, source=program) as channel:
+            return read_all(channel)
+
     with Connection(server.host, server.port, server.principal) as connection:
-        with Channel(connection, ["true"]) as channel:
-            channel.wait()
-        compiled = keeping._compiled[connection]
-        with Channel(connection, ["true"]) as channel:
-            channel.wait()
-        assert keeping._compiled[connection] is compiled
+        assert run() == b"1 2\n"
+        compiled = dict(connection.compiled)
+        files = [file for file, _ in compiled]
+        assert files == ["<remctl keeper>", "<remctl one>", "<channel>"]
+        assert run() == b"1 2\n"
+        assert connection.compiled == compiled
         # Another Python over there, as after an upgrade.
-        keeping._compiled[connection] = b"other\0" + compiled.partition(b"\0")[2]
-        with Channel(connection, ["true"]) as channel:
-            assert channel.wait() == 0
-        assert keeping._compiled[connection] == compiled
+        for key, code in compiled.items():
+            connection.compiled[key] = b"other\0" + code.partition(b"\0")[2]
+        assert run() == b"1 2\n"
+        assert connection.compiled == compiled
+        for number in range(50):
+            with Channel(connection, source=f"{number}\n{text}") as channel:
+                assert channel.wait() == 1
+        assert len(connection.compiled) < 50

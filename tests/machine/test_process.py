@@ -25,8 +25,9 @@ from remctl_toolkit.machine import (
 from remctl_toolkit.machine.base import (
     program,
 )
-from remctl_toolkit.machine.process.output import Frames
+from remctl_toolkit.machine.process import process
 from remctl_toolkit.machine.process.process import CommandFailedError, Target, check, run
+from remctl_toolkit.machine.wire.both_frames import Frames, frame
 from remctl_toolkit.testing import Command, RemctldServer
 
 if TYPE_CHECKING:
@@ -315,14 +316,17 @@ def test_older_and_newer_pythons(version: str) -> None:
         pytest.skip(f"no Python {version} here")
     command = program.Command(["sh", "-c", "echo out; cat; echo err >&2; exit 3"], "/")
     spec = command.spec(silence=LIMIT, limit=LIMIT)
-    sources = "\n".join(map(program.source, ("base/far_execute", "process/far_follow")))
+    sources = program.source(*process._FAR)
     done = subprocess.run(
-        [pythons[0], "-IS", "-W", "error", "-c", f"{sources}\nfollow({spec}, execute, end)"],
+        [pythons[0], "-IS", "-W", "error", "-c", f"{sources}\nfollow({spec})"],
         input=b"in",
         capture_output=True,
         timeout=30,
     )
-    frames = list(Frames().feed(done.stdout))
+    frames: list[tuple[bytes, bytes]] = []
+    Frames(lambda letter, _, octets: frames.append((letter, octets)), b"oesb", 1 << 20).write(
+        done.stdout
+    )
     assert b"".join(octets for kind, octets in frames if kind == b"o") == b"out\nin"
     assert frames[-1] == (b"s", b"3")
     assert (b"e", b"err\n") in frames
@@ -456,11 +460,11 @@ def test_sudo_that_is_not_there(connection: Connection) -> None:
 @pytest.mark.parametrize(
     ("octets", "text"),
     [
-        (b"o\xff\xff\xff\xff", "does not begin a frame"),
+        (b"o" + b"\xff" * 8, "does not begin a frame"),
         (b"no such thing", "does not begin a frame"),
-        (b"s\0\0\0\1x", "a status that is none"),
-        (b"s\0\0\0\0", "a status that is none"),
-        (b"s\0\0\x20\0" + b"1" * 8192, "a status that is none"),
+        (frame(b"s", 0, b"x"), "a status that is not a number"),
+        (frame(b"s"), "a status that is not a number"),
+        (frame(b"s", 0, b"1" * 8192), "a status that is not a number"),
     ],
 )
 def test_what_it_must_not_send_is_one_error(

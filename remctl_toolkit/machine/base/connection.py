@@ -130,6 +130,8 @@ class Connection:
     Attributes:
         far: what was found there, a `FarSide`.
         shell: None if the server does not have that command.
+        compiled: programs as the Python over there has compiled them, by file and text.
+        parts: what belongs to a connection and is made by others, by their names.
 
     Raises:
         RemctlConnectError, RemctlAuthenticationError, RemctlTimeoutError: see `remctl.Remctl`.
@@ -154,6 +156,9 @@ class Connection:
         self.port = port
         self.python = python
         self.shell: str | None = None
+        self.compiled: dict[tuple[str, str], bytes] = {}
+        self.parts: dict[str, Any] = {}
+        self._end_at: float | None = None
         self._pool = Pool(
             host,
             port,
@@ -220,8 +225,11 @@ class Connection:
     # Sessions.
 
     @contextlib.contextmanager
-    def session(self) -> Generator[remctl.Remctl]:
+    def session(self, until: float = 0.0) -> Generator[remctl.Remctl]:
         """Have a session for oneself: one that is idle, or a new one; see `Pool.session()`.
+
+        Args:
+            until: when there has to be one, on the monotonic clock; 0 is never.
 
         All sessions lead to the same machine, whatever the host's name leads to meanwhile.  The
         session's timeout is that for connecting: a command that may be silent for longer needs
@@ -232,7 +240,7 @@ class Connection:
             RemctlError: see `remctl.Remctl.open()`.
         """
         try:
-            with self._pool.session() as session:
+            with self._pool._lend(self._pool._lease(), None, until) as session:
                 yield session
         except PoolClosedError:
             self._check_open()
@@ -453,6 +461,18 @@ class Connection:
         return self._named(error)
 
     # The end.
+
+    def end_within(self, seconds: float) -> float:
+        """Return the monotonic time by which something of the connection has to have ended.
+
+        Whatever ends with the same machine shares the time of the first.
+        """
+        until = time.monotonic() + seconds
+        return until if self._end_at is None else min(until, self._end_at)
+
+    def end_all_within(self, seconds: float) -> None:
+        """Give all that is still open so many seconds to end, together."""
+        self._end_at = time.monotonic() + seconds
 
     def close(self) -> None:
         """Close all sessions; a command that runs in another thread ends with an exception."""

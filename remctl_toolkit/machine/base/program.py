@@ -10,6 +10,8 @@ import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
+from .errors import MachineError
+
 Word: TypeAlias = "str | bytes | int | os.PathLike[str] | os.PathLike[bytes]"
 Environment: TypeAlias = "Mapping[str, Word] | Mapping[str, Word | None]"
 
@@ -41,12 +43,59 @@ _SHELL_SCRIPT_LIMIT = 4096
 
 
 @functools.cache
-def source(name: str) -> str:
-    """Return the text of a file that is sent to the far side: ``base/far_probe``, say."""
+def source(*names: str) -> str:
+    """Return the text of files that are sent to the far side, one after the other.
+
+    Args:
+        names: the files: "base/far_probe", say.
+
+    Raises:
+        MachineError: this installation does not have the text.
+    """
+    return "\n".join(map(_read, names))
+
+
+def _read(name: str) -> str:
     # importlib.resources would do, but takes longer to import than all the rest.
     path = os.path.join(os.path.dirname(os.path.dirname(__file__)), f"{name}.py")
-    octets: bytes = __spec__.loader.get_data(path)  # type: ignore[union-attr]
+    try:
+        octets: bytes = __spec__.loader.get_data(path)  # type: ignore[union-attr]
+    except (AttributeError, OSError) as error:
+        missing = f"remctl_toolkit/machine/{name}.py, which runs on the server, is not installed"
+        cure = "install the package with its .py files (PyInstaller: --collect-all remctl_toolkit)"
+        text = f"{missing}: {cure} ({error})"
+        raise MachineError(text) from None
     return octets.decode()
+
+
+class Program:
+    """Python text for the far side, and modules of ours that it may import there.
+
+    Args:
+        main: the text that runs as ``__main__``.
+        modules: the text of each module by its name; a module may import those before it.
+    """
+
+    def __init__(self, main: str, modules: Mapping[str, str] | None = None) -> None:
+        self.main = main
+        self.modules = dict(modules or {})
+
+    def text(self) -> str:
+        """Return all of it as one text, as `python_payload()` takes it."""
+        if not self.modules:
+            return self.main
+        return (
+            "import sys\n"
+            f"for name, text in {self.modules!a}.items():\n"
+            "    module = sys.modules[name] = type(sys)(name)\n"
+            "    exec(compile(text, '<remctl ' + name + '>', 'exec'), module.__dict__)\n"
+            f"{self.main}\n"
+        )
+
+    def parts(self, label: str) -> list[tuple[str, str, str]]:
+        """Return (module, file, text) of each part, the main one last: its module is ""."""
+        modules = [(name, f"<remctl {name}>", text) for name, text in self.modules.items()]
+        return [*modules, ("", f"<{label}>", self.main)]
 
 
 def python_payload(program: str, data: bytes = b"") -> bytes:
@@ -180,8 +229,10 @@ class Command:
 
     def python_program(self, mark: bytes, timeout: float | None = None) -> str:
         """Return the Python program that becomes this command, or runs it for a limited time."""
-        verb = "execute" if timeout is None else "limited"
-        return f"{source('base/far_execute')}\n{verb}({self.spec(mark, timeout=timeout)})\n"
+        if timeout is None:
+            return f"{source('base/far_execute')}\nexecute({self.spec(mark)})\n"
+        text = source("base/far_execute", "base/far_supervise")
+        return f"{text}\nlimited({self.spec(mark, timeout=timeout)})\n"
 
     def shell_payload(self, mark: bytes, data: bytes) -> bytes | None:
         """Return what SHELL_LOADER takes to become this command; None if it is not for a shell."""

@@ -19,18 +19,14 @@ import threading
 import warnings
 from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from ..base.connection import Connection
 from ..base.errors import ClosedError
-from ..base.program import Environment, Word
-from .errors import ChannelError
-from .inbox import Inbox
-from .keeping import Keeper
-from .outbox import Outbox
+from ..base.program import Environment, Program, Word
+from .feeds import Outbox
+from .keeper import ChannelError, Inbox, Keeper, describe
 from .process import DEVNULL, PIPE, STDOUT, ChannelProcess
-from .pulse import pulse_of
-from .request import check_beat, describe
 
 __all__ = ["DEVNULL", "PIPE", "STDOUT", "Channel", "ChannelError", "ChannelProcess"]
 
@@ -42,9 +38,10 @@ class Channel:
     turns, in no order.  `close()` from another thread ends what waits.  A forked child cannot use
     it, and is told so.
 
-    The command is the leader of a session and a group of processes of its own, and its standard
-    streams are pipes.  When it is asked to end (`close()`, or the client is gone), so is all of
-    that group; what it has left running when it ended by itself goes on, as after a login.
+    The command is the leader of a session of its own, and its standard streams are pipes.  When it
+    is asked to end (`close()`, or the client is gone), so is all that it has started, except what
+    has left both it and its session, as daemons do.  What it has left running when it ended by
+    itself goes on, as after a login.
 
     Args:
         connection: the way there.
@@ -77,7 +74,7 @@ class Channel:
         connection: Connection,
         argv: Iterable[Word] | None = None,
         *,
-        source: str | None = None,
+        source: str | Program | None = None,
         payload: bytes = b"",
         cwd: Word | None = None,
         env: Mapping[str, Word] | None = None,
@@ -90,36 +87,43 @@ class Channel:
         self._keeper: Keeper | None = None
         if stderr not in (None, "stdout"):
             raise ValueError(f"stderr must be None or 'stdout', not {stderr!r}")
-        command = describe(connection, argv, source, payload, cwd, env, extend_env, label)
-        check_beat(beat, patience)
+        spec = describe(
+            connection, argv, source, payload, cwd, env, extend_env, label, beat, patience
+        )
+        spec["merge"] = stderr is not None
         self.connection = connection
-        self._pid = os.getpid()
+        self._process = os.getpid()
         self._closed = False
         self._closing = threading.Lock()
-        self._stdout, self._stderr = Inbox(connection), Inbox(connection)
-        more: dict[str, Any] = {"merge": stderr is not None, "beat": beat, "patience": patience}
-        self._keeper = Keeper(connection, {**command, **more}, self._stdout, self._stderr)
-        pulse_of(connection).join(self._keeper, beat, patience)
+        changed = threading.Condition()
+        self._stdout, self._stderr = Inbox(changed), Inbox(changed)
+        self._keeper = Keeper(connection, spec, changed, self._stdout, self._stderr)
         self._outbox = Outbox(self._keeper)
 
     # Writing.
 
-    def write(self, data: bytes | bytearray | memoryview) -> None:
+    def write(self, data: bytes | bytearray | memoryview, timeout: float | None = None) -> None:
         """Write to the command's standard input.
 
         What is written is sent by another thread, as much as has gathered meanwhile at once; this
         waits only while a mebibyte is waiting.
 
+        Args:
+            data: what to write.
+            timeout: seconds to wait at most; None is for ever.
+
         Raises:
             TypeError: it is something else than octets.
             ValueError: `close_write()` was called.
+            TimeoutError: the command did not read in that time; of data above a mebibyte, some may
+                have been sent.
             BrokenPipeError: the command has ended, or closed its standard input.
             ChannelError: the channel was lost.
             ClosedError: it was closed.
         """
         self._check()
         try:
-            self._outbox.write(data)
+            self._outbox.write(data, timeout)
         except (BrokenPipeError, ChannelError):
             self._check()
             raise
@@ -166,14 +170,12 @@ class Channel:
         return self._read(self._stderr, n)
 
     def _read(self, inbox: Inbox, size: int) -> bytes:
-        self._check()
-        try:
-            octets = inbox.read(size)
-        except ChannelError:
+        keeper = self._check()
+        octets = inbox.read(size) if size else b""
+        if not octets and size:
             self._check()
-            raise
-        if not octets and size != 0:
-            self._check()
+            if inbox.failure is not None:
+                raise keeper.lost(inbox.failure)
         return octets
 
     # The command's end.
@@ -186,8 +188,7 @@ class Channel:
     @property
     def pid(self) -> int:
         """The command's process over there."""
-        assert self._keeper is not None
-        return self._keeper.pid
+        return 0 if self._keeper is None else self._keeper.pid
 
     def poll(self) -> int | None:
         """Return the exit status if the command has ended.
@@ -215,27 +216,25 @@ class Channel:
             ChannelError: the channel was lost.
             ClosedError: it was closed before the command ended.
         """
-        assert self._keeper is not None
-        if self.returncode is None:
-            self._check()
+        if self.returncode is not None:
+            return self.returncode
         try:
-            return self._keeper.wait(timeout)
+            return self._check().wait(timeout)
         except ChannelError:
             self._check()
             raise
 
     def send_signal(self, number: int) -> None:
-        """Send a signal to the command, and all of its group; nothing if it has ended.
+        """Send a signal to the command, and to all that it has started; nothing if it has ended.
 
         Raises:
             ValueError: there is no such signal.
             ChannelError: the channel was lost.
             ClosedError: it was closed.
         """
-        self._check()
-        assert self._keeper is not None
+        keeper = self._check()
         if self.poll() is None:
-            self._keeper.send_signal(number)
+            keeper.send_signal(number)
 
     def terminate(self) -> None:
         """Ask the command to end: SIGTERM."""
@@ -256,26 +255,27 @@ class Channel:
         """End the command if it still runs, and wait until nothing of it is left over there.
 
         It gets SIGTERM, and SIGKILL two seconds later.  Whatever waits in other threads ends with
-        ClosedError.  Closing again does nothing.  Never raises because of the far side: what was
-        lost cleans up after itself.
+        ClosedError.  Closing again does nothing.  Never raises because of the far side, and takes
+        less than ten seconds even if that does not answer: what was lost cleans up after itself.
         """
         keeper = self._keeper
-        if keeper is None or self._pid != os.getpid():
+        if keeper is None or self._process != os.getpid():
             return
         with self._closing:
-            if self._closed:
-                return
-            self._closed = True
-            try:
-                keeper.close()
-            finally:
-                self._outbox.stop()
+            if not self._closed:
+                self._closed = True
+                try:
+                    keeper.close()
+                finally:
+                    self._outbox.stop()
 
-    def _check(self) -> None:
-        if self._pid != os.getpid():
-            raise ClosedError(f"channel belongs to process {self._pid}: open one after a fork")
-        if self._closed:
+    def _check(self) -> Keeper:
+        if self._process != os.getpid():
+            text = f"channel belongs to process {self._process}: open one after a fork"
+            raise ClosedError(text)
+        if self._closed or self._keeper is None:
             raise ClosedError("the channel was closed")
+        return self._keeper
 
     def __enter__(self) -> Self:
         return self
@@ -295,9 +295,10 @@ class Channel:
         return f"<Channel to {self.connection.host}, process {self.pid}, {state}>"
 
     def __del__(self) -> None:
-        if getattr(self, "_outbox", None) is None or self._closed or self._pid != os.getpid():
+        keeper = getattr(self, "_keeper", None)
+        if keeper is None or self._closed or self._process != os.getpid():
             return
-        if not sys.is_finalizing() and self._keeper is not None:
+        if not sys.is_finalizing():
             text = f"unclosed {self!r}: use it in a with statement, or call close()"
             warnings.warn(text, ResourceWarning, stacklevel=2, source=self)
-            self._keeper.close_later()
+            keeper.drop()

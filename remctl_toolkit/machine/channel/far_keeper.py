@@ -1,15 +1,15 @@
 """Keeps a command for a channel: starts it, and stands between it and the client until its end.
 
-Downwards, on our standard output, go frames: a letter, the length in four octets, and the data.
+Downwards, on our standard output, go frames:
   H  hello: folder, pid of the command, our own pid    O, E  standard output, error
   F  the command cannot be started: why                o, e  its end
-  X  the exit status; -N for signal N                  B     a beat: nothing else was to be said
-  D  its folder cannot be entered: why                 C     this text compiled, for the next time
+  D  its folder cannot be entered: why                 X     the exit status; -N for signal N
+  C  program N compiled, for the next time             B     a beat: nothing else was to be said
 Upwards come commands of other sessions, which write to two FIFOs in a folder of our own: `data`
 is the command's standard input, `control` takes lines:
   b  a beat    e  the end of standard input    k N  signal N for the command    q  end it all
   c O, c E  nobody reads that stream any more
-It comes after execute.py, and has the command's environment and its start from there.
+It comes after both_frames.py, far_execute.py and far_supervise.py, and far_loader.py loads it.
 """
 
 import _signal  # The C part alone: signal itself takes as long to import as Python to start.
@@ -21,16 +21,12 @@ import time
 
 PIECE = 65536  # what a pipe holds, and what a frame of output holds at most
 SETTLING = 0.5  # seconds in which a feed that nobody reads has to end
-STEP = 0.02  # seconds between two looks at a group of processes that is to end
+ENDINGS = (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP)
 
 
-def header(kind, data=b""):
-    return kind + len(data).to_bytes(4, "big")
-
-
-def end_with(kind, data):
+def refuse(letter, error):
     os.set_blocking(1, True)
-    os.write(1, header(kind, data) + data)
+    os.write(1, frame(letter, 0, error.strerror.encode()))  # noqa: F821
     os._exit(0)
 
 
@@ -38,23 +34,23 @@ def end_with(kind, data):
 
 
 def make_folder():
-    bases = [os.environb.get(b"TMPDIR", b""), b"/tmp", b"/var/tmp", b"/dev/shm"]
-    for base in bases:
+    for base in (os.environb.get(b"TMPDIR", b""), b"/tmp", b"/var/tmp", b"/dev/shm"):
         if not base.startswith(b"/") or b"\n" in base:
             continue
         folder = base + b"/.remctl-" + os.urandom(16).hex().encode()
         try:
             os.mkdir(folder, 0o700)
         except OSError as error:
-            reason = error.strerror
+            reason = error
             continue
         os.mkfifo(folder + b"/data", 0o600)
         os.mkfifo(folder + b"/control", 0o600)
         return folder
-    end_with(b"F", ("cannot make a folder in /tmp: " + reason).encode())
+    refuse(b"F", reason)
 
 
 def remove_folder(folder):
+    settle(folder)
     gone = folder + b".gone"  # Whoever opens the old path from now on cannot make a file there.
     try:
         os.rename(folder, gone)
@@ -66,18 +62,18 @@ def remove_folder(folder):
 
 
 def settle(folder):
-    # A process that left the group may hold the data FIFO open, and not read it.
+    # A process that left the session may hold the data FIFO open, and not read it.
     try:
         fd = os.open(folder + b"/data", os.O_RDONLY | os.O_NONBLOCK)
     except FileNotFoundError:
         return
-    end = time.monotonic() + SETTLING
-    while time.monotonic() < end:
+    last = time.monotonic() + SETTLING
+    while time.monotonic() < last:
         try:
             if not os.read(fd, PIECE):
                 return
         except BlockingIOError:
-            time.sleep(STEP)
+            time.sleep(STEP)  # noqa: F821
 
 
 # -- The command ----------------------------------------------------------------------------------
@@ -90,138 +86,36 @@ def enlarge(fd, size):
         pass  # The user has many large pipes already.
 
 
-class Command:
-    """The command's process, as we see it."""
-
-    def __init__(self, spec, folder):
-        self.status = None
-        self.data = None
-        ours, theirs = [], []
-        self.streams = {}
-        for kind in (b"O",) if spec["merge"] else (b"O", b"E"):
-            if kind in spec["nulls"]:
-                theirs.append(os.open("/dev/null", os.O_WRONLY))
-                continue
+def open_streams(spec, folder):
+    """Return the command's descriptors, our readers with their letters, and our writer or None."""
+    streams, theirs, data = {}, [], None
+    if spec["stdin"]:
+        theirs.append(os.open(folder + b"/data", os.O_RDONLY | os.O_NONBLOCK))
+        data = os.open(folder + b"/data", os.O_WRONLY)  # It is held until the input ends.
+        enlarge(data, spec["pipe"])
+        os.set_blocking(theirs[0], True)
+    else:
+        theirs.append(os.open("/dev/null", os.O_RDONLY))
+    for letter in (b"O",) if spec["merge"] else (b"O", b"E"):
+        if letter in spec["nulls"]:
+            theirs.append(os.open("/dev/null", os.O_WRONLY))
+        else:
             reader, writer = os.pipe()
             enlarge(reader, spec["pipe"])
-            self.streams[reader] = kind
-            ours.append(reader)
+            streams[reader] = letter
             theirs.append(writer)
-        if spec["stdin"]:
-            stdin = os.open(folder + b"/data", os.O_RDONLY | os.O_NONBLOCK)
-            self.data = os.open(folder + b"/data", os.O_WRONLY)
-            enlarge(self.data, spec["pipe"])
-            os.set_blocking(stdin, True)
-            ours.append(self.data)
-        else:
-            stdin = os.open("/dev/null", os.O_RDONLY)
-        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
-        ignored = (_signal.SIGPIPE, _signal.SIGXFSZ) if spec["argv"] is not None else ()
-        for number in ignored:  # By Python; a signal at once must not be lost.
-            _signal.signal(number, _signal.SIG_DFL)
-        self.pid = os.fork()
-        if self.pid == 0:
-            os.setsid()
-            for number, fd in enumerate((stdin, theirs[0], theirs[-1])):
-                os.dup2(fd, number)
-            if spec["argv"] is not None:
-                become_program(spec["argv"], environment(spec))  # noqa: F821
-            for fd in (stdin, *ours, *theirs):
-                os.close(fd)
-            return
-        for number in ignored:
-            _signal.signal(number, _signal.SIG_IGN)
-        for fd in (stdin, *theirs):
-            os.close(fd)
-
-    def signal(self, number):
-        if self.status is not None:
-            return  # Its number may be another's by now.
-        try:
-            os.killpg(self.pid, number)
-        except ProcessLookupError:
-            os.kill(self.pid, number)  # It has not made its group yet.
-        except OSError:
-            pass  # All of the group run as another user, or there is no such signal here.
-
-    def reap(self):
-        pid, status = os.waitpid(self.pid, os.WNOHANG) if self.status is None else (0, 0)
-        if pid:
-            killed = os.WIFSIGNALED(status)
-            self.status = -os.WTERMSIG(status) if killed else os.WEXITSTATUS(status)
-        return pid != 0
-
-    def end_input(self):
-        if self.data is not None:
-            os.close(self.data)
-            self.data = None
-
-
-def lives(group):
-    """Whether a group has a process that is more than a zombie, which may stay one for long."""
-    os.killpg(group, 0)
-    try:
-        names = list(filter(str.isdigit, os.listdir("/proc")))
-    except OSError:
-        return True  # Only Linux tells.
-    for name in names:
-        try:
-            with open("/proc/" + name + "/stat", "rb") as file:
-                state, _, found = file.read().rpartition(b")")[2].split()[:3]
-        except OSError:
-            continue  # It has just gone.
-        if int(found) == group and state not in b"ZX":
-            return True
-    return False
-
-
-def end_group(pid, grace, reap=None):
-    """Ask what is left of a command's group of processes to end, and end it."""
-    end = time.monotonic() + grace
-    try:
-        os.killpg(pid, _signal.SIGTERM)
-        os.killpg(pid, _signal.SIGCONT)
-        while lives(pid) and time.monotonic() < end:
-            time.sleep(STEP)
-            if reap is not None:
-                reap()
-        os.killpg(pid, _signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass
-
-
-def watch(keeper, command, folder, grace):
-    """Have a process that does what is to be done at our end, should somebody kill us."""
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if pid:
-        os.close(reader)
-        return pid, writer
-    os.setsid()
-    for number in (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP):
-        _signal.signal(number, _signal.SIG_IGN)
-    for fd in (0, 1, 2, writer, *keeper.descriptors()):
-        os.close(fd)
-    if not os.read(reader, 1):
-        end_group(command.pid, grace)
-        settle(folder)
-        remove_folder(folder)
-    os._exit(0)
-
-
-# -- Keeping it -----------------------------------------------------------------------------------
+    return theirs, streams, data
 
 
 class Keeper:
     """What we know and wait for while the command runs."""
 
-    def __init__(self, spec, command, folder):
-        self.command = command
+    def __init__(self, spec, folder, child, streams, data):
+        self.child, self.folder, self.streams, self.data = child, folder, streams, data
         self.beat, self.patience, self.grace = spec["beat"], spec["patience"], spec["grace"]
-        self.outgoing = []
-        self.streams = dict(command.streams)
+        self.outgoing = b""
         self.told = False  # the exit status
-        self.ending = self.kill_at = None
+        self.over = self.ending = False  # whether we, and the command, were asked to end
         self.lost = False  # the client
         self.control = os.open(folder + b"/control", os.O_RDWR | os.O_NONBLOCK)
         # Keeps others' cleaning from an old folder: tmpfiles.d(5), on flock().
@@ -237,56 +131,60 @@ class Keeper:
             poller.register(self.woken, select.POLLIN)
         self.idle.register(1, 0)
         self.full.register(1, select.POLLOUT)
-        for fd in self.streams:
+        for fd in streams:
             self.idle.register(fd, select.POLLIN)
-
-    def descriptors(self):
-        """Return those that a process of ours must not have."""
-        data = () if self.command.data is None else (self.command.data,)
-        return (self.control, self.lock, self.woken, self.waker, *self.streams, *data)
-
-    def take_signals(self):
-        """Be woken by the command's end, and take a signal to us as the end of all."""
+        # The command's end wakes us; a signal to us is the end of all.
         _signal.set_wakeup_fd(self.waker, warn_on_full_buffer=False)
         _signal.signal(_signal.SIGCHLD, lambda *_: None)
-        for number in (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP):
+        for number in ENDINGS:
             _signal.signal(number, self.give_up)
 
     def give_up(self, *_):
         self.lost = True
 
+    def watch(self):
+        """Have a process that does what is to be done at our end, should somebody kill us."""
+        reader, writer = os.pipe()
+        pid = os.fork()
+        if pid:
+            os.close(reader)
+            return pid, writer
+        os.setsid()
+        for number in ENDINGS:
+            _signal.signal(number, _signal.SIG_IGN)
+        ours = (0, 1, 2, writer, self.control, self.lock, self.woken, self.waker, *self.streams)
+        for fd in ours if self.data is None else (*ours, self.data):
+            os.close(fd)
+        if not os.read(reader, 1):
+            end(self.child.pid, self.grace)  # noqa: F821
+            remove_folder(self.folder)
+        os._exit(0)
+
     # Downwards.
 
-    def send(self, kind, data=b""):
-        self.outgoing.append(header(kind, data))
-        if data:
-            self.outgoing.append(memoryview(data))
+    def send(self, letter, octets=b"", number=0):
+        self.outgoing += frame(letter, number, octets)  # noqa: F821
         self.flush()
 
     def flush(self):
         while self.outgoing:
             try:
-                written = os.writev(1, self.outgoing)
+                self.outgoing = self.outgoing[os.write(1, self.outgoing) :]
             except BlockingIOError:
                 return
             except OSError:  # remctld has closed it: the client is gone.
                 self.lost = True
                 return
             self.spoke = time.monotonic()
-            while self.outgoing and written >= len(self.outgoing[0]):
-                written -= len(self.outgoing.pop(0))
-            if written:
-                self.outgoing[0] = self.outgoing[0][written:]
 
     def relay(self, fd):
         """Send what a stream has, and return how much that was; 0 at its end."""
-        data = os.read(fd, PIECE)
-        kind = self.streams[fd]
-        if data:
-            self.send(kind, data)
+        octets = os.read(fd, PIECE)
+        if octets:
+            self.send(self.streams[fd], octets)
         else:
             self.end_stream(fd)
-        return len(data)
+        return len(octets)
 
     def end_stream(self, fd):
         self.idle.unregister(fd)
@@ -307,7 +205,9 @@ class Keeper:
             if fd in self.streams:
                 os.set_blocking(fd, True)
         self.told = True
-        self.send(b"X", b"%d" % self.command.status)
+        status = self.child.status
+        killed = os.WIFSIGNALED(status)
+        self.send(b"X", b"%d" % (-os.WTERMSIG(status) if killed else os.WEXITSTATUS(status)))
 
     # Upwards.
 
@@ -316,46 +216,39 @@ class Keeper:
         for line in os.read(self.control, 4096).splitlines():
             word = line[:1]
             if word == b"e":
-                self.command.end_input()
-            elif word == b"k":
-                self.command.signal(int(line[1:]))
+                self.end_input()
+            elif word == b"k" and self.child.status is None:
+                signal_family(self.child.pid, int(line[1:]))  # noqa: F821
             elif word == b"c":
-                for fd in [fd for fd, kind in self.streams.items() if kind == line[2:]]:
+                for fd in [fd for fd, letter in self.streams.items() if letter == line[2:]]:
                     self.end_stream(fd)
-            elif word == b"q" and self.ending is None:
-                self.ending = True
-                if self.command.status is None:
-                    self.command.end_input()
-                    self.command.signal(_signal.SIGTERM)
-                    self.command.signal(_signal.SIGCONT)
-                    self.kill_at = time.monotonic() + self.grace
+            elif word == b"q":
+                self.over = True
+                self.ending = self.child.status is None
+
+    def end_input(self):
+        if self.data is not None:
+            os.close(self.data)
+            self.data = None
 
     # Time.
 
     def wait(self):
-        now = time.monotonic()
         dates = [self.heard + self.patience]
         if not self.outgoing:
             dates.append(self.spoke + self.beat)
-        if self.kill_at is not None:
-            dates.append(self.kill_at)
         poller = self.full if self.outgoing else self.idle
-        return poller.poll(max(0, min(dates) - now) * 1000 + 1)
+        return poller.poll(max(0, min(dates) - time.monotonic()) * 1000 + 1)
 
     def tick(self):
         now = time.monotonic()
         if now - self.heard >= self.patience:
             self.lost = True
-        if self.kill_at is not None and now >= self.kill_at:
-            self.kill_at = None
-            self.command.signal(_signal.SIGKILL)
         if not self.outgoing and now - self.spoke >= self.beat:
             self.send(b"B")
 
     def is_over(self):
-        if self.lost:
-            return True
-        return self.told and not self.outgoing and (self.ending or not self.streams)
+        return self.lost or self.over or (self.told and not self.outgoing and not self.streams)
 
     def keep(self):
         """Go on until the command is over, or the client is."""
@@ -371,47 +264,68 @@ class Keeper:
                     os.read(fd, PIECE)
                 elif fd in self.streams:
                     self.relay(fd)
-            if self.command.reap():
+            if self.child.reap():
                 self.tell_status()
             self.tick()
 
-    def close(self):
-        """End what must not go on without the client."""
-        command = self.command
+    def drain(self):
+        """Forget what comes while the command ends: nobody waits for it."""
+        self.child.reap()
         for fd in self.streams:
-            os.close(fd)
-        command.end_input()
-        if command.status is None:
-            end_group(command.pid, self.grace, command.reap)
-        elif self.kill_at is not None:  # It was asked to end, not all of its group did.
-            end_group(command.pid, max(0, self.kill_at - time.monotonic()))
+            try:
+                os.read(fd, 16 * PIECE)
+            except BlockingIOError:
+                pass
+        self.tick()
+
+    def close(self):
+        """End what must not go on without the client, and tell how it ended."""
+        self.end_input()
+        for fd in self.streams:
+            os.set_blocking(fd, False)
+        if self.lost:
+            for fd in self.streams:
+                os.close(fd)
+            self.streams = {}
+        if self.ending or self.child.status is None:
+            end(self.child.pid, self.grace, self.drain)  # noqa: F821
+        self.streams = {}
+        if not (self.lost or self.told or self.child.status is None):
+            self.tell_status()
+        writable = select.poll()
+        writable.register(1, select.POLLOUT)
+        while self.outgoing and not self.lost:
+            writable.poll(self.beat * 1000)
+            self.flush()
+            self.tick()
 
 
 def keep(spec):
     """Return in the process that is to run Python; in the other one, do not return."""
-    try:
-        os.setsid()  # Or a signal to our group would end remctld.
-    except PermissionError:
-        pass  # We lead one.
+    leave_session()  # noqa: F821
     try:
         os.chdir(spec["cwd"])
     except OSError as error:
-        end_with(b"D", error.strerror.encode())
+        refuse(b"D", error)
+    spec["cwd"] = b"."
     folder = make_folder()
-    command = Command(spec, folder)
-    if command.pid == 0:
+    theirs, streams, data = open_streams(spec, folder)
+    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+    pid = spawn(spec, (theirs[0], theirs[1], theirs[-1]))  # noqa: F821
+    for fd in theirs:
+        os.close(fd)
+    if not pid:
+        for fd in streams if data is None else (*streams, data):
+            os.close(fd)
         return
     os.chdir("/")
-    keeper = Keeper(spec, command, folder)
-    keeper.take_signals()
-    hello = b"%b\n%d\n%d" % (folder, command.pid, os.getpid())
-    keeper.send(b"H", hello)
-    watcher, life = watch(keeper, command, folder, keeper.grace)
-    if spec["compiled"]:
-        keeper.send(b"C", spec["compiled"])
+    keeper = Keeper(spec, folder, Child(pid), streams, data)  # noqa: F821
+    keeper.send(b"H", b"%b\n%d\n%d" % (folder, pid, os.getpid()))
+    watcher, life = keeper.watch()
+    for place, kept in made.items():  # noqa: F821  # far_loader.py has set it.
+        keeper.send(b"C", kept, place)
     keeper.keep()
     keeper.close()
-    settle(folder)
     remove_folder(folder)
     try:
         os.write(life, b".")
@@ -421,18 +335,22 @@ def keep(spec):
     os._exit(0)
 
 
-def become(spec):
+def become(spec, codes):
     """Run Python text as if it were the interpreter's own."""
     _signal.signal(_signal.SIGINT, _signal.default_int_handler)
     variables = environment(spec)  # noqa: F821
     os.environb.clear()
     os.environb.update(variables)
-    names = sys.modules["__main__"].__dict__
+    modules, new_module = sys.modules, type(sys)
+    names = modules["__main__"].__dict__
     for name in [name for name in names if not name.startswith("__")]:
         del names[name]
     names["payload"] = spec["payload"]
-    exec(compile(spec["source"], "<" + spec["label"] + ">", "exec"), names)
+    for name, code in zip(spec["modules"], codes):
+        if name:
+            modules[name] = new_module(name)
+        exec(code, modules[name].__dict__ if name else names)
 
 
-keep(spec)  # noqa: F821  # starter.py has set it.
-become(spec)  # noqa: F821
+keep(spec)  # noqa: F821
+become(spec, codes[1:])  # noqa: F821

@@ -20,11 +20,9 @@ from ..base.connection import Connection
 from ..base.errors import ClosedError
 from ..base.program import Environment, Word
 from .exchange import Exchange, close_quietly
-from .keeping import Keeper, Target
-from .outbox import PIECE
-from .pipes import Drain, Nowhere, Pump, Stop
-from .pulse import pulse_of
-from .request import check_beat, describe
+from .feeds import PIECE
+from .keeper import Keeper, Target, describe
+from .pipes import Drain, Pump
 
 __all__ = ["DEVNULL", "PIPE", "STDOUT", "ChannelProcess"]
 
@@ -89,21 +87,19 @@ class ChannelProcess:
         self._pump: Pump | None = None
         self._closing = threading.Lock()
         self._closed = False
-        spec = describe(connection, self.args, None, b"", cwd, env, extend_env, label)
-        check_beat(beat, patience)
+        spec = describe(
+            connection, self.args, None, b"", cwd, env, extend_env, label, beat, patience
+        )
         self._shown = spec["label"]  # Arguments may be secret.
         spec["nulls"] = [kind for kind, to in ((b"O", stdout), (b"E", stderr)) if to == DEVNULL]
-        spec.update(beat=beat, patience=patience, merge=stderr == STDOUT, stdin=stdin != DEVNULL)
+        spec.update(merge=stderr == STDOUT, stdin=stdin != DEVNULL)
         with contextlib.ExitStack() as undo:
             source = self._open_stdin(stdin, undo)
             out = self._open_output("stdout", stdout, undo)
-            err = Nowhere() if stderr == STDOUT else self._open_output("stderr", stderr, undo)
-            stop = Stop()
-            undo.callback(stop.close)
-            keeper = Keeper(connection, spec, out, err, stop.set)
-            undo.callback(keeper.abandon)
-            pulse_of(connection).join(keeper, beat, patience)
-            self._pump = Pump(keeper, source, stop)
+            err = None if stderr == STDOUT else self._open_output("stderr", stderr, undo)
+            keeper = Keeper(connection, spec, threading.Condition(), out, err)
+            undo.callback(keeper.drop)
+            self._pump = Pump(keeper, source)
             self._keeper = keeper
             undo.pop_all()
 
@@ -121,10 +117,10 @@ class ChannelProcess:
         undo.callback(os.close, fd)
         return fd
 
-    def _open_output(self, name: str, to: _Stream, undo: contextlib.ExitStack) -> Target:
+    def _open_output(self, name: str, to: _Stream, undo: contextlib.ExitStack) -> Target | None:
         """Return what takes a stream of output, and owns what it needs for that."""
         if to == DEVNULL:
-            return Nowhere()
+            return None
         if to == STDOUT:
             raise ValueError(f"{name} cannot be STDOUT: only stderr can")
         if to == PIPE:
@@ -189,7 +185,7 @@ class ChannelProcess:
         return self._exchange.output()
 
     def send_signal(self, sig: int) -> None:
-        """Send a signal to the command, and all of its group; nothing if it has ended.
+        """Send a signal to the command, and to all that it has started; nothing if it has ended.
 
         Raises:
             ChannelError: the channel was lost.
@@ -238,11 +234,11 @@ class ChannelProcess:
         if self.returncode is None:
             self.returncode = keeper.returncode
 
-    def close_later(self) -> None:
-        """Close it in another thread: for a __del__, which may come where any lock is held."""
+    def drop(self) -> None:
+        """Give it up, as where garbage is collected: the far side notices, and ends the command."""
         if self._keeper is not None and not self._closed and self._process == os.getpid():
             self._closed = True
-            self._keeper.close_later()
+            self._keeper.drop()
             self._close_pipes()
 
     def _close_pipes(self) -> None:
@@ -278,7 +274,7 @@ class ChannelProcess:
         if keeper.returncode is None and not keeper.ended:
             text = f"command {keeper.pid} on {self.connection.host} is still running"
             warnings.warn(text, ResourceWarning, stacklevel=2, source=self)
-        self.close_later()
+        self.drop()
 
 
 def _pipe(size: int) -> tuple[int, int]:

@@ -294,7 +294,7 @@ class Machine(MachineFiles, BaseRemoteMachine):  # type: ignore[misc]
             "stderr": None if stderr is None else os.fsencode(str(stderr)),
             "append": append,
         }
-        program = "\n".join(map(source, ("base/far_execute", "plumbum/far_detach")))
+        program = source("base/far_execute", "plumbum/far_detach")
         program += f"\ndetach({detached.spec(b'', **more)}, execute)\n"
         result = self.connection.python_run(program, label=detached.label)
         errors = os.fsdecode(result.stderr or b"")

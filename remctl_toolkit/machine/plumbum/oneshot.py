@@ -18,6 +18,7 @@ from ..base.connection import Connection, _new_mark
 from ..base.errors import ClosedError
 from ..base.program import Command, source
 
+_SIGNAL = ("base/far_supervise", "plumbum/far_signal")
 LARGEST = 16 << 20  # octets of input; remctld has them three times in memory
 
 _NUMBER_LIMIT = 20  # octets in the line with the process number
@@ -190,7 +191,7 @@ class OneShot:
                 return
             self._signals.append(number)
         payload = b"%d %d" % (self.pid, number)
-        self._connection.python_run(source("plumbum/far_signal"), payload, label="signal").check()
+        self._connection.python_run(source(*_SIGNAL), payload, label="signal").check()
 
 
 class Collected:

@@ -443,7 +443,7 @@ class Popen(Addons):
         # As a shell session ends: by a signal, and without waiting for what comes of it.  A channel
         # whose command nobody has asked to end complains about that.
         if getattr(self, "_signalled", False) and self._channel is not None:
-            self._channel.close_later()
+            self._channel.drop()
 
     def __enter__(self) -> Self:
         return self

@@ -1,6 +1,6 @@
 """Runs the command that `spec` describes, and sends what it writes, and how it ended, in frames on
 standard output: so what it wrote first comes first, whichever stream it went to.  Comes after
-execute.py, and is given what it uses of that.
+both_frames.py, far_execute.py and far_supervise.py.
 """
 
 import _signal
@@ -18,11 +18,11 @@ class Gone(Exception):
     """Nobody reads any more."""
 
 
-def send(kind, octets=b""):
-    frame = kind + len(octets).to_bytes(4, "big") + octets
+def write(letter, octets=b""):
+    rest = frame(letter, 0, octets)  # noqa: F821
     try:
-        while frame:
-            frame = frame[os.write(1, frame) :]
+        while rest:
+            rest = rest[os.write(1, rest) :]
     except OSError:
         raise Gone from None
 
@@ -33,20 +33,11 @@ def fail(status, text):
     os._exit(status)
 
 
-def start(spec, execute):
-    """Return the process id, the read ends of its output and error, and why there is no command."""
+def start(spec):
+    """Return the child, the read ends of its output and error, and why there is no command."""
     global REPORT
     (out, out_end), (err, err_end), (report, REPORT) = os.pipe(), os.pipe(), os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.setpgid(0, 0)
-        os.dup2(out_end, 1)
-        os.dup2(err_end, 2)
-        execute(spec)
-    try:
-        os.setpgid(child, child)
-    except OSError:
-        pass  # It was quicker.
+    child = Child(spawn(spec, (0, out_end, err_end)))  # noqa: F821
     for end_of_child in (out_end, err_end, REPORT):
         os.close(end_of_child)
     reason = b""
@@ -66,7 +57,7 @@ def forward(pipe, pipes):
     except BlockingIOError:
         return False
     if octets:
-        send(pipes[pipe], octets)
+        write(pipes[pipe], octets)
         return True
     del pipes[pipe]
     os.close(pipe)
@@ -93,39 +84,27 @@ class Clock:
 
 
 def watch(child, pipes, clock, wake):
-    """Pass on what comes until the command ends; return its wait status, None if time was over."""
+    """Pass on what comes until the command ends; False if time was over before."""
     poll = select.poll()
     for descriptor in [wake, *pipes]:
         poll.register(descriptor, select.POLLIN)
     while True:
         left = clock.left()
         if left <= 0:
-            return None
+            return False
         ready = poll.poll(min(left, BEAT) * 1000 + 1)
         if not ready:
-            send(b"b")
+            write(b"b")
         for descriptor, _ in ready:
             if descriptor == wake:
                 os.read(wake, CHUNK)
-                pid, status = os.waitpid(child, os.WNOHANG)
-                if pid:
-                    return status
+                if child.reap():
+                    return True
             else:
                 if forward(descriptor, pipes):
                     clock.heard()
                 if descriptor not in pipes:
                     poll.unregister(descriptor)
-
-
-def drain(pipes):
-    """Pass on what is left, and not wait for what a process in the background still writes."""
-    for pipe in list(pipes):
-        forward(pipe, pipes)  # All of it: a pipe holds no more.
-
-
-def stop(child, end):
-    _signal.pthread_sigmask(_signal.SIG_BLOCK, [_signal.SIGCHLD])  # end() waits for it.
-    end(child)
 
 
 def awake_for_children():
@@ -139,35 +118,30 @@ def awake_for_children():
 
 
 def tell_end(status, pipes):
-    drain(pipes)
+    for pipe in list(pipes):  # What a process in the background still writes is not waited for.
+        forward(pipe, pipes)  # All of it: a pipe holds no more.
     if status is None:
-        send(b"t")
+        write(b"t")
     elif os.WIFSIGNALED(status):
-        send(b"s", b"%d" % -os.WTERMSIG(status))
+        write(b"s", b"%d" % -os.WTERMSIG(status))
     else:
-        send(b"s", b"%d" % os.WEXITSTATUS(status))
+        write(b"s", b"%d" % os.WEXITSTATUS(status))
 
 
-def follow(spec, execute, end):
-    try:
-        os.setsid()  # Or a signal to our group would end remctld.
-    except OSError:
-        pass  # sudo has done so.
+def follow(spec):
+    leave_session()  # noqa: F821
     wake = awake_for_children()
-    child, pipes, reason = start(spec, execute)
-    if reason:
-        os.waitpid(child, 0)
-        send(b"x", reason)
-        return
-    for pipe in pipes:
-        os.set_blocking(pipe, False)
+    child, pipes, reason = start(spec)
     try:
-        status = watch(child, pipes, Clock(spec["silence"], spec["limit"]), wake)
+        if reason:
+            write(b"x", reason)
+            return
+        for pipe in pipes:
+            os.set_blocking(pipe, False)
+        in_time = watch(child, pipes, Clock(spec["silence"], spec["limit"]), wake)
+        if not in_time:
+            end(child.pid, reap=child.reap)  # noqa: F821
+        tell_end(child.status if in_time else None, pipes)
     except Gone:
-        status = None
-    if status is None:
-        stop(child, end)
-    try:
-        tell_end(status, pipes)
-    except Gone:
-        pass
+        if child.status is None:
+            end(child.pid, reap=child.reap)  # noqa: F821

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 from collections.abc import Callable, Generator, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -24,7 +25,8 @@ from ..base.program import (
     python_payload,
     source,
 )
-from .output import Frames, Lines, text_lines
+from ..wire.both_frames import FrameError, Frames
+from .output import Lines, text_lines
 
 __all__ = ["CommandFailedError", "Target", "check", "run"]
 
@@ -32,6 +34,9 @@ __all__ = ["CommandFailedError", "Target", "check", "run"]
 _SYSTEM_FOLDERS = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"]
 _PATIENCE = 20.0  # seconds without a beat of the far side, see BEAT in process/far_follow.py
 _NO_FOLDER = b"125"
+_FAR = ("wire/both_frames", "base/far_execute", "base/far_supervise", "process/far_follow")
+_LETTERS = b"oestxb"  # what process/far_follow.py sends
+_FRAME_LIMIT = 1 << 20  # octets
 _METHODS = {
     logging.DEBUG: "debug",
     logging.INFO: "info",
@@ -331,15 +336,17 @@ class _Job:
     def events(self) -> Generator[tuple[bytes, bytes], None, None]:
         """Run it: what it writes, as (b"o" or b"e", octets), and its end, see `_Outcome`."""
         spec = self._command.spec(silence=self.silence, limit=self.limit)
-        programs = map(source, ("base/far_execute", "process/far_follow"))
-        program = "\n".join((*programs, f"follow({spec}, execute, end)\n"))
+        program = f"{source(*_FAR)}\nfollow({spec})\n"
         payload = self.input
         if self.sudo:
             payload = python_payload(program, payload)
             python = self.connection.far.python
             words = ["sudo", "-n", "--", python, "-IS", "-c", PYTHON_LOADER, self.label]
             program = Command(words, "/").python_program(b"")
-        frames = Frames()
+        found: list[tuple[bytes, bytes]] = []
+        frames = Frames(
+            lambda letter, _, octets: found.append((letter, octets)), _LETTERS, _FRAME_LIMIT
+        )
         ways = self.connection.python_stream(program, payload, label=self.label, timeout=_PATIENCE)
         with ways as tokens:
             for token in tokens:
@@ -348,14 +355,26 @@ class _Job:
                 elif token.stream == remctl.RemctlStream.STDERR:  # That of sudo, and of Python.
                     yield b"e", token.output or b""
                 else:
-                    yield from self._frames(frames, token.output or b"")
+                    found.clear()
+                    self._take(frames, token.output or b"")
+                    yield from self._checked(found)
 
-    def _frames(self, frames: Frames, octets: bytes) -> list[tuple[bytes, bytes]]:
+    def _take(self, frames: Frames, octets: bytes) -> None:
         try:
-            return frames.feed(octets)
-        except ValueError as error:
-            text = f"{self.connection.host} does not run commands as it must: {error}"
-            raise self.connection._named(MachineError(text)) from None
+            frames.write(octets)
+        except FrameError as error:
+            raise self._malformed(str(error)) from None
+
+    def _checked(self, found: list[tuple[bytes, bytes]]) -> Generator[tuple[bytes, bytes]]:
+        for letter, octets in found:
+            if letter == b"s" and not re.fullmatch(rb"-?\d{1,3}", octets):
+                raise self._malformed("a status that is not a number")
+            if letter != b"b":  # A beat has been of use to the far side alone.
+                yield letter, octets
+
+    def _malformed(self, reason: str) -> MachineError:
+        text = f"{self.connection.host} does not run commands as it must: {reason}"
+        return self.connection._named(MachineError(text))
 
 
 def _input(stdin: bytes | str | None) -> bytes:

@@ -1,0 +1,173 @@
+"""Starts a command in a session of its own, and ends it with all that it has started.
+
+What it has started is its descendants, and all processes of its session.  A process that has left
+both, as daemons do, is not among them.  This comes after far_execute.py.
+"""
+
+import _signal
+import os
+import time
+
+GRACE = 2.0  # seconds between asking a command to end and ending it
+STEP = 0.02  # seconds between two looks at processes that are ending
+
+
+def leave_session():
+    """Leave remctld's session and group: a signal to the group would end remctld."""
+    try:
+        os.setsid()
+    except PermissionError:
+        pass  # We lead one, as after sudo.
+
+
+def spawn(spec, streams=(0, 1, 2)):
+    """Start a command as the leader of a session of its own; return its process id.
+
+    Without an "argv", return 0 in the child.
+    """
+    ignored = IGNORED if spec["argv"] else ()  # noqa: F821
+    for number in ignored:  # Before the fork: a signal that comes at once must not be lost.
+        _signal.signal(number, _signal.SIG_DFL)
+    pid = os.fork()
+    if pid == 0:
+        os.setsid()
+        for number, fd in enumerate(streams):
+            os.dup2(fd, number)
+        if spec["argv"]:
+            _signal.pthread_sigmask(_signal.SIG_SETMASK, [])
+            execute(spec)  # noqa: F821
+        return 0
+    for number in ignored:
+        _signal.signal(number, _signal.SIG_IGN)
+    return pid
+
+
+def processes():
+    """Return the parent, the session and the start of each process that is not a zombie."""
+    found = {}
+    try:
+        names = [name for name in os.listdir("/proc") if name.isdigit()]
+    except OSError:
+        names = []
+    for name in names:
+        try:
+            with open("/proc/" + name + "/stat", "rb") as file:
+                fields = file.read().rpartition(b")")[2].split()  # The name may hold anything.
+        except OSError:
+            continue  # It has ended.
+        if fields[0] not in b"ZX":
+            found[int(name)] = (int(fields[1]), int(fields[3]), fields[19])
+    if not found:  # This is not Linux.
+        with os.popen("ps -A -o pid= -o ppid= -o pgid= -o stat=") as lines:
+            for line in lines:
+                pid, parent, group, state = line.split()
+                if not state.startswith("Z"):
+                    found[int(pid)] = (int(parent), int(group), b"")
+    return found
+
+
+def family(first, known=()):
+    """Return the processes of a command, each with its start; parents come before children.
+
+    `known` has those that were found before: some may have lost their parent since.
+    """
+    present = processes()
+    children = {}  # type: dict[int | None, list[int]]
+    for pid, (parent, session, _) in present.items():
+        children.setdefault(parent, []).append(pid)
+        if session == first != pid:
+            children.setdefault(None, []).append(pid)
+    roots = [
+        pid for pid, start in dict(known).items() if pid in present and start == present[pid][2]
+    ]
+    found = (roots if known else [first]) + children.get(None, [])
+    for pid in found:
+        found += [child for child in children.get(pid, ()) if child not in found]
+    return {pid: present[pid][2] for pid in found if pid in present}
+
+
+def send(pids, number):
+    for pid in pids:
+        try:
+            os.kill(pid, number)
+        except (ProcessLookupError, PermissionError):
+            pass  # It has ended; or it runs as another user by now, through sudo for example.
+
+
+def kill(first, known=()):
+    """End a command at once."""
+    stopped = {}
+    while True:  # What is stopped starts nothing more.
+        new = {pid: start for pid, start in family(first, known).items() if pid not in stopped}
+        if not new:
+            break
+        send(new, _signal.SIGSTOP)
+        stopped.update(new)
+    send(stopped, _signal.SIGKILL)
+
+
+def signal_family(first, number):
+    """Send a signal to a command and to all that it has started."""
+    if number == _signal.SIGKILL:
+        kill(first)
+    else:
+        send(family(first), number)
+
+
+def end(first, grace=GRACE, reap=None):
+    """Ask a command and all that it has started to end; end what is left after `grace` seconds.
+
+    `reap` is called now and then, to wait for the command itself if it is a child.
+    """
+    known = family(first)
+    for number in (_signal.SIGTERM, _signal.SIGCONT):
+        send(known, number)
+    for seconds in (grace, GRACE):
+        deadline, step = time.monotonic() + seconds, STEP / 32
+        while known and time.monotonic() < deadline:
+            time.sleep(step)
+            step = min(2 * step, STEP)
+            if reap is not None:
+                reap()
+            known = family(first, known)
+        if not known:
+            break
+        kill(first, known)
+    if reap is not None:
+        reap()
+
+
+class Child:
+    """A command that was started here.
+
+    `status` is its wait status when it has ended; its process id may be another's by then.
+    """
+
+    def __init__(self, pid):
+        self.pid = pid
+        self.status = None
+
+    def reap(self):
+        """Return whether it has ended just now."""
+        if self.status is not None:
+            return False
+        pid, status = os.waitpid(self.pid, os.WNOHANG)
+        if pid:
+            self.status = status
+        return pid != 0
+
+
+def limited(spec):
+    """Run a command that is ended after some seconds, and exit as it does, or with 124."""
+    leave_session()
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, [_signal.SIGCHLD])
+    deadline = time.monotonic() + spec["timeout"]
+    child = Child(spawn(spec))
+    while not child.reap():
+        left = deadline - time.monotonic()
+        if left <= 0:
+            end(child.pid, reap=child.reap)
+            os._exit(124)
+        _signal.sigtimedwait([_signal.SIGCHLD], left)
+    status = child.status or 0
+    os._exit(os.WEXITSTATUS(status) if os.WIFEXITED(status) else 255)

@@ -1,0 +1,349 @@
+"""Upwards: a command's input, and words to its keeper, each by a remctl command of its own."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shlex
+import threading
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import remctl
+
+from ..base.connection import Connection
+from ..base.program import PYTHON_LOADER, SHELL_LOADER, python_payload
+
+if TYPE_CHECKING:
+    from .keeper import Keeper
+
+PIECE = 1 << 20  # octets in a feed at most: each costs the far side a process
+
+# remctld logs commands as they stand: the folder is in the input, which it does not log.  Opening a
+# FIFO waits for a reader, unless it is opened for both; as soon as it is open for writing alone,
+# and the command reads no more, writing ends with SIGPIPE.
+_OPEN = b'[ -p "$d/data" ]||exit 3;exec 3<>"$d/data" 4>"$d/data" 3>&-;'
+_END = b'echo e 1<>"$d/control"'
+
+# Up to here, printf in the shell itself takes less time than starting cat.
+_SMALL = 1024
+_PLAIN = b" +,./:=@_" + bytes(range(48, 58)) + bytes(range(65, 91)) + bytes(range(97, 123))
+_PRINTF = tuple(bytes([n]) if n in _PLAIN else b"\\%03o" % n for n in range(256))
+
+_FOLDER_IS_GONE = 3
+_UNREAD = (141, 255)  # by sh about cat, by remctld about either
+
+_EXEC_SHELL = """\
+import posix,_signal
+_signal.signal(_signal.SIGPIPE,_signal.SIG_DFL)
+posix.execv('/bin/sh',%a)
+"""
+
+
+def _quoted(folder: bytes) -> bytes:
+    return shlex.quote(folder.decode("latin-1")).encode("latin-1")
+
+
+def _shell_command(
+    connection: Connection, words: list[str], payload: bytes
+) -> tuple[str | bytes, ...]:
+    """Return the remctl command that runs sh; its last word, the label, is logged."""
+    if connection.shell is not None:
+        return (connection.shell, *words, payload)
+    program = _EXEC_SHELL % ["sh", *words]
+    loader = (connection.python, "-IS", "-c", PYTHON_LOADER, words[-1])
+    return (*loader, python_payload(program, payload))
+
+
+def _feed_command(
+    connection: Connection, folder: bytes, data: bytes, end: bool
+) -> tuple[str | bytes, ...]:
+    text = b"d=%b;" % _quoted(folder)
+    if len(data) > _SMALL:
+        text += _OPEN + (b"cat >&4;s=$?;%b;exit $s" % _END if end else b"exec cat >&4")
+        words = ["-c", SHELL_LOADER, "feed"]
+        return _shell_command(connection, words, b"%b\n%b" % (text, data))
+    if data:
+        text += _OPEN + b"printf '%b' >&4;" % b"".join([_PRINTF[octet] for octet in data])
+    return _shell_command(connection, ["-s", "feed"], text + _END if end else text)
+
+
+class Errand:
+    """Remctl commands, one at a time, that another thread may stop.
+
+    Attributes:
+        stopped: whether `stop()` was called.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._held: list[remctl.Remctl] = []  # Whoever takes the session from here may close it.
+        self.stopped = False
+
+    def run(
+        self, command: Iterable[Any], *, timeout: float = 0.0, until: float = 0.0, **files: Any
+    ) -> remctl.RemctlSimpleResult:
+        """Run a command.
+
+        Args:
+            command: the remctl command.
+            timeout: seconds that the network may be silent; 0 is for ever.
+            until: when all of it has to end, on the monotonic clock; 0 is never.
+            files: see `remctl.Remctl.run()`.
+
+        Raises:
+            ClosedError: the connection was closed.
+            RemctlError: see `remctl.Remctl.run()`; this was stopped.
+        """
+        with self._connection.session(until) as session:
+            self._held.append(session)
+            try:
+                if self.stopped:
+                    raise remctl.RemctlNotOpenedError("stopped before the command was sent")
+                session.set_timeout(timeout)
+                deadline = max(until - time.monotonic(), 0.0) if until else None
+                return session.run(command, deadline=deadline, **files)
+            finally:
+                if self._take() is None:  # As soon as it is given back, it may be another's.
+                    session.close()
+
+    def stop(self) -> None:
+        """End a command that runs, and let no other begin.
+
+        This takes no lock: it may be called where garbage is collected.
+        """
+        self.stopped = True
+        session = self._take()
+        if session is not None:
+            session.close()
+
+    def _take(self) -> remctl.Remctl | None:
+        try:
+            return self._held.pop()
+        except IndexError:
+            return None
+
+
+def feed(errand: Errand, keeper: Keeper, data: bytes, end: bool) -> bool:
+    """Write to a command's standard input; wait as long as it does not read.
+
+    Args:
+        errand: what can stop it.
+        keeper: the command's.
+        data: what to write.
+        end: whether that was all.
+
+    Returns:
+        False if the command does not read any more.
+
+    Raises:
+        ClosedError, RemctlError: some of it may have been written.
+    """
+    result = errand.run(_feed_command(keeper.connection, keeper.folder, data, end))
+    text = result.stderr_text(errors="replace").strip()
+    if result.status == 0:
+        return True
+    if result.status == _FOLDER_IS_GONE or (result.status in _UNREAD and not text):
+        return False
+    raise remctl.RemctlError(f"cannot write to the command: {text or result.status}")
+
+
+def tell(connection: Connection, folders: Iterable[bytes], words: bytes, until: float) -> None:
+    """Say something to keepers; one that has ended does not hear it.
+
+    Args:
+        connection: the way there.
+        folders: those of the keepers.
+        words: see far_keeper.py.
+        until: when it has to be said, on the monotonic clock.
+
+    Raises:
+        ClosedError: the connection was closed.
+        RemctlError: the server cannot be reached, or not in time.
+    """
+    listed = b" ".join(map(_quoted, folders))
+    text = b'for d in %b;do echo %b 1<>"$d/control";done 2>/dev/null' % (listed, words)
+    Errand(connection).run(_shell_command(connection, ["-s", "control"], text), until=until)
+
+
+# -- The sign of life -----------------------------------------------------------------------------
+
+
+class Pulse:
+    """Signs of life for the keepers of a connection, from a thread that lives as long as they do.
+
+    A beat is a command over there.  The first comes after one period: a channel that is not used
+    for longer costs none.
+    """
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self._changed = threading.Condition()
+        self._keepers: set[Keeper] = set()
+        self._words: list[tuple[Keeper, bytes]] = []
+        self._thread: threading.Thread | None = None
+
+    @classmethod
+    def of(cls, connection: Connection) -> Pulse:
+        """Return the pulse of a connection; a forked child has its own."""
+        pulse: Pulse = connection.parts.setdefault("pulse", cls())
+        if pulse.pid != os.getpid():
+            pulse = connection.parts["pulse"] = cls()
+        return pulse
+
+    def join(self, keeper: Keeper, words: bytes = b"") -> None:
+        """Beat for a keeper until it has ended; say something to it soon."""
+        with self._changed:
+            self._keepers.add(keeper)
+            if words:
+                self._words.append((keeper, words))
+            self._changed.notify_all()
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="remctl-pulse", daemon=True)
+                self._thread.start()
+
+    def _run(self) -> None:
+        arrived = time.monotonic()  # when the last word did
+        while (due := self._next()) is not None:
+            keepers, words = due
+            sent = time.monotonic()
+            patience = min(keeper.patience for keeper in keepers)
+            try:
+                folders = [keeper.folder for keeper in keepers]
+                tell(keepers[0].connection, folders, words, sent + patience)
+                arrived = sent
+            except remctl.RemctlError as error:
+                silence = time.monotonic() - arrived
+                for keeper in keepers:
+                    if keeper.connection.closed or silence > keeper.patience:
+                        keeper.fail(error)
+            del keepers, due
+
+    def _next(self) -> tuple[list[Keeper], bytes] | None:
+        """Wait until something is to be said, and return to whom; None if nobody is left."""
+        start = time.monotonic()
+        with self._changed:
+            while True:
+                self._keepers = {keeper for keeper in self._keepers if not keeper.ended}
+                if not self._keepers:
+                    self._thread = None
+                    return None
+                if self._words:
+                    keeper, words = self._words.pop(0)
+                    return [keeper], words
+                left = start + min(keeper.beat for keeper in self._keepers) - time.monotonic()
+                if left <= 0:
+                    return list(self._keepers), b"b"
+                self._changed.wait(left)
+
+
+# -- Input ----------------------------------------------------------------------------------------
+
+
+class Feeder:
+    """Feeds a command, one piece after the other, until that is stopped."""
+
+    def __init__(self, keeper: Keeper) -> None:
+        self.keeper = keeper
+        self._errand = Errand(keeper.connection)
+
+    def take(self) -> tuple[bytes, bool] | None:
+        """Wait for the next piece; return it, and whether it is the last.  None stops."""
+        raise NotImplementedError
+
+    def run(self) -> None:
+        """Feed it all; this is a thread."""
+        end = False
+        try:
+            while not end and (taken := self.take()) is not None:
+                data, end = taken
+                if (data or end) and not feed(self._errand, self.keeper, data, end):
+                    break
+        except BaseException as error:
+            if not self._errand.stopped:
+                self.keeper.fail(error)
+        finally:
+            self.stop()
+
+    def command_ended(self) -> None:
+        """Do what is to be done when the command has ended; what it has started may still read."""
+
+    def stop(self) -> None:
+        """Feed nothing more."""
+        self._errand.stop()
+
+
+class Outbox(Feeder):
+    """What was written to a command and is still to be sent; all that waits is sent at once.
+
+    It shares its keeper's condition.  The thread starts with the first write.
+    """
+
+    def __init__(self, keeper: Keeper) -> None:
+        super().__init__(keeper)
+        self._changed = keeper.changed
+        self._pieces: list[bytes | memoryview] = []
+        self._size = 0
+        self._ended = False  # Nothing more is to be written.
+        self._unread = False  # The command reads no more, or there is no way to it.
+        self._started = False
+        keeper.attach(self)
+
+    def write(self, data: bytes | bytearray | memoryview, timeout: float | None) -> None:
+        """Send octets; wait while much is waiting.  See `Channel.write()`."""
+        # What it holds may be changed before it is sent.
+        octets = memoryview(data if isinstance(data, bytes) else bytes(memoryview(data)))
+        until = None if timeout is None else time.monotonic() + timeout
+        for place in range(0, len(octets) or 1, PIECE):
+            piece = octets[place : place + PIECE]
+            with self._changed:
+                left = None if until is None else max(until - time.monotonic(), 0.0)
+                if not self._changed.wait_for(lambda: self._size < PIECE or self._unread, left):
+                    raise TimeoutError(f"the command did not read within {timeout:g} seconds")
+                if self._ended:
+                    raise ValueError("write after the end of the command's input")
+                if self._unread:
+                    self.keeper.check()
+                    raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+                if piece:
+                    self._pieces.append(piece)
+                    self._size += len(piece)
+                    self._notify()
+
+    def end(self) -> None:
+        """Send the end, after all that was written."""
+        with self._changed:
+            if not self._ended:
+                self._ended = True
+                self._notify()
+
+    def _notify(self) -> None:
+        self._changed.notify_all()
+        if not self._started and not self._unread:
+            self._started = True
+            threading.Thread(target=self.run, name="remctl-feed", daemon=True).start()
+
+    def take(self) -> tuple[bytes, bool] | None:
+        """Wait for the next piece; see `Feeder.take()`."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._pieces or self._ended or self._unread)
+            if self._unread:
+                return None
+            count = size = 0
+            while count < len(self._pieces) and size + len(self._pieces[count]) <= PIECE:
+                size += len(self._pieces[count])
+                count += 1
+            data = b"".join(self._pieces[:count])
+            del self._pieces[:count]
+            self._size -= size
+            self._changed.notify_all()
+            return data, self._ended and not self._pieces
+
+    def stop(self) -> None:
+        """Send nothing more."""
+        super().stop()
+        with self._changed:
+            self._unread = True
+            self._pieces.clear()
+            self._changed.notify_all()

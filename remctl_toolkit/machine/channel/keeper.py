@@ -1,0 +1,448 @@
+"""The client's end of a keeper: its session, the thread that reads it, and what it has told."""
+
+from __future__ import annotations
+
+import contextlib
+import marshal
+import re
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+
+import remctl
+from _remctl_text import printable
+
+from ..base.connection import Connection
+from ..base.errors import MachineError, WorkingFolderError, describe_folder
+from ..base.program import (
+    PYTHON_LOADER,
+    Environment,
+    Program,
+    Word,
+    check_label,
+    python_payload,
+    source,
+)
+from ..wire.both_frames import FrameError, Frames
+from .feeds import Errand, Feeder, Pulse, tell
+
+GRACE = 2.0  # seconds between asking a command to end and ending it
+CLOSE_LIMIT = 8.0  # seconds that closing may take
+LIMIT = 1 << 22  # octets of a stream that wait at most; then the command has to
+
+_PIPE = 1 << 18  # octets in each pipe of a command; a user has 64 MiB for all (pipe(7))
+_PROMPT = 0.2  # seconds in which a keeper ends after its command, and whatever holds its output
+_LOOK = 1.0  # seconds between two looks whether a stream is still wanted that nobody reads
+_COMPLAINT = 4096  # octets of the keeper's own last words
+_FRAME_LIMIT = 1 << 20  # octets; none is larger by far
+_WORTH_KEEPING = 2000  # characters of a program; a shorter one is compiled each time
+_KEPT = 16  # programs for each connection
+
+_KEEPER = ("wire/both_frames", "base/far_execute", "base/far_supervise", "channel/far_keeper")
+_HELLO = re.compile(rb"(/[^\n]{1,4095})\n(\d{1,10})\n(\d{1,10})")
+_STATUS = re.compile(rb"-?\d{1,3}")
+
+
+class ChannelError(MachineError):
+    """A channel was lost: the network, the server, or what keeps the command there has ended.
+
+    What the command has done until then is not known; over there it is ended, if it still ran.
+    """
+
+
+def describe(
+    connection: Connection,
+    argv: Iterable[Word] | None,
+    program: str | Program | None,
+    payload: bytes,
+    cwd: Word | None,
+    env: Mapping[str, Word] | None,
+    extend_env: Environment | None,
+    label: str | None,
+    beat: float,
+    patience: float,
+) -> dict[str, Any]:
+    """Return what the keeper wants to know of the command.
+
+    Raises:
+        TypeError, ValueError: something cannot be right.
+    """
+    if (argv is None) == (program is None):
+        raise ValueError("a channel needs either argv, a program, or source, Python text")
+    if isinstance(program, str):
+        program = Program(program)
+    if program is not None and not isinstance(program, Program):
+        raise TypeError(f"source must be text, not {type(program).__name__}")
+    if argv is not None and payload:
+        raise ValueError("payload is for source: write() gives a program its input")
+    if not 0 < 2 * beat <= patience:  # A late beat is not yet one that was missed.
+        raise ValueError(f"patience must be twice the beat at least: {patience!r}, {beat!r}")
+    command = connection.command_of(["python"] if argv is None else argv, cwd, env, extend_env)
+    shown = command.label if argv is not None else "channel"
+    label = shown if label is None else check_label(label)
+    return {
+        "argv": None if argv is None else command.argv,
+        "programs": [] if program is None else program.parts(label),
+        "payload": bytes(payload),
+        "cwd": command.cwd,
+        "env": command.env,
+        "extend_env": command.extend_env,
+        "label": label,
+        "mark": b"",
+        "merge": False,
+        "stdin": True,
+        "nulls": [],
+        "grace": GRACE,
+        "pipe": _PIPE,
+        "beat": beat,
+        "patience": patience,
+    }
+
+
+class Target(Protocol):
+    """Where a stream of the command's output goes."""
+
+    def put(self, octets: bytes) -> None:
+        """Take the next octets; may wait until there is room for them."""
+
+    def finish(self, failure: BaseException | None) -> None:
+        """Nothing more will come, because of a failure or because that was all."""
+
+    def discard(self) -> None:
+        """Take what comes from now on, and keep none of it."""
+
+
+class Inbox:
+    """A stream in memory: put into by the thread of the keeper, read by any.
+
+    Attributes:
+        size: octets that wait.
+        failure: why it ended, unless that was all.
+    """
+
+    def __init__(self, changed: threading.Condition) -> None:
+        """Share a condition."""
+        self._changed = changed
+        self._pieces: deque[bytes] = deque()
+        self.size = 0
+        self.failure: BaseException | None = None
+        self._finished = False
+        self._discarding = False
+
+    def put(self, octets: bytes) -> None:
+        """Take the next octets; wait until there is room for them."""
+        with self._changed:
+            while self.size >= LIMIT and not self._discarding:
+                self._changed.wait(_LOOK)
+            if not self._discarding:
+                self._pieces.append(octets)
+                self.size += len(octets)
+                self._changed.notify_all()
+
+    def finish(self, failure: BaseException | None) -> None:
+        """Nothing more will come."""
+        with self._changed:
+            if not self._finished:
+                self._finished, self.failure = True, failure
+                self._changed.notify_all()
+
+    def discard(self) -> None:
+        """Keep nothing from now on; this takes no lock, as where garbage is collected."""
+        self._discarding = True
+
+    def read(self, size: int) -> bytes:
+        """Return up to so many octets (-1: all) as soon as there are any, b"" at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._pieces or self._finished)
+            if size < 0 or size >= self.size:
+                taken = b"".join(self._pieces)
+                self._pieces.clear()
+            else:
+                taken = self._take(size)
+            self.size -= len(taken)
+            self._changed.notify_all()
+        return taken
+
+    def _take(self, size: int) -> bytes:
+        taken = []
+        while size > 0:
+            piece = self._pieces.popleft()
+            if len(piece) > size:
+                self._pieces.appendleft(piece[size:])
+                piece = piece[:size]
+            taken.append(piece)
+            size -= len(piece)
+        return b"".join(taken)
+
+
+class _Complaint:
+    """The last 4 KB of the keeper's standard error, where it says nothing unless it fails."""
+
+    def __init__(self) -> None:
+        self._text = b""
+
+    def write(self, octets: bytes) -> int:
+        self._text = (self._text + octets)[-_COMPLAINT:]
+        return len(octets)
+
+    def __str__(self) -> str:
+        lines = self._text.strip().splitlines()
+        return printable(lines[-1]) if lines else ""
+
+
+class Keeper:
+    """A keeper on the far side, as this side sees it.
+
+    Args:
+        connection: the way there.
+        spec: what to start, see `describe()`.
+        changed: a condition for all that may change.
+        stdout, stderr: where its output goes; None is nowhere.
+
+    Attributes:
+        changed: see above.
+        folder: where its FIFOs are.
+        pid, own_pid: the command's process over there, and the keeper's.
+        returncode: the command's exit status, or -N for a signal; None until it has ended.
+        ended: whether the keeper itself has.
+
+    Raises:
+        WorkingFolderError: the folder cannot be entered; nothing was started.
+        ChannelError: the channel was lost at once.
+        RemctlError: no session, see `Connection.session()`.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        spec: dict[str, Any],
+        changed: threading.Condition,
+        stdout: Target | None,
+        stderr: Target | None,
+    ) -> None:
+        self.connection = connection
+        self.changed = changed
+        self.beat: float = spec["beat"]
+        self.patience: float = spec["patience"]
+        self.folder = b""
+        self.pid = self.own_pid = 0
+        self.returncode: int | None = None
+        self.ended = False
+        self._cwd: bytes = spec["cwd"]
+        self._feeder: Feeder | None = None
+        self._targets = {b"O": stdout, b"E": stderr}
+        self._programs: list[tuple[str, str]] = []
+        self._complaint = _Complaint()
+        self._errand = Errand(connection)
+        self._failure: BaseException | None = None
+        self._refusal: MachineError | None = None
+        thread = threading.Thread(
+            target=self._read, args=(spec,), name="remctl-channel", daemon=True
+        )
+        thread.start()
+        try:
+            with self.changed:
+                self.changed.wait_for(lambda: self.folder or self.ended)
+                if not self.folder:
+                    raise self._cannot_start()
+            Pulse.of(connection).join(self)
+        except BaseException:
+            self.drop()
+            raise
+
+    # In the thread that reads.
+
+    def _read(self, spec: dict[str, Any]) -> None:
+        failure: BaseException | None = None
+        try:
+            failure = self._run(spec)
+        except BaseException as error:
+            failure = error
+        with self.changed:
+            failure = self._failure or failure
+            if self.returncode is None:
+                self._failure = failure
+            self.ended = True
+            self.changed.notify_all()
+        for target in self._targets.values():
+            if target is not None:
+                target.finish(failure)
+        if self._feeder is not None:
+            self._feeder.stop()
+
+    def _run(self, spec: dict[str, Any]) -> BaseException | None:
+        """Run the keeper to its end; return what is wrong with that end."""
+        frames = Frames(self._take, b"HDFCBOEoeX", _FRAME_LIMIT)
+        parts = [("keeper", "<remctl keeper>", source(*_KEEPER)), *spec["programs"]]
+        self._programs = [(file, text) for _, file, text in parts]
+        spec["modules"] = [name for name, _, _ in parts[1:]]
+        spec["programs"] = [(*program, self._kept(program)) for program in self._programs]
+        payload = python_payload(source("base/far_loader"), marshal.dumps(spec, 2))
+        words = (self.connection.python, "-IS", "-c", PYTHON_LOADER, spec["label"], payload)
+        result = self._errand.run(
+            words, timeout=self.patience, stdout=frames, stderr=self._complaint
+        )
+        if self.returncode is None and self._refusal is None:
+            text = str(self._complaint) or f"status {result.status}"
+            return remctl.RemctlError(f"what kept the command there has ended: {text}")
+        return None
+
+    def _kept(self, program: tuple[str, str]) -> bytes | None:
+        if len(program[1]) < _WORTH_KEEPING:
+            return None
+        return self.connection.compiled.get(program, b"")
+
+    def _take(self, letter: bytes, number: int, octets: bytes) -> None:
+        if letter in (b"O", b"E"):
+            self._put(letter, octets)
+        elif letter == b"X":
+            self._take_status(octets)
+        elif letter == b"H":
+            self._take_hello(octets)
+        elif letter == b"C":
+            if number >= len(self._programs):
+                raise FrameError("a program that was not sent")
+            if len(self.connection.compiled) < _KEPT:
+                self.connection.compiled[self._programs[number]] = octets
+        elif letter == b"D":
+            text = describe_folder(self._cwd, octets, self.connection.host)
+            self._refusal = WorkingFolderError(text)
+        elif letter == b"F":
+            text = f"cannot make a folder in /tmp: {printable(octets)}"
+            text = f"cannot start a command on {self.connection.host}: {text}"
+            self._refusal = MachineError(text)
+        elif letter in (b"o", b"e"):
+            target = self._targets[letter.upper()]
+            if target is not None:
+                target.finish(None)
+
+    def _put(self, letter: bytes, octets: bytes) -> None:
+        target = self._targets[letter]
+        if target is None:
+            return
+        try:
+            target.put(octets)
+        except BrokenPipeError:  # As when the far side writes to a pipe that nobody reads.
+            self._targets[letter] = None
+            Pulse.of(self.connection).join(self, b"c " + letter)
+
+    def _take_hello(self, octets: bytes) -> None:
+        hello = _HELLO.fullmatch(octets)
+        if hello is None or self.folder:
+            raise FrameError("a malformed greeting")
+        with self.changed:
+            self.folder, self.pid, self.own_pid = hello[1], int(hello[2]), int(hello[3])
+            self.changed.notify_all()
+
+    def _take_status(self, octets: bytes) -> None:
+        if not _STATUS.fullmatch(octets) or not self.folder or self.returncode is not None:
+            raise FrameError("a malformed status")
+        with self.changed:
+            self.returncode = int(octets)
+            self.changed.notify_all()
+        if self._feeder is not None:
+            self._feeder.command_ended()
+
+    # In any other.
+
+    def attach(self, feeder: Feeder) -> None:
+        """Have a feeder stopped when this ends."""
+        with self.changed:
+            self._feeder = feeder
+            over, ended = self.returncode is not None, self.ended
+        if over:
+            feeder.command_ended()
+        if ended:
+            feeder.stop()
+
+    def _cannot_start(self) -> BaseException:
+        if self._refusal is not None:
+            self._refusal.host = self.connection.host
+            return self._refusal
+        if isinstance(self._failure, remctl.RemctlProtocolError | MachineError):
+            return self._failure
+        return self.lost(self._failure)
+
+    def lost(self, reason: BaseException | None) -> ChannelError:
+        """Return the exception for a channel that is lost."""
+        text = f"channel to {self.connection.host} was lost: {reason or 'it was closed'}"
+        error = ChannelError(text)
+        error.host = self.connection.host
+        error.__cause__ = reason
+        return error
+
+    def check(self) -> None:
+        """Check that the channel was not lost.
+
+        Raises:
+            ChannelError: it was.
+        """
+        if self._failure is not None:
+            raise self.lost(self._failure)
+
+    def wait(self, timeout: float | None) -> int:
+        """Wait for the command's end.
+
+        Raises:
+            TimeoutError: it did not come in that time (seconds).
+            ChannelError: the channel was lost.
+        """
+        with self.changed:
+            self.changed.wait_for(lambda: self.returncode is not None or self.ended, timeout)
+            if self.returncode is not None:
+                return self.returncode
+            if not self.ended:
+                raise TimeoutError(f"the command did not end within {timeout} seconds")
+            raise self.lost(self._failure)
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal to the command, and all that it has started.
+
+        Raises:
+            ValueError: there is no such signal.
+            ClosedError, RemctlError: see `tell()`.
+        """
+        if not 0 <= number < signal.NSIG:
+            raise ValueError(f"{number!r} is not the number of a signal")
+        self._say(b"k %d" % number, time.monotonic() + self.patience)
+
+    def _say(self, words: bytes, until: float) -> None:
+        tell(self.connection, [self.folder], words, until)
+
+    def fail(self, error: BaseException) -> None:
+        """Give the channel up: another part of it has found out that it is lost."""
+        with self.changed:
+            if self._failure is None and self.returncode is None and not self.ended:
+                self._failure = error
+        self.drop()
+
+    def drop(self) -> None:
+        """Give the channel up; the far side notices, and ends the command.
+
+        This takes no lock and does not wait: it may be called where garbage is collected.
+        """
+        self._errand.stop()
+        for target in self._targets.values():
+            if target is not None:
+                target.discard()
+
+    def close(self) -> None:
+        """End the command if it still runs, and what it started, and wait for the keeper's end."""
+        for target in self._targets.values():
+            if target is not None:
+                target.discard()
+        until = self.connection.end_within(CLOSE_LIMIT)
+        with self.changed:
+            self.changed.notify_all()
+            if self.returncode is not None:
+                self.changed.wait_for(lambda: self.ended, _PROMPT)
+            ended = self.ended
+        if not ended:
+            with contextlib.suppress(remctl.RemctlError):  # What is lost ends by itself.
+                self._say(b"q", until - (until - time.monotonic()) / 2)
+                with self.changed:
+                    self.changed.wait_for(lambda: self.ended, max(until - time.monotonic(), 0.0))
+        self.drop()
