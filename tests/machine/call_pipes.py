@@ -78,6 +78,8 @@ class PipeStream:
             with using, contextlib.suppress(BrokenPipeError):
                 file.close()
 
+    drop = close
+
 
 class _Here:
     host = "far.example.org"

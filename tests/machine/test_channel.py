@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from machine.farsides import read_all, traces
-from support.waiting import eventually
+from machine.farsides import parents, read_all, traces
+from support.waiting import eventually, runs
 
 import remctl
 from remctl_toolkit.machine import ClosedError, Connection
@@ -111,8 +111,8 @@ def test_a_command_that_does_not_read_makes_the_writer_wait(either: Connection) 
 def test_nobody_reading_makes_the_command_wait(connection: Connection) -> None:
     size = 32 * MEBIBYTE
     with Channel(connection, ["head", "-c", str(size), "/dev/zero"]) as channel:
-        eventually(lambda: channel._stdout.size >= keepers.LIMIT)
-        assert channel._stdout.size < keepers.LIMIT + MEBIBYTE
+        eventually(lambda: len(channel._stdout.octets) >= keepers.LIMIT)
+        assert len(channel._stdout.octets) < keepers.LIMIT + MEBIBYTE
         assert channel.poll() is None
         assert len(read_all(channel)) == size
         assert channel.wait() == 0
@@ -143,6 +143,13 @@ def test_writing_to_a_command_that_reads_no_more(either: Connection) -> None:
 
         eventually(broken)
         assert channel.poll() is None
+
+
+def test_commands_that_end_while_their_input_does(either: Connection) -> None:
+    for _ in range(20):
+        with Channel(either, ["echo", "x"]) as channel:
+            channel.close_write()
+            assert (read_all(channel), channel.wait()) == (b"x\n", 0)
 
 
 def test_writing_to_a_command_that_has_ended(either: Connection) -> None:
@@ -276,11 +283,24 @@ def test_what_a_command_leaves_behind_goes_on(connection: Connection, tmp_path: 
     eventually(lambda: (tmp_path / "result").exists())
 
 
+def test_a_daemon_goes_on(connection: Connection) -> None:
+    script = "(setsid sleep 1000 & echo $!); exec cat"
+    with Channel(connection, ["sh", "-c", script]) as channel:
+        daemon = int(channel.read())
+        eventually(lambda: parents()[daemon] != channel.pid)
+    try:
+        assert runs(daemon)
+    finally:
+        os.kill(daemon, signal.SIGKILL)
+
+
 @pytest.mark.parametrize(
     "script",
     [
         "exec sleep 1000",
         "sleep 1000 & wait",
+        "setsid sleep 1000 & wait",
+        "trap '' TERM; setsid sh -c 'trap \"\" TERM; sleep 1000; sleep 1000' & wait; wait",
         "trap '' TERM; (trap '' TERM; sleep 1000; sleep 1000) & wait; wait",
         "kill -STOP $$",
         "yes",

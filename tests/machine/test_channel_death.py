@@ -304,7 +304,7 @@ def test_a_network_that_is_cut(proxied: Connection, proxy: Proxy, state: str) ->
 def test_a_network_that_is_cut_while_nobody_reads(proxied: Connection, proxy: Proxy) -> None:
     with opened(proxied, FLOODING, patience=SOME) as channel, blocked_feed(channel) as failures:
         there = traces(channel)
-        eventually(lambda: channel._stdout.size >= keepers.LIMIT)
+        eventually(lambda: len(channel._stdout.octets) >= keepers.LIMIT)
         for direction in (TO_SERVER, TO_CLIENT):
             proxy.stall(direction)
         eventually(there.gone)

@@ -157,8 +157,8 @@ class Connection:
         self.python = python
         self.shell: str | None = None
         self.compiled: dict[tuple[str, str], bytes] = {}
-        self.parts: dict[str, Any] = {}
-        self._end_at: float | None = None
+        self.parts: dict[Any, Any] = {}
+        self._until = 0.0  # when all that is asked has to have ended; 0 is never
         self._pool = Pool(
             host,
             port,
@@ -240,7 +240,7 @@ class Connection:
             RemctlError: see `remctl.Remctl.open()`.
         """
         try:
-            with self._pool._lend(self._pool._lease(), None, until) as session:
+            with self._pool._lend(self._pool._lease(), None, until or self._until) as session:
                 yield session
         except PoolClosedError:
             self._check_open()
@@ -403,7 +403,7 @@ class Connection:
 
     def _run(
         self,
-        command: tuple[str, ...],
+        words: tuple[str, ...],
         payload: bytes,
         mark: bytes,
         timeout: float | None,
@@ -415,7 +415,9 @@ class Connection:
         start = time.monotonic()
         with self.session() as session:
             session.set_timeout(0 if timeout is None else timeout + STARTS_AND_ENDS)
-            result = session.run((*command, payload), stdout=stdout, stderr=errors)
+            deadline = max(self._until - start, 0.0) if self._until else None
+            command = (*words, payload)
+            result = session.run(command, stdout=stdout, stderr=errors, deadline=deadline)
         result.stderr = errors.kept()
         if errors.word is not None:
             raise self._no_folder(cwd, errors.word)
@@ -462,17 +464,17 @@ class Connection:
 
     # The end.
 
-    def end_within(self, seconds: float) -> float:
-        """Return the monotonic time by which something of the connection has to have ended.
+    def begin_closing(self, seconds: float) -> None:
+        """Give all that is still open, and what is asked from now on, so many seconds to end."""
+        self._until = time.monotonic() + seconds
 
-        Whatever ends with the same machine shares the time of the first.
+    def time_to_end(self, seconds: float) -> float:
+        """Return when those seconds are over, or before when all has to have ended.
+
+        Both are times of the monotonic clock.
         """
         until = time.monotonic() + seconds
-        return until if self._end_at is None else min(until, self._end_at)
-
-    def end_all_within(self, seconds: float) -> None:
-        """Give all that is still open so many seconds to end, together."""
-        self._end_at = time.monotonic() + seconds
+        return min(until, self._until) if self._until else until
 
     def close(self) -> None:
         """Close all sessions; a command that runs in another thread ends with an exception."""

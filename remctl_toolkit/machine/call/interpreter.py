@@ -258,6 +258,13 @@ class Interpreter:
         if link is not None:
             link.close()
 
+    def drop(self) -> None:
+        """Give the interpreter up; it ends by itself.  Nothing is waited for, no lock is taken."""
+        self._closed = True
+        link, self._link = self._link, None
+        if link is not None and link.pid == os.getpid():
+            link.give_up()
+
     @property
     def closed(self) -> bool:
         """Whether `close()` was called."""
@@ -286,7 +293,7 @@ class Interpreter:
             return
         text = f"unclosed {self!r}: use it in a with statement, or call close()"
         warnings.warn(text, ResourceWarning, stacklevel=2, source=self)
-        link.close_later()
+        link.give_up()
 
 
 class _Reply:

@@ -43,6 +43,7 @@ class Stream(Protocol):
     def read_stderr(self, n: int = -1, /) -> bytes: ...
     def wait(self, timeout: float | None = None, /) -> int: ...
     def close(self) -> None: ...
+    def drop(self) -> None: ...
 
 
 class Frame(NamedTuple):
@@ -339,9 +340,9 @@ class Link:
             return ""
         return printable(next((line for line in reversed(lines) if line.strip()), b""))
 
-    def close_later(self) -> None:
-        """Close it in another thread: whoever finds garbage may hold any lock."""
-        threading.Thread(target=self.close, name="remctl-close", daemon=True).start()
+    def give_up(self) -> None:
+        """Give it up; the interpreter ends by itself.  Nothing is waited for, no lock is taken."""
+        self._stream.drop()
 
     def close(self) -> None:
         """End the interpreter: what runs there is interrupted, and has a second for its end."""

@@ -269,6 +269,15 @@ class Channel:
                 finally:
                     self._outbox.stop()
 
+    def drop(self) -> None:
+        """Give the channel up: the far side notices within a few beats, and ends the command.
+
+        Nothing is waited for, and no lock is taken: for where garbage is collected.
+        """
+        if self._keeper is not None and self._process == os.getpid():
+            self._closed = True
+            self._keeper.drop()
+
     def _check(self) -> Keeper:
         if self._process != os.getpid():
             text = f"channel belongs to process {self._process}: open one after a fork"
@@ -301,4 +310,4 @@ class Channel:
         if not sys.is_finalizing():
             text = f"unclosed {self!r}: use it in a with statement, or call close()"
             warnings.warn(text, ResourceWarning, stacklevel=2, source=self)
-            keeper.drop()
+            self.drop()

@@ -50,9 +50,9 @@ def make_folder():
 
 
 def remove_folder(folder):
-    settle(folder)
     gone = folder + b".gone"  # Whoever opens the old path from now on cannot make a file there.
     try:
+        settle(os.open(folder + b"/data", os.O_RDONLY | os.O_NONBLOCK))
         os.rename(folder, gone)
         for name in (b"/data", b"/control"):
             os.unlink(gone + name)
@@ -61,16 +61,12 @@ def remove_folder(folder):
         pass  # Somebody else did it.
 
 
-def settle(folder):
-    # A process that left the session may hold the data FIFO open, and not read it.
-    try:
-        fd = os.open(folder + b"/data", os.O_RDONLY | os.O_NONBLOCK)
-    except FileNotFoundError:
-        return
+def settle(fifo):
+    # A process that left the session may hold the FIFO open, and not read it: its feed would wait.
     last = time.monotonic() + SETTLING
     while time.monotonic() < last:
         try:
-            if not os.read(fd, PIECE):
+            if not os.read(fifo, PIECE):
                 return
         except BlockingIOError:
             time.sleep(STEP)  # noqa: F821
@@ -125,14 +121,6 @@ class Keeper:
         for fd in (self.woken, self.waker, 1):
             os.set_blocking(fd, False)
         self.heard = self.spoke = time.monotonic()
-        self.idle, self.full = select.poll(), select.poll()
-        for poller in (self.idle, self.full):
-            poller.register(self.control, select.POLLIN)
-            poller.register(self.woken, select.POLLIN)
-        self.idle.register(1, 0)
-        self.full.register(1, select.POLLOUT)
-        for fd in streams:
-            self.idle.register(fd, select.POLLIN)
         # The command's end wakes us; a signal to us is the end of all.
         _signal.set_wakeup_fd(self.waker, warn_on_full_buffer=False)
         _signal.signal(_signal.SIGCHLD, lambda *_: None)
@@ -187,7 +175,6 @@ class Keeper:
         return len(octets)
 
     def end_stream(self, fd):
-        self.idle.unregister(fd)
         os.close(fd)
         self.send(self.streams.pop(fd).lower())
 
@@ -234,11 +221,15 @@ class Keeper:
     # Time.
 
     def wait(self):
-        dates = [self.heard + self.patience]
+        """Return what is ready; the streams have to wait while something is to be sent."""
+        poller = select.poll()
+        poller.register(1, select.POLLOUT if self.outgoing else 0)
+        for fd in (self.control, self.woken, *(() if self.outgoing else self.streams)):
+            poller.register(fd, select.POLLIN)
+        date = self.heard + self.patience
         if not self.outgoing:
-            dates.append(self.spoke + self.beat)
-        poller = self.full if self.outgoing else self.idle
-        return poller.poll(max(0, min(dates) - time.monotonic()) * 1000 + 1)
+            date = min(date, self.spoke + self.beat)
+        return poller.poll(max(0, date - time.monotonic()) * 1000 + 1)
 
     def tick(self):
         now = time.monotonic()

@@ -23,7 +23,7 @@ PIECE = 1 << 20  # octets in a feed at most: each costs the far side a process
 # remctld logs commands as they stand: the folder is in the input, which it does not log.  Opening a
 # FIFO waits for a reader, unless it is opened for both; as soon as it is open for writing alone,
 # and the command reads no more, writing ends with SIGPIPE.
-_OPEN = b'[ -p "$d/data" ]||exit 3;exec 3<>"$d/data" 4>"$d/data" 3>&-;'
+_OPEN = b'exec 3<>"$d/data" 4>"$d/data" 3>&-;'
 _END = b'echo e 1<>"$d/control"'
 
 # Up to here, printf in the shell itself takes less time than starting cat.
@@ -31,8 +31,8 @@ _SMALL = 1024
 _PLAIN = b" +,./:=@_" + bytes(range(48, 58)) + bytes(range(65, 91)) + bytes(range(97, 123))
 _PRINTF = tuple(bytes([n]) if n in _PLAIN else b"\\%03o" % n for n in range(256))
 
-_FOLDER_IS_GONE = 3
-_UNREAD = (141, 255)  # by sh about cat, by remctld about either
+_GONE = (1, 2)  # from shells that cannot open a FIFO
+_UNREAD = (141, 255)  # from sh about cat, from remctld about either
 
 _EXEC_SHELL = """\
 import posix,_signal
@@ -144,7 +144,7 @@ def feed(errand: Errand, keeper: Keeper, data: bytes, end: bool) -> bool:
     text = result.stderr_text(errors="replace").strip()
     if result.status == 0:
         return True
-    if result.status == _FOLDER_IS_GONE or (result.status in _UNREAD and not text):
+    if result.status in _GONE or (result.status in _UNREAD and not text):
         return False
     raise remctl.RemctlError(f"cannot write to the command: {text or result.status}")
 
@@ -178,63 +178,49 @@ class Pulse:
     """
 
     def __init__(self) -> None:
-        self.pid = os.getpid()
         self._changed = threading.Condition()
         self._keepers: set[Keeper] = set()
-        self._words: list[tuple[Keeper, bytes]] = []
-        self._thread: threading.Thread | None = None
+        self._runs = False
 
     @classmethod
-    def of(cls, connection: Connection) -> Pulse:
-        """Return the pulse of a connection; a forked child has its own."""
-        pulse: Pulse = connection.parts.setdefault("pulse", cls())
-        if pulse.pid != os.getpid():
-            pulse = connection.parts["pulse"] = cls()
-        return pulse
-
-    def join(self, keeper: Keeper, words: bytes = b"") -> None:
-        """Beat for a keeper until it has ended; say something to it soon."""
+    def join(cls, keeper: Keeper) -> None:
+        """Beat for a keeper until it has ended."""
+        # A forked child has its own.
+        self: Pulse = keeper.connection.parts.setdefault(("pulse", os.getpid()), cls())
         with self._changed:
             self._keepers.add(keeper)
-            if words:
-                self._words.append((keeper, words))
             self._changed.notify_all()
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="remctl-pulse", daemon=True)
-                self._thread.start()
+            if not self._runs:
+                self._runs = True
+                threading.Thread(target=self._run, name="remctl-pulse", daemon=True).start()
 
     def _run(self) -> None:
-        arrived = time.monotonic()  # when the last word did
-        while (due := self._next()) is not None:
-            keepers, words = due
+        arrived = time.monotonic()  # when the last beat did
+        while keepers := self._next():
             sent = time.monotonic()
             patience = min(keeper.patience for keeper in keepers)
             try:
                 folders = [keeper.folder for keeper in keepers]
-                tell(keepers[0].connection, folders, words, sent + patience)
+                tell(keepers[0].connection, folders, b"b", sent + patience)
                 arrived = sent
             except remctl.RemctlError as error:
                 silence = time.monotonic() - arrived
                 for keeper in keepers:
                     if keeper.connection.closed or silence > keeper.patience:
                         keeper.fail(error)
-            del keepers, due
+            del keepers
 
-    def _next(self) -> tuple[list[Keeper], bytes] | None:
-        """Wait until something is to be said, and return to whom; None if nobody is left."""
+    def _next(self) -> list[Keeper]:
+        """Wait until a beat is due, and return for whom; nobody is the end."""
         start = time.monotonic()
         with self._changed:
             while True:
                 self._keepers = {keeper for keeper in self._keepers if not keeper.ended}
-                if not self._keepers:
-                    self._thread = None
-                    return None
-                if self._words:
-                    keeper, words = self._words.pop(0)
-                    return [keeper], words
-                left = start + min(keeper.beat for keeper in self._keepers) - time.monotonic()
+                left = start - time.monotonic()
+                left += min((keeper.beat for keeper in self._keepers), default=0.0)
                 if left <= 0:
-                    return list(self._keepers), b"b"
+                    self._runs = bool(self._keepers)
+                    return list(self._keepers)
                 self._changed.wait(left)
 
 

@@ -8,7 +8,6 @@ import re
 import signal
 import threading
 import time
-from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
@@ -112,70 +111,49 @@ class Target(Protocol):
         """Nothing more will come, because of a failure or because that was all."""
 
     def discard(self) -> None:
-        """Take what comes from now on, and keep none of it."""
+        """Keep nothing from now on; this takes no lock."""
 
 
 class Inbox:
-    """A stream in memory: put into by the thread of the keeper, read by any.
+    """A stream in memory: put into by the thread of the keeper, read by any; see `Target`.
 
     Attributes:
-        size: octets that wait.
+        octets: those that wait.
         failure: why it ended, unless that was all.
     """
 
     def __init__(self, changed: threading.Condition) -> None:
         """Share a condition."""
         self._changed = changed
-        self._pieces: deque[bytes] = deque()
-        self.size = 0
+        self.octets = bytearray()
         self.failure: BaseException | None = None
-        self._finished = False
-        self._discarding = False
+        self._finished = self._discarding = False
 
-    def put(self, octets: bytes) -> None:
-        """Take the next octets; wait until there is room for them."""
+    def put(self, octets: bytes) -> None:  # noqa: D102
         with self._changed:
-            while self.size >= LIMIT and not self._discarding:
+            while len(self.octets) >= LIMIT and not self._discarding:
                 self._changed.wait(_LOOK)
             if not self._discarding:
-                self._pieces.append(octets)
-                self.size += len(octets)
+                self.octets += octets
                 self._changed.notify_all()
 
-    def finish(self, failure: BaseException | None) -> None:
-        """Nothing more will come."""
+    def finish(self, failure: BaseException | None) -> None:  # noqa: D102
         with self._changed:
             if not self._finished:
                 self._finished, self.failure = True, failure
                 self._changed.notify_all()
 
-    def discard(self) -> None:
-        """Keep nothing from now on; this takes no lock, as where garbage is collected."""
+    def discard(self) -> None:  # noqa: D102
         self._discarding = True
 
     def read(self, size: int) -> bytes:
         """Return up to so many octets (-1: all) as soon as there are any, b"" at the end."""
         with self._changed:
-            self._changed.wait_for(lambda: self._pieces or self._finished)
-            if size < 0 or size >= self.size:
-                taken = b"".join(self._pieces)
-                self._pieces.clear()
-            else:
-                taken = self._take(size)
-            self.size -= len(taken)
+            self._changed.wait_for(lambda: self.octets or self._finished)
+            taken = bytes(memoryview(self.octets)[: size if size >= 0 else None])
+            del self.octets[: len(taken)]
             self._changed.notify_all()
         return taken
-
-    def _take(self, size: int) -> bytes:
-        taken = []
-        while size > 0:
-            piece = self._pieces.popleft()
-            if len(piece) > size:
-                self._pieces.appendleft(piece[size:])
-                piece = piece[:size]
-            taken.append(piece)
-            size -= len(piece)
-        return b"".join(taken)
 
 
 class _Complaint:
@@ -248,7 +226,7 @@ class Keeper:
                 self.changed.wait_for(lambda: self.folder or self.ended)
                 if not self.folder:
                     raise self._cannot_start()
-            Pulse.of(connection).join(self)
+            Pulse.join(self)
         except BaseException:
             self.drop()
             raise
@@ -327,7 +305,8 @@ class Keeper:
             target.put(octets)
         except BrokenPipeError:  # As when the far side writes to a pipe that nobody reads.
             self._targets[letter] = None
-            Pulse.of(self.connection).join(self, b"c " + letter)
+            words = b"c " + letter, time.monotonic() + self.patience
+            threading.Thread(target=self._say, args=words, name="remctl-say", daemon=True).start()
 
     def _take_hello(self, octets: bytes) -> None:
         hello = _HELLO.fullmatch(octets)
@@ -338,10 +317,11 @@ class Keeper:
             self.changed.notify_all()
 
     def _take_status(self, octets: bytes) -> None:
-        if not _STATUS.fullmatch(octets) or not self.folder or self.returncode is not None:
+        status = int(octets) if _STATUS.fullmatch(octets) else 1000
+        if not -signal.NSIG < status < 256 or not self.folder or self.returncode is not None:
             raise FrameError("a malformed status")
         with self.changed:
-            self.returncode = int(octets)
+            self.returncode = status
             self.changed.notify_all()
         if self._feeder is not None:
             self._feeder.command_ended()
@@ -407,10 +387,14 @@ class Keeper:
         """
         if not 0 <= number < signal.NSIG:
             raise ValueError(f"{number!r} is not the number of a signal")
-        self._say(b"k %d" % number, time.monotonic() + self.patience)
+        until = time.monotonic() + self.patience
+        tell(self.connection, [self.folder], b"k %d" % number, until)
 
-    def _say(self, words: bytes, until: float) -> None:
-        tell(self.connection, [self.folder], words, until)
+    def _say(self, words: bytes, until: float) -> bool:
+        with contextlib.suppress(remctl.RemctlError):  # What is lost ends by itself.
+            tell(self.connection, [self.folder], words, until)
+            return True
+        return False
 
     def fail(self, error: BaseException) -> None:
         """Give the channel up: another part of it has found out that it is lost."""
@@ -434,15 +418,14 @@ class Keeper:
         for target in self._targets.values():
             if target is not None:
                 target.discard()
-        until = self.connection.end_within(CLOSE_LIMIT)
+        until = self.connection.time_to_end(CLOSE_LIMIT)
         with self.changed:
             self.changed.notify_all()
-            if self.returncode is not None:
-                self.changed.wait_for(lambda: self.ended, _PROMPT)
-            ended = self.ended
-        if not ended:
-            with contextlib.suppress(remctl.RemctlError):  # What is lost ends by itself.
-                self._say(b"q", until - (until - time.monotonic()) / 2)
-                with self.changed:
-                    self.changed.wait_for(lambda: self.ended, max(until - time.monotonic(), 0.0))
+        prompt = self.returncode is not None and self._wait_ended(_PROMPT)
+        if not prompt and self._say(b"q", until - (until - time.monotonic()) / 2):
+            self._wait_ended(until - time.monotonic())
         self.drop()
+
+    def _wait_ended(self, seconds: float) -> bool:
+        with self.changed:
+            return self.changed.wait_for(lambda: self.ended, max(seconds, 0.0))

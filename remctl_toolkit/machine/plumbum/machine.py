@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
+_CLOSE_LIMIT = 9.0  # seconds
+
 
 class Machine(MachineFiles, BaseRemoteMachine):  # type: ignore[misc]
     """An account of a host, as a remote machine of plumbum.
@@ -76,6 +78,8 @@ class Machine(MachineFiles, BaseRemoteMachine):  # type: ignore[misc]
     """
 
     RemoteCommand = MachineCommand
+    _owns_connection = False
+    _interpreter: Interpreter | None = None
 
     def __init__(
         self,
@@ -121,7 +125,6 @@ class Machine(MachineFiles, BaseRemoteMachine):  # type: ignore[misc]
     ) -> Self:
         """Make a machine of a connection that is there; `close()` leaves it open."""
         self = cls.__new__(cls)
-        self._owns_connection = False
         self._begin(connection, connect_timeout, encoding, cwd)
         return self
 
@@ -138,7 +141,6 @@ class Machine(MachineFiles, BaseRemoteMachine):  # type: ignore[misc]
         self._program_cache: dict[tuple[str, str], RemotePath] = {}
         self._lock = threading.RLock()
         self._open: weakref.WeakSet[Any] = weakref.WeakSet()
-        self._interpreter: Interpreter | None = None
         self._cwd = MachineWorkdir(self, connection.far.home)
         if cwd is not None:
             self._cwd.chdir(cwd if isinstance(cwd, str) else os.fsdecode(cast("Any", cwd)))
@@ -427,11 +429,14 @@ class Machine(MachineFiles, BaseRemoteMachine):  # type: ignore[misc]
         """End what still runs or is open over there, and close the connection.
 
         Whatever is asked of the machine, its paths and commands after that raises
-        ClosedRemoteMachine.  Closing again does nothing.
+        ClosedRemoteMachine.  Closing again does nothing.  It takes less than ten seconds, even if
+        the host does not answer: what is left there then ends by itself.
         """
         if self.closed:
             return
         self._session = ClosedRemote(self)
+        if self._owns_connection:
+            self.connection.begin_closing(_CLOSE_LIMIT)
         with self._lock, contextlib.ExitStack() as stack:
             if self._owns_connection:
                 stack.callback(self.connection.close)
@@ -441,7 +446,11 @@ class Machine(MachineFiles, BaseRemoteMachine):  # type: ignore[misc]
                 stack.callback(self._interpreter.close)
 
     def __del__(self) -> None:
+        # The far side notices that the sessions are closed, and ends what runs there.  Garbage is
+        # collected where any lock may be held: nothing is waited for.
         if sys.is_finalizing():
-            return  # The threads stand still: to wait for one is in vain.
-        with contextlib.suppress(Exception):  # It may not even have begun; and who would be told?
-            self.close()
+            return
+        if self._interpreter is not None:
+            self._interpreter.drop()
+        if self._owns_connection:
+            self.connection.close()
