@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from machine.farsides import parents, read_all, traces
+from machine.farsides import descendants, read_all, traces
 from support.waiting import eventually, runs
 
 import remctl
@@ -287,7 +287,8 @@ def test_a_daemon_goes_on(connection: Connection) -> None:
     script = "(setsid sleep 1000 & echo $!); exec cat"
     with Channel(connection, ["sh", "-c", script]) as channel:
         daemon = int(channel.read())
-        eventually(lambda: parents()[daemon] != channel.pid)
+        eventually(lambda: os.getsid(daemon) == daemon)
+        eventually(lambda: daemon not in descendants(channel.pid))
     try:
         assert runs(daemon)
     finally:

@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from machine.endings import pids_in, with_more_time
@@ -27,7 +27,11 @@ from remctl_toolkit.machine.process import (
     process,
 )
 from remctl_toolkit.machine.process.process import CommandFailedError, Target, check, run
-from remctl_toolkit.testing import RemctldServer
+from remctl_toolkit.machine.wire.both_frames import frame
+from remctl_toolkit.testing import Command, RemctldServer
+
+if TYPE_CHECKING:
+    from remctl_toolkit.testing import Realm
 
 pytestmark = pytest.mark.once
 
@@ -174,3 +178,31 @@ def test_a_background_process_is_not_waited_for(connection: Connection) -> None:
     found = check(connection, ["sh", "-c", "sleep 100 & echo $!"])
     assert time.monotonic() - start < 50
     os.kill(int(found[0][0]), 9)
+
+
+def test_a_far_side_that_does_not_end_it_is_left(
+    remctl_realm: Realm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It gives signs of life for ever, or output."""
+    (tmp_path / "beat").write_bytes(frame(b"b"))
+    # It is honest until it is told not to be.
+    honest = f'[ -e {tmp_path}/now ] || exec /usr/bin/python3 "$@"\n'
+    script = f"#!/bin/sh\n{honest}while cat {tmp_path}/beat; do sleep 0.05; done\n"
+    line = Command("python", script=script, stdin="last")
+    monkeypatch.setattr(process, "_SLACK", 0.1)
+    monkeypatch.setattr("remctl_toolkit.machine.base.connection.STARTS_AND_ENDS", 0.1)
+    with (
+        RemctldServer(remctl_realm, (line,)) as server,
+        Connection(server.host, server.port, server.principal, shell=None) as connection,
+    ):
+        (tmp_path / "now").touch()
+        for function in (run, check):
+            with pytest.raises(CommandTimeoutError):
+                function(connection, ["true"], timeout=0.1)
+        with pytest.raises(remctl.RemctlTimeoutError):
+            connection.run(["true"], timeout=0.1)
+        with (
+            pytest.raises(remctl.RemctlTimeoutError),
+            connection.stream(["true"], timeout=0.1) as tokens,
+        ):
+            list(tokens)

@@ -303,7 +303,7 @@ class Connection:
             check_seconds("timeout", timeout)
         mark = _new_mark()
         remctl_command, payload = self._remctl_command(command, mark, input, timeout, label)
-        return self._run(remctl_command, payload, mark, timeout, stdout, stderr, command.cwd)
+        return self._run(remctl_command, payload, mark, timeout, stdout, stderr, command)
 
     @contextlib.contextmanager
     def stream(
@@ -330,7 +330,7 @@ class Connection:
             check_seconds("timeout", timeout)
         mark = _new_mark()
         remctl_command, payload = self._remctl_command(command, mark, input, timeout, label)
-        with self._streaming(remctl_command, payload, mark, timeout, command.cwd) as tokens:
+        with self._streaming(remctl_command, payload, mark, timeout, command) as tokens:
             yield tokens
 
     def python_run(
@@ -409,18 +409,16 @@ class Connection:
         timeout: float | None,
         stdout: _Writable | None,
         stderr: _Writable | None,
-        cwd: bytes = b"",
+        command: Command | None = None,
     ) -> remctl.RemctlSimpleResult:
         errors = _Marked(stderr, mark)
         start = time.monotonic()
-        with self.session() as session:
-            session.set_timeout(0 if timeout is None else timeout + STARTS_AND_ENDS)
-            deadline = max(self._until - start, 0.0) if self._until else None
-            command = (*words, payload)
-            result = session.run(command, stdout=stdout, stderr=errors, deadline=deadline)
+        with self._session_for(timeout, command) as (session, deadline):
+            octets = (*words, payload)
+            result = session.run(octets, stdout=stdout, stderr=errors, deadline=deadline)
         result.stderr = errors.kept()
         if errors.word is not None:
-            raise self._no_folder(cwd, errors.word)
+            raise self._no_folder(command.cwd if command is not None else b"", errors.word)
         if timeout is not None and _timed_out(result.status, start, timeout):
             result.status = None
             raise self._took_too_long(timeout, result)
@@ -429,30 +427,46 @@ class Connection:
     @contextlib.contextmanager
     def _streaming(
         self,
-        command: tuple[str, ...],
+        words: tuple[str, ...],
         payload: bytes,
         mark: bytes,
         timeout: float | None,
-        cwd: bytes = b"",
+        command: Command | None = None,
     ) -> Generator[Iterator[remctl.RemctlOutput]]:
-        with self.session() as session:
-            session.set_timeout(0 if timeout is None else timeout + STARTS_AND_ENDS)
-            with contextlib.closing(session.stream((*command, payload))) as tokens:
-                yield self._unmarked(tokens, mark, timeout, cwd)
+        with self._session_for(timeout, command) as (session, deadline):
+            octets = (*words, payload)
+            with contextlib.closing(session.stream(octets, deadline=deadline)) as tokens:
+                yield self._unmarked(tokens, mark, timeout, command)
+
+    @contextlib.contextmanager
+    def _session_for(
+        self, timeout: float | None, command: Command | None
+    ) -> Generator[tuple[remctl.Remctl, float | None]]:
+        """Have a session, and the seconds that a command, unlike a program of ours, has in it."""
+        limit = 0.0 if timeout is None else timeout + STARTS_AND_ENDS
+        until = self.time_to_end(limit) if limit and command is not None else self._until
+        with self.session(until) as session:
+            session.set_timeout(limit)
+            yield session, max(until - time.monotonic(), 0.0) if until else None
 
     def _unmarked(
-        self, tokens: Iterable[remctl.RemctlOutput], mark: bytes, timeout: float | None, cwd: bytes
+        self,
+        tokens: Iterable[remctl.RemctlOutput],
+        mark: bytes,
+        timeout: float | None,
+        command: Command | None,
     ) -> Iterator[remctl.RemctlOutput]:
         start = time.monotonic()
+        folder = b"" if command is None else command.cwd
         for token in tokens:
             if token.stream == 2 and token.output is not None and token.output.startswith(mark):
-                raise self._no_folder(cwd, token.output[len(mark) :])
+                raise self._no_folder(folder, token.output[len(mark) :])
             if timeout is not None and _timed_out(token.status, start, timeout):
                 raise self._took_too_long(timeout, None)
             yield token
 
-    def _no_folder(self, cwd: bytes, reason: bytes) -> MachineError:
-        return self._named(WorkingFolderError(describe_folder(cwd, reason, self.host)))
+    def _no_folder(self, folder: bytes, reason: bytes) -> MachineError:
+        return self._named(WorkingFolderError(describe_folder(folder, reason, self.host)))
 
     def _took_too_long(
         self, timeout: float, partial: remctl.RemctlSimpleResult | None

@@ -98,6 +98,7 @@ def open_streams(spec, folder):
         else:
             reader, writer = os.pipe()
             enlarge(reader, spec["pipe"])
+            os.set_blocking(reader, False)
             streams[reader] = letter
             theirs.append(writer)
     return theirs, streams, data
@@ -109,6 +110,7 @@ class Keeper:
     def __init__(self, spec, folder, child, streams, data):
         self.child, self.folder, self.streams, self.data = child, folder, streams, data
         self.beat, self.patience, self.grace = spec["beat"], spec["patience"], spec["grace"]
+        self.pipe = max(spec["pipe"], PIECE)  # octets that one may hold
         self.outgoing = b""
         self.told = False  # the exit status
         self.over = self.ending = False  # whether we, and the command, were asked to end
@@ -181,16 +183,12 @@ class Keeper:
     def tell_status(self):
         """All that the command itself wrote goes before its status."""
         for fd in list(self.streams):
-            os.set_blocking(fd, False)
-            left = 2 * PIECE  # What it has started may go on writing.
+            left = self.pipe  # What it has started may go on writing.
             try:
-                left = max(left, fcntl.fcntl(fd, 1032))  # F_GETPIPE_SZ
                 while left > 0 and fd in self.streams:
                     left -= self.relay(fd)
             except BlockingIOError:
                 pass
-            if fd in self.streams:
-                os.set_blocking(fd, True)
         self.told = True
         status = self.child.status
         killed = os.WIFSIGNALED(status)
@@ -272,8 +270,6 @@ class Keeper:
     def close(self):
         """End what must not go on without the client, and tell how it ended."""
         self.end_input()
-        for fd in self.streams:
-            os.set_blocking(fd, False)
         if self.lost:
             for fd in self.streams:
                 os.close(fd)

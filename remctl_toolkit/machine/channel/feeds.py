@@ -84,17 +84,13 @@ class Errand:
     def run(
         self, command: Iterable[Any], *, timeout: float = 0.0, until: float = 0.0, **files: Any
     ) -> remctl.RemctlSimpleResult:
-        """Run a command.
+        """Run a remctl command; see `remctl.Remctl.run()` for `files`.
 
         Args:
-            command: the remctl command.
+            command: the command.
             timeout: seconds that the network may be silent; 0 is for ever.
             until: when all of it has to end, on the monotonic clock; 0 is never.
-            files: see `remctl.Remctl.run()`.
-
-        Raises:
-            ClosedError: the connection was closed.
-            RemctlError: see `remctl.Remctl.run()`; this was stopped.
+            files: where its output goes.
         """
         with self._connection.session(until) as session:
             self._held.append(session)
@@ -126,19 +122,9 @@ class Errand:
 
 
 def feed(errand: Errand, keeper: Keeper, data: bytes, end: bool) -> bool:
-    """Write to a command's standard input; wait as long as it does not read.
+    """Write to a command's standard input, and end it, if that was all.
 
-    Args:
-        errand: what can stop it.
-        keeper: the command's.
-        data: what to write.
-        end: whether that was all.
-
-    Returns:
-        False if the command does not read any more.
-
-    Raises:
-        ClosedError, RemctlError: some of it may have been written.
+    Wait as long as the command does not read; return False if it does not read any more.
     """
     result = errand.run(_feed_command(keeper.connection, keeper.folder, data, end))
     text = result.stderr_text(errors="replace").strip()
@@ -150,17 +136,9 @@ def feed(errand: Errand, keeper: Keeper, data: bytes, end: bool) -> bool:
 
 
 def tell(connection: Connection, folders: Iterable[bytes], words: bytes, until: float) -> None:
-    """Say something to keepers; one that has ended does not hear it.
+    """Say something to keepers (see far_keeper.py) by some time of the monotonic clock.
 
-    Args:
-        connection: the way there.
-        folders: those of the keepers.
-        words: see far_keeper.py.
-        until: when it has to be said, on the monotonic clock.
-
-    Raises:
-        ClosedError: the connection was closed.
-        RemctlError: the server cannot be reached, or not in time.
+    A keeper that has ended does not hear it.
     """
     listed = b" ".join(map(_quoted, folders))
     text = b'for d in %b;do echo %b 1<>"$d/control";done 2>/dev/null' % (listed, words)

@@ -83,12 +83,10 @@ def describe(
     shown = command.label if argv is not None else "channel"
     label = shown if label is None else check_label(label)
     return {
+        **vars(command),
         "argv": None if argv is None else command.argv,
         "programs": [] if program is None else program.parts(label),
         "payload": bytes(payload),
-        "cwd": command.cwd,
-        "env": command.env,
-        "extend_env": command.extend_env,
         "label": label,
         "mark": b"",
         "merge": False,
@@ -188,9 +186,7 @@ class Keeper:
         ended: whether the keeper itself has.
 
     Raises:
-        WorkingFolderError: the folder cannot be entered; nothing was started.
-        ChannelError: the channel was lost at once.
-        RemctlError: no session, see `Connection.session()`.
+        MachineError, RemctlError: see `Channel`.
     """
 
     def __init__(
@@ -289,9 +285,8 @@ class Keeper:
             text = describe_folder(self._cwd, octets, self.connection.host)
             self._refusal = WorkingFolderError(text)
         elif letter == b"F":
-            text = f"cannot make a folder in /tmp: {printable(octets)}"
-            text = f"cannot start a command on {self.connection.host}: {text}"
-            self._refusal = MachineError(text)
+            text = f"cannot start a command on {self.connection.host}: cannot make a folder in /tmp"
+            self._refusal = MachineError(f"{text}: {printable(octets)}")
         elif letter in (b"o", b"e"):
             target = self._targets[letter.upper()]
             if target is not None:
@@ -355,21 +350,12 @@ class Keeper:
         return error
 
     def check(self) -> None:
-        """Check that the channel was not lost.
-
-        Raises:
-            ChannelError: it was.
-        """
+        """Raise ChannelError if the channel was lost."""
         if self._failure is not None:
             raise self.lost(self._failure)
 
     def wait(self, timeout: float | None) -> int:
-        """Wait for the command's end.
-
-        Raises:
-            TimeoutError: it did not come in that time (seconds).
-            ChannelError: the channel was lost.
-        """
+        """Wait for the command's end; see `Channel.wait()`."""
         with self.changed:
             self.changed.wait_for(lambda: self.returncode is not None or self.ended, timeout)
             if self.returncode is not None:
@@ -379,12 +365,7 @@ class Keeper:
             raise self.lost(self._failure)
 
     def send_signal(self, number: int) -> None:
-        """Send a signal to the command, and all that it has started.
-
-        Raises:
-            ValueError: there is no such signal.
-            ClosedError, RemctlError: see `tell()`.
-        """
+        """Send a signal to the command, and all that it has started; see `Channel`."""
         if not 0 <= number < signal.NSIG:
             raise ValueError(f"{number!r} is not the number of a signal")
         until = time.monotonic() + self.patience

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import re
+import time
 from collections.abc import Callable, Generator, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -33,6 +34,7 @@ __all__ = ["CommandFailedError", "Target", "check", "run"]
 # What a root shell finds its programs in, and a server's PATH may lack.
 _SYSTEM_FOLDERS = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"]
 _PATIENCE = 20.0  # seconds without a beat of the far side, see BEAT in process/far_follow.py
+_SLACK = 10.0  # seconds that starting and ending a command may take besides
 _NO_FOLDER = b"125"
 _FAR = ("wire/both_frames", "base/far_execute", "base/far_supervise", "process/far_follow")
 _LETTERS = b"oestxb"  # what process/far_follow.py sends
@@ -348,8 +350,13 @@ class _Job:
             lambda letter, _, octets: found.append((letter, octets)), _LETTERS, _FRAME_LIMIT
         )
         ways = self.connection.python_stream(program, payload, label=self.label, timeout=_PATIENCE)
+        start = heard = time.monotonic()
         with ways as tokens:
             for token in tokens:
+                now = time.monotonic()
+                if self._is_overdue(now - start, now - heard):  # It is not ended over there.
+                    yield b"t", b""
+                    return
                 if token.type == "status":
                     yield b"!", b"%d" % (token.status or 0)
                 elif token.stream == remctl.RemctlStream.STDERR:  # That of sudo, and of Python.
@@ -357,7 +364,13 @@ class _Job:
                 else:
                     found.clear()
                     self._take(frames, token.output or b"")
+                    heard = now if any(letter in b"oe" for letter, _ in found) else heard
                     yield from self._checked(found)
+
+    def _is_overdue(self, seconds: float, silence: float) -> bool:
+        """Whether the far side should have ended the command long ago."""
+        limits = (self.limit, seconds), (self.silence, silence)
+        return any(limit is not None and took > limit + _SLACK for limit, took in limits)
 
     def _take(self, frames: Frames, octets: bytes) -> None:
         try:
