@@ -87,8 +87,8 @@ def test_two_sessions_at_most_and_both_given_back(
     really, counts = connection.session, []
 
     @contextlib.contextmanager
-    def counted() -> Iterator[remctl.Remctl]:
-        with really() as session:
+    def counted(*limit: float) -> Iterator[remctl.Remctl]:
+        with really(*limit) as session:
             counts.append(connection._pool.stats.in_use)
             yield session
 
@@ -107,11 +107,11 @@ def test_one_session_does_all_if_there_is_no_other(
     really, refused = connection.session, []
 
     @contextlib.contextmanager
-    def single() -> Iterator[remctl.Remctl]:
+    def single(*limit: float) -> Iterator[remctl.Remctl]:
         if connection._pool.stats.in_use:
             refused.append(1)
             raise remctl.RemctlConnectError("refused")
-        with really() as session:
+        with really(*limit) as session:
             yield session
 
     monkeypatch.setattr(connection, "session", single)
