@@ -38,7 +38,7 @@ _PLAIN_FOLDER = "/tmp"  # where the folder is made when TMPDIR is not plain
 # Only what POSIX sh has. Lines read: "add GROUP", "del GROUP" and "end". The folder is made here,
 # not by the owner, so that there is no moment at which it exists and nobody would remove it.
 _KEEPER_SCRIPT = """
-trap '' HUP INT QUIT TERM
+trap '' HUP INT PIPE QUIT TERM
 umask 077
 mkdir "$1" 2>&1 || exit 1
 echo ready
@@ -177,7 +177,7 @@ class Keeper:
             RealmError: the folder cannot be made.
         """
         self._owner = os.getpid()
-        self._wanted = tempfile.gettempdir()
+        self._wanted = os.path.abspath(tempfile.gettempdir())
         parent = self._wanted if _PLAIN_PATH.fullmatch(self._wanted) else _PLAIN_FOLDER
         self.folder = Path(parent, f"remctl-realm-{secrets.token_hex(12)}")
         reading, self._pipe = os.pipe()

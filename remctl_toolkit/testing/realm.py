@@ -339,7 +339,7 @@ class Realm:
             if keytab is not None:
                 flags += ["-k", "-t", os.fspath(keytab)]
             typed = f"{password}\n" if keytab is None else ""
-            self.run(["kinit", *flags, full], input=typed, timeout=timeout)
+            self.run(["kinit", *flags, "--", full], input=typed, timeout=timeout)
         return cache
 
     @contextmanager

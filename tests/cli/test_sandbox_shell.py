@@ -219,6 +219,30 @@ def test_read_only_hook_of_bash(start: Start) -> None:
     leave(shell)
 
 
+def test_hook_of_bash_that_sets_the_hooks(start: Start) -> None:
+    """As one does that runs once: it changes the variable that has our hooks, too."""
+    kind = SHELLS[0]
+    hook = "PROMPT_COMMAND=; export KRB5CCNAME=FILE:/hook REMCTL_PORT=1"
+    shell = start(kind, f"{kind.settings}PROMPT_COMMAND='{hook}'\n")
+    for _ in range(2):
+        check_works(shell)
+    leave(shell)
+    assert ENDING not in shell.everything
+
+
+@pytest.mark.parametrize("options", ["", " --norc"])
+def test_bash_that_starts_another_bash(start: Start, options: str) -> None:
+    """A newer one, for example, which reads the user's file itself."""
+    kind = SHELLS[0]
+    again = f'if [ -z "$INNER" ]; then export INNER=1; exec {kind.path}{options}; fi\n'
+    shell = start(kind, again + kind.settings)
+    check_works(shell)
+    if not options:
+        shell.run("own", "own setting works\r")
+    leave(shell, 4)
+    assert ENDING not in shell.everything
+
+
 def test_fish_that_ends(start: Start) -> None:
     """By exec: fish ignores exit there."""
     kind = next(kind for kind in SHELLS if kind.name == "fish")

@@ -112,6 +112,17 @@ def test_plain_temporary_folder_is_used(folder: Path) -> None:
     assert list(plain.iterdir()) == []
 
 
+def test_temporary_folder_that_is_relative(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python leaves "." as it is; the keeper process has another working directory."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("tempfile.tempdir", ".")
+    keeper = Keeper()
+    assert keeper.folder.parent == folder
+    assert keeper.folder.is_dir()
+    keeper.close()
+    assert list(folder.iterdir()) == []
+
+
 def test_without_a_place_for_it_the_error_names_tmpdir(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,7 +14,7 @@ from support.waiting import eventually, open_descriptors, runs
 from testing.processes import TIMEOUT, gone, processes_of, python
 
 from remctl_toolkit.testing import RealmError
-from remctl_toolkit.testing.keeper import Daemon, Keeper
+from remctl_toolkit.testing.keeper import _KEEPER_SCRIPT, Daemon, Keeper
 
 # A realm with a server on which a command runs; prints the folder, then does the last line.
 OWNER = """if True:
@@ -153,6 +153,17 @@ def test_folder_is_private_and_removed(keeper: Keeper) -> None:
     keeper.close()
     assert not keeper.folder.exists()
     keeper.close()
+
+
+def test_folder_is_removed_when_nobody_reads_that_it_is_ready(tmp_path: Path) -> None:
+    """The owner was killed before that."""
+    folder = tmp_path / "realm"
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = ["/bin/sh", "-c", _KEEPER_SCRIPT, "remctl-keeper", str(folder)]
+    subprocess.run(command, stdin=subprocess.DEVNULL, stdout=writing, timeout=TIMEOUT, check=False)
+    os.close(writing)
+    assert not folder.exists()
 
 
 def test_folder_that_cannot_be_made_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

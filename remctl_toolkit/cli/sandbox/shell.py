@@ -174,10 +174,9 @@ class Shell:
             "ENV": str(self._folder / "sh"),
             "ZDOTDIR": str(self._folder / "zsh"),
             "XDG_DATA_DIRS": f"{self._folder / 'data'}:{data}",
+            "PROMPT_COMMAND": f". {shlex.quote(str(self._folder / 'bash'))}",
             **{name: COMMAND for name in _INSIDE if name not in os.environ},
         }
-        if self._kind != "bash":
-            hooks["PROMPT_COMMAND"] = f". {shlex.quote(str(self._folder / 'bash'))}"
         if self._kind == "fish" and not own:
             hooks["XDG_CONFIG_HOME"] = str(self._folder / "empty")
         return {name: (value, os.environ.get(name)) for name, value in hooks.items()}

@@ -22,7 +22,8 @@ _remctl_sandbox_start() {{
     {start} ||
         \\return 1
     _remctl_sandbox_path=1
-    _remctl_sandbox_show
+    _remctl_sandbox_show &&
+        _remctl_sandbox_keep
 }}
 _remctl_sandbox_show() {{
     if [ -n "$_remctl_sandbox_path" ]; then
@@ -63,7 +64,8 @@ fi
 
 _BASH_ONCE = "if \\declare -F _remctl_sandbox_start >/dev/null; then \\return 0; fi\n"
 
-# Bash 5.1 and later run each element of an array.
+# Bash 5.1 and later run each element of an array. What a command of the user's gives PROMPT_COMMAND
+# is the first element.
 _BASH_PROMPT = """\
 _remctl_sandbox_before() {
     \\local status=$?
@@ -82,7 +84,7 @@ _remctl_sandbox_after() {
 }
 if (PROMPT_COMMAND=) 2>/dev/null; then :; else \\exit 1; fi
 if [ "$((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1]))" -ge 501 ]; then
-    PROMPT_COMMAND=(_remctl_sandbox_before "${PROMPT_COMMAND[@]}" _remctl_sandbox_after)
+    PROMPT_COMMAND=("" _remctl_sandbox_before "${PROMPT_COMMAND[@]}" _remctl_sandbox_after)
 else
     PROMPT_COMMAND="_remctl_sandbox_before
 ${PROMPT_COMMAND-}
