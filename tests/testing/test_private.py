@@ -22,7 +22,8 @@ from remctl_toolkit.testing.commands import SAMPLE_COMMANDS
 
 pytestmark = pytest.mark.once
 
-STRANGER = 54321  # a user id that nobody has
+# A user id that nobody has, nor another test at the same time: it sees what its own processes have.
+STRANGER = 30_000 + os.getpid() % 20_000
 PASSWORD = "a-password-of-the-test"
 
 needs_root = pytest.mark.skipif(

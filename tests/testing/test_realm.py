@@ -354,7 +354,7 @@ def test_principal_with_a_password(realm: Realm, password: str) -> None:
         realm.kinit("alice@REMCTL.TEST", "wrong", ccache=cache)
 
 
-@pytest.mark.parametrize("name", ["-c", "--help", "two words", 'q\'u"o$te', "päss"])
+@pytest.mark.parametrize("name", ["-c", "--help", "two words", "q'u\"o$te", "päss"])
 def test_principal_with_any_name(realm: Realm, name: str) -> None:
     cache = realm.kinit(realm.add_principal(name), ccache=realm.new_ccache())
     assert f"Default principal: {name}@REMCTL.TEST" in realm.run(["klist", cache])
