@@ -12,7 +12,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .base.connection import Connection, FarSide
+    from .base.account import FarSide
+    from .base.connection import Connection
     from .base.errors import (
         ClosedError,
         CommandTimeoutError,
@@ -73,7 +74,7 @@ _HOMES = {
     "CommandFailedError": "process",
     "CommandTimeoutError": "base.errors",
     "Connection": "base.connection",
-    "FarSide": "base.connection",
+    "FarSide": "base.account",
     "GatewayError": "gateway",
     "Group": "group",
     "GroupError": "group",

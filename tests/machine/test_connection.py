@@ -355,11 +355,35 @@ def test_an_answer_that_is_none_is_one_error(
     assert len(str(caught.value)) < 1000
 
 
+@pytest.mark.parametrize("way", ["yes", "yes >&2"])
+def test_an_answer_without_an_end_is_one_error(remctl_realm: Realm, way: str) -> None:
+    line = Command("python", script=f"#!/bin/sh\n{way}\n", stdin="last")
+    with (
+        RemctldServer(remctl_realm, (line,)) as server,
+        pytest.raises(NoPythonError, match="as it must: more than 65536 octets"),
+    ):
+        Connection(server.host, server.port, server.principal)
+
+
+def test_an_answer_that_never_comes_is_not_waited_for(
+    remctl_realm: Realm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("remctl_toolkit.machine.base.connection.STARTS_AND_ENDS", 0.0)
+    script = "#!/bin/sh\nwhile printf x; do sleep 0.05; done\n"
+    line = Command("python", script=script, stdin="last")
+    with (
+        RemctldServer(remctl_realm, (line,)) as server,
+        pytest.raises(remctl.RemctlTimeoutError),
+    ):
+        Connection(server.host, server.port, server.principal, connect_timeout=1.0)
+
+
 def test_without_a_line_for_sh_there_is_no_shell(remctl_realm: Realm) -> None:
     line = Command("python", program="/usr/bin/python3", stdin="last")
     broken = Command("broken", program="/bin/echo", stdin="last")
-    with RemctldServer(remctl_realm, (line, broken)) as server:
-        for shell in ("sh", "broken", None):
+    endless = Command("endless", program="/usr/bin/yes", stdin="last")
+    with RemctldServer(remctl_realm, (line, broken, endless)) as server:
+        for shell in ("sh", "broken", "endless", None):
             with Connection(server.host, server.port, server.principal, shell=shell) as found:
                 assert found.shell is None
                 assert found.run(["echo", "x"]).stdout == b"x\n"

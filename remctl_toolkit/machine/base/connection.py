@@ -9,12 +9,13 @@ import sys
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import remctl
 from _remctl_text import printable
 
 from ...pool import Pool, PoolClosedError
+from .account import LONGEST_ANSWER, FarSide, far_side
 from .errors import (
     ClosedError,
     CommandTimeoutError,
@@ -23,6 +24,7 @@ from .errors import (
     WorkingFolderError,
     describe_folder,
 )
+from .outputs import Bounded, Marked, Writable
 from .program import (
     PYTHON_LOADER,
     SHELL_LOADER,
@@ -31,83 +33,13 @@ from .program import (
     Word,
     check_label,
     check_seconds,
-    literal,
     python_payload,
     source,
 )
 
-OLDEST_PYTHON = (3, 8)
-
-_LONGEST_ANSWER = 1 << 16  # octets
-_LONGEST_WORD = 200  # characters of what something else said than we asked
 STARTS_AND_ENDS = 10.0  # seconds that a command may take beside its own time
 
 _TIMED_OUT = 124  # The status for it, see base/far_execute.py; timeout(1) has the same.
-
-
-class _Writable(Protocol):
-    def write(self, octets: bytes, /) -> int | None: ...
-
-
-class FarSide(NamedTuple):
-    """What was found on the far side when it was connected to.
-
-    Attributes:
-        python_version: of the interpreter that runs there, as (major, minor, micro).
-        python: its path.
-        uid: the user that commands run as.
-        user, home, shell: that user's name, home folder ("/" if it cannot be entered) and shell.
-        path: where remctld looks for programs, its PATH.
-        system: what uname(2) says: the system's name, node, release, version and machine.
-    """
-
-    python_version: tuple[int, int, int]
-    python: str
-    uid: int
-    user: str
-    home: str
-    shell: str
-    path: str
-    system: tuple[str, str, str, str, str]
-
-
-def _far_side(told: Any) -> FarSide:
-    """Return what the far side has told.
-
-    Raises:
-        TypeError, ValueError: that is something else.
-    """
-    far = FarSide(**told)
-    numbers: list[object] = [*far.python_version, far.uid]
-    texts: tuple[object, ...] = (far.python, far.user, far.home, far.shell, far.path, *far.system)
-    if len(numbers) != 4 or not all(isinstance(number, int) for number in numbers):
-        raise ValueError("no version, or no user")
-    if not all(isinstance(text, str) for text in texts):
-        raise ValueError("no text")
-    return far
-
-
-class _Marked:
-    """A file for standard error that keeps the far side's own word to us out of it."""
-
-    def __init__(self, file: _Writable | None, mark: bytes) -> None:
-        self._file = file
-        self._mark = mark
-        self._kept: list[bytes] = []
-        self.word: bytes | None = None
-
-    def write(self, octets: bytes) -> int | None:
-        if octets.startswith(self._mark):
-            self.word = octets[len(self._mark) :]
-            return len(octets)
-        if self._file is not None:
-            return self._file.write(octets)
-        self._kept.append(octets)
-        return len(octets)
-
-    def kept(self) -> bytes | None:
-        """Return what no file was given for."""
-        return b"".join(self._kept) if self._file is None and self._kept else None
 
 
 class Connection:
@@ -172,7 +104,7 @@ class Connection:
         )
         try:
             self.far = self._find_python(connect_timeout)
-            self.shell = self._find_shell(shell)
+            self.shell = self._find_shell(shell, connect_timeout)
         except BaseException:
             self.close()
             raise
@@ -184,37 +116,32 @@ class Connection:
     # Finding out what is there.
 
     def _find_python(self, timeout: float) -> FarSide:
-        line = f"{self.python} ALL /usr/bin/python3 stdin=last user=NAME ACL"
-        cure = f"the remctl.conf of {self.host} needs a line such as: {line}"
+        program = source("base/far_probe")
         try:
-            result = self.python_run(source("base/far_probe"), label="probe", timeout=timeout)
+            result = self.python_run(program, label="probe", timeout=timeout, limit=LONGEST_ANSWER)
+            return far_side(self.host, result)
+        except NoPythonError as error:
+            raise self._named(error) from None
         except remctl.RemctlServerError as error:
-            reason = f"{self.host} does not let us run its command {self.python!r}: {error}"
-            raise self._named(NoPythonError(f"{reason}; {cure}")) from None
-        try:
-            far = _far_side(literal(result.stdout or b"", _LONGEST_ANSWER))
-        except (TypeError, ValueError):
-            said = (result.stderr or result.stdout or b"").strip().splitlines()
-            last = printable(said[-1]) if said else f"status {result.status}, and no word"
-            last = last[:_LONGEST_WORD]
-            text = f"command {self.python!r} of {self.host} does not run Python as it must: {last}"
-            raise self._named(NoPythonError(f"{text}; {cure}")) from None
-        if far.python_version < OLDEST_PYTHON:
-            found, needed = (".".join(map(str, v)) for v in (far.python_version, OLDEST_PYTHON))
-            text = f"Python {found} of {self.host} is too old: {needed} is needed"
-            raise self._named(NoPythonError(text))
-        return far
+            text = f"{self.host} does not let us run its command {self.python!r}: {error}"
+        except ValueError as error:
+            text = f"command {self.python!r} of {self.host} does not run Python as it must: {error}"
+        cure = f"{self.python} ALL /usr/bin/python3 stdin=last user=NAME ACL"
+        text = f"{text}; the remctl.conf of {self.host} needs a line such as: {cure}"
+        raise self._named(NoPythonError(text))
 
-    def _find_shell(self, shell: str | None) -> str | None:
+    def _find_shell(self, shell: str | None, timeout: float) -> str | None:
         if shell is None:
             return None
         command = (shell, "-c", SHELL_LOADER, "probe", b"echo `id -u`\n")
+        answer = Bounded(LONGEST_ANSWER)
         try:
             with self.session() as session:
-                uid = session.run(command).stdout
-        except remctl.RemctlServerError:
+                session.run(command, stdout=answer, stderr=remctl.DEVNULL, deadline=timeout)
+        except (remctl.RemctlServerError, ValueError):
             return None
-        if uid is None or not re.fullmatch(rb"\d{1,10}\n", uid):
+        uid = answer.octets
+        if not re.fullmatch(rb"\d{1,10}\n", uid):
             return None
         if int(uid) != self.far.uid:
             text = f"on {self.host}, command {self.python!r} runs as user {self.far.uid} but "
@@ -272,8 +199,8 @@ class Connection:
         extend_env: Environment | None = None,
         timeout: float | None = None,
         label: str | None = None,
-        stdout: _Writable | None = None,
-        stderr: _Writable | None = None,
+        stdout: Writable | None = None,
+        stderr: Writable | None = None,
     ) -> remctl.RemctlSimpleResult:
         """Run a command to its end: one remctl command, with its own streams and status.
 
@@ -340,18 +267,26 @@ class Connection:
         *,
         label: str,
         timeout: float | None = None,
-        stdout: _Writable | None = None,
-        stderr: _Writable | None = None,
+        stdout: Writable | None = None,
+        stderr: Writable | None = None,
+        limit: int | None = None,
     ) -> remctl.RemctlSimpleResult:
         """Run a Python program there, as ``python3 -IS``; it may read `payload` from descriptor 0.
 
-        `timeout` is for the network's silence, not for the program: that has to end itself.
+        `timeout` is for the network's silence: the program has to end itself.  With a `limit`, for
+        the octets of either stream, it is for all of it.
 
         Raises:
+            ValueError: it wrote more than the limit.
             CommandTimeoutError, ClosedError, RemctlError: see `run()`.
         """
         command, octets = self._python_command(program, payload, label)
-        return self._run(command, octets, _new_mark(), timeout, stdout, stderr)
+        if limit is None:
+            return self._run(command, octets, _new_mark(), timeout, stdout, stderr)
+        out, err = Bounded(limit), Bounded(limit)
+        result = self._run(command, octets, _new_mark(), timeout, out, err, bounded=True)
+        result.stdout, result.stderr = out.octets, err.octets
+        return result
 
     @contextlib.contextmanager
     def python_stream(
@@ -407,13 +342,15 @@ class Connection:
         payload: bytes,
         mark: bytes,
         timeout: float | None,
-        stdout: _Writable | None,
-        stderr: _Writable | None,
+        stdout: Writable | None,
+        stderr: Writable | None,
         command: Command | None = None,
+        bounded: bool = False,
     ) -> remctl.RemctlSimpleResult:
-        errors = _Marked(stderr, mark)
+        errors = Marked(stderr, mark)
         start = time.monotonic()
-        with self._session_for(timeout, command) as (session, deadline):
+        bounded = bounded or command is not None
+        with self._session_for(timeout, bounded) as (session, deadline):
             octets = (*words, payload)
             result = session.run(octets, stdout=stdout, stderr=errors, deadline=deadline)
         result.stderr = errors.kept()
@@ -433,18 +370,18 @@ class Connection:
         timeout: float | None,
         command: Command | None = None,
     ) -> Generator[Iterator[remctl.RemctlOutput]]:
-        with self._session_for(timeout, command) as (session, deadline):
+        with self._session_for(timeout, command is not None) as (session, deadline):
             octets = (*words, payload)
             with contextlib.closing(session.stream(octets, deadline=deadline)) as tokens:
                 yield self._unmarked(tokens, mark, timeout, command)
 
     @contextlib.contextmanager
     def _session_for(
-        self, timeout: float | None, command: Command | None
+        self, timeout: float | None, bounded: bool
     ) -> Generator[tuple[remctl.Remctl, float | None]]:
-        """Have a session, and the seconds that a command, unlike a program of ours, has in it."""
+        """Have a session, and the seconds for all that is done in it, if they are bounded."""
         limit = 0.0 if timeout is None else timeout + STARTS_AND_ENDS
-        until = self.time_to_end(limit) if limit and command is not None else self._until
+        until = self.time_to_end(limit) if limit and bounded else self._until
         with self.session(until) as session:
             session.set_timeout(limit)
             yield session, max(until - time.monotonic(), 0.0) if until else None

@@ -1,4 +1,4 @@
-"""Tells what a machine wants to know of the account it is to work in; see connection.FarSide."""
+"""Tells what a machine wants to know of the account it is to work in; see account.FarSide."""
 
 import os
 import pwd

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import remctl
 
 from ..base.connection import Connection
+from ..base.outputs import Tail
 from ..base.program import PYTHON_LOADER, SHELL_LOADER, python_payload
 
 if TYPE_CHECKING:
@@ -126,13 +127,14 @@ def feed(errand: Errand, keeper: Keeper, data: bytes, end: bool) -> bool:
 
     Wait as long as the command does not read; return False if it does not read any more.
     """
-    result = errand.run(_feed_command(keeper.connection, keeper.folder, data, end))
-    text = result.stderr_text(errors="replace").strip()
-    if result.status == 0:
+    command = _feed_command(keeper.connection, keeper.folder, data, end)
+    said = Tail()
+    status = errand.run(command, stdout=remctl.DEVNULL, stderr=said).status
+    if status == 0:
         return True
-    if result.status in _GONE or (result.status in _UNREAD and not text):
+    if status in _GONE or (status in _UNREAD and not str(said)):
         return False
-    raise remctl.RemctlError(f"cannot write to the command: {text or result.status}")
+    raise remctl.RemctlError(f"cannot write to the command: {str(said) or status}")
 
 
 def tell(connection: Connection, folders: Iterable[bytes], words: bytes, until: float) -> None:
@@ -142,7 +144,8 @@ def tell(connection: Connection, folders: Iterable[bytes], words: bytes, until: 
     """
     listed = b" ".join(map(_quoted, folders))
     text = b'for d in %b;do echo %b 1<>"$d/control";done 2>/dev/null' % (listed, words)
-    Errand(connection).run(_shell_command(connection, ["-s", "control"], text), until=until)
+    command = _shell_command(connection, ["-s", "control"], text)
+    Errand(connection).run(command, until=until, stdout=remctl.DEVNULL, stderr=remctl.DEVNULL)
 
 
 # -- The sign of life -----------------------------------------------------------------------------

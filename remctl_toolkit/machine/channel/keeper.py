@@ -16,6 +16,7 @@ from _remctl_text import printable
 
 from ..base.connection import Connection
 from ..base.errors import MachineError, WorkingFolderError, describe_folder
+from ..base.outputs import Tail
 from ..base.program import (
     PYTHON_LOADER,
     Environment,
@@ -35,7 +36,6 @@ LIMIT = 1 << 22  # octets of a stream that wait at most; then the command has to
 _PIPE = 1 << 18  # octets in each pipe of a command; a user has 64 MiB for all (pipe(7))
 _PROMPT = 0.2  # seconds in which a keeper ends after its command, and whatever holds its output
 _LOOK = 1.0  # seconds between two looks whether a stream is still wanted that nobody reads
-_COMPLAINT = 4096  # octets of the keeper's own last words
 _FRAME_LIMIT = 1 << 20  # octets; none is larger by far
 _WORTH_KEEPING = 2000  # characters of a program; a shorter one is compiled each time
 _KEPT = 16  # programs for each connection
@@ -154,21 +154,6 @@ class Inbox:
         return taken
 
 
-class _Complaint:
-    """The last 4 KB of the keeper's standard error, where it says nothing unless it fails."""
-
-    def __init__(self) -> None:
-        self._text = b""
-
-    def write(self, octets: bytes) -> int:
-        self._text = (self._text + octets)[-_COMPLAINT:]
-        return len(octets)
-
-    def __str__(self) -> str:
-        lines = self._text.strip().splitlines()
-        return printable(lines[-1]) if lines else ""
-
-
 class Keeper:
     """A keeper on the far side, as this side sees it.
 
@@ -209,7 +194,7 @@ class Keeper:
         self._feeder: Feeder | None = None
         self._targets = {b"O": stdout, b"E": stderr}
         self._programs: list[tuple[str, str]] = []
-        self._complaint = _Complaint()
+        self._complaint = Tail()
         self._errand = Errand(connection)
         self._failure: BaseException | None = None
         self._refusal: MachineError | None = None

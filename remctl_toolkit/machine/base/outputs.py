@@ -1,0 +1,70 @@
+"""Files that take what a command writes."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from _remctl_text import printable
+
+
+class Writable(Protocol):
+    """What a stream can be written to."""
+
+    def write(self, octets: bytes, /) -> int | None:
+        """Take some of it."""
+
+
+class Marked:
+    """A file for standard error that keeps the far side's own word to us out of it."""
+
+    def __init__(self, file: Writable | None, mark: bytes) -> None:
+        self._file = file
+        self._mark = mark
+        self._kept: list[bytes] = []
+        self.word: bytes | None = None
+
+    def write(self, octets: bytes) -> int | None:
+        """Pass on what is not a word to us."""
+        if octets.startswith(self._mark):
+            self.word = octets[len(self._mark) :]
+            return len(octets)
+        if self._file is not None:
+            return self._file.write(octets)
+        self._kept.append(octets)
+        return len(octets)
+
+    def kept(self) -> bytes | None:
+        """Return what no file was given for."""
+        return b"".join(self._kept) if self._file is None and self._kept else None
+
+
+class Bounded:
+    """A file in memory for an answer of ours, which is never long."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self.octets = b""
+
+    def write(self, octets: bytes) -> int:
+        """Take some of it; ValueError if that is too much."""
+        self.octets += octets
+        if len(self.octets) > self._limit:
+            raise ValueError(f"more than {self._limit} octets")
+        return len(octets)
+
+
+class Tail:
+    """The last 4 KB of a stream where nothing is said unless something fails."""
+
+    def __init__(self) -> None:
+        self._octets = b""
+
+    def write(self, octets: bytes) -> int:
+        """Take some of it."""
+        self._octets = (self._octets + octets)[-4096:]
+        return len(octets)
+
+    def __str__(self) -> str:
+        """Return the last line, printable."""
+        lines = self._octets.strip().splitlines()
+        return printable(lines[-1]) if lines else ""
