@@ -213,6 +213,7 @@ def test_programs_are_compiled_once(server: RemctldServer) -> None:
             return read_all(channel)
 
     with Connection(server.host, server.port, server.principal) as connection:
+        assert connection.python_run(program.text(), label="one").stdout == b"1 2\n"
         assert run() == b"1 2\n"
         compiled = dict(connection.compiled)
         files = [file for file, _ in compiled]

@@ -264,8 +264,9 @@ class Keeper:
         elif letter == b"C":
             if number >= len(self._programs):
                 raise FrameError("a program that was not sent")
-            if len(self.connection.compiled) < _KEPT:
-                self.connection.compiled[self._programs[number]] = octets
+            kept, program = self.connection.compiled, self._programs[number]
+            if program in kept or len(kept) < _KEPT:
+                kept[program] = octets
         elif letter == b"D":
             text = describe_folder(self._cwd, octets, self.connection.host)
             self._refusal = WorkingFolderError(text)
