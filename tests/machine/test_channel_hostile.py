@@ -133,7 +133,7 @@ def test_closing_a_machine_does_not_wait_for_it(
     monkeypatch.setattr(keepers, "CLOSE_LIMIT", EVER)
     monkeypatch.setattr("remctl_toolkit.machine.plumbum.machine._CLOSE_LIMIT", 0.3)
     machine = Machine(hanging.host, hanging.port, hanging.principal)
-    process = machine["cat"].popen()
+    process: Any = machine["cat"].popen()
     process.stdin.flush()
     waiting = machine["sleep"]["100"].popen(stdin=subprocess.DEVNULL)
     eventually(lambda: waiting.poll() is None and waiting.pid)

@@ -155,7 +155,7 @@ class Channel:
             EOFError: it ended before; what there was is lost.
             ChannelError, ClosedError: see `read()`.
         """
-        pieces = []
+        pieces: list[bytes] = []
         left = n
         while left > 0:
             piece = self.read(left)
