@@ -15,7 +15,8 @@ from typing import IO, Any
 from support.waiting import eventually
 
 from remctl_toolkit.machine import ClosedError
-from remctl_toolkit.machine.call.interpreter import Interpreter, _Reply
+from remctl_toolkit.machine.call.interpreter import Interpreter
+from remctl_toolkit.machine.call.link import Reply
 
 OLDEST = (3, 8)
 
@@ -97,10 +98,8 @@ class PipeInterpreter(Interpreter):
         return self.stream
 
 
-def begun(far: PipeInterpreter, function: Callable[[str], object], note: Path) -> _Reply:
+def begun(far: PipeInterpreter, function: Callable[[str], object], note: Path) -> Reply:
     """Call a function that writes a note; return as soon as that is there, with 0.2 s left."""
-    with contextlib.ExitStack() as undo:
-        pending = far._send(undo, function, (str(note),), {})
-        eventually(note.exists)
-        undo.pop_all()
-    return _Reply(far.name, pending, 0.2)
+    reply = far._begin(0.2, function, (str(note),), {})
+    eventually(note.exists)
+    return reply

@@ -78,39 +78,41 @@ def test_ctrl_c_ends_the_call(tmp_path: Path) -> None:
             program.kill()
 
 
-def test_an_interruption_while_a_call_is_sent_ends_it(own: PipeInterpreter, tmp_path: Path) -> None:
-    note = tmp_path / "note"
-    assert own.call(far_functions.same, 1) == 1
-    write = own.stream.write
+def stuck(far: PipeInterpreter) -> threading.Event:
+    """Have what is written from now on wait for the event: a host that does not read."""
+    released = threading.Event()
+    write = far.stream.write
 
-    def interrupted(data: bytes) -> None:
-        own.stream.write = write  # type: ignore[method-assign]
+    def wait(data: bytes) -> None:
+        released.wait(LIMIT)
         write(data)
-        eventually(note.exists)
-        raise KeyboardInterrupt
 
-    own.stream.write = interrupted  # type: ignore[method-assign]
-    with pytest.raises(KeyboardInterrupt):
-        own.call(far_functions.sleep_noted, str(note))
-    eventually(lambda: note.read_text() == "Cancelled")
-    assert own.call(abs, -1) == 1
+    far.stream.write = wait  # type: ignore[method-assign]
+    return released
 
 
-def test_after_half_a_message_nothing_is_sent(own: PipeInterpreter) -> None:
-    write = own.stream.write
+def test_time_limits_hold_while_arguments_are_sent(own: PipeInterpreter, tmp_path: Path) -> None:
+    released = stuck(own)
+    with pytest.raises(CallTimeoutError, match=r"longer than 0.1 s"):
+        own.call_within(0.1, far_functions.same, bytes(1 << 20))
+    with pytest.raises(CallTimeoutError):
+        own.call_within(0.1, far_functions.sleep_noted, str(tmp_path / "note"))
+    released.set()
+    assert own.call(far_functions.same, 1) == 1
+    assert not (tmp_path / "note").exists()  # What was given up is not sent any more.
 
-    def interrupted(data: bytes) -> None:
-        own.stream.write = write  # type: ignore[method-assign]
-        write(data[:1000])
-        raise KeyboardInterrupt
 
-    own.stream.write = interrupted  # type: ignore[method-assign]
-    with pytest.raises(KeyboardInterrupt):
-        own.call(far_functions.same, bytes(1 << 20))
-    with pytest.raises(InterpreterEndedError, match=r"cut short on far.example.org"):
-        own.call(abs, -1)
-    own.reopen()
-    assert own.call(abs, -1) == 1
+def test_closing_is_bounded_while_arguments_are_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("remctl_toolkit.machine.call.link._END_WAIT", 0.1)
+    far = PipeInterpreter(sys.executable)
+    released = stuck(far)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        running = pool.submit(far.call, far_functions.same, 1)
+        far.close()  # The event is not set before this is over.
+        with pytest.raises(InterpreterEndedError):
+            running.result(LIMIT)
+        assert not released.is_set()
+        released.set()
 
 
 def test_after_a_fork_it_is_the_parents(own: PipeInterpreter) -> None:
@@ -152,7 +154,50 @@ def test_unclosed_it_warns() -> None:
     with pytest.warns(ResourceWarning, match=r"unclosed <PipeInterpreter .*: use it in a with"):
         del far
     eventually(lambda: process.returncode is not None)
-    eventually(lambda: "remctl-close" not in [thread.name for thread in threading.enumerate()])
+    eventually(lambda: not [t.name for t in threading.enumerate() if t.name.startswith("remctl-")])
+
+
+UNCLOSED = """
+import sys
+from machine.call_pipes import PipeInterpreter
+far = PipeInterpreter(sys.executable)
+items = iter([])
+{line}
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        ("", 0),
+        ("far.call(abs, -1)", 0),
+        ("far.call(abs, -1); raise SystemExit(3)", 3),
+        ("items = far.call(range(10**9).__iter__); next(items)", 0),
+        ("far.call(abs, -1); del far", 0),
+        ("far.itself = far; import gc; del far; gc.collect()", 0),
+    ],
+    ids=range(6),
+)
+def test_a_program_ends_without_closing(line: str, status: int) -> None:
+    """It is the test that is given a time limit here, not the program."""
+    command = [sys.executable, "-W", "ignore", "-c", UNCLOSED.format(line=line)]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    ended = subprocess.run(command, env=env, stderr=subprocess.PIPE, text=True, timeout=LIMIT)
+    assert (ended.returncode, ended.stderr) == (status, "")
+
+
+def test_what_is_forgotten_starts_no_thread_and_waits_for_nothing() -> None:
+    far = PipeInterpreter(sys.executable)
+    released = stuck(far)
+    link = far._link
+    assert link is not None
+    before = set(threading.enumerate())
+    with pytest.warns(ResourceWarning, match="unclosed"):
+        del far
+    assert set(threading.enumerate()) <= before
+    released.set()
+    link._writer.join(LIMIT)
+    assert not link._writer.is_alive()
 
 
 def test_an_interrupted_start_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

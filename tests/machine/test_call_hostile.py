@@ -10,7 +10,11 @@ import pytest
 from machine.call_pipes import PipeInterpreter
 from support.waiting import eventually
 
-from remctl_toolkit.machine.call.interpreter import InterpreterEndedError
+from remctl_toolkit.machine.call import (
+    CallTimeoutError,
+    InterpreterEndedError,
+    RemoteCallError,
+)
 
 pytestmark = pytest.mark.once
 
@@ -29,18 +33,18 @@ os.read(0, 100000)
 @pytest.mark.parametrize(
     ("evil", "text"),
     [
-        ("send(b'J', 1, b'')", "kind b'J'"),
+        ("send(b'J', 1, b'')", r"b'J.*' does not begin a frame"),
         ("send(b'V', 1, b'cos.system')", "value"),
         ("send(b'V', 1, b'\\x80\\x04N.')", "no kind"),
-        ("os.write(1, struct.pack('>cII', b'V', 1, 2**32 - 1))", "4294967295 octets at once"),
+        ("os.write(1, struct.pack('>cII', b'V', 1, 2**32 - 1))", "does not begin a frame"),
         ("send(b'?', 1, b'N')", "question"),
         ("send(b'?', 1, b'x' * 5000)", "too long"),
         ("send(b'!', 1, b'N')", "error that is none"),
-        ("send(b'M', 1, b'N')", "kind b'M'"),
+        ("send(b'M', 1, b'N')", "does not begin a frame"),
         ("send(b'G', 1, b'N')", "beginning of a generator"),
         ("[send(b'G', 1, b'') for _ in range(2)]; os.read(0, 1)", "beginning of a generator"),
         ("send(b'I', 1, b'N')", "item of no generator"),
-        ("send(b'H', 0, hello)", "a second greeting"),
+        ("send(b'H', 0, hello)", "a second one"),
     ],
     ids=range(12),
 )
@@ -77,3 +81,52 @@ def test_more_items_than_were_asked_for(tmp_path: Path) -> None:
         eventually(lambda: "ended" in repr(far))
         with pytest.raises(InterpreterEndedError, match=r"more of a generator's items"):
             list(items)
+
+
+def hostile(tmp_path: Path, evil: str) -> str:
+    path = tmp_path / "python"
+    path.write_text(HOSTILE.format(python=sys.executable, evil=evil))
+    path.chmod(0o755)
+    return str(path)
+
+
+QUESTION = "U\\0\\0\\0\\2s\\0\\0\\0\\6modules\\0\\0\\0\\x11typing_extensions"
+
+
+@pytest.mark.parametrize("number", [200, 2000])
+def test_time_limits_hold_where_it_asks_and_does_not_read(number: int, tmp_path: Path) -> None:
+    """The thread that reads must not be the one that answers."""
+    evil = f"for n in range({number}): send(b'?', n, b'{QUESTION}')\nimport time; time.sleep(600)"
+    with PipeInterpreter(hostile(tmp_path, evil), modules=["typing_extensions"]) as far:
+        with pytest.raises((CallTimeoutError, InterpreterEndedError)) as caught:
+            far.call_within(0.5, abs, -1)
+        if number > 256:
+            assert isinstance(caught.value, InterpreterEndedError)
+            assert "more questions than it waits for the answers to" in str(caught.value)
+
+
+def test_a_call_ends_where_it_does_not_read(tmp_path: Path) -> None:
+    evil = "import time; time.sleep(600)"
+    with PipeInterpreter(hostile(tmp_path, evil)) as far:
+        for _ in range(2):
+            with pytest.raises(CallTimeoutError):
+                far.call_within(0.1, abs, bytes(1 << 20))
+
+
+def test_what_it_says_is_printable(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    evil = r"""
+def text(value): return b"s" + struct.pack(">I", len(value)) + value
+bad = b"\\x1b]0;gone\\x07"
+send(b"1", 0, bad + b"\\n")
+names = b"U\\0\\0\\0\\1" + text(bad)
+send(b"!", 1, b"U\\0\\0\\0\\5" + text(b"call") + names + text(bad) + text(bad) + b"N")
+""".replace("\\\\", "\\")
+    python = hostile(tmp_path, evil)
+    logged, raised = caplog.at_level("DEBUG"), pytest.raises(RemoteCallError)
+    with logged, PipeInterpreter(python) as far, raised as caught:
+        far.call(abs, -1)
+    shown = [str(caught.value), *caught.value.__notes__, capsys.readouterr().err, caplog.text]
+    assert r"\x1b]0;gone\x07" in shown[0]
+    assert not any("\x1b" in each or "\x07" in each for each in shown)

@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import decimal
 import enum
+import inspect
 import math
 import pathlib
 import subprocess
@@ -92,14 +93,18 @@ def test_values_come_back_as_they_are(value: Any) -> None:
 @example(b"L\xff\xff\xff\xff")
 @example(b"M\x00\x00\x00\x01L\x00\x00\x00\x00N")
 @example(b"S\x00\x00\x00\x02NN")
-@example(b"n\x00\x00\x00\x031_0")
-@example(b"n\x00\x00\x00\x04sNaN")
-@example(b"S\x00\x00\x00\x01n\x00\x00\x00\x04sNaN")
-@example(b"r" + b"i\x00\x00\x00\x01\x00" * 3)
-@example(b"d\x00\x00\x00\x00")
-@example(b"x\x7f\xff\xff\xff\x00\x00\x00\x00\x00\x00\x00\x00")
+@example(b"@\x00\x00\x00\x02s\x00\x00\x00\x07Decimals\x00\x00\x00\x031_0")
+@example(b"@\x00\x00\x00\x02s\x00\x00\x00\x07Decimals\x00\x00\x00\x04sNaN")
+@example(b"S\x00\x00\x00\x01@\x00\x00\x00\x02s\x00\x00\x00\x07Decimals\x00\x00\x00\x04sNaN")
+@example(b"@\x00\x00\x00\x00")
+@example(b"@\x00\x00\x00\x01L\x00\x00\x00\x00")
+@example(b"@\x00\x00\x00\x01N")
+@example(b"@\x00\x00\x00\x04s\x00\x00\x00\x05range" + b"i\x00\x00\x00\x01\x00" * 3)
+@example(b"@\x00\x00\x00\x02s\x00\x00\x00\x04dateb\x00\x00\x00\x04\x07\xe0\x01\x01")
+@example(b"@\x00\x00\x00\x01s\x00\x00\x00\x08datetime")
+@example(b"@\x00\x00\x00\x02s\x00\x00\x00\x09timedeltai\x00\x00\x00\x05\x7f\xff\xff\xff\xff")
 @example(b"s\x00\x00\x00\x01\xff")
-@example(b"p\x00\x00\x00\x01\x00")
+@example(b"@\x00\x00\x00\x02s\x00\x00\x00\x04paths\x00\x00\x00\x01\x00")
 def test_any_octets_are_a_value_or_the_one_error(octets: bytes) -> None:
     with contextlib.suppress(DecodeError):
         decode(octets)
@@ -231,7 +236,7 @@ def test_uuids() -> None:
 
 def test_sizes_are_not_believed() -> None:
     # Nothing is set aside for what was only announced.
-    for letter in (b"s", b"b", b"a", b"i", b"n", b"L", b"M", b"S", b"Z", b"U"):
+    for letter in (b"s", b"b", b"i", b"L", b"M", b"S", b"Z", b"U", b"@"):
         with pytest.raises(DecodeError):
             decode(letter + b"\xff\xff\xff\xff")
 
@@ -239,22 +244,64 @@ def test_sizes_are_not_believed() -> None:
 def test_ranges_are_of_numbers_that_take_no_time() -> None:
     # To make a range is to divide them: of a million octets, that takes minutes.
     assert through(range(-(1 << 1015), 1 << 1015, 7)) == range(-(1 << 1015), 1 << 1015, 7)
-    with pytest.raises(FAR["Unsendable"], match=r"a range with a number of more than 128 octets"):
+    with pytest.raises(FAR["Unsendable"], match=r"a range with a number of more than 1016 bits"):
         FAR["encode"](range(1 << 1023), LIMIT)
     number = b"i" + (129).to_bytes(4, "big") + b"\1" * 129
     with pytest.raises(DecodeError, match=r"range"):
-        decode(b"r" + number * 3)
+        decode(b"@\0\0\0\4s\0\0\0\5range" + number * 3)
 
 
-@pytest.mark.parametrize("letter", [b"S", b"M"])
-def test_keys_are_not_all_alike(letter: bytes) -> None:
-    # Python's own sets and dictionaries take time with the square of what has one hash.
-    alike = [FAR["encode"](n * sys.hash_info.modulus, LIMIT) for n in range(2000)]
-    parts = alike if letter == b"S" else [part + b"N" for part in alike]
-    few = parts[:900]
-    assert len(decode(letter + len(few).to_bytes(4, "big") + b"".join(few))) == 900
-    with pytest.raises(DecodeError, match=r"one hash"):
-        decode(letter + len(parts).to_bytes(4, "big") + b"".join(parts))
+def colliding(bits: int, most: int, more: int) -> list[int]:
+    """Return keys for a dictionary of 2**bits places, some of which go the same long way.
+
+    The first ones fill a part of the way that a dictionary goes when places are taken; the rest
+    come to the start of that part.
+    """
+    mask = (1 << bits) - 1
+    run, place = {}, 0
+    for number in range(most):
+        run[place] = number
+        place = (5 * place + 1) & mask
+    keys, key = list(run), mask
+    while len(keys) < most + more:
+        key += 1
+        rest, place = key, key & mask
+        while rest and place in run:
+            rest >>= 5
+            place = (5 * place + rest + 1) & mask
+        if run.get(place, most) < most // 3:
+            keys.append(key)
+    return keys
+
+
+def test_keys_that_collide_are_one_error() -> None:
+    # Python's own dictionaries take time with the square of such keys, and let no thread run.
+    keys = dict.fromkeys(colliding(17, 78_000, 9_000))
+    with pytest.raises(DecodeError, match=r"hashes collide"):
+        decode(FAR["encode"](keys, LIMIT))
+    alike = {n * sys.hash_info.modulus for n in range(900)}
+    assert through(alike) == alike
+    usual = {n << 40: n for n in range(20000)}
+    assert through(usual) == usual
+
+
+@pytest.mark.parametrize("wrap", [lambda n: n, lambda n: (1, n), lambda n: frozenset([n])])
+def test_long_numbers_are_not_compared_with_decimals(wrap: Any) -> None:
+    # Python makes a decimal of the number first, which takes time with the square of its length.
+    large = wrap(1 << 1_000_000)
+    assert through([{large}, 1]) == [{large}, 1]
+    with pytest.raises(DecodeError, match=r"a long number is a key"):
+        through([decimal.Decimal(1), {large}])
+
+
+def test_a_small_stack_is_enough() -> None:
+    octets = FAR["encode"](_nested(MAX_DEPTH), LIMIT)
+
+    def deeper(left: int) -> Any:
+        return deeper(left - 1) if left else decode(octets)
+
+    frames = len(inspect.stack(0))
+    assert deeper(sys.getrecursionlimit() - frames - 20) == _nested(MAX_DEPTH)
 
 
 @pytest.mark.parametrize("version", pythons())

@@ -17,11 +17,11 @@ from machine.call_pipes import pythons
 from support.waiting import LIMIT
 
 from remctl_toolkit.machine import Connection, facts, helpers
-from remctl_toolkit.machine.base.sources import functions_of
+from remctl_toolkit.machine.facts import far_facts
 
 pytestmark = pytest.mark.once
 
-FAR = functions_of("facts/far_facts")
+FAR = vars(far_facts)
 
 
 @pytest.fixture(scope="module")

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import importlib
 import os
+import pkgutil
+import re
 import subprocess
 import sys
 import textwrap
 import zipfile
 from collections.abc import Iterator
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import _remctl
 import pytest
 from machine.call_pipes import PipeInterpreter, pythons
 
-from remctl_toolkit.machine import Connection
+import remctl_toolkit
+from remctl_toolkit.machine import Connection, facts, helpers
 from remctl_toolkit.machine.call.interpreter import Interpreter, RemoteCallError
 from remctl_toolkit.machine.call.modules import ModuleServer
 
@@ -177,8 +180,14 @@ def test_files_of_packages(far: PipeInterpreter, ours: Path) -> None:
     assert far.call(package.source).startswith("def get_data():")
 
 
-def test_errors_of_modules(far: PipeInterpreter, places: Any, monkeypatch: Any) -> None:
+@pytest.mark.parametrize("version", pythons())
+def test_errors_of_modules(version: str, places: Any, monkeypatch: Any) -> None:
     monkeypatch.syspath_prepend(places["files"])
+    with PipeInterpreter(pythons()[version], modules=lambda name: True) as far:
+        errors_of_modules(far, places)
+
+
+def errors_of_modules(far: PipeInterpreter, places: Any) -> None:
     with pytest.raises(RemoteCallError, match=r"SyntaxError"):
         far.call(importlib.import_module, "rm_broken")
     with pytest.raises(RemoteCallError, match=r"KeyError on .*: 'as it is imported'") as caught:
@@ -190,11 +199,17 @@ def test_errors_of_modules(far: PipeInterpreter, places: Any, monkeypatch: Any) 
     assert far.call(abs, -1) == 1
 
 
-def test_extension_modules_are_one_error(far: PipeInterpreter) -> None:
-    text = r"ImportError on .*: module '_remctl' is an extension module, which cannot be sent"
+def test_extension_modules_are_one_error(
+    far: PipeInterpreter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / f"rm_extension{EXTENSION_SUFFIXES[0]}").touch()
+    (tmp_path / "rm_extended.py").write_text("def load():\n    import rm_extension\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    text = r"ImportError on .*: module 'rm_extension' is an extension module, which cannot be sent"
     with pytest.raises(RemoteCallError, match=text):
-        far.call(_remctl.remctl_new)
+        far.call(importlib.import_module("rm_extended").load)
     assert far.call(abs, -1) == 1
+    del sys.modules["rm_extended"]
 
 
 @pytest.mark.skipif("3.8" not in pythons(), reason="no Python 3.8 here")
@@ -207,8 +222,9 @@ def test_the_standard_library_is_the_far_sides() -> None:
         far.call(importlib.import_module, "tomllib")
 
 
-def test_nothing_is_run_here(one: PipeInterpreter, ours: Path) -> None:
-    one.call(exec, "import rm_package.inner.deep")
+def test_nothing_is_run_here(ours: Path) -> None:
+    with PipeInterpreter(sys.executable, modules=["rm_package"]) as far:
+        far.call(exec, "import rm_package.inner.deep")
     assert [name for name in sys.modules if name.startswith("rm_")] == []
 
 
@@ -230,7 +246,7 @@ IMPORT = "__import__({!r}).PLACE"
 
 
 def test_what_is_installed_there_comes_last(installed: None, ours: Path) -> None:
-    with PipeInterpreter(sys.executable) as far:
+    with PipeInterpreter(sys.executable, modules=["rm_plain", "rm_package"]) as far:
         assert far.call(eval, IMPORT.format("rm_only_there")) == "installed"
         assert far.call(eval, IMPORT.format("_remctl")) == "installed"
         with pytest.raises(RemoteCallError, match=r"AttributeError"):
@@ -241,7 +257,8 @@ def test_what_is_installed_there_comes_last(installed: None, ours: Path) -> None
 def test_what_is_installed_there_can_come_first(
     installed: None, ours: Path, prefer: bool | list[str]
 ) -> None:
-    with PipeInterpreter(sys.executable, prefer_far=prefer) as far:
+    modules = ["rm_plain", "rm_package"]
+    with PipeInterpreter(sys.executable, prefer_far=prefer, modules=modules) as far:
         assert far.call(eval, IMPORT.format("rm_plain")) == "installed"
         assert far.call(eval, "__import__('rm_package').NAME") == "rm_package.sibling"
 
@@ -301,9 +318,63 @@ def test_what_nobody_may_have(
     (tmp_path / "rm_package" / "link.txt").symlink_to("/etc/passwd")
     (tmp_path / "rm_package" / "linked").symlink_to("/etc")
     monkeypatch.syspath_prepend(tmp_path)
-    server = ModuleServer()
-    assert server(question, name, parts)[0] in (False, "missing", "refused")
-    assert server.served == ()
+    for server in (ModuleServer(), ModuleServer(lambda name: True)):
+        for each in ("rm_package", "rm_plain"):
+            server.need(each)
+        assert server(question, name, parts)[0] in (False, "missing", "refused")
+        assert server.served == ()
+
+
+def test_only_what_the_calls_need(ours: Path) -> None:
+    package = importlib.import_module("rm_package")
+    with PipeInterpreter(sys.executable) as far:
+        assert far.servable == ()
+        assert far.call(package.get_data) == "é and more\n".encode()
+        needed = ("rm_package", "rm_package.data", "rm_package.sibling", "rm_package.sibling.NAME")
+        assert set(needed) <= set(far.servable)
+        for name in ("rm_plain", "rm_package.inner", "rm_channelexec", "tests", "machine"):
+            text = rf"No module named '{name}': no function called imports it \(see modules=\)"
+            with pytest.raises(RemoteCallError, match=text):
+                far.call(importlib.import_module, name)
+        server = far._modules
+        assert server("data", "rm_package", ("sibling.py",))[0] is False
+        assert server("data", "rm_package.inner", ("deep.py",))[0] is False
+        assert not {"rm_plain", "rm_package.inner"} & set(far.servable)
+
+
+@pytest.mark.parametrize("modules", [None, ["rm_package"], lambda name: True], ids=range(3))
+def test_nobody_gets_the_program_itself(
+    ours: Path, modules: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not under another name, either: the folder of a script is on its path."""
+    package = importlib.import_module("rm_package")
+    sibling = importlib.import_module("rm_package.sibling")
+    main = sys.modules["__main__"]
+    monkeypatch.setattr(main, "__file__", sibling.__file__, raising=False)
+    server = ModuleServer(modules)
+    for name in ("rm_package", "rm_package.sibling", "__main__", "rm_package.__main__"):
+        server.need(name)
+    assert server("module", "rm_package.sibling")[0] == "missing"
+    assert server("module", "rm_package")[0] == "package"
+    assert server("data", "rm_package", ("sibling.py",))[0] is False
+    assert server("module", "__main__")[0] != "module"
+    assert package.NAME == "rm_package.sibling"
+
+
+def test_the_standard_library_is_known_by_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "this.py").write_text("def mine():\n    return 'mine'\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    this: Any = importlib.import_module("this")
+    try:
+        server = ModuleServer(["this", "json"])
+        assert server("module", "this")[0] == "module"
+        assert server("module", "json.decoder")[0] == "refused"
+        with PipeInterpreter(sys.executable) as far:
+            assert far.call(this.mine) == "mine"  # By its source: that name is taken there.
+    finally:
+        del sys.modules["this"]
 
 
 class Angry:
@@ -313,12 +384,82 @@ class Angry:
 
 
 def test_a_finder_that_fails_is_one_error(
-    one: PipeInterpreter, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(sys, "meta_path", [Angry(), *sys.meta_path])
-    with pytest.raises(RemoteCallError, match=r"ImportError.*rm_angry.*RuntimeError: not today"):
-        one.call(importlib.import_module, "rm_angry")
-    assert one.call(abs, -1) == 1
+    text = r"ImportError.*rm_angry.*RuntimeError: not today"
+    with caplog.at_level("DEBUG"), PipeInterpreter(sys.executable, modules=["rm_angry"]) as far:
+        for _ in range(3):
+            with pytest.raises(RemoteCallError, match=text):
+                far.call(importlib.import_module, "rm_angry")
+        assert far.call(abs, -1) == 1
+    assert [record.levelname for record in caplog.records if record.exc_info] == ["DEBUG"]
+
+
+# -- Modules of this package ----------------------------------------------------------------------
+
+
+def public_modules() -> list[str]:
+    found = pkgutil.walk_packages(remctl_toolkit.__path__, "remctl_toolkit.", lambda name: None)
+    names = [each.name for each in found]
+    private = re.compile(r"\.(_|far_|both_)")
+    return ["remctl", "_remctl", "remctl_toolkit", *(n for n in names if not private.search(n))]
+
+
+def test_modules_that_import_this_package(
+    far: PipeInterpreter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    names = sorted(public_modules())
+    assert len(names) > 50
+    lines = [f"import {name}" for name in names]
+    text = textwrap.dedent("""
+        import remctl
+        from remctl_toolkit.machine import Group, Machine, MachineError
+        class Mine(Machine):
+            pass
+        class MineError(remctl.RemctlError, ValueError):
+            pass
+        def work(x, stream=remctl.RemctlStream.STDOUT, *groups: Group) -> MineError:
+            try:
+                return x + 1
+            except MachineError:
+                return 0
+        def use():
+            return Mine("localhost")
+        def use_more():
+            return remctl.remctl("localhost", None, None, ["true"])
+        """)
+    (tmp_path / "rm_ours.py").write_text("\n".join([*lines, text]))
+    ours: Any = importlib.import_module("rm_ours")
+    try:
+        assert far.call(ours.work, 1) == 2
+        text = r"ImportError on .*: rm_ours.Mine cannot be used here: it works where the call was"
+        with pytest.raises(RemoteCallError, match=text):
+            far.call(ours.use)
+        with pytest.raises(RemoteCallError, match=r"remctl.remctl cannot be used here"):
+            far.call(ours.use_more)
+        assert far.served == ("rm_ours",)
+    finally:
+        del sys.modules["rm_ours"]
+
+
+def test_a_remctl_that_is_installed_there_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONUSERBASE", str(tmp_path))
+    command = [sys.executable, "-c", "import site; print(site.getusersitepackages(), end='')"]
+    folder = Path(subprocess.check_output(command, text=True, timeout=30))
+    folder.mkdir(parents=True)
+    (folder / "remctl.py").write_text("import _remctl\nPLACE = _remctl.PLACE\n")
+    (folder / "_remctl.py").write_text("PLACE = 'installed'\n")
+    with PipeInterpreter(sys.executable) as far:
+        assert far.call(eval, IMPORT.format("remctl")) == "installed"
+
+
+def test_files_that_are_meant_to_be_sent(one: PipeInterpreter) -> None:
+    assert one.call(helpers.output_lines, ["echo", "x"]) == ["x"]
+    assert isinstance(one.call(facts.memory), dict)
 
 
 # -- import_module --------------------------------------------------------------------------------

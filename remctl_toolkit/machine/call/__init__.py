@@ -9,6 +9,7 @@ from .interpreter import (
     RemoteIterator,
     RemoteModule,
     ResultError,
+    SendError,
 )
 
 __all__ = [
@@ -20,4 +21,5 @@ __all__ = [
     "RemoteIterator",
     "RemoteModule",
     "ResultError",
+    "SendError",
 ]

@@ -27,6 +27,10 @@ class RemoteCallError(MachineError):
     remote_traceback: str = ""
 
 
+class SendError(MachineError, TypeError):
+    """Something of a call cannot be sent; nothing was."""
+
+
 class ResultError(MachineError):
     """The function ran, but what it returned is not plain data, or too much of it."""
 

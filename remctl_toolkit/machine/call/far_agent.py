@@ -9,11 +9,11 @@ import os
 import struct
 import sys
 from _thread import allocate_lock, get_ident, start_new_thread
-from pickle import loads
 
-import _remctl_functions
-import _remctl_imports
-from _remctl_values import Unsendable, encode
+from remctl_toolkit.machine.call.far_imports import SOURCES, Finder, connect
+from remctl_toolkit.machine.call.far_shipping import TEXTS, load, loads
+from remctl_toolkit.machine.call.far_values import Unsendable, encode
+from remctl_toolkit.machine.wire.both_frames import Frames, frame
 
 try:
     from _queue import Empty, SimpleQueue
@@ -21,13 +21,13 @@ except ImportError:
     from queue import Empty, SimpleQueue
 
 HIDDEN = ("<remctl ", "<frozen importlib._bootstrap>")  # what begins so is not in tracebacks
-HEAD = struct.Struct(">cII")
 GRANT = struct.Struct(">II")
 STOP = _signal.SIGRTMAX  # interrupts what the main thread waits for
 GRACE = 1.0  # seconds for calls to end in when the line does
-END = 5.0  # seconds for all that is to be done then
+END = 4.0  # seconds for all that is to be done then
 AGAIN = 0.1  # seconds until a call that was not interrupted is interrupted again
 PIECE = 65536
+LONGEST = 1 << 31  # octets of a frame
 QUESTION_LIMIT = 4000  # octets: what a pipe takes whole, so that no interrupt can come between
 ERROR_LIMIT = 262144  # characters of a traceback, or a message
 
@@ -39,8 +39,7 @@ class Cancelled(BaseException):
 class Line:
     """The way to the other end."""
 
-    def __init__(self, source, target):
-        self.source = source
+    def __init__(self, target):
         self.target = target
         self.lock = allocate_lock()
         self.pid = os.getpid()
@@ -51,25 +50,10 @@ class Line:
 
     def send(self, letter, number, octets):
         self.check_fork()
-        rest = memoryview(HEAD.pack(letter, number, len(octets)) + octets)
+        rest = memoryview(frame(letter, number, octets))
         with self.lock:
             while rest:
                 rest = rest[os.write(self.target, rest) :]
-
-    def frames(self):
-        buffer = bytearray()
-        while True:
-            while len(buffer) >= HEAD.size:
-                letter, number, size = HEAD.unpack_from(buffer)
-                if len(buffer) < HEAD.size + size:
-                    break
-                octets = bytes(memoryview(buffer)[HEAD.size : HEAD.size + size])
-                del buffer[: HEAD.size + size]
-                yield letter, number, octets
-            piece = os.read(self.source, 1 << 20)
-            if not piece:
-                return
-            buffer += piece
 
 
 class Printed:
@@ -203,7 +187,7 @@ class Call:
             return b"P", self.failure("prepare", Cancelled())
         try:
             message, self.octets = loads(self.octets), None
-            function, (args, kwargs) = _remctl_functions.STORE.load(*message)
+            function, (args, kwargs) = load(*message)
         except BaseException as error:
             return b"P", self.failure("prepare", error)
         result = function(*args, **kwargs)
@@ -299,7 +283,7 @@ def traceback_of(error):
     import linecache
     import traceback
 
-    for texts in (_remctl_imports.SOURCES, _remctl_functions.STORE.texts):
+    for texts in (SOURCES, TEXTS):
         for name, text in list(texts.items()):
             linecache.cache[name] = (len(text), None, text.splitlines(True), name)
     try:
@@ -324,12 +308,14 @@ class Agent:
     def __init__(self, settings):
         self.limit = settings["limit"]
         self.window_items, self.window_octets = settings["window"]
-        self.line = Line(os.dup(0), os.dup(1))
+        self.source = os.dup(0)
+        self.line = Line(os.dup(1))
         nothing = os.open(os.devnull, os.O_RDONLY)
         os.dup2(nothing, 0)
         os.close(nothing)
         self.printed = Printed(self.line)
         self.questions = Questions(self.line)
+        self.listening = True
         self.main = get_ident()
         self.current: Call | None = None  # the main thread's
         self.calls = {}
@@ -346,10 +332,9 @@ class Agent:
 
     def listen(self):
         try:
-            for letter, number, octets in self.line.frames():
-                if letter == b"Q":
-                    break
-                self.take(letter, number, octets)
+            frames = Frames(self.take, b"CRMXQ", LONGEST)
+            while self.listening and frames.write(os.read(self.source, PIECE << 4)):
+                pass
         finally:
             self.end()
 
@@ -361,6 +346,8 @@ class Agent:
                 self.waiting.put(call)
             else:
                 start_new_thread(self.run, (call,))
+        elif letter == b"Q":
+            self.listening = False
         elif letter == b"R":
             self.questions.answered(number, octets)
         else:
@@ -414,8 +401,8 @@ class Agent:
 
 def start(settings):
     agent = Agent(settings)
-    _remctl_imports.ask = agent.questions.ask
-    sys.meta_path.append(_remctl_imports.Finder(settings["prefer_far"]))
+    connect(agent.questions.ask)
+    sys.meta_path.append(Finder(settings["prefer_far"]))
     names = vars(sys.modules["__main__"])
     for name in [name for name in names if not name.startswith("__")]:
         del names[name]  # It is the callers'.

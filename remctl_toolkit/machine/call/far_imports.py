@@ -1,19 +1,21 @@
 """Imports what this interpreter's standard library does not have from the other end of the line."""
 
 import sys
+from abc import ABCMeta
 from importlib.machinery import ModuleSpec, PathFinder
 
 SOURCES: "dict[str, str]" = {}  # from a path to its text, for tracebacks
 SCHEME = "remctl:"  # begins the entries of a package's __path__
 
 
-def ask(*question):
-    """Send a question, and return the answer; the agent puts its own in the place of this."""
-    raise NotImplementedError
+def connect(asking):
+    """Set what sends a question, and returns the answer."""
+    global ask
+    ask = asking
 
 
 class Imported:
-    """A loader for modules whose source was sent."""
+    """A loader for what was sent: source, or None for a package without any."""
 
     def __init__(self, name, origin, source):
         self.name = name
@@ -24,7 +26,8 @@ class Imported:
         return None
 
     def exec_module(self, module):
-        exec(compile(self.source, self.origin, "exec", dont_inherit=True), module.__dict__)
+        if self.source is not None:
+            exec(self.get_code(self.name), module.__dict__)
 
     def get_source(self, name):
         return self.source
@@ -40,22 +43,6 @@ class Imported:
         if not path.startswith(folder):
             raise FileNotFoundError(2, f"not a file of package {self.name}", path)
         return File(self.name, tuple(path[len(folder) :].split("/"))).read_bytes()
-
-    def get_resource_reader(self, name):
-        return Resources(name)
-
-
-class Namespace:
-    """A loader for packages without source."""
-
-    def __init__(self, name):
-        self.name = name
-
-    def create_module(self, spec):
-        return None
-
-    def exec_module(self, module):
-        pass
 
     def get_resource_reader(self, name):
         return Resources(name)
@@ -87,14 +74,11 @@ class File:
     def iterdir(self):
         return iter([self.joinpath(name) for name in self._ask("list")])
 
-    def _kind(self):
-        return ask("kind", self.package, self.parts)[1]
-
     def is_dir(self):
-        return self._kind() == "dir"
+        return ask("kind", self.package, self.parts)[1] == "dir"
 
     def is_file(self):
-        return self._kind() == "file"
+        return ask("kind", self.package, self.parts)[1] == "file"
 
     def read_bytes(self):
         return self._ask("data")
@@ -107,9 +91,7 @@ class File:
         import io
 
         octets = io.BytesIO(self.read_bytes())
-        if "b" in mode:
-            return octets
-        return io.TextIOWrapper(octets, encoding, errors, newline)
+        return octets if "b" in mode else io.TextIOWrapper(octets, encoding, errors, newline)
 
 
 class Resources:
@@ -134,8 +116,38 @@ class Resources:
         return [file.name for file in self.root.iterdir()]
 
 
+class Standin(ABCMeta):
+    """The class of what has the names of this package there: it fails when it is used."""
+
+    def __getattr__(cls, name):
+        return stand_in(cls.__module__, name)
+
+    def __call__(cls, *args, **kwargs):
+        text = "{}.{} cannot be used here: it works where the call was made"
+        raise ImportError(text.format(cls.__module__, cls.__name__))
+
+
+def stand_in(module, name):
+    if name.startswith("__"):
+        raise AttributeError(name)
+    # An exception, since one can be named wherever another class can be.
+    names = {"__module__": module, "__class_getitem__": classmethod(lambda cls, item: cls)}
+    return Standin(name, (Exception,), names)
+
+
+class StandinLoader:
+    """A loader for modules that have a stand-in for each name."""
+
+    def create_module(self, spec):
+        return None
+
+    def exec_module(self, module):
+        name = module.__name__
+        module.__getattr__ = lambda each: stand_in(name, each)
+
+
 class Finder:
-    """Finds modules at the other end, and then those installed here beside the standard library.
+    """Finds modules at the other end, and then those installed here besides the standard library.
 
     The standard library itself comes first: this is behind the finders that know it.
     """
@@ -147,19 +159,24 @@ class Finder:
     def find_spec(self, name, path=None, target=None):
         if path is not None and not any(str(entry).startswith(SCHEME) for entry in path):
             return None
-        top = name.partition(".")[0]
-        if path is None and (self.prefer_far is True or top in self.prefer_far):
-            spec = self.find_installed(name)
-            if spec is not None:
-                return spec
+        top, _, last = name.rpartition(".")
+        top = top.partition(".")[0] or last
+        # Of remctl, the halves belong together: both are those installed here.
+        here = self.prefer_far is True or top in self.prefer_far or name in ("remctl", "_remctl")
+        spec = self.find_installed(name) if path is None and here else None
+        if spec is not None:
+            return spec
+        if (top == "remctl_toolkit" and not last.startswith("far_")) or name in (
+            "remctl",
+            "_remctl",
+        ):
+            return self.spec(name, StandinLoader(), None, True)
         kind, *answer = ask("module", name)
         if kind in ("module", "package"):
-            return self.spec(name, kind == "package", *answer)
+            SOURCES[answer[0]] = answer[1]
+            return self.spec(name, Imported(name, *answer), answer[0], kind == "package")
         if kind == "namespace":
-            loader = Namespace(name)
-            spec = ModuleSpec(name, loader, is_package=True)  # type: ignore[arg-type]
-            spec.submodule_search_locations.append(SCHEME + name)
-            return spec
+            return self.spec(name, Imported(name, None, None), None, True)
         spec = self.find_installed(name) if path is None else None
         if spec is None and kind == "refused":
             raise ModuleNotFoundError(answer[0], name=name)
@@ -167,23 +184,17 @@ class Finder:
             raise ImportError(answer[0], name=name)
         return spec
 
-    def spec(self, name, is_package, origin, source):
-        SOURCES[origin] = source
-        loader = Imported(name, origin, source)
-        spec = ModuleSpec(name, loader, origin=origin)  # type: ignore[arg-type]
-        spec.has_location = True
+    def spec(self, name, loader, origin, is_package):
+        spec = ModuleSpec(name, loader, origin=origin)
+        spec.has_location = origin is not None
         if is_package:
             spec.submodule_search_locations = [SCHEME + name]
         return spec
 
     def find_installed(self, name):
         if self.installed is None:
-            self.installed = installed_folders()
+            import site  # Does nothing by itself, as this interpreter was told not to.
+
+            # A user's own folder comes first for Python, too; that user is whom this runs as.
+            self.installed = [site.getusersitepackages(), *site.getsitepackages()]
         return PathFinder.find_spec(name, self.installed)
-
-
-def installed_folders():
-    import site  # Does nothing by itself, as this interpreter was told not to.
-
-    # A user's own folder comes first for Python, too; that user is whom this runs as.
-    return [site.getusersitepackages(), *site.getsitepackages()]

@@ -1,4 +1,4 @@
-"""Writes results as octets that machine/values.py reads: plain data, and nothing that could run.
+"""Writes results as octets that wire/values.py reads: plain data, and nothing that could run.
 
 A value is a letter and what belongs to it.  Sizes and counts are four octets, the high one first.
 """
@@ -6,7 +6,7 @@ A value is a letter and what belongs to it.  Sizes and counts are four octets, t
 import struct
 
 MAX_DEPTH = 100
-RANGE_NUMBER = 128  # octets; see machine/values.py
+RANGE_BITS = 1016  # see wire/values.py
 
 pack_size = struct.Struct(">I").pack
 
@@ -19,71 +19,59 @@ def sized(letter, octets):
     return letter + pack_size(len(octets)) + octets
 
 
-def text(letter, value):
-    return sized(letter, value.encode("utf-8", "surrogatepass"))
-
-
-def number(value):
+def integer(value):
+    value = int.__int__(value)
     return sized(b"i", value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True))
 
 
-def range_numbers(value):
-    numbers = [number(part) for part in (value.start, value.stop, value.step)]
-    if max(map(len, numbers)) > 5 + RANGE_NUMBER:
-        raise ValueError(f"a range with a number of more than {RANGE_NUMBER} octets")
-    return b"r" + b"".join(numbers)
-
-
-def moment(value):
-    offset = value.utcoffset()
-    if offset is None:
-        zone = b"N"
-    else:
-        zone = b"x" + struct.pack(">iii", offset.days, offset.seconds, offset.microseconds)
-    return bytes([value.fold]) + zone
+def in_range(value):
+    numbers = (value.start, value.stop, value.step)
+    if max(number.bit_length() for number in numbers) > RANGE_BITS:
+        raise ValueError(f"a range with a number of more than {RANGE_BITS} bits")
+    return numbers
 
 
 def clock(value):
-    return struct.pack(">BBBI", value.hour, value.minute, value.second, value.microsecond)
+    moment = (value.hour, value.minute, value.second, value.microsecond)
+    return (*moment, value.utcoffset(), value.fold)
 
 
-def day(value):
-    return struct.pack(">HBB", value.year, value.month, value.day)
-
-
-def span(value):
-    return b"x" + struct.pack(">iii", value.days, value.seconds, value.microseconds)
-
-
+# A subclass may say what it likes of itself: its base is asked.
 SIMPLE = {
     type(None): lambda value: b"N",
     bool: lambda value: b"T" if value else b"F",
-    int: number,
-    float: lambda value: b"f" + struct.pack(">d", value),
-    complex: lambda value: b"c" + struct.pack(">dd", value.real, value.imag),
-    str: lambda value: text(b"s", value),
-    bytes: lambda value: sized(b"b", value),
-    bytearray: lambda value: sized(b"a", value),
+    int: integer,
+    float: lambda value: b"f" + struct.pack(">d", float.__float__(value)),
+    str: lambda value: sized(b"s", str.encode(value, "utf-8", "surrogatepass")),
+    bytes: lambda value: sized(b"b", bytes(memoryview(value))),
     memoryview: lambda value: sized(b"b", value.tobytes()),
-    range: range_numbers,
 }
 
-# Known by their names: to import them takes longer than a call.
-NAMED = {
-    ("datetime", "datetime"): lambda v: b"D" + day(v) + clock(v) + moment(v),
-    ("datetime", "date"): lambda value: b"d" + day(value),
-    ("datetime", "time"): lambda value: b"t" + clock(value) + moment(value),
-    ("datetime", "timedelta"): span,
-    ("decimal", "Decimal"): lambda value: text(b"n", str(value)),
-    ("pathlib", "PurePosixPath"): lambda value: text(b"p", str(value)),
-    ("pathlib._local", "PurePosixPath"): lambda value: text(b"p", str(value)),
-    ("uuid", "UUID"): lambda value: b"u" + value.bytes,
+# A name, and what it is made of.  They are known by their names: to import them takes longer than
+# a call.
+MADE = {
+    ("builtins", "complex"): lambda value: ("complex", value.real, value.imag),
+    ("builtins", "bytearray"): lambda value: ("bytearray", bytes(memoryview(value))),
+    ("builtins", "range"): lambda value: ("range", *in_range(value)),
+    ("datetime", "datetime"): lambda v: ("datetime", v.year, v.month, v.day, *clock(v)),
+    ("datetime", "date"): lambda value: ("date", value.year, value.month, value.day),
+    ("datetime", "time"): lambda value: ("time", *clock(value)),
+    ("datetime", "timedelta"): lambda v: ("timedelta", v.days, v.seconds, v.microseconds),
+    ("decimal", "Decimal"): lambda value: ("Decimal", str(value)),
+    ("pathlib", "PurePosixPath"): lambda value: ("path", str(value)),
+    ("pathlib._local", "PurePosixPath"): lambda value: ("path", str(value)),
+    ("uuid", "UUID"): lambda value: ("UUID", value.bytes),
 }
 
-REDUCED = (int, float, complex, str, bytes, bytearray)
-
-# What these have in them is written by the loop in encode().
+# What these have in them is written by the loop in Encoder.container().
 LETTERS = {list: b"L", tuple: b"U", set: b"S", frozenset: b"Z", dict: b"M"}
+
+CURES = (
+    ("__dataclass_fields__", "return dataclasses.asdict(...) of it"),
+    ("__await__", "call it with asyncio.run() over there"),
+    ("_value2member_map_", "return its .value"),
+    ("__class__", "return plain data made from it"),
+)
 
 
 class Encoder:
@@ -93,7 +81,6 @@ class Encoder:
         self.pieces = []
         self.path = []
         self.open = set()
-        self.ways = {}  # from a type to what writes it, for this value's types alone
 
     def add(self, octets):
         self.size += len(octets)
@@ -101,26 +88,24 @@ class Encoder:
             raise Unsendable(f"result takes more than {self.limit} octets; return less")
         self.pieces.append(octets)
 
-    def way(self, kind):
-        found = self.ways.get(kind)
-        if found is None:
-            found = self.ways[kind] = find_way(kind)
-        return found
-
     def value(self, value):
-        letter, simple = self.way(type(value))
-        if simple is not None:
+        for base in type(value).__mro__:
             try:
-                octets = simple(value)
+                if base in SIMPLE:
+                    return self.add(SIMPLE[base](value))
+                if base in LETTERS:
+                    return self.container(LETTERS[base], value)
+                made = MADE.get((base.__module__, base.__qualname__))
+                if made is not None:
+                    return self.container(b"@", made(value))
             except Unsendable:
                 raise
             except Exception as error:
                 raise Unsendable(f"{self.place()} cannot be written: {error!r}") from None
-            self.add(octets)
-        elif letter is None:
-            self.refuse(value)
-        else:
-            self.container(letter, value)
+        kind = type(value)
+        name = f"{kind.__module__}.{kind.__qualname__}"
+        cure = next(cure for mark, cure in CURES if hasattr(kind, mark))
+        raise Unsendable(f"{self.place()} is a {name}, and only plain data comes back: {cure}")
 
     def container(self, letter, value):
         if id(value) in self.open:
@@ -149,45 +134,6 @@ class Encoder:
         for step in self.path[:8]:
             words.append(f" ({step})" if step in ("a key", "a member") else f"[{ascii(step)[:40]}]")
         return "".join(words)
-
-    def refuse(self, value):
-        kind = type(value)
-        name = f"{kind.__module__}.{kind.__qualname__}"
-        if hasattr(kind, "__dataclass_fields__"):
-            cure = "return dataclasses.asdict(...) of it"
-        elif hasattr(kind, "__await__"):
-            cure = "call it with asyncio.run() over there"
-        elif hasattr(kind, "_value2member_map_"):
-            cure = "return its .value"
-        else:
-            cure = "return plain data made from it"
-        raise Unsendable(f"{self.place()} is a {name}, and only plain data comes back: {cure}")
-
-
-def find_way(kind):
-    for base in kind.__mro__:
-        simple = SIMPLE.get(base) or NAMED.get((base.__module__, base.__qualname__))
-        if base in LETTERS:
-            return LETTERS[base], None
-        if simple is not None:
-            # A subclass may say what it likes of itself.
-            own = kind is not base and base in REDUCED
-            return None, reduced(base, simple) if own else simple
-    return None, None
-
-
-def reduced(base, simple):
-    return lambda value: simple(plain(base, value))
-
-
-def plain(base, value):
-    if base is str:
-        return str.__str__(value)
-    if base in (bytes, bytearray):
-        return base(memoryview(value))
-    if base is complex:
-        return complex(value.real, value.imag)
-    return getattr(base, f"__{base.__name__}__")(value)
 
 
 def encode(value, limit):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 import threading
 import time
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -22,11 +22,12 @@ from .errors import (
     InterpreterEndedError,
     RemoteCallError,
     ResultError,
+    SendError,
 )
-from .link import WINDOW, Link, Pending, Stream, agent_source
+from .link import WINDOW, Link, Reply, Stream, agent_source
 from .modules import Allowed, ModuleServer, RemoteFunction, RemoteModule
 from .output import Lines, Output, show
-from .packing import Packer
+from .shipping import Packer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -42,6 +43,7 @@ __all__ = [
     "RemoteIterator",
     "RemoteModule",
     "ResultError",
+    "SendError",
 ]
 
 RESULT_LIMIT = 256 << 20  # octets
@@ -63,7 +65,8 @@ class Interpreter:
         connection: the way there.
         name: what the host is called before lines of output and in errors; None: `connection.host`.
         modules: the modules that the far side may have from here: names, each with all that is
-            below it, or a function that says it of a name; None: all that can be imported here.
+            below it, or a function that says it of a name; None: those that the calls need, which
+            are the modules of what is called and what those import; see `servable`.
         prefer_far: names of packages to take from what is installed there, if they are; True: all.
         output: is called with the host, the stream and a line for each line that is printed there,
             in the order of printing; None writes it to sys.stderr, with the host before it.
@@ -102,7 +105,7 @@ class Interpreter:
             raise TypeError("prefer_far must be a list of names, not one string: use [...]")
         self._limit = result_limit
         self._prefer_far = prefer_far if isinstance(prefer_far, bool) else tuple(prefer_far)
-        self._packing = threading.Lock()
+        self._opening = threading.Lock()
         self._closed = False
         self._open()
 
@@ -114,8 +117,12 @@ class Interpreter:
         }
         stream = self._start(agent_source(settings))
         lines = Lines(self.name, self._output)
-        self._link = Link(stream, self.name, self._limit, self._modules, lines)
-        self._packer = Packer(self._modules.has, self._link.version)
+        link = Link(stream, self.name, self._limit, self._modules, lines)
+        # When this is forgotten, a thread that is there already ends the interpreter.  When the
+        # program ends, the far side notices.
+        weakref.finalize(self, link.hang_up).atexit = False
+        self._packer = Packer(self._modules.has, self._modules.need, link.version)
+        self._link = link
 
     def _start(self, program: str) -> Stream:
         from ..channel.channel import Channel
@@ -131,6 +138,15 @@ class Interpreter:
     def served(self) -> tuple[str, ...]:
         """The modules, and the files of packages, that the far side had from here so far."""
         return self._modules.served
+
+    @property
+    def servable(self) -> tuple[str, ...]:
+        """The modules that the far side may have from here.
+
+        They are those of `modules`, each with all that is below it.  Without that, they are what
+        the calls so far need, module by module.
+        """
+        return self._modules.servable
 
     # Calls.
 
@@ -171,47 +187,34 @@ class Interpreter:
     ) -> Any:
         if not callable(function):
             raise TypeError(f"only a function can be called, not {type(function).__name__}")
-        with contextlib.ExitStack() as undo:  # Ctrl-C may come at any moment.
-            pending = self._send(undo, function, args, kwargs)
-            reply = _Reply(self.name, pending, timeout)
-            letter, octets = reply.next()
-            undo.pop_all()
+        reply = self._begin(timeout, function, args, kwargs)
+        letter, octets = reply.next()
         if letter == b"G":
             return RemoteIterator(reply)
-        return reply.value(letter, octets)
+        return _value(reply.host, letter, octets)
 
-    def _send(
+    def _begin(
         self,
-        undo: contextlib.ExitStack,
+        timeout: float | None,
         function: Any,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-    ) -> Pending:
-        self._open_link()  # In a forked child, the lock may be held for ever.
-        # What is packed counts on what was packed before: it has to arrive in that order.
-        with self._packing:
-            link = self._open_link()
-            if threading.current_thread() is link.thread:
-                raise RuntimeError("no call can be made where a line of output is handed on")
-            if link.unprepared:
-                link.unprepared = False
-                self._packer.forget()
-            self._check_allowed(function)
-            octets = self._packer.pack(function, args, kwargs)
-            try:
-                pending = link.expect()
-                undo.callback(pending.abandon)
-                link.send(b"C", pending.number, octets)
-            except BaseException:
-                self._packer.forget()
-                raise
-            return pending
+    ) -> Reply:
+        link, packer = self._open_link(), self._packer
+        self._check_allowed(function)
+        octets, digests = packer.pack(function, args, kwargs)
+        reply = Reply(link, timeout)
+        reply.on_success = lambda: packer.learn(digests)
+        try:  # Ctrl-C may come at any moment.
+            link.call(reply, octets)
+        except BaseException:
+            reply.abandon()
+            raise
+        return reply
 
     def _check_allowed(self, function: Any) -> None:
         module = getattr(function, "__module__", None)
-        if not isinstance(module, str) or module == "__main__" or self._modules.allows(module):
-            return
-        if self._modules.is_ours(module):
+        if isinstance(module, str) and module != "__main__" and self._modules.refuses(module):
             text = f"{module} is not among the modules that may be sent: add it to modules="
             raise ValueError(text)
 
@@ -243,7 +246,7 @@ class Interpreter:
         Raises:
             See `Interpreter`.
         """
-        with self._packing:
+        with self._opening:
             self._end()
             self._open()
             self._closed = False
@@ -289,58 +292,22 @@ class Interpreter:
 
     def __del__(self) -> None:
         link = getattr(self, "_link", None)
-        if link is None or link.pid != os.getpid() or sys.is_finalizing():
-            return
-        text = f"unclosed {self!r}: use it in a with statement, or call close()"
-        warnings.warn(text, ResourceWarning, stacklevel=2, source=self)
-        link.give_up()
+        if link is not None and link.pid == os.getpid() and not sys.is_finalizing():
+            text = f"unclosed {self!r}: use it in a with statement, or call close()"
+            warnings.warn(text, ResourceWarning, stacklevel=2, source=self)
 
 
-class _Reply:
-    """What comes back for one call."""
-
-    def __init__(self, host: str, pending: Pending, timeout: float | None) -> None:
-        self.host = host
-        self.pending = pending
-        self._timeout = timeout
-
-    def next(self) -> tuple[bytes, bytes]:
-        try:
-            frame = self.pending.next(self._timeout)
-        except TimeoutError:
-            self.pending.abandon()
-            raise self.too_late(f"took longer than {self._timeout:g} s") from None
-        except InterpreterEndedError as error:
-            raise _again(error) from None
-        except BaseException:
-            self.pending.abandon()
-            raise
-        return frame.letter, frame.octets
-
-    def too_late(self, how: str) -> CallTimeoutError:
-        """Return the error for a call that was given up."""
-        error = CallTimeoutError(f"call {how} on {self.host}, and was told to end")
-        error.host = self.host
-        return error
-
-    def value(self, letter: bytes, octets: bytes) -> Any:
-        """Return the result that it is, or raise."""
-        if letter in (b"V", b"I"):
-            return decode(octets)
-        if letter in (b"!", b"P"):
-            raise _told(self.host, octets)
-        if letter == b"X":
-            ended = InterpreterEndedError(f"call was ended with its interpreter on {self.host}")
-            ended.host = self.host
-            raise ended
-        raise DecodeError(f"a call was answered by {letter!r}")
-
-
-def _again(error: InterpreterEndedError) -> InterpreterEndedError:
-    """Return the error anew: each who meets it has a traceback of his own."""
-    copy = InterpreterEndedError(*error.args)
-    copy.host, copy.status = error.host, error.status
-    return copy
+def _value(host: str, letter: bytes, octets: bytes) -> Any:
+    """Return the result that came for a call, or raise."""
+    if letter in (b"V", b"I"):
+        return decode(octets)
+    if letter in (b"!", b"P"):
+        raise _told(host, octets)
+    if letter == b"X":
+        ended = InterpreterEndedError(f"call was ended with its interpreter on {host}")
+        ended.host = host
+        raise ended
+    raise DecodeError(f"a call was answered by {letter!r}")
 
 
 def _told(host: str, octets: bytes) -> RemoteCallError | ResultError:
@@ -372,10 +339,10 @@ class RemoteIterator(Iterator[Any]):
     read to its end: the generator over there then ends as one does here, its ``finally`` included.
     """
 
-    def __init__(self, reply: _Reply) -> None:
-        self._reply: _Reply | None = reply
-        self._items = 0
-        self._octets = 0
+    def __init__(self, reply: Reply) -> None:
+        self._reply: Reply | None = reply
+        # Whatever thread finds garbage, this only leaves a note for another one.
+        weakref.finalize(self, reply.abandon).atexit = False
 
     def __iter__(self) -> Self:
         return self
@@ -388,26 +355,19 @@ class RemoteIterator(Iterator[Any]):
         try:
             letter, octets = reply.next()
             if letter == b"I":
-                self._count(reply, len(octets))
-                return reply.value(letter, octets)
+                reply.took(len(octets))
+                return _value(reply.host, letter, octets)
         except BaseException:
             self._reply = None
-            reply.pending.abandon()
+            reply.abandon()
             raise
         self._reply = None
         if letter == b"E":
             raise StopIteration
-        return reply.value(letter, octets)
-
-    def _count(self, reply: _Reply, octets: int) -> None:
-        self._items += 1
-        self._octets += octets
-        if 2 * self._items >= WINDOW[0] or 2 * self._octets >= WINDOW[1]:
-            reply.pending.grant(self._items, self._octets)
-            self._items = self._octets = 0
+        return _value(reply.host, letter, octets)
 
     def close(self) -> None:
-        """End it, and wait for its end over there; again does nothing.
+        """End it, and wait for its end there; again does nothing.
 
         Raises:
             RemoteCallError: it raised something else when it was ended.
@@ -417,18 +377,18 @@ class RemoteIterator(Iterator[Any]):
         reply, self._reply = self._reply, None
         if reply is None:
             return
-        reply.pending.cancel()
-        last = _Reply(reply.host, reply.pending, _CLOSE_WAIT)
+        reply.cancel()
+        reply.timeout = _CLOSE_WAIT
         until = time.monotonic() + _CLOSE_WAIT
         while time.monotonic() < until:
-            letter, octets = last.next()
+            letter, octets = reply.next()
             if letter == b"I":  # It was on its way.
                 continue
             if letter not in (b"E", b"X"):
-                last.value(letter, octets)
+                _value(reply.host, letter, octets)
             return
-        reply.pending.abandon()
-        raise last.too_late(f"did not end within {_CLOSE_WAIT:g} s")
+        reply.abandon()
+        raise reply.too_late(f"did not end within {_CLOSE_WAIT:g} s")
 
     def __enter__(self) -> Self:
         return self
@@ -440,8 +400,3 @@ class RemoteIterator(Iterator[Any]):
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-    def __del__(self) -> None:
-        reply = getattr(self, "_reply", None)
-        if reply is not None and not sys.is_finalizing():
-            reply.pending.abandon_later()

@@ -1,4 +1,8 @@
-"""The link to an interpreter of the far side: frames both ways, and a thread that reads them."""
+"""The link to an interpreter of the far side: frames both ways, a thread for each way.
+
+No thread but the writing one ever waits for the far side to read.  The reading one never waits
+for the writing one: it puts the far side's questions into its queue, up to a limit.
+"""
 
 from __future__ import annotations
 
@@ -8,30 +12,38 @@ import os
 import pickle
 import struct
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable
 from queue import Empty, SimpleQueue
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from _remctl_text import printable
 from remctl import RemctlError, RemctlStream
 
 from ..base.program import source
+from ..wire.both_frames import FrameError, Frames, frame
 from ..wire.values import DecodeError, decode
-from .errors import InterpreterEndedError
+from .errors import CallTimeoutError, InterpreterEndedError
 from .output import Lines
 
 WINDOW = (256, 1 << 20)  # items and octets of a generator that may be on their way
+CLOSE_TIME = 10.0  # seconds that closing takes at most, whatever the far side does
 
-_AGENT = ("values", "imports", "functions", "agent")
-_HEAD = struct.Struct(">cII")
+_AGENT = (
+    "wire/both_frames",
+    "call/far_values",
+    "call/far_imports",
+    "call/far_shipping",
+    "call/far_agent",
+)
 _GRANT = struct.Struct(">II")
 _MESSAGE_LIMIT = 1 << 31
 _QUESTION_LIMIT = 4096
+_QUESTIONS = 256  # that wait for their answers at most: a thread there waits for one at a time
 _OVERHEAD = 4 << 20  # octets that what tells of an error may have, whatever the limit for results
 _READ_SIZE = 1 << 18
-_END_WAIT = 8.0  # seconds that an interpreter is given to end by itself: it takes five at most
+_END_WAIT = 5.0  # seconds that an interpreter is given to end by itself: it takes four at most
 _STATUS_WAIT = 10.0  # seconds until a process has ended that has closed its output
-_WHOLE = 1 << 19  # octets that a channel takes all of, or none, whatever comes in between
 _START_WAIT = 30.0
 
 
@@ -43,97 +55,97 @@ class Stream(Protocol):
     def read_stderr(self, n: int = -1, /) -> bytes: ...
     def wait(self, timeout: float | None = None, /) -> int: ...
     def close(self) -> None: ...
-    def drop(self) -> None: ...
 
 
-class Frame(NamedTuple):
-    """What came for a call: a letter and octets, or an error instead if the link has ended."""
+class Reply:
+    """A call that is under way, and what comes for it.
 
-    letter: bytes
-    octets: bytes
-    error: InterpreterEndedError | None = None
+    Args:
+        timeout: seconds that each wait for something may take; None: any time.
+    """
 
-
-class Pending:
-    """A call that is under way: what comes for it waits here."""
-
-    def __init__(self, link: Link, number: int) -> None:
+    def __init__(self, link: Link, timeout: float | None) -> None:
         self._link = link
-        self.number = number
-        self.frames: SimpleQueue[Frame] = SimpleQueue()
-        self._lock = threading.Lock()
+        self.host = link.host
+        self.timeout = timeout
+        self.number = link.new_number()
+        self.frames: SimpleQueue[tuple[bytes, bytes]] = SimpleQueue()
+        self.on_success: Callable[[], object] = lambda: None  # when what came with it was read
         self._streams = False  # Its result is a generator.
-        self.items = 0  # of that, on their way
-        self.octets = 0
+        # Items, and their octets: the first pair is the reading thread's, the second the caller's.
+        self._came = (0, 0)
+        self._granted = (0, 0)
+        self._taken = (0, 0)
 
-    def begin_stream(self, octets: int) -> None:
-        """Take note that the result is a generator.
-
-        Raises:
-            DecodeError: it is one already, or something came with that.
-        """
-        if self._streams or octets:
-            raise DecodeError("the beginning of a generator where there can be none")
-        self._streams = True
-
-    def arrived(self, octets: int) -> None:
-        """Count an item of a generator.
+    def put(self, letter: bytes, octets: bytes) -> None:
+        """Take what came, in the reading thread.
 
         Raises:
-            DecodeError: there is no generator, or was no room for it.
+            DecodeError: it cannot come now.
         """
-        with self._lock:
+        if letter == b"G":
+            if self._streams or octets:
+                raise DecodeError("the beginning of a generator where there can be none")
+            self._streams = True
+        elif letter == b"I":
             if not self._streams:
                 raise DecodeError("an item of no generator")
-            if self.items >= WINDOW[0] or self.octets >= WINDOW[1]:
+            if any(c - g >= w for c, g, w in zip(self._came, self._granted, WINDOW, strict=True)):
                 raise DecodeError("more of a generator's items than it was asked for")
-            self.items += 1
-            self.octets += octets
+            self._came = self._came[0] + 1, self._came[1] + len(octets)
+        self.frames.put((letter, octets))
 
-    def next(self, timeout: float | None) -> Frame:
-        """Return what comes next.
+    def next(self) -> tuple[bytes, bytes]:
+        """Return the letter and the octets of what comes next.
 
         Raises:
-            TimeoutError: nothing came in that time.
+            CallTimeoutError: nothing came in time, and the call was given up.
             InterpreterEndedError: nothing comes any more.
         """
         if threading.current_thread() is self._link.thread:
             raise RuntimeError("no call can be made where a line of output is handed on")
         try:
-            frame = self.frames.get(timeout=timeout)
+            letter, octets = self.frames.get(timeout=self.timeout)
         except Empty:
-            raise TimeoutError from None
-        if frame.error is not None:
-            self.frames.put(frame)  # For whoever asks again.
-            raise frame.error
-        return frame
+            self.abandon()
+            raise self.too_late(f"took longer than {self.timeout:g} s") from None
+        except BaseException:
+            self.abandon()
+            raise
+        if not letter:
+            self.frames.put((b"", b""))  # For whoever asks again.
+            self._link.check()
+        if letter in b"V!G":
+            self.on_success()
+        return letter, octets
 
-    def grant(self, items: int, octets: int) -> None:
-        """Let the far side send as many more items of a generator, with so many octets."""
-        with self._lock:
-            self.items -= items
-            self.octets -= octets
-        self._link.send(b"M", self.number, _GRANT.pack(items, octets))
+    def too_late(self, how: str) -> CallTimeoutError:
+        """Return the error for a call that was given up."""
+        error = CallTimeoutError(f"call {how} on {self.host}, and was told to end")
+        error.host = self.host
+        return error
+
+    def took(self, octets: int) -> None:
+        """Count an item that the caller has taken, and let the far side send more."""
+        self._taken = self._taken[0] + 1, self._taken[1] + octets
+        items, size = (t - g for t, g in zip(self._taken, self._granted, strict=True))
+        if 2 * items >= WINDOW[0] or 2 * size >= WINDOW[1]:
+            self._granted = self._taken
+            self._link.send(b"M", self.number, _GRANT.pack(items, size))
 
     def abandon(self) -> None:
-        """Have the far side end the call, unless it has; whatever comes for it is dropped."""
+        """Have the call ended there, unless it has; what comes for it is dropped.  Never waits."""
         if self._link.drop(self.number):
-            with contextlib.suppress(InterpreterEndedError):  # Then it has ended, too.
-                self._link.cancel(self.number)
-
-    def abandon_later(self) -> None:
-        """Do that in another thread: whoever finds garbage may hold any lock."""
-        with contextlib.suppress(RuntimeError):  # At the end of a process, no thread starts.
-            threading.Thread(target=self.abandon, name="remctl-leave", daemon=True).start()
+            self.cancel()
 
     def cancel(self) -> None:
-        """Have the far side end the call; that it has ended still comes."""
-        self._link.cancel(self.number)
+        """Have the call ended there; that it has ended still comes."""
+        self._link.send(b"X", self.number)
 
 
 def agent_source(settings: dict[str, Any]) -> str:
     """Return the program of the interpreter, which keeps ``__main__`` empty for its callers."""
-    programs = {f"_remctl_{name}": source(f"call/far_{name}") for name in _AGENT}
+    programs = {f"remctl_toolkit.machine.{n.replace('/', '.')}": source(n) for n in _AGENT}
     return (
         "import sys\n"
         f"for name, text in {programs!a}.items():\n"
@@ -144,11 +156,10 @@ def agent_source(settings: dict[str, Any]) -> str:
 
 
 class Link:
-    """An interpreter that runs, and the thread that reads what it says.
+    """An interpreter that runs, and the threads that talk with it.
 
     Attributes:
-        version: the Python over there.
-        unprepared: it could not make use of something that came with a call.
+        version: the Python there.
 
     Raises:
         InterpreterEndedError: it did not start.
@@ -158,22 +169,23 @@ class Link:
         self, stream: Stream, host: str, limit: int, answer: Callable[..., Any], lines: Lines
     ) -> None:
         self._stream = stream
-        self._host = host
+        self.host = host
         self._limit = limit
         self._answer = answer
         self._lines = lines
-        self._writing = threading.Lock()
-        self._lock = threading.Lock()
-        self._calls: dict[int, Pending] = {}
+        self._calls: dict[int, Reply] = {}  # No lock: each step with it is one of Python's.
         self._numbers = itertools.count(1)
+        self._outgoing: SimpleQueue[tuple[bytes, int, bytes]] = SimpleQueue()
+        self._asked = self._answered = 0
         self.pid = os.getpid()
         self.error: InterpreterEndedError | None = None
-        self.unprepared = False
         self.version: tuple[int, ...] = ()
         self._hello: SimpleQueue[bool] = SimpleQueue()
-        self.thread = threading.Thread(target=self._listen, name=f"remctl-call-{host}", daemon=True)
+        self.thread = threading.Thread(target=self._read, name=f"remctl-call-{host}", daemon=True)
+        self._writer = threading.Thread(target=self._write, name=f"remctl-tell-{host}", daemon=True)
         try:
             self.thread.start()
+            self._writer.start()
             self._await_hello()
         except BaseException:
             self.close()
@@ -184,16 +196,23 @@ class Link:
             self._hello.get(timeout=_START_WAIT)
         except Empty:
             self._fail("its interpreter did not start", ended=False)
-        self._check()
+        self.check()
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Raise the error that has ended the link: for each who meets it, one of its own."""
         if self.error is not None:
-            raise self.error
+            error = InterpreterEndedError(*self.error.args)
+            error.host, error.status = self.host, self.error.status
+            raise error
 
     # Sending.
 
-    def send(self, letter: bytes, number: int, octets: bytes) -> None:
-        """Send a frame: one write.
+    def new_number(self) -> int:
+        """Return a number for a call."""
+        return next(self._numbers)
+
+    def call(self, reply: Reply, octets: bytes) -> None:
+        """Send a call; what comes back is in `reply`.
 
         Raises:
             ValueError: it is too large; nothing was sent.
@@ -201,43 +220,55 @@ class Link:
         """
         if len(octets) > _MESSAGE_LIMIT:
             raise ValueError(f"a call takes {len(octets)} octets: {_MESSAGE_LIMIT} are the most")
-        self._check()
-        try:
-            with self._writing:
-                self._stream.write(_HEAD.pack(letter, number, len(octets)) + octets)
-        except (OSError, RemctlError) as error:
-            self._fail(f"the way to its interpreter is lost: {error}")
-            self._check()
-        except BaseException:  # Ctrl-C: nothing can follow what was sent in part.
-            if len(octets) > _WHOLE:
-                self._fail("a message to its interpreter was cut short", ended=False)
-            raise
+        self._calls[reply.number] = reply
+        self.check()  # What fails later finds the call.
+        self._outgoing.put((b"C", reply.number, octets))
 
-    def expect(self) -> Pending:
-        """Return a call that is not sent yet: its number, and the place for what comes back."""
-        with self._lock:
-            pending = Pending(self, next(self._numbers))
-            self._calls[pending.number] = pending
-        return pending
+    def send(self, letter: bytes, number: int, octets: bytes = b"") -> None:
+        """Have the writing thread send a frame; never waits, and may be called by a finalizer."""
+        self._outgoing.put((letter, number, octets))
 
     def drop(self, number: int) -> bool:
         """Forget a call; False if its end has come."""
-        with self._lock:
-            return self._calls.pop(number, None) is not None
+        return self._calls.pop(number, None) is not None
 
-    def cancel(self, number: int) -> None:
-        """Have a call ended over there, if there is a there any more."""
-        if self.error is None:
-            self.send(b"X", number, b"")
+    def _write(self) -> None:
+        """Write what the others want to send, in the writing thread, until they send the end."""
+        letter = b""
+        while letter != b"Q":
+            letter, number, octets = self._outgoing.get()
+            if self.error is not None or (letter == b"C" and number not in self._calls):
+                continue  # Nobody waits for it any more.
+            try:
+                if letter == b"?":
+                    letter, octets = b"R", self._reply(octets)
+                    self._answered += 1
+                self._stream.write(frame(letter, number, octets))
+            except DecodeError as error:
+                self._fail(f"its interpreter sent what it must not: {error}", ended=False)
+            except Exception as error:
+                self._fail(f"the way to its interpreter is lost: {error}")
+        with contextlib.suppress(OSError, RemctlError):  # It does not end, or has.
+            if self.error is None:
+                self._stream.wait(_END_WAIT)
+        with contextlib.suppress(OSError, RemctlError):
+            self._stream.close()
+
+    def _reply(self, octets: bytes) -> bytes:
+        question = decode(octets)
+        if not isinstance(question, tuple) or not 2 <= len(question) <= 3:
+            raise DecodeError("a question that is none")
+        return pickle.dumps(self._answer(*question), 4)
 
     # Receiving.
 
-    def _listen(self) -> None:
+    def _read(self) -> None:
+        frames = Frames(self._take, b"?12HV!PXEGI", self._limit + _OVERHEAD)
         try:
-            for letter, number, octets in self._frames():
-                self._take(letter, number, octets)
+            while frames.write(self._stream.read(_READ_SIZE)):
+                pass
             self._fail("its interpreter has ended")
-        except DecodeError as error:
+        except (DecodeError, FrameError) as error:
             self._fail(f"its interpreter sent what it must not: {error}", ended=False)
         except (OSError, RemctlError) as error:
             self._fail(f"the way to its interpreter is lost: {error}")
@@ -245,86 +276,58 @@ class Link:
             self._fail(f"its output cannot be read: {error!r}", ended=False)
             raise
 
-    def _frames(self) -> Iterator[tuple[bytes, int, bytes]]:
-        buffer = bytearray()
-        while True:
-            while len(buffer) >= _HEAD.size:
-                letter, number, size = _HEAD.unpack_from(buffer)
-                if size > self._limit + _OVERHEAD:
-                    raise DecodeError(f"{size} octets at once")
-                if len(buffer) < _HEAD.size + size:
-                    break
-                octets = bytes(memoryview(buffer)[_HEAD.size : _HEAD.size + size])
-                del buffer[: _HEAD.size + size]
-                yield letter, number, octets
-            octets = self._stream.read(_READ_SIZE)
-            if not octets:
-                return
-            buffer += octets
-
     def _take(self, letter: bytes, number: int, octets: bytes) -> None:
-        if letter == b"?":
-            self._reply(number, octets)
-        elif letter in (b"1", b"2"):
+        if letter in b"12":
             self._lines.take(RemctlStream(int(letter)), octets)
-        elif letter == b"H":
-            self._greet(octets)
-        elif letter in (b"V", b"!", b"P", b"X", b"E", b"G", b"I"):
-            self._deliver(letter, number, octets)
+        elif letter in b"?H":
+            if len(octets) > _QUESTION_LIMIT:
+                raise DecodeError("a question, or a greeting, that is too long")
+            if letter == b"H":
+                self._greet(octets)
+                return
+            self._asked += 1
+            if self._asked - self._answered > _QUESTIONS:
+                raise DecodeError("more questions than it waits for the answers to")
+            self.send(letter, number, octets)
         else:
-            raise DecodeError(f"a frame of kind {letter!r}")
+            self._deliver(letter, number, octets)
 
     def _deliver(self, letter: bytes, number: int, octets: bytes) -> None:
-        if letter == b"P":
-            self.unprepared = True
-        with self._lock:
-            pending = self._calls.get(number)
-            if letter not in (b"G", b"I"):
-                self._calls.pop(number, None)
-        if letter not in (b"G", b"I"):
+        last = letter not in b"GI"
+        reply = self._calls.pop(number, None) if last else self._calls.get(number)
+        if last:
             self._lines.flush()
-        if pending is None:
-            return
-        if letter == b"G":
-            pending.begin_stream(len(octets))
-        elif letter == b"I":
-            pending.arrived(len(octets))
-        pending.frames.put(Frame(letter, octets))
+        if reply is not None:
+            reply.put(letter, octets)
 
     def _greet(self, octets: bytes) -> None:
-        if self.version:
-            raise DecodeError("a second greeting")
-        self.version = _version(decode(octets))
+        hello = decode(octets)
+        version = hello[0] if isinstance(hello, tuple) and hello else ()
+        if not isinstance(version, tuple) or not version or self.version:
+            raise DecodeError("a greeting that is none, or a second one")
+        if not all(isinstance(part, int) and 0 <= part < 1000 for part in version):
+            raise DecodeError("a greeting with a version that is none")
+        self.version = version
         self._hello.put(True)
-
-    def _reply(self, number: int, octets: bytes) -> None:
-        if len(octets) > _QUESTION_LIMIT:
-            raise DecodeError("a question that is too long")
-        question = decode(octets)
-        if not isinstance(question, tuple) or not 2 <= len(question) <= 3:
-            raise DecodeError("a question that is none")
-        answer = self._answer(*question)
-        self.send(b"R", number, pickle.dumps(answer, 4))
 
     # The end.
 
     def _fail(self, reason: str, *, ended: bool = True) -> None:
         status = self._status() if ended else None
-        text = f"{reason} on {self._host}"
+        text = f"{reason} on {self.host}"
         if status is not None:
             text += f" ({'signal' if status < 0 else 'status'} {abs(status)})"
         said = self._last_words() if status is not None and not self.version else ""
         error = InterpreterEndedError(f"{text}: {said}" if said else text)
-        error.host, error.status = self._host, status
-        with self._lock:
-            if self.error is None:
-                self.error = error
-            calls = list(self._calls.values())
-            self._calls.clear()
+        error.host, error.status = self.host, status
+        if self.error is None:
+            self.error = error
         if threading.current_thread() is self.thread:  # Nobody else may: it makes the lines.
             self._lines.flush()
-        for pending in calls:
-            pending.frames.put(Frame(b"", b"", self.error))
+        for number in list(self._calls):
+            reply = self._calls.pop(number, None)
+            if reply is not None:
+                reply.frames.put((b"", b""))
         self._hello.put(False)
 
     def _status(self) -> int | None:
@@ -340,34 +343,30 @@ class Link:
             return ""
         return printable(next((line for line in reversed(lines) if line.strip()), b""))
 
-    def give_up(self) -> None:
-        """Give it up; the interpreter ends by itself.  Nothing is waited for, no lock is taken."""
-        self._stream.drop()
+    def hang_up(self) -> None:
+        """Have the writing thread end the interpreter; never waits: a finalizer may call it."""
+        self.send(b"Q", 0)
 
     def close(self) -> None:
-        """End the interpreter: what runs there is interrupted, and has a second for its end."""
+        """End the interpreter: what runs there is interrupted, and has a second for its end.
+
+        The far side cannot make this take longer than ten seconds.
+        """
         if self.pid != os.getpid():
             return
-        try:
-            if self.error is None:
-                self.send(b"Q", 0, b"")
-                self._stream.wait(_END_WAIT)
-        except (OSError, RemctlError):  # It does not end, or has: what follows does it.
-            pass
-        self._stream.close()
-        if threading.current_thread() is not self.thread and self.thread.is_alive():
-            self.thread.join()
+        until = time.monotonic() + CLOSE_TIME
+        self.hang_up()
+        _join(self._writer, _END_WAIT)
+        if self._writer.is_alive():  # It cannot write, or the far side does not end.
+            closer = threading.Thread(target=self._stream.close, name="remctl-close", daemon=True)
+            closer.start()
+            for thread in (closer, self._writer):
+                _join(thread, until - time.monotonic())
+        _join(self.thread, until - time.monotonic())
+        if self.error is None:
+            self._fail("the interpreter was closed", ended=False)
 
 
-def _version(hello: Any) -> tuple[int, ...]:
-    """Return the Python that a greeting tells of.
-
-    Raises:
-        DecodeError: it is none.
-    """
-    version = hello[0] if isinstance(hello, tuple) and hello else ()
-    if not isinstance(version, tuple) or not version:
-        raise DecodeError("a greeting that is none")
-    if not all(isinstance(part, int) for part in version):
-        raise DecodeError("a greeting with a version that is none")
-    return version
+def _join(thread: threading.Thread, seconds: float) -> None:
+    if thread is not threading.current_thread() and thread.ident is not None:
+        thread.join(max(0, seconds))

@@ -1,4 +1,4 @@
-"""Modules on their way: what the far side may import from here, and modules that run over there.
+"""Modules on their way: what the far side may import from here, and modules that run there.
 
 The far side asks by name; it is answered with text that was found the way `import` finds it.
 Nothing is imported or run here because it asks.
@@ -6,10 +6,13 @@ Nothing is imported or run here because it asks.
 
 from __future__ import annotations
 
+import ast
+import functools
 import importlib.machinery
 import logging
+import os
 import sys
-import threading
+import sysconfig
 from collections.abc import Callable, Iterable
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeAlias, TypeVar
@@ -23,6 +26,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _EXTENSION = (importlib.machinery.ExtensionFileLoader, importlib.machinery.BuiltinImporter)
+_CODE = tuple(importlib.machinery.all_suffixes())
 _PARTS_LIMIT = 64
 
 log = logging.getLogger(__name__)
@@ -33,13 +37,21 @@ class ModuleServer:
 
     Args:
         allowed: the modules that it may have: names, each with all that is below it in its package,
-            or a function that is called with a name; None: whatever can be imported here.
+            or a function that is called with a name; None: what the calls need.
     """
 
     def __init__(self, allowed: Allowed = None) -> None:
-        self._allowed = _allows(allowed)
-        self._lock = threading.Lock()
+        if isinstance(allowed, str):
+            raise TypeError("modules must be a list of names, not one string: use [...]")
+        self._choose = allowed if callable(allowed) else None
+        self._listed = None if allowed is None or callable(allowed) else tuple(allowed)
+        for name in self._listed or ():
+            if not _is_name(name):
+                raise ValueError(f"modules has {name!r}, which is no name of a module")
+        # Filled in one thread and read in another: dictionaries, for their order.
+        self._needed: dict[str, None] = dict.fromkeys(self._listed or ())
         self._served: dict[str, None] = {}
+        self._failed: dict[str, None] = {}
 
     def __call__(self, question: str, name: str, parts: tuple[str, ...] = ()) -> tuple[Any, ...]:
         """Answer one question; what the far side says is never trusted to be sensible."""
@@ -51,7 +63,9 @@ class ModuleServer:
             if question in ("data", "list", "kind"):
                 return self._resource(question, name, parts)
         except Exception as error:  # Finders and loaders of others: they raise anything.
-            log.warning("cannot look for %s", name, exc_info=True)
+            if name not in self._failed:
+                self._failed[name] = None
+                log.debug("cannot look for %s", name, exc_info=True)
             text = f"{name!r} cannot be looked for: {type(error).__name__}: {error}"
             return ("unfit" if question == "module" else False, text)
         return ("missing",)
@@ -59,34 +73,71 @@ class ModuleServer:
     @property
     def served(self) -> tuple[str, ...]:
         """The names of modules and files that were asked for and sent, in that order."""
-        with self._lock:
-            return tuple(self._served)
+        return tuple(self._served)
+
+    @property
+    def servable(self) -> tuple[str, ...]:
+        """The names of the modules that may be sent."""
+        return tuple(self._needed)
+
+    def need(self, name: str) -> None:
+        """Let the far side have a module, and the packages that it is in, as a call needs it."""
+        top = name.partition(".")[0]
+        if self._listed is not None or self._choose is not None or name in self._needed:
+            return
+        if _is_name(name) and not _has_standard_name(name) and top != "__main__":
+            if top != name:
+                self.need(name.rpartition(".")[0])
+            self._needed[name] = None
 
     def allows(self, name: str) -> bool:
         """Whether the far side may have that module of ours, if there is one."""
-        return self._allowed(name)
+        if name.rpartition(".")[2] == "__main__":
+            return False
+        if _is_sent(name):
+            return True
+        if self._choose is not None:
+            if self._choose(name):
+                self._needed[name] = None
+                return True
+            return False
+        if self._listed is not None:
+            return any(name == each or name.startswith(f"{each}.") for each in self._listed)
+        return name in self._needed
 
     def has(self, name: str) -> bool:
         """Whether a module is found by its name: here, or in any standard library."""
-        return _is_standard(name) or _find(name) is not None
+        module = sys.modules.get(name)
+        spec = getattr(module, "__spec__", None) or _find(name)
+        # The far side looks into its standard library first: not all of that name is of that.
+        if _has_standard_name(name):
+            return spec is None or _is_standard(spec)
+        return spec is not None
 
-    def is_ours(self, name: str) -> bool:
-        """Whether a module is one of ours that the far side would have to ask for."""
-        return not _is_standard(name) and _find(name) is not None
+    def refuses(self, name: str) -> bool:
+        """Whether a module is ours, and the caller has said that it must not be sent."""
+        if not self._explicit or _has_standard_name(name) or self.allows(name):
+            return False
+        return _find(name) is not None
 
     def _module(self, name: str) -> tuple[Any, ...]:
-        if _is_standard(name):
+        # What it may not have is not even looked for: nobody learns whether it is here.
+        allowed = self.allows(name)
+        spec = _find(name) if allowed else None
+        if _has_standard_name(name) if spec is None else _is_standard(spec):
             version = ".".join(map(str, sys.version_info[:2]))
             why = f"it is in the standard library of Python {version} here, but not there"
             return ("refused", f"No module named {name!r}: {why}")
-        if name.partition(".")[0] == "__main__":
+        if not allowed:
+            why = "it may not be sent" if self._explicit else "no function called imports it"
+            return ("refused", f"No module named {name!r}: {why} (see modules=)")
+        if spec is None or _is_main(spec.origin):
             return ("missing",)
-        spec = _find(name)
-        if spec is None:
-            return ("missing",)
-        if not self._allowed(name):
-            return ("refused", f"No module named {name!r}: it may not be sent (see modules=)")
         return self._answer(spec)
+
+    @property
+    def _explicit(self) -> bool:
+        return self._choose is not None or self._listed is not None
 
     def _answer(self, spec: importlib.machinery.ModuleSpec) -> tuple[Any, ...]:
         name = spec.name
@@ -101,20 +152,21 @@ class ModuleServer:
             return ("unfit", f"module {name!r} cannot be sent: its source cannot be read: {error}")
         if source is None:
             return ("unfit", f"module {name!r} cannot be sent: there is no source of it")
+        for each in imports_of(source, name if package else name.rpartition(".")[0]):
+            self.need(each)
         self._note(name)
         return ("package" if package else "module", spec.origin or f"<{name}>", source)
 
     def _note(self, name: str) -> None:
         log.debug("sent %s", name)
-        with self._lock:
-            self._served[name] = None
+        self._served[name] = None
 
     def _resource(self, question: str, name: str, parts: Any) -> tuple[Any, ...]:
         sensible = isinstance(parts, tuple) and len(parts) <= _PARTS_LIMIT
         if not sensible or not all(map(_is_file_name, parts)):
             return (False, "no file of a package is called that")
-        spec = None if _is_standard(name) or not self._allowed(name) else _find(name)
-        if spec is None or spec.submodule_search_locations is None:
+        spec = _find(name) if self.allows(name) else None
+        if spec is None or spec.submodule_search_locations is None or _is_standard(spec):
             return (False, f"{name} is no package that files can be sent of")
         reader = getattr(spec.loader, "get_resource_reader", lambda _: None)(name)
         if reader is None:
@@ -134,11 +186,41 @@ class ModuleServer:
             return (True, kind)
         if question == "list" and kind == "dir":
             return (True, tuple(sorted(entry.name for entry in place.iterdir())))
-        if question == "data" and kind == "file":
+        # Modules are asked for by their names.
+        code = not self._explicit and place.name.endswith(_CODE)
+        if question == "data" and kind == "file" and not code and not _is_main(str(place)):
             octets = place.read_bytes()
             self._note("/".join((name, *parts)))
             return (True, octets)
         return (False, f"there is no such file in package {name}")
+
+
+@functools.lru_cache(maxsize=256)
+def imports_of(text: str, package: str) -> frozenset[str]:
+    """Return the modules that a source imports, and what may be modules, by their full names.
+
+    So are names that it passes to a function as text, if they are of its own package.
+    """
+    try:
+        nodes = list(ast.walk(ast.parse(text)))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return frozenset()
+    found: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parts = package.split(".")
+            above = parts[: len(parts) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            found.update([base, *(f"{base}.{alias.name}" for alias in node.names)])
+        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            value = node.args[0].value
+            own = _is_name(value) and str(value).startswith(f"{package.partition('.')[0]}.")
+            if own or (name in ("import_module", "__import__") and isinstance(value, str)):
+                found.add(str(value))
+    return frozenset(found)
 
 
 class RemoteFunction(Generic[P, T]):
@@ -189,20 +271,6 @@ class RemoteModule:
         return f"<module {self.__name__!r} on {self._interpreter.name}>"
 
 
-def _allows(allowed: Allowed) -> Callable[[str], bool]:
-    if allowed is None:
-        return lambda name: True
-    if callable(allowed):
-        return lambda name: bool(allowed(name))
-    if isinstance(allowed, str):
-        raise TypeError("modules must be a list of names, not one string: use [...]")
-    names = tuple(allowed)
-    for name in names:
-        if not _is_name(name):
-            raise ValueError(f"modules has {name!r}, which is no name of a module")
-    return lambda name: any(name == n or name.startswith(f"{n}.") for n in names)
-
-
 def _is_name(name: object) -> bool:
     return isinstance(name, str) and all(part.isidentifier() for part in name.split("."))
 
@@ -213,8 +281,43 @@ def _is_file_name(part: object) -> bool:
     return not any(c in part for c in "/\\\0")
 
 
-def _is_standard(name: str) -> bool:
+def _is_sent(name: str) -> bool:
+    """Whether a module is one of those files of this package that are meant to be sent."""
+    first, last = name.partition(".")[0], name.rpartition(".")[2]
+    return first == "remctl_toolkit" and last.startswith(("far_", "both_"))
+
+
+def _has_standard_name(name: str) -> bool:
     return name.partition(".")[0] in sys.stdlib_module_names
+
+
+@functools.cache
+def _standard_folders() -> tuple[str, ...]:
+    paths = {sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib")}
+    return tuple(os.path.join(os.path.realpath(path), "") for path in paths)
+
+
+def _is_standard(spec: importlib.machinery.ModuleSpec) -> bool:
+    """Whether what was found is of the standard library: by its place, whatever it is called."""
+    origin = spec.origin or next(iter(spec.submodule_search_locations or ()), "")
+    if origin in ("built-in", "frozen"):
+        return True
+    if getattr(sys, "frozen", False):  # All modules of such a program are in one place.
+        return _has_standard_name(spec.name)
+    path = os.path.realpath(origin)
+    for folder in filter(path.startswith, _standard_folders()):
+        return not {"site-packages", "dist-packages"} & set(path[len(folder) :].split(os.sep))
+    return False
+
+
+def _is_main(path: str | None) -> bool:
+    """Whether a file is that of the program itself, whatever its module is called."""
+    main = sys.modules.get("__main__")
+    spec = getattr(main, "__spec__", None)
+    for each in (getattr(main, "__file__", None), getattr(spec, "origin", None)):
+        if isinstance(each, str) and path and os.path.realpath(each) == os.path.realpath(path):
+            return True
+    return False
 
 
 def _find(name: str) -> importlib.machinery.ModuleSpec | None:

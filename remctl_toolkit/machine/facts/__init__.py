@@ -12,7 +12,7 @@ from typing import Any
 from ..base.connection import Connection
 from ..base.errors import MachineError
 from ..base.program import literal, source
-from ..base.sources import functions_of
+from . import far_facts
 
 __all__ = [
     "NAMES",
@@ -37,30 +37,28 @@ _LONGEST_ANSWER = 1 << 26  # octets
 _Records = Callable[[], "list[dict[str, Any]] | None"]
 _Record = Callable[[], "dict[str, Any] | None"]
 
-_far = functions_of("facts/far_facts")
-
-addresses: _Records = _far["addresses"]
+addresses: _Records = far_facts.addresses
 """Addresses: interface, family ("inet" or "inet6"), address, prefix (bits), scope."""
-routes: _Records = _far["routes"]
+routes: _Records = far_facts.routes
 """Routes: family, destination ("default", a network or an address), gateway, interface, source,
 metric."""
-system: _Record = _far["system"]
+system: _Record = far_facts.system
 """The system: hostname, kernel, release, version, machine, distribution (os-release(5)), cpus,
 load, uptime (seconds), boot_time (seconds since 1970), python_version, python_executable."""
-disks: _Records = _far["disks"]
+disks: _Records = far_facts.disks
 """What is mounted: device, mountpoint, type, options; size, used and available are octets, and None
 for what is on the network."""
-memory: _Record = _far["memory"]
+memory: _Record = far_facts.memory
 """Memory in octets: total, available, free, buffers, cached, swap_total, swap_free."""
-users: _Records = _far["users"]
+users: _Records = far_facts.users
 """Accounts: name, uid, gid, full_name, home, shell."""
-packages: _Records = _far["packages"]
+packages: _Records = far_facts.packages
 """Packages of dpkg, rpm or apk: name, version, architecture."""
-ip: Callable[[], str | None] = _far["ip"]
+ip: Callable[[], str | None] = far_facts.ip
 """The address that the machine is seen by; None if it has no route."""
-python_version: Callable[[], tuple[int, int, int]] = _far["python_version"]
+python_version: Callable[[], tuple[int, int, int]] = far_facts.python_version
 """The version of the Python over there."""
-python_executable: Callable[[], str] = _far["python_executable"]
+python_executable: Callable[[], str] = far_facts.python_executable
 """The path of the Python over there."""
 
 

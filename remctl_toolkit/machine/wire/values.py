@@ -6,32 +6,34 @@ an error.  `call/far_values.py` writes them.
 
 from __future__ import annotations
 
-import collections
 import datetime
 import decimal
 import pathlib
 import re
 import struct
+import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..base.errors import MachineError
 
 MAX_DEPTH = 100
 
-# To make a range is to divide its numbers, and large ones take minutes: octets of each at most.
-_RANGE_NUMBER = 128
-# What has the same hash takes time with its square, in which no other thread runs.  Python's
-# hashes of text are secret, those of numbers are not: so many members or keys may be alike.
-_MOST_ALIKE = 1000
+# To make a range is to divide its numbers, and large ones take minutes: bits of each at most.
+_RANGE_BITS = 1016
+# Python's hashes of text are secret, those of numbers are not: numbers can be chosen so that each
+# collides with all that are there, and no other thread runs meanwhile.  So members and keys are
+# added a few at a time, and all that of an answer has so much processor time: seconds, and seconds
+# for each octet of it.  Usually it takes a tenth.
+_PIECE = 16
+_PROBES = 1 << 20  # of a piece at most
+_FREE_TIME = 0.05
+_TIME_EACH = 2e-7
+# To compare a Decimal with an int of the same hash takes time with the square of its length.
+_COMPARED_BITS = 8192
 
-_SIZE = struct.Struct(">I")
 _FLOAT = struct.Struct(">d")
-_COMPLEX = struct.Struct(">dd")
-_DAY = struct.Struct(">HBB")
-_CLOCK = struct.Struct(">BBBI")
-_SPAN = struct.Struct(">iii")
 
 _DECIMAL = re.compile(r"-?(?:\d+(?:\.\d+)?(?:E[+-]\d{1,19})?|Infinity|s?NaN\d*)\Z", re.ASCII)
 
@@ -44,7 +46,8 @@ class _Reader:
     def __init__(self, octets: bytes) -> None:
         self._octets = octets
         self._at = 0
-        self._depth = 0
+        self.decimals = False  # There are some in it.
+        self._time_left = _FREE_TIME + _TIME_EACH * len(octets)
 
     def left(self) -> int:
         return len(self._octets) - self._at
@@ -55,125 +58,133 @@ class _Reader:
             raise DecodeError("a value ends too early")
         return self._octets[start : self._at]
 
-    def unpack(self, form: struct.Struct) -> tuple[Any, ...]:
-        return form.unpack(self.take(form.size))
+    def size(self) -> int:
+        return int.from_bytes(self.take(4), "big")
 
     def sized(self) -> bytes:
-        (size,) = self.unpack(_SIZE)
-        return self.take(size)
-
-    def text(self) -> str:
-        return self.sized().decode("utf-8", "surrogatepass")
+        return self.take(self.size())
 
     def value(self) -> Any:
-        read = _READERS.get(self.take(1))
-        if read is None:
-            raise DecodeError("a value of no kind that there is")
-        return read(self)
+        """Read a value; without recursion, as the caller's stack may be small."""
+        open_: list[tuple[bytes, int, list[Any]]] = []  # with the number of their parts
+        while True:
+            letter = self.take(1)
+            if letter in _BUILDERS:
+                count = self.size()
+                if len(open_) >= MAX_DEPTH:
+                    raise DecodeError("a value is nested too deep")
+                open_.append((letter, 2 * count if letter == b"M" else count, []))
+            elif letter in _READERS:
+                value = _READERS[letter](self)
+                if not open_:
+                    return value
+                open_[-1][2].append(value)
+            else:
+                raise DecodeError("a value of no kind that there is")
+            while len(open_[-1][2]) == open_[-1][1]:
+                letter, _, parts = open_.pop()
+                value = _BUILDERS[letter](self, parts)
+                if not open_:
+                    return value
+                open_[-1][2].append(value)
 
-    def parts(self, each: int = 1) -> list[Any]:
-        """Read so many values after each other as the count before them says."""
-        (count,) = self.unpack(_SIZE)
-        self._depth += 1
-        if self._depth > MAX_DEPTH:
-            raise DecodeError("a value is nested too deep")
-        found = [self.value() for _ in range(each * count)]
-        self._depth -= 1
+    def fill(self, found: Any, keys: Sequence[Any], parts: Sequence[Any]) -> Any:
+        """Add parts, which have these keys, to a set or a dictionary."""
+        if self.decimals:
+            _check_numbers(keys)
+        place = 0
+        while place < len(parts):
+            size = max(1, min(_PIECE, _PROBES // (len(found) + 1)))
+            piece = parts[place : place + size]
+            start = time.thread_time()
+            found.update(piece)
+            self._time_left -= time.thread_time() - start
+            if self._time_left < 0:
+                raise DecodeError("members of a set, or keys, whose hashes collide")
+            place += size
+        if len(found) != len(parts):
+            raise DecodeError("a set holds something twice, or a dictionary has a key twice")
         return found
 
 
-def _int(reader: _Reader) -> int:
-    return int.from_bytes(reader.sized(), "big", signed=True)
+def _check_numbers(keys: Sequence[Any]) -> None:
+    for key in keys:
+        if isinstance(key, tuple | frozenset):
+            _check_numbers(tuple(key))
+        elif isinstance(key, int) and key.bit_length() > _COMPARED_BITS:
+            raise DecodeError("a long number is a key, or a member, where there are decimals")
 
 
-def _range_number(reader: _Reader) -> int:
-    if reader.take(1) != b"i":
-        raise DecodeError("a range is of something else than numbers")
-    octets = reader.sized()
-    if len(octets) > _RANGE_NUMBER:
-        raise DecodeError(f"a range has a number of {len(octets)} octets")
-    return int.from_bytes(octets, "big", signed=True)
+def _dict(reader: _Reader, parts: list[Any]) -> dict[Any, Any]:
+    pairs = list(zip(parts[::2], parts[1::2], strict=True))
+    found: dict[Any, Any] = reader.fill({}, parts[::2], pairs)
+    return found
 
 
-def _decimal(reader: _Reader) -> decimal.Decimal:
-    text = reader.text()
+# -- What is made of other values -----------------------------------------------------------------
+
+
+def _make(reader: _Reader, parts: list[Any]) -> Any:
+    name, *arguments = parts
+    make, types = _MAKERS[name]
+    if not all(type(argument) in types for argument in arguments):
+        raise DecodeError("a value is made of something else than it must be")
+    reader.decimals |= make is _decimal
+    return make(*arguments)
+
+
+def _range(*numbers: int) -> range:
+    if any(number.bit_length() > _RANGE_BITS for number in numbers):
+        raise DecodeError(f"a range has a number of more than {_RANGE_BITS} bits")
+    return range(*numbers)
+
+
+def _decimal(text: str) -> decimal.Decimal:
     if not _DECIMAL.match(text):
         raise DecodeError("a decimal number is none")
     return decimal.Decimal(text)
 
 
-def _check_hashes(keys: list[Any]) -> None:
-    if len(keys) > _MOST_ALIKE:
-        count = max(collections.Counter(map(hash, keys)).values())
-        if count > _MOST_ALIKE:
-            raise DecodeError(f"{count} members of a set, or keys, have one hash")
+def _moment(kind: Any) -> Callable[..., Any]:
+    def make(*arguments: Any) -> Any:
+        *numbers, offset, fold = arguments
+        zone = datetime.timezone(offset) if offset else None if offset is None else datetime.UTC
+        return kind(*numbers, tzinfo=zone, fold=fold)
+
+    return make
 
 
-def _set(reader: _Reader) -> set[Any]:
-    parts = reader.parts()
-    _check_hashes(parts)
-    found = set(parts)
-    if len(found) != len(parts):
-        raise DecodeError("a set holds something twice")
-    return found
-
-
-def _dict(reader: _Reader) -> dict[Any, Any]:
-    parts = reader.parts(2)
-    _check_hashes(parts[::2])
-    found = dict(zip(parts[::2], parts[1::2], strict=True))
-    if 2 * len(found) != len(parts):
-        raise DecodeError("a dictionary has a key twice")
-    return found
-
-
-def _range(reader: _Reader) -> range:
-    return range(_range_number(reader), _range_number(reader), _range_number(reader))
-
-
-def _moment(reader: _Reader) -> dict[str, Any]:
-    (fold,) = reader.take(1)
-    zone = reader.take(1)
-    if zone == b"N":
-        return {"fold": fold, "tzinfo": None}
-    if zone != b"x":
-        raise DecodeError("a time has no such zone")
-    offset = _span(reader)
-    return {"fold": fold, "tzinfo": datetime.timezone(offset) if offset else datetime.UTC}
-
-
-def _span(reader: _Reader) -> datetime.timedelta:
-    return datetime.timedelta(*reader.unpack(_SPAN))
-
-
-def _datetime(reader: _Reader) -> datetime.datetime:
-    day, clock = reader.unpack(_DAY), reader.unpack(_CLOCK)
-    return datetime.datetime(*day, *clock, **_moment(reader))
-
+_OF_MOMENTS = {int, type(None), datetime.timedelta}
+_MAKERS: dict[str, tuple[Callable[..., Any], set[Any]]] = {
+    "complex": (complex, {float}),
+    "bytearray": (bytearray, {bytes}),
+    "range": (_range, {int}),
+    "datetime": (_moment(datetime.datetime), _OF_MOMENTS),
+    "date": (datetime.date, {int}),
+    "time": (_moment(datetime.time), _OF_MOMENTS),
+    "timedelta": (datetime.timedelta, {int}),
+    "Decimal": (_decimal, {str}),
+    "path": (pathlib.PurePosixPath, {str}),
+    "UUID": (lambda octets: uuid.UUID(bytes=octets), {bytes}),
+}
 
 _READERS: dict[bytes, Callable[[_Reader], Any]] = {
     b"N": lambda reader: None,
     b"T": lambda reader: True,
     b"F": lambda reader: False,
-    b"i": _int,
-    b"f": lambda reader: reader.unpack(_FLOAT)[0],
-    b"c": lambda reader: complex(*reader.unpack(_COMPLEX)),
-    b"s": _Reader.text,
+    b"i": lambda reader: int.from_bytes(reader.sized(), "big", signed=True),
+    b"f": lambda reader: _FLOAT.unpack(reader.take(8))[0],
+    b"s": lambda reader: reader.sized().decode("utf-8", "surrogatepass"),
     b"b": _Reader.sized,
-    b"a": lambda reader: bytearray(reader.sized()),
-    b"r": _range,
-    b"L": _Reader.parts,
-    b"U": lambda reader: tuple(reader.parts()),
-    b"S": _set,
-    b"Z": lambda reader: frozenset(_set(reader)),
+}
+
+_BUILDERS: dict[bytes, Callable[[_Reader, list[Any]], Any]] = {
+    b"L": lambda reader, parts: parts,
+    b"U": lambda reader, parts: tuple(parts),
+    b"S": lambda reader, parts: reader.fill(set(), parts, parts),
+    b"Z": lambda reader, parts: frozenset(reader.fill(set(), parts, parts)),
     b"M": _dict,
-    b"D": _datetime,
-    b"d": lambda reader: datetime.date(*reader.unpack(_DAY)),
-    b"t": lambda reader: datetime.time(*reader.unpack(_CLOCK), **_moment(reader)),
-    b"x": _span,
-    b"n": _decimal,
-    b"p": lambda reader: pathlib.PurePosixPath(reader.text()),
-    b"u": lambda reader: uuid.UUID(bytes=reader.take(16)),
+    b"@": _make,
 }
 
 
@@ -192,7 +203,7 @@ def decode(octets: bytes) -> Any:
         value = reader.value()
     except DecodeError:
         raise
-    except (ValueError, TypeError, ArithmeticError, struct.error) as error:
+    except (ValueError, TypeError, KeyError, ArithmeticError, struct.error) as error:
         raise DecodeError(f"a value cannot be as it was sent: {error}") from None
     if reader.left():
         raise DecodeError("there is more than one value")
