@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         InterpreterEndedError,
         RemoteCallError,
         ResultError,
+        SendError,
     )
     from .channel.channel import Channel, ChannelError, ChannelProcess
     from .files.transfer import TransferError
@@ -58,6 +59,7 @@ __all__ = [
     "Queue",
     "RemoteCallError",
     "ResultError",
+    "SendError",
     "TransferError",
     "Tunnel",
     "TunnelError",
@@ -87,6 +89,7 @@ _HOMES = {
     "Queue": "group",
     "RemoteCallError": "call",
     "ResultError": "call",
+    "SendError": "call",
     "TransferError": "files",
     "Tunnel": "tunnel",
     "TunnelError": "tunnel",

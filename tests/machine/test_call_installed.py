@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import compileall
+import importlib.metadata
 import os
+import runpy
 import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
+from typing import Any
 
 import _remctl
 import pytest
@@ -86,3 +90,25 @@ def test_with_byte_code_alone_it_says_what_is_missing(place: Path, tmp_path: Pat
     said = run(place, tmp_path)
     assert said.startswith("MachineError cannot read ")
     assert "far_agent.py, which is sent to remote hosts: No such file or directory; install" in said
+
+
+def test_the_hook_for_pyinstaller(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It includes all files that are sent, and is found by its entry point."""
+    (entry,) = importlib.metadata.entry_points(group="pyinstaller40", name="hook-dirs")
+    (folder,) = entry.load()()
+    found: dict[str, Any] = {}
+    hooks: Any = types.ModuleType("PyInstaller.utils.hooks")
+    hooks.collect_data_files = lambda name, **how: found.update(how) or [name]
+    hooks.collect_submodules = lambda name: [name]
+    for name in ("PyInstaller", "PyInstaller.utils"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setitem(sys.modules, hooks.__name__, hooks)
+    hook = runpy.run_path(os.path.join(folder, "hook-remctl_toolkit.py"))
+    assert (hook["datas"], hook["hiddenimports"]) == (
+        ["remctl_toolkit"],
+        ["remctl_toolkit.machine"],
+    )
+    root = Path(remctl_toolkit.__file__).parent
+    included = {path for pattern in found["includes"] for path in root.glob(pattern)}
+    assert included == {p for p in root.rglob("*.py") if p.name.startswith(("far_", "both_"))}
+    assert found["include_py_files"]

@@ -251,15 +251,19 @@ class Interpreter:
             self._open()
             self._closed = False
 
-    def close(self) -> None:
-        """End the interpreter; calls that are under way are interrupted.  Again does nothing."""
-        self._closed = True
-        self._end()
+    def close(self, *, wait: bool = True) -> None:
+        """End the interpreter; calls that are under way are interrupted.  Again does nothing.
 
-    def _end(self) -> None:
+        Args:
+            wait: whether to wait for its end, for ten seconds at most.
+        """
+        self._closed = True
+        self._end(wait)
+
+    def _end(self, wait: bool = True) -> None:
         link, self._link = self._link, None
         if link is not None:
-            link.close()
+            (link.close if wait else link.hang_up)()
 
     def drop(self) -> None:
         """Give the interpreter up; it ends by itself.  Nothing is waited for, no lock is taken."""

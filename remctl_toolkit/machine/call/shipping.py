@@ -112,10 +112,10 @@ class _Batch:
         self._add({**pickler.first, **pickler.then})
         while self._postponed:
             waiting, self._postponed = self._postponed, []
-            self._add({key: (space, user) for key, space, user in waiting})
+            self._add({key: (space, what) for key, space, what in waiting})
             if len(self._postponed) == len(waiting):  # Names were bound again since: try it.
-                for key, space, user in self._postponed:
-                    self._values[key] = self._dump_name(key, space, user).octets()
+                for key, space, what in self._postponed:
+                    self._values[key] = self._dump_name(key, space, what).octets()
                 break
         return pickler
 
@@ -128,14 +128,14 @@ class _Batch:
             raise SendError(f"{what} cannot be sent: {error}") from cause
         return pickler
 
-    def _dump_name(self, key: Key, space: Space, user: str) -> _Pickler:
+    def _dump_name(self, key: Key, space: Space, what: str) -> _Pickler:
         value = space[key[1]]
         # What another name leads to is sent under its own.
         own = value if getattr(value, "__qualname__", None) == key[1] else None
-        return self._dump(value, f"{key[1]!r}, which {user} uses,", own)
+        return self._dump(value, what, own)
 
     def _add(self, names: Mapping[Key, tuple[Space, str]]) -> None:
-        for key, (space, user) in names.items():
+        for key, (space, what) in names.items():
             if key in self._values or key in self._making:
                 continue
             value = space[key[1]]
@@ -144,14 +144,14 @@ class _Batch:
                 self._modules[key] = value
                 continue
             self._making.add(key)
-            pickler = self._dump_name(key, space, user)
+            pickler = self._dump_name(key, space, what)
             self._add(pickler.first)
             self._making.discard(key)
             if all(k in self._values or k in self._modules for k in pickler.first):
                 self._values[key] = pickler.octets()
                 self._add(pickler.then)
             else:  # Something of it is being made: a class that calls what uses this one.
-                self._postponed.append((key, space, user))
+                self._postponed.append((key, space, what))
 
     def submodules(self, module: ModuleType) -> tuple[str, ...]:
         """Return the modules that code reaches through one, as in ``import os.path``."""
@@ -285,7 +285,7 @@ class _Pickler(pickle.Pickler):
             if name not in space or (name.startswith("__") and name.endswith("__")):
                 continue
             if space[name] is not getattr(builtins, name, self):
-                found[home, name] = (space, user)
+                found[home, name] = (space, f"{name!r}, which {user} uses,")
 
     def _uses(self, piece: Piece | None, attributes: frozenset[str], home: str) -> None:
         self._batch.attributes |= attributes
