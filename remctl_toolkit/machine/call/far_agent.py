@@ -9,6 +9,7 @@ import os
 import struct
 import sys
 from _thread import allocate_lock, get_ident, start_new_thread
+from itertools import count
 
 from remctl_toolkit.machine.call.far_imports import SOURCES, Finder, connect
 from remctl_toolkit.machine.call.far_shipping import TEXTS, load, loads
@@ -37,12 +38,14 @@ class Cancelled(BaseException):
 
 
 class Line:
-    """The way to the other end."""
+    """The way to the other end, and what was asked there."""
 
     def __init__(self, target):
         self.target = target
         self.lock = allocate_lock()
         self.pid = os.getpid()
+        self.numbers = count(1)
+        self.questions = {}
 
     def check_fork(self):
         if os.getpid() != self.pid:
@@ -54,6 +57,16 @@ class Line:
         with self.lock:
             while rest:
                 rest = rest[os.write(self.target, rest) :]
+
+    def ask(self, *question):
+        answer: SimpleQueue[bytes] = SimpleQueue()
+        number = next(self.numbers)
+        self.questions[number] = answer
+        try:
+            self.send(b"?", number, encode(question, QUESTION_LIMIT))
+            return loads(answer.get())
+        finally:
+            del self.questions[number]
 
 
 class Printed:
@@ -109,33 +122,6 @@ class Printed:
             except (AttributeError, ValueError):  # It was replaced, or closed.
                 pass
         self.drain()
-
-
-class Questions:
-    """What this end asks, and waits for the answer to."""
-
-    def __init__(self, line):
-        self.line = line
-        self.lock = allocate_lock()
-        self.last = 0
-        self.open = {}
-
-    def ask(self, *question):
-        answer: SimpleQueue[bytes] = SimpleQueue()
-        with self.lock:
-            self.last += 1
-            number = self.last
-            self.open[number] = answer
-        try:
-            self.line.send(b"?", number, encode(question, QUESTION_LIMIT))
-            return loads(answer.get())
-        finally:
-            self.open.pop(number, None)
-
-    def answered(self, number, octets):
-        answer = self.open.get(number)
-        if answer is not None:
-            answer.put(octets)
 
 
 class Call:
@@ -314,7 +300,6 @@ class Agent:
         os.dup2(nothing, 0)
         os.close(nothing)
         self.printed = Printed(self.line)
-        self.questions = Questions(self.line)
         self.listening = True
         self.main = get_ident()
         self.current: Call | None = None  # the main thread's
@@ -349,7 +334,9 @@ class Agent:
         elif letter == b"Q":
             self.listening = False
         elif letter == b"R":
-            self.questions.answered(number, octets)
+            asked = self.line.questions.get(number)
+            if asked is not None:
+                asked.put(octets)
         else:
             known = self.calls.get(number)
             if known is None:
@@ -401,7 +388,7 @@ class Agent:
 
 def start(settings):
     agent = Agent(settings)
-    connect(agent.questions.ask)
+    connect(agent.line.ask)
     sys.meta_path.append(Finder(settings["prefer_far"]))
     names = vars(sys.modules["__main__"])
     for name in [name for name in names if not name.startswith("__")]:

@@ -12,6 +12,7 @@ from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import remctl
+from _remctl_text import printable
 
 from ..base import connection as machine_connection
 from ..base.program import PYTHON_LOADER, python_payload
@@ -265,7 +266,7 @@ class _RemoteModule:
                 return function(*args, **kwargs)
             except RemoteCallError as error:
                 text = f"{error.type_name}: {error.message}" if error.message else error.type_name
-                raise RuntimeError(text) from error
+                raise RuntimeError(printable(text)) from error
 
         return call
 
