@@ -251,6 +251,111 @@ def test_classes_of_main(far: PipeInterpreter, main: Any) -> None:
     assert far.call(main.colour, main.Colour.RED) is True
 
 
+# What is written in an order that matters, or that refers to itself.
+ORDERS = """
+import asyncio
+import collections
+import contextlib
+from dataclasses import dataclass, field
+import functools
+import typing
+
+def make():
+    return Later(7)
+
+@dataclass
+class First:
+    x: int = 1
+    y: list = field(default_factory=lambda: [make])
+    def later(self):
+        return make().x
+
+class Later(First):
+    pass
+
+class Default:
+    value = 5
+
+def default():
+    return Default().value
+
+class Config:
+    default = default()
+    def get(self):
+        return self.default, TABLE["p"].x, Pair(1, 2).b, Named().a
+
+Pair = collections.namedtuple("Pair", "a b")
+TABLE = {"p": First(9)}
+
+if True:
+    class Named(typing.NamedTuple):
+        a: int = 3
+
+def classes():
+    return First().later(), Later(2).later(), Config().get()
+
+LIMIT = 4
+
+@contextlib.contextmanager
+def manager():
+    yield LIMIT
+
+def managed():
+    with manager() as found:
+        return found
+
+class Slots:
+    __slots__ = ("a",)
+    @property
+    def visible(self):
+        return LIMIT
+    def __private(self):
+        return 8
+    def private(self):
+        return self.__private()
+
+def slots():
+    return Slots().visible, Slots().private()
+
+pair = lambda x: (x, 1), lambda x: (x, 2)
+
+async def coroutine():
+    return 3
+
+def wait():
+    return asyncio.run(coroutine())
+
+def words(a, /, b, *c, d=LIMIT, **e):
+    return a, b, c, d, e
+
+partial = functools.partial(words, 1)
+
+class Meta(type):
+    def hello(cls):
+        return "meta"
+
+class WithMeta(metaclass=Meta):
+    pass
+
+def meta():
+    return WithMeta.hello()
+"""
+
+
+def test_programs_as_they_are_written(far: PipeInterpreter, tmp_path: Path) -> None:
+    main = script(tmp_path / "orders.py", ORDERS)
+    assert far.call(main.classes) == (7, 7, (5, 9, 2, 3))
+    assert far.call(main.managed) == 4
+    assert far.call(main.slots) == (4, 8)
+    assert [far.call(each, 0) for each in main.pair] == [(0, 1), (0, 2)]
+    assert far.call(main.wait) == 3
+    assert far.call(main.words, 1, 2, 3, d=5, z=1) == (1, 2, (3,), 5, {"z": 1})
+    assert far.call(main.partial, 2) == (1, 2, (), 4, {})
+    assert far.call(main.meta) == "meta"
+    assert far.call(main.Config().get) == (5, 9, 2, 3)
+    assert far.served == ()
+
+
 def test_state_is_kept_between_calls(far: PipeInterpreter, main: Any) -> None:
     assert [far.call(main.count) for _ in range(3)] == [1, 2, 3]
     assert [far.call(main.remember, x) for x in "ab"] == [["a"], ["a", "b"]]

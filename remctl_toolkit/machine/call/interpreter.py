@@ -121,7 +121,7 @@ class Interpreter:
         # When this is forgotten, a thread that is there already ends the interpreter.  When the
         # program ends, the far side notices.
         weakref.finalize(self, link.hang_up).atexit = False
-        self._packer = Packer(self._modules.has, self._modules.need, link.version)
+        self._packer = Packer(self._modules, link.version)
         self._link = link
 
     def _start(self, program: str) -> Stream:

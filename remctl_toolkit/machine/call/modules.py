@@ -43,13 +43,18 @@ class ModuleServer:
     def __init__(self, allowed: Allowed = None) -> None:
         if isinstance(allowed, str):
             raise TypeError("modules must be a list of names, not one string: use [...]")
-        self._choose = allowed if callable(allowed) else None
-        self._listed = None if allowed is None or callable(allowed) else tuple(allowed)
-        for name in self._listed or ():
+        listed = () if allowed is None or callable(allowed) else tuple(allowed)
+        for name in listed:
             if not _is_name(name):
                 raise ValueError(f"modules has {name!r}, which is no name of a module")
+        self._choose: Callable[[str], object] | None = None
+        if callable(allowed):
+            self._choose = allowed
+        elif allowed is not None:
+            self._choose = lambda name: any(f"{name}.".startswith(f"{each}.") for each in listed)
         # Filled in one thread and read in another: dictionaries, for their order.
-        self._needed: dict[str, None] = dict.fromkeys(self._listed or ())
+        self._needed: dict[str, None] = dict.fromkeys(listed)
+        self._found: set[str] = set()
         self._served: dict[str, None] = {}
         self._failed: dict[str, None] = {}
 
@@ -78,12 +83,12 @@ class ModuleServer:
     @property
     def servable(self) -> tuple[str, ...]:
         """The names of the modules that may be sent."""
-        return tuple(self._needed)
+        return tuple(name for name in self._needed if _find(name) is not None)
 
     def need(self, name: str) -> None:
         """Let the far side have a module, and the packages that it is in, as a call needs it."""
         top = name.partition(".")[0]
-        if self._listed is not None or self._choose is not None or name in self._needed:
+        if self._choose is not None or name in self._needed:
             return
         if _is_name(name) and not _has_standard_name(name) and top != "__main__":
             if top != name:
@@ -94,29 +99,25 @@ class ModuleServer:
         """Whether the far side may have that module of ours, if there is one."""
         if name.rpartition(".")[2] == "__main__":
             return False
-        if _is_sent(name):
-            return True
-        if self._choose is not None:
-            if self._choose(name):
-                self._needed[name] = None
-                return True
-            return False
-        if self._listed is not None:
-            return any(name == each or name.startswith(f"{each}.") for each in self._listed)
+        if _is_sent(name) or self._choose is None:
+            return _is_sent(name) or name in self._needed
+        if self._choose(name):
+            self._needed[name] = None
         return name in self._needed
 
     def has(self, name: str) -> bool:
         """Whether a module is found by its name: here, or in any standard library."""
-        module = sys.modules.get(name)
-        spec = getattr(module, "__spec__", None) or _find(name)
-        # The far side looks into its standard library first: not all of that name is of that.
-        if _has_standard_name(name):
-            return spec is None or _is_standard(spec)
-        return spec is not None
+        if name not in self._found:
+            spec = getattr(sys.modules.get(name), "__spec__", None) or _find(name)
+            # The far side looks into its standard library first: not all of that name is of that.
+            standard = _has_standard_name(name)
+            if (spec is None or _is_standard(spec)) if standard else spec is not None:
+                self._found.add(name)
+        return name in self._found
 
     def refuses(self, name: str) -> bool:
         """Whether a module is ours, and the caller has said that it must not be sent."""
-        if not self._explicit or _has_standard_name(name) or self.allows(name):
+        if self._choose is None or _has_standard_name(name) or self.allows(name):
             return False
         return _find(name) is not None
 
@@ -129,15 +130,11 @@ class ModuleServer:
             why = f"it is in the standard library of Python {version} here, but not there"
             return ("refused", f"No module named {name!r}: {why}")
         if not allowed:
-            why = "it may not be sent" if self._explicit else "no function called imports it"
+            why = "it may not be sent" if self._choose else "no function called imports it"
             return ("refused", f"No module named {name!r}: {why} (see modules=)")
         if spec is None or _is_main(spec.origin):
             return ("missing",)
         return self._answer(spec)
-
-    @property
-    def _explicit(self) -> bool:
-        return self._choose is not None or self._listed is not None
 
     def _answer(self, spec: importlib.machinery.ModuleSpec) -> tuple[Any, ...]:
         name = spec.name
@@ -152,7 +149,7 @@ class ModuleServer:
             return ("unfit", f"module {name!r} cannot be sent: its source cannot be read: {error}")
         if source is None:
             return ("unfit", f"module {name!r} cannot be sent: there is no source of it")
-        for each in imports_of(source, name if package else name.rpartition(".")[0]):
+        for each in sorted(imports_of(source, name if package else name.rpartition(".")[0])):
             self.need(each)
         self._note(name)
         return ("package" if package else "module", spec.origin or f"<{name}>", source)
@@ -187,7 +184,7 @@ class ModuleServer:
         if question == "list" and kind == "dir":
             return (True, tuple(sorted(entry.name for entry in place.iterdir())))
         # Modules are asked for by their names.
-        code = not self._explicit and place.name.endswith(_CODE)
+        code = self._choose is None and place.name.endswith(_CODE)
         if question == "data" and kind == "file" and not code and not _is_main(str(place)):
             octets = place.read_bytes()
             self._note("/".join((name, *parts)))
@@ -283,8 +280,8 @@ def _is_file_name(part: object) -> bool:
 
 def _is_sent(name: str) -> bool:
     """Whether a module is one of those files of this package that are meant to be sent."""
-    first, last = name.partition(".")[0], name.rpartition(".")[2]
-    return first == "remctl_toolkit" and last.startswith(("far_", "both_"))
+    last = name.rpartition(".")[2]
+    return name.startswith("remctl_toolkit.") and last.startswith(("far_", "both_"))
 
 
 def _has_standard_name(name: str) -> bool:

@@ -8,14 +8,14 @@ import dis
 import functools
 import inspect
 import linecache
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from types import CodeType, FunctionType
 from typing import Any, NamedTuple
 
-from . import far_shipping as far
+from .far_shipping import arguments_of, find_code
 
 _FLAGS = __future__.annotations.compiler_flag
-_Function = ast.FunctionDef | ast.AsyncFunctionDef
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 
 
 class Piece(NamedTuple):
@@ -24,7 +24,7 @@ class Piece(NamedTuple):
     text: str
     filename: str
     name: str
-    arguments: tuple[str, ...]
+    arguments: tuple[str, ...] = ()
 
 
 # -- Names ----------------------------------------------------------------------------------------
@@ -32,11 +32,17 @@ class Piece(NamedTuple):
 
 @functools.lru_cache(maxsize=1024)
 def used_names(code: CodeType, deep: bool = True) -> frozenset[str]:
-    """Return the names that code uses of its module; of functions inside it as well if `deep`."""
+    """Return the names that code uses of its module.
+
+    Args:
+        code: the code.
+        deep: whether those count that functions inside it use, which run later.
+    """
     steps = dis.get_instructions(code)
     found = {s.argval for s in steps if "GLOBAL" in s.opname or s.opname == "LOAD_NAME"}
     for inner in _inner(code):
-        if deep or _runs_at_once(inner):
+        at_once = not inner.co_flags & inspect.CO_OPTIMIZED or inner.co_name.startswith("<")
+        if deep or at_once:
             found |= used_names(inner, deep)
     return frozenset(found)
 
@@ -51,9 +57,9 @@ def _inner(code: CodeType) -> list[CodeType]:
     return [constant for constant in code.co_consts if isinstance(constant, CodeType)]
 
 
-def _runs_at_once(code: CodeType) -> bool:
-    """Whether code inside a class runs when the class is made, or may be called then."""
-    return not code.co_flags & inspect.CO_OPTIMIZED or code.co_name.startswith("<")
+def _meaning(code: CodeType) -> tuple[Any, ...]:
+    constants = (_meaning(c) if isinstance(c, CodeType) else repr(c) for c in code.co_consts)
+    return code.co_code, code.co_names, tuple(constants)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -69,103 +75,71 @@ def compiled(piece: Piece) -> CodeType:
 def function_piece(function: FunctionType) -> Piece | None:
     """Return the source of a function; None if it cannot be had."""
     code = function.__code__
-    lines = _lines(code.co_filename, function.__globals__)
-    return _function_piece(code, code.co_filename, "".join(lines))
+    return _function_piece(code, code.co_filename, _text(code.co_filename, function.__globals__))
 
 
 @functools.lru_cache(maxsize=1024)
 def _function_piece(code: CodeType, filename: str, text: str) -> Piece | None:
+    # The variables around a function are arguments of a function around it.
+    head = f"def around({', '.join(code.co_freevars)}):"
     pieces = []
     for node in ast.walk(_parse(text)):
-        if not isinstance(node, _Function | ast.Lambda):
+        if not isinstance(node, _FUNCTIONS) or _first_line(node) != code.co_firstlineno:
             continue
-        name = "<lambda>" if isinstance(node, ast.Lambda) else node.name
-        if name == code.co_name and _first_line(node) == code.co_firstlineno:
-            source = _function_text(node, text, ", ".join(code.co_freevars))
-            piece = Piece(source, filename, name, far.arguments_of(code))
-            found = _found(piece)
-            if found is not None and set(found.co_freevars) == set(code.co_freevars):
-                pieces.append((piece, found))
+        if isinstance(node, ast.Lambda):
+            name = "<lambda>"
+            source = "\n" * (node.lineno - 1) + head
+            source += f" return ({ast.get_source_segment(text, node)})\n"
+        else:
+            name, source = node.name, _block(node, text, head)
+        piece = Piece(source, filename, name, arguments_of(code))
+        try:
+            found = find_code(compiled(piece), code.co_name, piece.arguments)
+        except (SyntaxError, ValueError):  # Another one, or changed since it was run.
+            continue
+        if set(found.co_freevars) == set(code.co_freevars):
+            pieces.append((piece, _meaning(found) == _meaning(code)))
     # Several lambdas of one line are told apart by what they do.
-    same = [each for each in pieces if _meaning(each[1]) == _meaning(code)]
-    if len(pieces) > 1 and not same:
-        return None
-    return (same or pieces)[0][0] if pieces else None
-
-
-def _function_text(node: _Function | ast.Lambda, text: str, free: str) -> str:
-    # The variables around a function are arguments of a function around it.
-    if isinstance(node, ast.Lambda):
-        source = ast.get_source_segment(text, node)
-        return "\n" * (node.lineno - 1) + f"def around({free}): return ({source})\n"
-    return _block(node, text, f"def around({free}):\n")
-
-
-def _found(piece: Piece) -> CodeType | None:
-    try:
-        found = far.find_code(compiled(piece), piece.name, piece.arguments)
-    except (SyntaxError, ValueError):  # Part of a line, say; or it has changed since it was run.
-        return None
-    return found
-
-
-def _meaning(code: CodeType) -> tuple[Any, ...]:
-    constants = (_meaning(c) if isinstance(c, CodeType) else repr(c) for c in code.co_consts)
-    return code.co_code, code.co_names, tuple(constants)
+    chosen = [piece for piece, same in pieces if same or len(pieces) == 1]
+    return chosen[0] if chosen else None
 
 
 def class_piece(cls: type, space: dict[str, Any]) -> Piece | None:
     """Return the statement that made a class of that module; None if it cannot be had."""
-    functions = [value for value in space.values() if isinstance(value, FunctionType)]
-    files = [function.__code__.co_filename for function in methods_of(cls)]
-    files += [f.__code__.co_filename for f in functions if f.__globals__ is space]
-    files += [space["__file__"]] if isinstance(space.get("__file__"), str) else []
+    functions = [f for f in space.values() if isinstance(f, FunctionType)]
+    functions = [*methods_of(cls), *(f for f in functions if f.__globals__ is space)]
+    files = [function.__code__.co_filename for function in functions]
     first_line = vars(cls).get("__firstlineno__")  # Python 3.13 knows it.
-    for filename in dict.fromkeys(files):
-        text = "".join(_lines(filename, space))
-        # The last of that name is the one that stands.
-        for node in reversed(list(_statements(_parse(text).body))):
-            if cls.__name__ in _bound(node) and first_line in (
-                None,
-                node.lineno,
-                _first_line(node),
-            ):
-                return Piece(_block(node, text, "if 1:\n"), filename, cls.__name__, ())
+    for filename in dict.fromkeys([*files, str(space.get("__file__"))]):
+        text = _text(filename, space)
+        nodes: list[Any] = [n for n in ast.walk(_parse(text)) if _makes(n, cls.__name__)]
+        nodes = [node for node in nodes if first_line in (None, node.lineno, _first_line(node))]
+        if nodes:
+            # One inside a function is another class.  The last one stands.
+            node = min(nodes, key=lambda node: (node.col_offset, -node.lineno))
+            return Piece(_block(node, text, "if 1:"), filename, cls.__name__)
     return None
 
 
-def _statements(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
-    """Return the statements of a module, with those in its conditions."""
-    for node in body:
-        yield node
-        if isinstance(node, ast.If | ast.Try | ast.With):
-            yield from _statements(n for n in ast.iter_child_nodes(node) if isinstance(n, ast.stmt))
-            for handler in getattr(node, "handlers", ()):
-                yield from _statements(handler.body)
-
-
-def _bound(node: ast.stmt) -> list[str]:
-    """Return the names that a statement gives to classes: also by calling `namedtuple`."""
-    if isinstance(node, ast.ClassDef):
-        return [node.name]
+def _makes(node: Any, name: str) -> bool:
+    """Whether a statement makes a class of that name; calls such as `namedtuple` do as well."""
     if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
-        return [target.id for target in node.targets if isinstance(target, ast.Name)]
-    return []
+        return name in [getattr(target, "id", None) for target in node.targets]
+    return isinstance(node, ast.ClassDef) and node.name == name
 
 
 def methods_of(cls: type) -> Iterator[FunctionType]:
     """Return the functions that were written in a class."""
     for value in vars(cls).values():
         function = inspect.unwrap(getattr(value, "__func__", value)) if callable(value) else value
-        if not isinstance(function, FunctionType) or function.__module__ != cls.__module__:
-            continue
-        if function.__qualname__ == f"{cls.__qualname__}.{function.__name__}":
-            yield function
+        if isinstance(function, FunctionType) and function.__module__ == cls.__module__:
+            name = f"{cls.__qualname__}.{function.__name__}"
+            yield from [function] if function.__qualname__ == name else []
 
 
-def _lines(filename: str, space: dict[str, Any]) -> list[str]:
+def _text(filename: str, space: dict[str, Any]) -> str:
     linecache.checkcache(filename)
-    return linecache.getlines(filename, space)
+    return "".join(linecache.getlines(filename, space))
 
 
 @functools.lru_cache(maxsize=32)
@@ -176,15 +150,15 @@ def _parse(text: str) -> ast.Module:
         return ast.Module([], [])  # It has changed since it was run.
 
 
-def _first_line(node: ast.stmt | ast.Lambda) -> int:
-    decorators: list[ast.expr] = getattr(node, "decorator_list", [])
-    return min([node.lineno, *(decorator.lineno for decorator in decorators)])
+def _first_line(node: Any) -> int:
+    lines: list[int] = [each.lineno for each in getattr(node, "decorator_list", ())]
+    return min([node.lineno, *lines])
 
 
-def _block(node: ast.stmt, text: str, head: str) -> str:
+def _block(node: Any, text: str, head: str) -> str:
     """Return the lines of a statement, below `head` if they are indented."""
     first = _first_line(node)
     lines = "\n".join(text.split("\n")[first - 1 : node.end_lineno]) + "\n"
     if node.col_offset:
-        return "\n" * (first - 2) + head + lines
+        return "\n" * (first - 2) + f"{head}\n{lines}"
     return "\n" * (first - 1) + lines

@@ -14,13 +14,13 @@ import io
 import marshal
 import pickle
 import sys
-from collections.abc import Callable, Mapping
-from types import FunctionType, ModuleType
+from collections.abc import Iterable, Mapping
+from types import CodeType, FunctionType, ModuleType
 from typing import Any, TypeAlias
 
 from . import far_shipping as far
 from .errors import SendError
-from .modules import imports_of
+from .modules import ModuleServer, imports_of
 from .pieces import (
     Piece,
     attribute_names,
@@ -37,34 +37,23 @@ _CACHED = type(functools.lru_cache(int))
 
 Key: TypeAlias = tuple[str, str]  # a module's name, and a name in it
 Space: TypeAlias = dict[str, Any]
+_Names: TypeAlias = dict[Key, tuple[Space, str]]  # with what each is called in an error
+
+_PARTS = ("__name__", "__qualname__", "__module__", "__doc__", "__defaults__", "__kwdefaults__")
 
 
 class Packer:
     """Packs calls for one interpreter.
 
     Args:
-        has: whether a module is found by its name there, or served from here.
-        need: is called with the name of each module that a call needs.
+        modules: knows which modules are found there by their names, and lets it have them.
         version: the Python there, as (major, minor).
     """
 
-    def __init__(
-        self,
-        has: Callable[[str], bool],
-        need: Callable[[str], object],
-        version: tuple[int, ...],
-    ) -> None:
-        self._has = has
-        self._found: set[str] = set()
-        self.need = need
+    def __init__(self, modules: ModuleServer, version: tuple[int, ...]) -> None:
+        self.modules = modules
         self.version = version
         self._known: dict[Key, bytes] = {}  # the digest of what is there
-
-    def has(self, module: str) -> bool:
-        """Whether the far side finds a module by its name, there or here."""
-        if module not in self._found and self._has(module):
-            self._found.add(module)
-        return module in self._found
 
     def pack(
         self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -134,13 +123,13 @@ class _Batch:
         own = value if getattr(value, "__qualname__", None) == key[1] else None
         return self._dump(value, what, own)
 
-    def _add(self, names: Mapping[Key, tuple[Space, str]]) -> None:
+    def _add(self, names: _Names) -> None:
         for key, (space, what) in names.items():
             if key in self._values or key in self._making:
                 continue
             value = space[key[1]]
             if isinstance(value, ModuleType):
-                self.packer.need(value.__name__)
+                self.packer.modules.need(value.__name__)
                 self._modules[key] = value
                 continue
             self._making.add(key)
@@ -153,13 +142,19 @@ class _Batch:
             else:  # Something of it is being made: a class that calls what uses this one.
                 self._postponed.append((key, space, what))
 
+    def note(self, code: CodeType, source: str, home: str) -> None:
+        """Take note of what else code needs, and where it was found."""
+        self.attributes |= attribute_names(code)
+        for name in imports_of(source, home):
+            self.packer.modules.need(name)
+
     def submodules(self, module: ModuleType) -> tuple[str, ...]:
         """Return the modules that code reaches through one, as in ``import os.path``."""
         found: list[str] = []
         for name in self.attributes:
             inner = vars(module).get(name)
             if isinstance(inner, ModuleType) and inner.__name__ == f"{module.__name__}.{name}":
-                self.packer.need(inner.__name__)
+                self.packer.modules.need(inner.__name__)
                 found += [inner.__name__, *self.submodules(inner)]
         return tuple(sorted(found))
 
@@ -178,8 +173,8 @@ class _Pickler(pickle.Pickler):
         self._batch = batch
         self._packer = batch.packer
         self._own = own
-        self.first: dict[Key, tuple[Space, str]] = {}
-        self.then: dict[Key, tuple[Space, str]] = {}
+        self.first: _Names = {}
+        self.then: _Names = {}
         self.by_value = False
 
     def octets(self) -> bytes:
@@ -187,14 +182,14 @@ class _Pickler(pickle.Pickler):
 
     def reducer_override(self, thing: Any) -> Any:
         if isinstance(thing, ModuleType):
-            self._packer.need(thing.__name__)
+            self._packer.modules.need(thing.__name__)
             return far.module, (thing.__name__, self._batch.submodules(thing))
         module = getattr(thing, "__module__", None)
         if module == far.__name__:
             return NotImplemented
         if not isinstance(thing, (FunctionType, type, _CACHED)) or self._by_name(thing, module):
             if isinstance(module, str):
-                self._packer.need(module)
+                self._packer.modules.need(module)
             home = _public_home(thing) if isinstance(thing, type) else None
             return (far.public, (home, thing.__qualname__)) if home else NotImplemented
         space = self._space_of(thing)
@@ -213,15 +208,20 @@ class _Pickler(pickle.Pickler):
     def _by_name(self, thing: Any, module: str | None) -> bool:
         if isinstance(thing, type) and module == "builtins":
             return True  # A few types of the interpreter are called so, but not shown there.
-        if not isinstance(module, str) or module == "__main__" or module not in sys.modules:
-            return False
-        named = walk(vars(sys.modules[module]), getattr(thing, "__qualname__", ""))
-        return named is thing and self._packer.has(module)
+        space = self._importable(module)
+        return space is not None and walk(space, getattr(thing, "__qualname__", "")) is thing
+
+    def _importable(self, module: str | None) -> Space | None:
+        """Return the names of a module that is found by its name there."""
+        if module is None or module == "__main__" or module not in sys.modules:
+            return None
+        return vars(sys.modules[module]) if self._packer.modules.has(module) else None
 
     def _space_of(self, thing: Any) -> Space:
         """Return the names of the module that something is of."""
         if not isinstance(thing, type):
-            space: Space = getattr(thing, "__wrapped__", thing).__globals__
+            written = thing.__wrapped__ if isinstance(thing, _CACHED) else thing
+            space: Space = written.__globals__
             return space
         # The module of that name need not be the one: the names of a notebook, or of a doctest,
         # are elsewhere.
@@ -237,60 +237,40 @@ class _Pickler(pickle.Pickler):
         if piece is None:
             raise SendError(f"no source of {shown(cls)} is to be had: put it in a file")
         code = compiled(piece)
-        early, late = used_names(code, deep=False), used_names(code)
-        self._use(early - {cls.__name__}, space, home, shown(cls), self.first)
-        self._use(late - {cls.__name__}, space, home, shown(cls), self.then)
-        self._uses(piece, attribute_names(code), home)
+        self._use(used_names(code, deep=False) - {cls.__name__}, space, cls, self.first)
+        self._use(used_names(code) - {cls.__name__}, space, cls, self.then)
+        self._batch.note(code, piece.text, home)
         return far.defined, (tuple(piece), home)
 
     def _function(self, function: FunctionType, space: Space, home: str) -> Any:
         self.by_value = True
-        code = function.__code__
-        piece, marshalled = function_piece(function), None
+        code, marshalled = function.__code__, None
+        piece = function_piece(function)
         if piece is None:
             if self._packer.version[:2] != sys.version_info[:2]:
                 raise SendError(_no_source(function, self._packer.version))
             marshalled = marshal.dumps(code)
             key = hashlib.sha256(marshalled).hexdigest()
-            piece = Piece(key, code.co_filename, code.co_name, ())
+            piece = Piece(key, code.co_filename, code.co_name)
         names = {name for name in used_names(code) if name in space}
         # What uses nothing of its module does not need it.
-        imported = bool(names) and self._is_importable(home, space)
+        imported = bool(names) and self._importable(home) is space
         if imported:
-            self._packer.need(home)
+            self._packer.modules.need(home)
         else:
-            self._use(names, space, home, shown(function), self.then)
-        self._uses(piece if marshalled is None else None, attribute_names(code), home)
-        parts = ("__name__", "__qualname__", "__module__", "__doc__", "__defaults__")
-        attributes = {part: getattr(function, part) for part in (*parts, "__kwdefaults__")}
+            self._use(names, space, function, self.then)
+        self._batch.note(code, "" if marshalled else piece.text, home)
+        state = (_closed_over(function), {part: getattr(function, part) for part in _PARTS})
         made = (tuple(piece), marshalled, home, imported)
-        state = (_closed_over(function), attributes)
         return far.function, made, state, None, None, far.complete
 
-    def _is_importable(self, module: str, space: Space) -> bool:
-        found = sys.modules.get(module)
-        same = found is not None and found.__dict__ is space
-        return same and module != "__main__" and self._packer.has(module)
-
-    def _use(
-        self,
-        names: Any,
-        space: Space,
-        home: str,
-        user: str,
-        found: dict[Key, tuple[Space, str]],
-    ) -> None:
+    def _use(self, names: Iterable[str], space: Space, user: Any, found: _Names) -> None:
         self._batch.spaces[id(space)] = space
-        for name in sorted(names):
-            if name not in space or (name.startswith("__") and name.endswith("__")):
-                continue
-            if space[name] is not getattr(builtins, name, self):
-                found[home, name] = (space, f"{name!r}, which {user} uses,")
-
-    def _uses(self, piece: Piece | None, attributes: frozenset[str], home: str) -> None:
-        self._batch.attributes |= attributes
-        for name in () if piece is None else imports_of(piece.text, home):
-            self._packer.need(name)
+        for name in sorted(set(names) & set(space)):
+            special = name.startswith("__") and name.endswith("__")
+            if not special and space[name] is not getattr(builtins, name, self):
+                home = space.get("__name__", "?")
+                found[home, name] = (space, f"{name!r}, which {shown(user)} uses,")
 
 
 def walk(space: Mapping[str, Any], qualname: str) -> Any:
