@@ -151,8 +151,8 @@ def _parse(text: str) -> ast.Module:
 
 
 def _first_line(node: Any) -> int:
-    lines: list[int] = [each.lineno for each in getattr(node, "decorator_list", ())]
-    return min([node.lineno, *lines])
+    lines: list[int] = [each.lineno for each in [node, *getattr(node, "decorator_list", ())]]
+    return min(lines)
 
 
 def _block(node: Any, text: str, head: str) -> str:
