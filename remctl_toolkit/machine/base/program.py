@@ -62,7 +62,7 @@ def _read(name: str) -> str:
         octets: bytes = __spec__.loader.get_data(path)  # type: ignore[union-attr]
     except (AttributeError, OSError) as error:
         missing = f"remctl_toolkit/machine/{name}.py, which runs on the server, is not installed"
-        cure = "install the package with its .py files (PyInstaller: --collect-all remctl_toolkit)"
+        cure = "install the package with its .py files (it has a hook for PyInstaller)"
         text = f"{missing}: {cure} ({error})"
         raise MachineError(text) from None
     return octets.decode()

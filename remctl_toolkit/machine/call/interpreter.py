@@ -251,26 +251,25 @@ class Interpreter:
             self._open()
             self._closed = False
 
-    def close(self, *, wait: bool = True) -> None:
+    def close(self) -> None:
         """End the interpreter; calls that are under way are interrupted.  Again does nothing.
 
-        Args:
-            wait: whether to wait for its end, for ten seconds at most.
+        It takes ten seconds at most, whatever the far side does.
         """
         self._closed = True
-        self._end(wait)
+        self._end()
 
-    def _end(self, wait: bool = True) -> None:
+    def _end(self) -> None:
         link, self._link = self._link, None
         if link is not None:
-            (link.close if wait else link.hang_up)()
+            link.close()
 
     def drop(self) -> None:
-        """Give the interpreter up; it ends by itself.  Nothing is waited for, no lock is taken."""
+        """Have a thread that is there end the interpreter.  Nothing is waited for."""
         self._closed = True
         link, self._link = self._link, None
-        if link is not None and link.pid == os.getpid():
-            link.give_up()
+        if link is not None:
+            link.hang_up()
 
     @property
     def closed(self) -> bool:
