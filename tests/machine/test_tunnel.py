@@ -30,11 +30,12 @@ from machine.tunnel_servers import (
     reserved_port,
     reset,
     serving,
+    unwritten,
 )
 from support.waiting import eventually, open_descriptors
 
 from remctl_toolkit.machine import Connection, MachineError
-from remctl_toolkit.machine.tunnel import both_mux as protocol
+from remctl_toolkit.machine.tunnel import both_mux, both_sockets
 from remctl_toolkit.machine.tunnel.tunnel import Tunnel, TunnelError, connect_sock
 
 pytestmark = pytest.mark.once
@@ -100,8 +101,11 @@ def test_a_port_of_ones_own_choice(connection: Connection, echo_port: int, rever
 
 
 def test_ip_version_6(connection: Connection) -> None:
-    listener = socket.create_server(("::1", 0), family=socket.AF_INET6)
-    with serving(echo, listener) as port, Tunnel(connection, 0, port, "::1", "::1") as tunnel:
+    with (
+        reserved_port() as port,  # of 127.0.0.1, too
+        serving(echo, socket.create_server(("::1", port), family=socket.AF_INET6)),
+        Tunnel(connection, 0, port, "::1", "::1") as tunnel,
+    ):
         assert repr(tunnel) == f"<Tunnel [::1]:{tunnel.lport} -> [::1]:{port}>"
         with socket.create_connection(("::1", int(tunnel.lport)), 30) as sock:
             assert answers(sock)
@@ -110,6 +114,67 @@ def test_ip_version_6(connection: Connection) -> None:
         # localhost is both.
         with connect_sock(connection, port) as sock:
             assert answers(sock)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_localhost_is_all_of_its_addresses(
+    connection: Connection, echo_port: int, reverse: bool
+) -> None:
+    ports = (echo_port, 0) if reverse else (0, echo_port)
+    with Tunnel(connection, *ports, reverse=reverse) as tunnel:
+        port = int(tunnel.dport if reverse else tunnel.lport)
+        for address in ("127.0.0.1", "::1"):
+            with socket.create_connection((address, port), 30) as sock:
+                assert answers(sock)
+            # Nobody else can have it.
+            family = socket.AF_INET6 if ":" in address else socket.AF_INET
+            with pytest.raises(OSError, match="in use"):
+                socket.create_server((address, port), family=family)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_localhost_is_nobody_elses(connection: Connection, echo_port: int, reverse: bool) -> None:
+    with (
+        reserved_port() as port,
+        socket.create_server(("::1", port), family=socket.AF_INET6),
+        pytest.raises(OSError, match=f"cannot listen on localhost:{port}") as caught,
+    ):
+        Tunnel(connection, *((echo_port, port) if reverse else (port, 1)), reverse=reverse)
+    assert caught.value.errno == errno.EADDRINUSE
+    with socket.create_server(("127.0.0.1", port)):
+        pass  # It is free again.
+
+
+def test_a_free_port_is_free_on_all_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as other:
+        taken = other.getsockname()[1]
+        really_listen = both_sockets.listen
+        chosen = [taken, taken]
+
+        def listen(family: int, address: Any) -> socket.socket:
+            if address == ("127.0.0.1", 0) and chosen:
+                address = ("127.0.0.1", chosen.pop())
+            return really_listen(family, address)
+
+        monkeypatch.setattr(both_sockets, "listen", listen)
+        socks = both_sockets.bind(both_sockets.addresses(both_sockets.ANY, "localhost", 0))
+        assert not chosen
+        first, second = (sock.getsockname() for sock in socks)
+        assert (first[:2], second[0]) == (("127.0.0.1", second[1]), "::1")
+        assert second[1] != taken
+        for sock in socks:
+            sock.close()
+
+
+def test_an_address_that_the_host_has_not_is_left_out() -> None:
+    foreign = (socket.AF_INET, ("192.0.2.1", 0))
+    own = (socket.AF_INET6, ("::1", 0))
+    (sock,) = both_sockets.bind([foreign, own])
+    assert sock.getsockname()[0] == "::1"
+    sock.close()
+    with pytest.raises(OSError, match="assign") as caught:
+        both_sockets.bind([foreign])
+    assert caught.value.errno == errno.EADDRNOTAVAIL
 
 
 @pytest.mark.parametrize("reverse", [False, True])
@@ -204,7 +269,7 @@ def test_much_both_ways_at_once(connection: Connection, echo_port: int, reverse:
             received.update(piece)
         sending.result()
         assert received.digest() == sent.digest()
-        assert mux_of(tunnel).widening <= protocol.WIDENING
+        assert mux_of(tunnel).budget <= both_mux.WINDOW_BUDGET
 
 
 def test_each_direction_ends_by_itself(connection: Connection) -> None:
@@ -246,9 +311,8 @@ def test_a_long_answer_after_the_end_of_the_question(connection: Connection, rev
         connect(tunnel.dport if reverse else tunnel.lport) as sock,
     ):
         sock.shutdown(socket.SHUT_WR)
-        streams = mux_of(tunnel).streams
-        # The reader is late, so it is for poll() to say when there is room.
-        eventually(lambda: reverse or any(s and s.queue for s in list(streams.values())))
+        # The reader is late, so data has to wait for it.
+        eventually(lambda: reverse or unwritten(mux_of(tunnel)))
         assert sum(map(len, iter(lambda: sock.recv(65536), b""))) == 12 * MEBIBYTE
 
 
@@ -273,8 +337,7 @@ def test_a_slow_reader_is_alone_with_that(connection: Connection, echo_port: int
 
         eventually(settled, 20)
         assert sent < BOUND
-        (stream,) = [s for s in mux_of(tunnel).streams.values() if s and s.owner is not None]
-        assert sum(map(len, stream.queue)) <= protocol.WIDEST
+        assert unwritten(mux_of(tunnel)) <= both_mux.MAX_WINDOW
         read_exactly(slow, sent)
         assert answers(quick, bytes(MEBIBYTE))
 
@@ -343,9 +406,9 @@ def test_many_in_turn_leave_nothing(connection: Connection, echo_port: int) -> N
         for _ in range(times):
             with connect(tunnel.lport) as sock:
                 assert answers(sock)
-        eventually(lambda: not mux.streams)
+        eventually(lambda: not mux.takers)
         eventually(about_as_before)
-        assert mux.widening == protocol.WIDENING
+        assert mux.budget == both_mux.WINDOW_BUDGET
 
 
 # -- What does not go through ---------------------------------------------------------------------
@@ -442,6 +505,7 @@ def test_a_connection_is_reset_there(connection: Connection) -> None:
 def test_a_connection_is_reset_here(connection: Connection) -> None:
     def talk(sock: socket.socket) -> None:
         try:
+            sock.sendall(sock.recv(1))
             seen.append(read_all(sock))
         except OSError as error:
             seen.append(error.errno)
@@ -449,11 +513,12 @@ def test_a_connection_is_reset_here(connection: Connection) -> None:
     seen: list[object] = []
     with serving(talk) as port, Tunnel(connection, 0, port) as tunnel:
         sock = connect(tunnel.lport)
-        sock.sendall(b"x")
+        assert answers(sock, b"x")
         reset(sock)
         eventually(lambda: seen)
         # A pair's other end is gone when it is closed; a server that waits for more has to know.
         with connect_sock(connection, port) as sock:
+            assert answers(sock, b"x")
             sock.shutdown(socket.SHUT_WR)
         eventually(lambda: len(seen) == 2)
     assert seen[0] == errno.ECONNRESET

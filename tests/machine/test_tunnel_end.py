@@ -7,6 +7,8 @@ import contextlib
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -24,6 +26,7 @@ from machine.tunnel_servers import (
     read_exactly,
     reserved_port,
     serving,
+    streams_of,
 )
 from support.waiting import eventually, open_descriptors, thread_count
 
@@ -51,7 +54,8 @@ def own(server: RemctldServer) -> Iterator[Connection]:
 
 
 def mux_over(connection: Connection) -> tunnel_mux.NearMux:
-    (mux,) = [mux for mux in tunnel_mux._living if mux._channel.connection is connection]
+    mux = tunnel_mux._slots[connection].mux()
+    assert mux is not None
     return mux
 
 
@@ -75,7 +79,7 @@ def test_nothing_is_left_after_the_end(own: Connection, echo_port: int, reverse:
     tunnel.close()
     assert is_broken(sock)
     sock.close()
-    assert not mux._server.is_alive()
+    assert not mux._thread.is_alive()
     eventually(left.gone, what="processes or folder")
     own.close()
     eventually(lambda: thread_count() <= before[0], what="threads")
@@ -105,12 +109,12 @@ def test_all_share_a_channel_until_the_last_ends(
 def test_the_last_socket_lets_the_channel_go(
     own: Connection, echo_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tunnel_mux, "_LINGER", 0.2)
+    monkeypatch.setattr(tunnel_mux, "LINGER", 0.2)
     with connect_sock(own, echo_port) as sock:
         mux = mux_over(own)
-        mux._server.join(0.5)
+        mux._thread.join(0.5)
         assert answers(sock)
-    mux._server.join(20)
+    mux._thread.join(20)
     assert (mux.over, mux.reason, mux._channel.closed) == (True, None, True)
     with connect_sock(own, echo_port) as sock:
         assert answers(sock)
@@ -163,7 +167,7 @@ def test_the_way_there_is_lost(own: Connection, echo_port: int, victim: str) -> 
             assert is_broken(one)
             assert is_broken(two)
             assert is_broken(pair)
-        mux._server.join(20)
+        mux._thread.join(20)
         assert tunnel.closed
         assert back.closed
         with pytest.raises(ConnectionRefusedError):
@@ -177,25 +181,30 @@ def test_the_way_there_is_lost(own: Connection, echo_port: int, victim: str) -> 
             assert answers(sock)
 
 
+@pytest.mark.parametrize("reverse", [False, True])
 def test_an_interrupt_while_it_begins_leaves_nothing(
-    own: Connection, echo_port: int, monkeypatch: pytest.MonkeyPatch
+    own: Connection, echo_port: int, monkeypatch: pytest.MonkeyPatch, reverse: bool
 ) -> None:
     assert own.far.home  # It is asked for once.
     result = concurrent.futures.Future.result
+    interrupts = [KeyboardInterrupt]
 
     def interrupted(future: Any, timeout: float | None = None) -> Any:
-        if threading.current_thread() is threading.main_thread():
-            raise KeyboardInterrupt
+        if interrupts and threading.current_thread() is threading.main_thread():
+            raise interrupts.pop()
         return result(future, timeout)
 
-    with reserved_port() as port:
+    with reserved_port() as port, connect_sock(own, echo_port) as sock:
         with monkeypatch.context() as patch:
             patch.setattr(concurrent.futures.Future, "result", interrupted)
+            ports = (echo_port, port) if reverse else (port, echo_port)
             with pytest.raises(KeyboardInterrupt):
-                Tunnel(own, port, echo_port)
-        mux = mux_over(own)
-        eventually(lambda: not mux.listeners and not mux._users)
-        with Tunnel(own, port, echo_port):
+                Tunnel(own, *ports, reverse=reverse)
+        assert mux_over(own).users == 0
+        with pytest.raises(ConnectionRefusedError):
+            connect(port)
+        assert answers(sock)
+        with Tunnel(own, *ports, reverse=reverse):
             pass
 
 
@@ -204,29 +213,64 @@ def test_one_that_is_forgotten_warns(own: Connection, echo_port: int) -> None:
     mux = mux_of(tunnels[0])
     with pytest.warns(ResourceWarning, match="unclosed <Tunnel"):
         tunnels.clear()
-    mux._server.join(20)
+    mux._thread.join(20)
     assert mux.over
 
 
 def test_a_forked_child_has_no_part_in_it(own: Connection, echo_port: int) -> None:
+    def held() -> set[int]:
+        """Return the sockets that this process has."""
+        links = []
+        for name in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):
+                links.append(os.readlink(f"/proc/self/fd/{name}"))
+        return {int(link[8:-1]) for link in links if link.startswith("socket:[")}
+
     with Tunnel(own, 0, echo_port) as tunnel, connect(tunnel.lport) as sock:
         assert answers(sock)
+        mux = mux_of(tunnel)
+        socks = [each for listener in mux._listeners for each in listener.socks]
+        socks += [each.transport.get_extra_info("socket") for each in streams_of(mux)]
+        assert len(socks) == 3
+        theirs = {os.fstat(each.fileno()).st_ino for each in socks}
+        assert theirs <= held()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # There are threads.
             pid = os.fork()
         if pid == 0:
             try:
-                mux = mux_of(tunnel)
                 tunnel.close()
-                sockets = [who.sock for who in (*mux.listeners, *mux.streams.values()) if who]
-                done = tunnel.closed and all(
-                    sock is not None and sock.fileno() < 0 for sock in sockets
-                )
+                done = tunnel.closed and not held() & theirs
             except BaseException:
                 done = False
             os._exit(7 if done else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
         assert answers(sock)
+        with connect(tunnel.lport) as another:
+            assert answers(another)
+
+
+UNCLOSED = """
+import sys, threading
+from remctl_toolkit.machine import Connection
+from remctl_toolkit.machine.tunnel.tunnel import Tunnel, connect_sock
+connection = Connection(sys.argv[1], int(sys.argv[2]), sys.argv[3])
+tunnels = [Tunnel(connection, 0, 1), Tunnel(connection, 1, 0, reverse=True)]
+sock = connect_sock(connection, int(sys.argv[4]))
+print("ready", flush=True)
+sys.exit(int(sys.argv[5]))
+"""
+
+
+def test_a_program_that_does_not_close_ends_at_once(server: RemctldServer, echo_port: int) -> None:
+    words = [server.host, server.port, server.principal, echo_port, 3]
+    process = subprocess.Popen(
+        [sys.executable, "-c", UNCLOSED, *map(str, words)], stdout=subprocess.PIPE
+    )
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        assert process.wait(5) == 3  # Nothing waits for ten seconds.
 
 
 def test_a_closed_connection(own: Connection) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import queue
 import socket
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -20,17 +20,15 @@ from remctl_toolkit.machine import MachineError
 from remctl_toolkit.machine.tunnel import mux as tunnel_mux
 from remctl_toolkit.machine.tunnel import tunnel
 from remctl_toolkit.machine.tunnel.address import Address, error_named
-from remctl_toolkit.machine.tunnel.both_mux import FAR, HEADER, LIMIT, SIZE, WIDEST, WINDOW
+from remctl_toolkit.machine.tunnel.both_mux import FIRST_FAR_ID as FAR
+from remctl_toolkit.machine.tunnel.both_mux import LIMIT, MAX_WINDOW, WINDOW
 from remctl_toolkit.machine.tunnel.mux import FarListener, NearMux
 from remctl_toolkit.machine.tunnel.tunnel import Tunnel, TunnelError, connect_sock
+from remctl_toolkit.machine.wire.both_frames import frame
 
 pytestmark = pytest.mark.once
 
 HOST = NoConnection.host
-
-
-def frame(kind: bytes, number: int, data: bytes = b"") -> bytes:
-    return HEADER.pack(kind, number, len(data)) + data
 
 
 class Script:
@@ -42,6 +40,8 @@ class Script:
         self.stuck = threading.Event()  # Nothing is taken any more.
         self.waits = threading.Event()  # Somebody waits for that.
         self.closed = threading.Event()
+        self.may_close = threading.Event()
+        self.may_close.set()
         self.words = b""
 
     def read(self, size: int) -> bytes:
@@ -58,6 +58,7 @@ class Script:
         self.heard += octets
 
     def close(self) -> None:
+        self.may_close.wait()
         self.closed.set()
         self.said.put(b"")
 
@@ -70,93 +71,97 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Script:
 
 
 class Situation:
-    """A mux with a connection, number 1, and a listener, number 2, that the far side knows of."""
+    """A mux with a connection, number 0, and a listener, number 1, that the far side knows of."""
 
     def __init__(self, script: Script, connection: Any) -> None:
         self.mux = NearMux(connection)
         assert self.mux.enter()
         self.sock, theirs = socket.socketpair()
         self.sock.settimeout(20)
-        self.connected = self.mux.connect(theirs, Address("localhost", 80), 5)
-        self.listener = FarListener(Address("localhost", 0), [], 5)
-        self.mux.listen_there(self.listener)
+        mux = self.mux
+        self.connected = mux.begin(mux.connect, theirs, Address("localhost", 80), 5)
+        self.listener = FarListener(mux, [], 5)
+        self.listening = mux.begin(mux.listen_there, self.listener, Address("localhost", 0))
         eventually(lambda: script.heard.count(b"localhost") == 2)
 
     def end(self) -> None:
-        self.mux.end()
+        self.mux.close()
         self.sock.close()
 
 
-OPENED = frame(b"O", 1)
-LISTENS = frame(b"P", 2, b"\0\1")
-FULL_WINDOW = frame(b"D", 1, bytes(LIMIT)) * (WINDOW // LIMIT)
+def number(value: int) -> bytes:
+    return value.to_bytes(4, "big")
+
+
+OPENED = frame(b"O", 0)
+LISTENS = frame(b"O", 1, b"\0\1")
+INCOMING = frame(b"I", FAR, number(1))
+FULL_WINDOW = frame(b"D", 0, bytes(LIMIT)) * (WINDOW // LIMIT)
 
 
 @pytest.mark.parametrize(
     ("frames", "reason"),
     [
-        (b"Traceback (most recent call last):\n", "unknown kind|too long"),
-        (frame(b"?", 1), "unknown kind"),
-        (frame(b"C", 3, b"\0" * 10), "unknown kind"),  # It is not for the far side to ask.
-        (frame(b"L", 3, b"\0" * 10), "unknown kind"),
-        (HEADER.pack(b"D", 1, LIMIT + 1), "too long"),
-        (HEADER.pack(b"D", 1, 2**32 - 1), "too long"),
-        (frame(b"D", 3, b"x"), "unknown connection"),
-        (frame(b"E", 0), "unknown connection"),
-        (frame(b"W", FAR, SIZE.pack(1)), "unknown connection"),
-        (OPENED + frame(b"D", 1), "beyond"),
+        (b"Traceback (most recent call last):\n", "not begin a frame"),
+        (frame(b"?", 0), "not begin a frame"),
+        (frame(b"C", 3, b"\0" * 10), "not begin a frame"),  # Only the client may ask for that.
+        (frame(b"L", 3, b"\0" * 10), "not begin a frame"),
+        (frame(b"D", 0, bytes(LIMIT + 1)), "not begin a frame"),
+        (b"D" + b"\0" * 4 + b"\xff" * 4, "not begin a frame"),
+        (frame(b"D", 3, b"x"), "wrong number"),
+        (frame(b"E", 2), "wrong number"),
+        (frame(b"W", FAR, number(1)), "wrong number"),
+        (frame(b"O", 7), "wrong number"),
+        (frame(b"X", 0, b"EIO") * 2, "wrong number"),
+        (frame(b"X", 1, b"EIO") * 2, "wrong number"),
+        (LISTENS + INCOMING * 2, "wrong number"),
+        (OPENED + frame(b"D", 0), "beyond"),
         (FULL_WINDOW * 8, "beyond"),
-        (OPENED + frame(b"E", 1) + frame(b"D", 1, b"x"), "beyond"),
-        (frame(b"E", 1) * 2, "after the end"),
-        (frame(b"E", 1, b"x"), "after the end"),
-        (frame(b"W", 1, SIZE.pack(2 * WIDEST)), "too wide"),
-        (frame(b"W", 1, b"\0"), "wrong length"),
-        (frame(b"W", 1, b"\0" * 5), "wrong length"),
-        (frame(b"X", 1, b"EIO") * 2, "unknown connection"),
-        (frame(b"O", 7), "unknown connection"),
-        (frame(b"O", 1, b"x"), "unknown connection"),
-        (frame(b"P", 1, b"\0\1"), "unknown listener"),
-        (frame(b"P", 2, b"\0"), "unknown listener"),
-        (LISTENS * 2, "unknown listener"),
-        (frame(b"U", 1, b"EIO"), "unknown listener"),
-        (frame(b"U", 2), "unknown listener"),
-        (LISTENS + frame(b"U", 2, b"EIO"), "unknown listener"),
-        (frame(b"I", FAR, b"\0\0\0\1"), "unknown listener"),
-        (frame(b"I", FAR, b"\0\0\2"), "unknown listener"),
-        (frame(b"I", 5, b"\0\0\0\2"), "unknown listener"),
-        (LISTENS + frame(b"I", FAR, b"\0\0\0\2") * 2, "unknown listener"),
+        (OPENED + frame(b"E", 0) + frame(b"D", 0, b"x"), "beyond"),
+        (frame(b"E", 0) * 2, "after the end"),
+        (frame(b"E", 0, b"x"), "after the end"),
+        (frame(b"W", 0, number(2 * MAX_WINDOW)), "wrong size"),
+        (frame(b"W", 0, b"\0"), "wrong size"),
+        (frame(b"W", 0, b"\0" * 5), "wrong size"),
+        (frame(b"O", 0, b"x"), "wrong length"),
+        (frame(b"O", 1, b"\0"), "wrong length"),
+        (frame(b"D", 1, b"x"), "data for a listener"),
+        (frame(b"I", FAR, number(2)), "unknown listener"),
+        (frame(b"I", FAR, b"\0\0\1"), "unknown listener"),
+        (frame(b"I", 5, number(1)), "unknown listener"),
     ],
 )
 def test_what_cannot_be_ends_it_all(script: Script, frames: bytes, reason: str) -> None:
     situation = Situation(script, NoConnection())
     script.said.put(frames)
-    situation.mux._server.join(20)
+    situation.mux._thread.join(20)
     assert situation.mux.over
     with pytest.raises(
-        TunnelError, match=f"tunnels to {HOST} are lost: the far side sent .*({reason})"
+        TunnelError, match=f"tunnels to {HOST} are lost: the server sent .*({reason})"
     ):
         raise situation.mux.lost()
     read_all(situation.sock)
     assert script.closed.is_set()
-    assert situation.listener.listening.done()
-    assert situation.connected.done()
+    for future in (situation.listening, situation.connected):
+        with contextlib.suppress(OSError, TunnelError):
+            future.result(20)
     situation.end()
 
 
 def test_too_many_connections(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tunnel_mux, "MOST", 10)
+    monkeypatch.setattr(tunnel_mux, "MAX_STREAMS", 10)
     situation = Situation(script, NoConnection())
-    script.said.put(b"".join(frame(b"I", FAR + n, b"\0\0\0\2") for n in range(30)))
-    situation.mux._server.join(20)
-    assert situation.mux.reason == "the far side sent too many connections"
+    script.said.put(b"".join(frame(b"I", FAR + n, number(1)) for n in range(30)))
+    situation.mux._thread.join(20)
+    assert situation.mux.reason == "the server sent too many connections"
     situation.end()
 
 
-KINDS = st.sampled_from([bytes([letter]) for letter in b"DWEXOPUIDWEX?"])
-NUMBERS = st.sampled_from([1, 1, 2, FAR, FAR + 1, 3])
+KINDS = st.sampled_from([bytes([letter]) for letter in b"DWEXOIDWEX?"])
+NUMBERS = st.sampled_from([0, 0, 1, FAR, FAR + 1, 3])
 DATA = st.one_of(
     st.binary(max_size=8),
-    st.sampled_from([b"", SIZE.pack(1), SIZE.pack(2), b"\0\2", b"EIO", bytes(LIMIT)]),
+    st.sampled_from([b"", number(0), number(1), b"\0\2", b"EIO", bytes(LIMIT)]),
 )
 
 
@@ -179,7 +184,7 @@ def test_whatever_comes_nothing_hangs_or_is_left(
     for place in range(0, len(octets), 1 << cut % 17):
         script.said.put(octets[place : place + (1 << cut % 17)])
     script.said.put(b"")
-    situation.mux._server.join(20)
+    situation.mux._thread.join(20)
     assert situation.mux.over
     assert situation.mux.reason != "an error in the program"
     read_all(situation.sock)
@@ -189,10 +194,10 @@ def test_whatever_comes_nothing_hangs_or_is_left(
 
 def test_frames_come_in_any_pieces(script: Script) -> None:
     situation = Situation(script, NoConnection())
-    for octet in OPENED + frame(b"D", 1, b"hello") + LISTENS:
+    for octet in OPENED + frame(b"D", 0, b"hello") + LISTENS:
         script.said.put(bytes([octet]))
     assert situation.connected.result(20) is None
-    assert situation.listener.listening.result(20) == 1
+    assert situation.listening.result(20) == 1
     assert read_exactly(situation.sock, 5) == b"hello"
     situation.end()
 
@@ -206,8 +211,7 @@ def test_what_it_says_last_is_the_reason(script: Script) -> None:
     situation.end()
 
 
-def test_a_flood_waits_until_it_is_wanted(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tunnel_mux, "_FULL", 50_000)
+def test_a_flood_waits_until_it_is_wanted(script: Script) -> None:
     situation = Situation(script, NoConnection())
     begun, release = threading.Event(), threading.Event()
 
@@ -215,23 +219,21 @@ def test_a_flood_waits_until_it_is_wanted(script: Script, monkeypatch: pytest.Mo
         begun.set()
         release.wait(20)
 
-    situation.mux.post(delay)
+    situation.mux.loop.call_soon_threadsafe(delay)
     assert begun.wait(20)
-    for _ in range(10):
-        script.said.put(frame(b"W", 1, SIZE.pack(0)) * 1000)  # 13000 octets
-    eventually(lambda: situation.mux._inbox_size >= 50_000)
-    time.sleep(0.1)
-    assert situation.mux._inbox_size < 2 * 50_000
-    assert script.said.qsize() >= 5
+    for _ in range(20):
+        script.said.put(frame(b"W", 0, number(0)))
+    eventually(lambda: script.said.qsize() < 20)
+    assert script.said.qsize() >= 20 - 5  # Four wait for the loop, and the reader holds one.
     release.set()
-    eventually(lambda: script.said.empty(), 20)
+    eventually(script.said.empty)
     situation.end()
 
 
 def test_it_is_closed_though_nobody_takes_what_is_sent(
     script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tunnel, "_ANSWERS", 0.2)
+    monkeypatch.setattr(tunnel, "REPLY_TIMEOUT", 0.2)
     before = thread_count()
     connection: Any = NoConnection()
     with Tunnel(connection, 0, 80) as forward:
@@ -242,6 +244,26 @@ def test_it_is_closed_though_nobody_takes_what_is_sent(
             forward.close()
             with pytest.raises(ConnectionResetError):
                 sock.recv(1)
+    eventually(lambda: thread_count() <= before)
+
+
+def test_a_host_that_hangs_does_not_keep_us(
+    script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert tunnel.REPLY_TIMEOUT + tunnel_mux.CLOSE_TIMEOUT <= 10  # seconds, as the page says
+    monkeypatch.setattr(tunnel, "REPLY_TIMEOUT", 0.2)
+    monkeypatch.setattr(tunnel_mux, "CLOSE_TIMEOUT", 0.2)
+    before = thread_count()
+    connection: Any = NoConnection()
+    forward = Tunnel(connection, 0, 80)
+    script.stuck.set()
+    script.may_close.clear()
+    with connect(forward.lport):
+        assert script.waits.wait(20)
+    forward.close()
+    assert forward.closed
+    assert not script.closed.is_set()
+    script.may_close.set()
     eventually(lambda: thread_count() <= before)
 
 
@@ -261,15 +283,16 @@ def test_it_is_closed_though_nobody_takes_what_is_sent(
 def test_no_answer(
     script: Script,
     monkeypatch: pytest.MonkeyPatch,
-    begin: Callable[[NoConnection], object],
+    begin: Callable[[Any], object],
     text: str,
 ) -> None:
-    monkeypatch.setattr(tunnel, "_ANSWERS", 0.1)
+    monkeypatch.setattr(tunnel, "REPLY_TIMEOUT", 0.1)
     before = open_descriptors()
+    connection = NoConnection()
     with pytest.raises(TimeoutError, match=text):
-        begin(NoConnection())
+        begin(connection)
     for mux in muxes_over(script):
-        mux.end()
+        mux.close()
     eventually(lambda: open_descriptors() <= before)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
 from remctl_toolkit.machine.tunnel import mux as tunnel_mux
+from remctl_toolkit.machine.tunnel.both_mux import Stream
 from remctl_toolkit.machine.tunnel.mux import NearMux
 from remctl_toolkit.machine.tunnel.tunnel import Tunnel
 
@@ -133,10 +134,20 @@ def is_broken(sock: socket.socket) -> bool:
 
 
 def mux_of(tunnel: Tunnel) -> NearMux:
-    assert tunnel._mux is not None
     return tunnel._mux
 
 
 def muxes_over(channel: object) -> list[NearMux]:
-    """Return those that live over that channel, or what is in the place of one."""
-    return [mux for mux in tunnel_mux._living if channel is mux._channel]
+    """Return those that live over that channel, or over its substitute."""
+    found = [slot.mux() for slot in tunnel_mux._slots.values()]
+    return [mux for mux in found if mux is not None and mux._channel is channel]
+
+
+def streams_of(mux: NearMux) -> list[Stream]:
+    return [taker for taker in list(mux.takers.values()) if isinstance(taker, Stream)]
+
+
+def unwritten(mux: NearMux) -> int:
+    """Return how many octets wait for sockets of this side."""
+    transports = [stream.transport for stream in streams_of(mux)]
+    return sum(each.get_write_buffer_size() for each in transports if each is not None)

@@ -1,523 +1,320 @@
-"""Many connections over one stream of octets: what is the same on both sides.  It is imported here,
-and sent, with mux_far.py after it, to run over there.
+"""Many connections over one stream of octets: the part that is the same on both sides.
 
-Frames are a letter, the number of a connection or listener, the length of the data, and the data:
-  C  connect to this address          L  listen on this address, and give its connections to us
-  O  opened: that succeeded           P  that succeeded, on this port
-  I  incoming: a new connection of    U  do not listen any more, and the answer to it; or why
-     that listener, or                   listening failed
-  D  data of a connection             W  so much more data may be sent
-  E  no more data will be sent        X  no more frames will be sent; an error's name, or nothing
-Each side sends X once for every connection, and forgets it when it has sent and received it.
+It is imported on this side, and its text is also sent to the remote host.
+
+A frame has a letter, the number of a connection or of a listener on the remote side, and octets:
+
+  C  connect to this address          L  listen on this address
+  O  that was done; on this port      I  a new connection, of the listener with this number
+  D  data                             W  this much more data may be sent
+  E  the end of the data              X  the last frame: an error's name, or nothing
+
+Each side sends X once for each number, and forgets the number when it has also received X.
 """
 
-import _socket  # socket itself takes as long to import as Python to start.
-import errno
-import os
-import select
+import asyncio
+import socket
 import struct
-import time
-from collections import deque
 
-TYPE_CHECKING = False  # typing takes twice as long to import as Python to start.
+from ..wire.both_frames import frame
+from .both_sockets import connect, error_name
+
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from typing import Any
 
-    Accepted = Callable[["Listener", _socket.socket], None]
-    Handler = Callable[[int, bytes], None]
-    Pairs = list[tuple[int, Any]]  # families, and addresses as the socket module has them
+    from .both_sockets import Pairs
 
-HEADER = struct.Struct(">cII")
 ADDRESS = struct.Struct(">BHI")  # family, port, milliseconds to connect; the host or path follows
-SIZE = struct.Struct(">I")
 
-LIMIT = 1 << 16  # octets of data in a frame
-WINDOW = 1 << 18  # octets that may be under way on a new connection
-WIDEST = 1 << 23  # the same for one whose reader has kept up all the time
-WIDENING = 1 << 26  # by so much all windows together may have grown
-MOST = 8192  # connections at a time
-FAR = 1 << 31  # Numbers from here on are given by the far side.
-
-ANY, UNIX, IPV4, IPV6 = 0, 1, 4, 6
-FAMILIES = {ANY: _socket.AF_UNSPEC, IPV4: _socket.AF_INET, IPV6: _socket.AF_INET6}
-
-NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-PAUSE = 0.05  # seconds until what failed for want of a resource is tried again
+LIMIT = 1 << 16  # octets in a frame
+WINDOW = 1 << 18  # octets of a new connection that may be on their way
+MAX_WINDOW = 1 << 23  # the same for a connection whose reader always keeps up
+WINDOW_BUDGET = 1 << 26  # octets by which all windows of a side together may grow
+MAX_STREAMS = 8192  # connections that the other side may ask for
+FIRST_FAR_ID = 1 << 31  # The remote side numbers its connections from here on.
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing resets the connection.
 
 
-class Broken(Exception):
-    """What the other side sent cannot be."""
+class ProtocolError(Exception):
+    """The other side sent a frame that it may not send."""
 
 
-def error_name(error: OSError) -> bytes:
-    """Numbers differ between systems, names do not."""
-    if isinstance(error, _socket.gaierror):
-        return b"EAI_NONAME"
-    return number_name(error.errno)
+class Stream(asyncio.BufferedProtocol):
+    """One connection: its socket on this side, and the state of the other side.
 
+    Each side may send as much data as the other has granted.  More is granted when the socket has
+    taken what came, so a socket that nobody reads holds one window in memory, and stops nobody.
+    """
 
-def number_name(number: "int | None") -> bytes:
-    if number is None:  # A path that is too long for a Unix socket fails without.
-        return b"ENAMETOOLONG"
-    return errno.errorcode.get(number, "EIO").encode()
-
-
-def addresses(family: int, host: str, port: int, flags: int = 0) -> "Pairs":
-    """Return (family, address) pairs; localhost is what it is, whatever /etc/hosts says."""
-    if host.lower() == "localhost":
-        both = [(_socket.AF_INET, ("127.0.0.1", port)), (_socket.AF_INET6, ("::1", port))]
-        return [pair for pair in both if FAMILIES[family] in (pair[0], _socket.AF_UNSPEC)]
-    found = _socket.getaddrinfo(host, port, FAMILIES[family], _socket.SOCK_STREAM, 0, flags)
-    return [(family, address) for family, _, _, _, address in found]
-
-
-def bind(pairs: "Pairs") -> _socket.socket:
-    """Return a socket that listens on the first address that this host has."""
-    failure = OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
-    for family, address in pairs:
-        try:
-            return listen(family, address)
-        except OSError as error:
-            if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
-                raise
-            failure = error
-    raise failure
-
-
-def listen(family: int, address: "Any") -> _socket.socket:
-    sock = _socket.socket(family, _socket.SOCK_STREAM)
-    try:
-        sock.setblocking(False)
-        if family != _socket.AF_UNIX:
-            sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
-        sock.bind(address)
-        if family == _socket.AF_UNIX:
-            os.chmod(address, 0o600)  # Until it listens, nobody can connect.
-        sock.listen(128)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-class Stream:
-    """A connection: its socket on this side, and how matters stand with the other side."""
-
-    def __init__(self, mux: "Mux", number: int, sock: "_socket.socket | None" = None) -> None:
+    def __init__(self, mux: "Mux", number: int, owner: object = None) -> None:
         self.mux = mux
         self.number = number
-        self.owner: object = None  # the listener that it belongs to
-        self.sock: _socket.socket | None = None
-        self.watched: int | None = None  # the events that are waited for
-        # Those that are left to connect to, while it is not connected.
-        self.addresses: Pairs | None = None
-        self.deadline = self.again = 0.0  # when to give up, and to try again
+        self.owner = owner  # the listener that it belongs to
+        self.connecting: asyncio.Task[None] | None = None
+        self.adopting: asyncio.Task[Any] | None = None
+        self.transport: Any = None
+        self.early: list[bytes] = []  # data that arrived before there was a transport
         self.may_send = self.granted = self.window = WINDOW
-        self.taken = 0  # octets that the socket took since the last grant
-        self.kept_up = False  # It took all there was at least once since.
-        self.queue: deque[bytes | memoryview] = deque()
-        self.ended = False  # Our socket's data has, and the other side knows.
-        self.finishing = False  # The other side's data has.
-        self.shut = False  # Our socket knows that.
-        self.left = False  # The other side has sent its last frame.
-        mux.streams[number] = self
-        if sock is not None:
-            self.adopt(sock)
+        self.kept_up = False  # The socket took all data at least once since the last grant.
+        self.ended = False  # We sent E.
+        self.finishing = False  # We received E.
+        self.gone = False  # We sent X.
+        self.left = False  # We received X.
+        mux.takers[number] = self
+
+    def begin(self, find: "Callable[[], Awaitable[Pairs]]", patience: float) -> None:
+        """Connect to what a coroutine function finds, all within that many seconds."""
+        self.connecting = self.mux.loop.create_task(self._connect(find, patience))
+
+    async def _connect(self, find: "Callable[[], Awaitable[Pairs]]", patience: float) -> None:
+        try:
+            self.adopt(await asyncio.wait_for(connect(find), patience))
+        except asyncio.TimeoutError:
+            self.break_off(b"ETIMEDOUT")
+        except OSError as error:
+            self.break_off(error_name(error))
+
+    def adopt(self, sock: socket.socket) -> None:
+        """Use a socket that is connected."""
+        loop = self.mux.loop
+        self.adopting = loop.create_task(loop.create_connection(lambda: self, sock=sock))
 
     # The socket.
 
-    def adopt(self, sock: _socket.socket) -> None:
-        """Take a socket that is connected."""
-        self.sock = sock
-        self.addresses = None
-        self.mux.waiting.discard(self)
-        try:
-            sock.setblocking(False)
-            if sock.family != _socket.AF_UNIX:
-                sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
-        except OSError as error:  # It has been reset: some systems let us know at once.
-            self.break_off(error_name(error))
+    def connection_made(self, transport: "Any") -> None:
+        self.transport = transport
+        if self.gone:
+            transport.abort()
             return
-        self.flush()
+        if self.connecting is not None and self.number < FIRST_FAR_ID:
+            self.mux.send(b"O", self.number)
+        for data in self.early:
+            self.write(data)
+        if self.finishing:
+            transport.write_eof()
+        sock = transport.get_extra_info("socket")
+        if sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
-    def connect(self, pairs: "Pairs", deadline: float) -> None:
-        self.addresses, self.deadline = list(pairs), deadline
-        self.mux.waiting.add(self)
-        self.attempt(errno.EHOSTUNREACH)
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self.mux.buffer[: min(LIMIT, self.may_send)]
 
-    def attempt(self, number: "int | None") -> None:
-        """Connect to the next address, or give up for this reason."""
-        while self.addresses:
-            family, address = self.addresses[0]
-            try:
-                self.sock = _socket.socket(family, _socket.SOCK_STREAM)
-                self.sock.setblocking(False)
-                number = self.sock.connect_ex(address)
-            except OSError as error:
-                number = error.errno
-            if number == errno.EINPROGRESS:
-                self.watch(select.POLLOUT)
-                return
-            if number == 0:
-                self.connected()
-                return
-            self.drop()
-            if number == errno.EAGAIN:  # A Unix socket has no room: tick() comes back to it.
-                self.again = time.monotonic() + PAUSE
-                return
-            self.addresses.pop(0)
-        self.break_off(number_name(number))
+    def buffer_updated(self, size: int) -> None:
+        self.may_send -= size
+        self.mux.send(b"D", self.number, bytes(self.mux.buffer[:size]))
+        if self.mux.full or not self.may_send:
+            self.transport.pause_reading()
+            self.read_on()
 
-    def connected(self) -> None:
-        assert self.sock is not None
-        self.mux.opened(self)
-        self.watch(None)
-        self.adopt(self.sock)
-
-    def see_whether_connected(self) -> None:
-        number = self.sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
-        if number:
-            self.drop()
-            self.addresses.pop(0)
-            self.attempt(number)
+    def read_on(self) -> None:
+        """Read the socket, unless the other side does not want more."""
+        if self.transport is None or self.ended or not self.may_send:
             return
-        try:
-            self.sock.getpeername()
-        except OSError:
-            return  # What poll() told was about a descriptor that had this number before.
-        self.connected()
-
-    def tick(self, now: float) -> None:
-        """Look after connecting: nothing happens to its socket when the time is over."""
-        if now >= self.deadline:
-            self.break_off(b"ETIMEDOUT")
-        elif self.sock is None and self.addresses and now >= self.again:
-            self.attempt(errno.EAGAIN)
-
-    def drop(self, reset: bool = False) -> None:
-        if self.sock is None:
-            return
-        self.watch(None)
-        sock, self.sock = self.sock, None
-        try:
-            if reset and sock.family != _socket.AF_UNIX:
-                sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_LINGER, RESET)
-        except OSError:
-            pass  # It has been reset already.
-        finally:
-            sock.close()
-
-    def ready(self, events: int) -> None:
-        if self.addresses is not None:
-            self.see_whether_connected()
-            return
-        if self.ended and not self.queue:  # It was watched for its end alone.
-            if events & ~(select.POLLIN | select.POLLOUT):
-                self.break_off(b"ECONNRESET")
-            return
-        if self.queue:
-            self.flush()
-        if self.sock is not None and self.may_read() and events & ~select.POLLOUT:
-            self.read()
-
-    def may_read(self) -> bool:
-        return self.may_send > 0 and not self.ended
-
-    def watch_what_matters(self) -> None:
-        if self.sock is None or self.addresses is not None:
-            return
-        events = 0
-        if self.may_read():
-            events |= select.POLLIN
-        if self.queue:
-            events |= select.POLLOUT
-        # Without any, poll() tells of a hang-up: of use when all has been read, not before.
-        self.watch(events if events or (self.ended and not self.shut) else None)
-
-    def watch(self, events: "int | None") -> None:
-        if events != self.watched:
-            self.mux.watch(self.sock.fileno(), events, self)
-            self.watched = events
-
-    def read(self) -> None:
-        try:
-            data = self.sock.recv(min(LIMIT, self.may_send))
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError as error:
-            self.break_off(error_name(error))
-            return
-        if data:
-            self.may_send -= len(data)
-            self.mux.send(b"D", self.number, data)
+        if self.mux.full:
+            self.mux.held.add(self)
         else:
-            self.ended = True
-            self.mux.send(b"E", self.number)
-        self.settle()
+            self.transport.resume_reading()
 
-    def flush(self) -> None:
-        """Give the socket what it takes of what the other side sent."""
-        if self.sock is None or self.addresses is not None:
-            return
-        try:
-            while self.queue:
-                sent = self.sock.send(self.queue[0])
-                self.taken += sent
-                if sent < len(self.queue[0]):
-                    self.queue[0] = memoryview(self.queue[0])[sent:]
-                else:
-                    self.queue.popleft()
-            self.kept_up = True
-        except (BlockingIOError, InterruptedError):
-            pass
-        except OSError as error:
-            self.break_off(error_name(error))
-            return
-        if self.taken >= self.window // 2 and not self.finishing:
+    def eof_received(self) -> bool:
+        self.ended = True
+        self.mux.send(b"E", self.number)
+        return not self.finishing  # When both directions have ended, asyncio closes the transport.
+
+    def connection_lost(self, error: "Exception | None") -> None:
+        self.finish(b"" if self.ended and self.finishing and not error else error_name(error))
+
+    def resume_writing(self) -> None:
+        self.grant()
+
+    def write(self, data: bytes) -> None:
+        if not self.transport.is_closing():
+            # asyncio calls resume_writing() when the socket has taken half of a window.
+            self.transport.set_write_buffer_limits(self.window // 2, self.window // 2)
+            self.transport.write(data)
             self.grant()
-        self.settle()
-
-    def settle(self) -> None:
-        """Pass the other side's end on when its data has gone, and see whether all is done."""
-        if self.finishing and not self.queue and not self.shut:
-            self.shut = True
-            try:
-                self.sock.shutdown(_socket.SHUT_WR)
-            except OSError as error:
-                if error.errno != errno.ENOTCONN:  # It has ended from that side, too.
-                    self.break_off(error_name(error))
-                    return
-        if self.ended and self.shut:
-            self.finish()
-        else:
-            self.watch_what_matters()
-
-    # The other side.
 
     def grant(self) -> None:
-        more = self.taken
+        """Grant as much as the socket has taken, if that is worth a frame."""
+        waiting = self.transport.get_write_buffer_size()
+        self.kept_up = self.kept_up or not waiting
+        more = self.window - self.granted - waiting
+        if more < self.window // 2 or self.finishing or self.gone:
+            return
         if self.kept_up:
-            wider = min(self.window, WIDEST - self.window, self.mux.widening)
-            self.mux.widening -= wider
+            wider = min(self.window, MAX_WINDOW - self.window, self.mux.budget)
+            self.mux.budget -= wider
             self.window += wider
             more += wider
         self.granted += more
-        self.taken, self.kept_up = 0, False
-        self.mux.send(b"W", self.number, SIZE.pack(more))
-
-    def take_data(self, data: bytes) -> None:
-        self.granted -= len(data)
-        if self.granted < 0 or self.finishing or not data:
-            raise Broken("data beyond what was allowed")
-        self.queue.append(data)
-        if len(self.queue) == 1:
-            self.flush()
-        else:
-            self.watch_what_matters()
-
-    def take_window(self, data: bytes) -> None:
-        self.may_send += SIZE.unpack(data)[0]
-        if self.may_send > 2 * WIDEST:
-            raise Broken("a window too wide")
-        self.watch_what_matters()
-
-    def take_end(self, data: bytes) -> None:
-        if self.finishing or data:
-            raise Broken("an end after the end")
-        self.finishing = True
-        self.flush()
-
-    def take_close(self, data: bytes) -> None:
-        if self.left:
-            raise Broken("a frame after the last")
-        self.left = True
-        # Without an error the other side has all that we sent; we may still have data of it.
-        if data or not (self.ended and self.finishing):
-            self.break_off(data or b"ECONNRESET")
-
-    def break_off(self, name: bytes) -> None:
-        """End it at once, as a broken connection does."""
-        self.drop(reset=True)
-        self.finish(name)
-
-    def finish(self, name: bytes = b"") -> None:
-        self.drop()
-        self.queue.clear()
-        mux = self.mux
-        mux.widening += self.window - WINDOW
-        mux.waiting.discard(self)
-        mux.send(b"X", self.number, name)
-        if self.left:
-            del mux.streams[self.number]
-        else:
-            mux.streams[self.number] = None
-        mux.finished(self, name)
-
-
-class Listener:
-    """A socket that listens on this side."""
-
-    def __init__(self, mux: "Mux", sock: _socket.socket, accepted: "Accepted") -> None:
-        self.mux = mux
-        self.sock = sock
-        self.accepted = accepted  # called with each new connection's socket
-        self.again = 0.0  # when to accept again
-        address = sock.getsockname()
-        self.port = address[1] if isinstance(address, tuple) else None
-        self.path = address if self.port is None else None
-        self.file = self.identity()  # Another's may have that path when we close.
-        mux.listeners.add(self)
-        mux.watch(sock.fileno(), select.POLLIN, self)
-
-    def identity(self) -> "tuple[int, int] | None":
-        if self.path is None:
-            return None
-        try:
-            found = os.lstat(self.path)
-        except OSError:
-            return None
-        return found.st_dev, found.st_ino
-
-    def ready(self, events: int) -> None:
-        number: int | None = errno.EMFILE
-        if len(self.mux.streams) < MOST:
-            try:
-                fd = self.sock._accept()[0]  # type: ignore[attr-defined]
-            except OSError as error:
-                number = error.errno
-            else:
-                self.accepted(self, _socket.socket(fileno=fd))
-                return
-        if number in NO_DESCRIPTORS:  # Those who wait would wake us again and again.
-            self.mux.watch(self.sock.fileno(), None, self)
-            self.mux.waiting.add(self)
-            self.again = time.monotonic() + PAUSE
-
-    def tick(self, now: float) -> None:
-        if now >= self.again:
-            self.mux.waiting.discard(self)
-            self.mux.watch(self.sock.fileno(), select.POLLIN, self)
-
-    def close(self) -> None:
-        self.mux.listeners.discard(self)
-        self.mux.waiting.discard(self)
-        self.mux.watch(self.sock.fileno(), None, self)
-        self.sock.close()
-        if self.path is not None and self.file is not None and self.file == self.identity():
-            os.unlink(self.path)
-
-
-class Mux:
-    """All connections, and the frames that go to and fro."""
-
-    def __init__(self) -> None:
-        self.poller = select.poll()
-        self.watched: dict[int, Any] = {}  # descriptor -> what is ready()
-        # By number; None when only the other side's X is missing.
-        self.streams: dict[int, Stream | None] = {}
-        self.listeners: set[Listener] = set()
-        self.waiting: set[Stream | Listener] = set()  # what has a tick()
-        self.widening = WIDENING
-        self.incoming = bytearray()
-        self.outgoing: list[bytes] = []
-        self.outgoing_size = 0
-        self.takers = {
-            b"D": Stream.take_data,
-            b"W": Stream.take_window,
-            b"E": Stream.take_end,
-            b"X": Stream.take_close,
-        }
-        self.handlers: dict[bytes, Handler] = {}  # for frames of other kinds
-
-    # What the side in question makes of it.
-
-    def opened(self, stream: Stream) -> None:
-        """Connecting has succeeded."""
-
-    def finished(self, stream: Stream, name: bytes) -> None:
-        """It has ended, or failed."""
-
-    # Sockets.
-
-    def watch(self, fd: int, events: "int | None", who: object) -> None:
-        if events is None:
-            if self.watched.pop(fd, None) is not None:
-                self.poller.unregister(fd)
-            return
-        self.watched[fd] = who
-        self.poller.register(fd, events)
-
-    def serve(self, ready: "list[tuple[int, int]]") -> None:
-        """Do what poll() says can be done."""
-        for fd, events in ready:
-            who = self.watched.get(fd)
-            if who is not None:
-                who.ready(events)
-
-    def patience(self) -> "float | None":
-        """Return how many milliseconds poll() may take, or None."""
-        return PAUSE * 1000 if self.waiting else None
-
-    def tick(self) -> None:
-        if self.waiting:
-            now = time.monotonic()
-            for who in list(self.waiting):
-                who.tick(now)
+        self.kept_up = False
+        self.mux.send(b"W", self.number, more.to_bytes(4, "big"))
 
     # Frames.
 
-    def send(self, kind: bytes, number: int, data: bytes = b"") -> None:
-        self.outgoing.append(HEADER.pack(kind, number, len(data)))
+    def on_opened(self, data: bytes) -> None:
         if data:
-            self.outgoing.append(data)
-        self.outgoing_size += HEADER.size + len(data)
+            raise ProtocolError("an answer of the wrong length")
+        self.mux.settle(self.number, 0)
 
-    def take_outgoing(self) -> bytes:
-        octets = b"".join(self.outgoing)
-        self.outgoing.clear()
-        self.outgoing_size = 0
-        return octets
+    def on_data(self, data: bytes) -> None:
+        self.granted -= len(data)
+        if self.granted < 0 or self.finishing or not data:
+            raise ProtocolError("data beyond what was granted")
+        if self.transport is None:
+            self.early.append(data)
+        else:
+            self.write(data)
 
-    def receive(self, octets: bytes) -> None:
-        self.incoming += octets
-        start, size = 0, len(self.incoming)
-        with memoryview(self.incoming) as view:
-            while size - start >= HEADER.size:
-                kind, number, length = HEADER.unpack_from(view, start)
-                if length > LIMIT:
-                    raise Broken("a frame too long")
-                end = start + HEADER.size + length
-                if end > size:
-                    break
-                self.handle(kind, number, bytes(view[start + HEADER.size : end]))
-                start = end
-        del self.incoming[:start]
+    def on_window(self, data: bytes) -> None:
+        self.may_send += int.from_bytes(data, "big")
+        if len(data) != 4 or self.may_send > 2 * MAX_WINDOW:
+            raise ProtocolError("a window of the wrong size")
+        self.read_on()
 
-    def handle(self, kind: bytes, number: int, data: bytes) -> None:
-        taker = self.takers.get(kind)
-        if taker is None:
-            handler = self.handlers.get(kind)
-            if handler is None:
-                raise Broken("a frame of an unknown kind")
-            handler(number, data)
+    def on_end(self, data: bytes) -> None:
+        if self.finishing or data:
+            raise ProtocolError("an end after the end")
+        self.finishing = True
+        if self.transport is None:
             return
-        if number not in self.streams:
-            raise Broken("a frame for an unknown connection")
-        stream = self.streams[number]
-        if stream is not None:
-            try:
-                taker(stream, data)
-            except struct.error:
-                raise Broken("a frame of the wrong length") from None
-        elif kind == b"X":
-            del self.streams[number]
+        try:
+            if self.ended:
+                self.transport.close()  # when the socket has taken all data
+            else:
+                self.transport.write_eof()
+        except OSError:  # It was reset: what happens to the other direction tells us more.
+            pass
 
-    def close(self) -> None:
-        """Close all sockets as broken connections."""
-        for listener in list(self.listeners):
-            listener.close()
-        for stream in list(self.streams.values()):
-            if stream is not None:
+    def on_close(self, data: bytes) -> None:
+        if self.left:
+            raise ProtocolError("a frame after the last")
+        self.left = True
+        # Without an error the other side has all of our data, but we may still hold some of its.
+        if data or not (self.ended and self.finishing):
+            self.break_off(data or b"ECONNRESET")
+
+    # The end.
+
+    def break_off(self, name: bytes) -> None:
+        """Reset the connection on both sides, because of this error."""
+        self.finish(name)
+        if self.transport is not None:
+            sock = self.transport.get_extra_info("socket")
+            try:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            except OSError:
+                pass  # It has been reset already, or closed.
+            self.transport.abort()
+
+    def finish(self, name: bytes) -> None:
+        """Send the last frame."""
+        if self.gone:
+            return
+        self.gone = True
+        self.early.clear()
+        if self.connecting is not None:
+            self.connecting.cancel()
+        self.mux.held.discard(self)
+        self.mux.budget += self.window - WINDOW
+        self.mux.send_last(self.number, name, self.left)
+
+
+ON_FRAME = {b"O": "on_opened", b"D": "on_data", b"W": "on_window", b"E": "on_end", b"X": "on_close"}
+
+
+class Mux:
+    """All connections of a channel, on one side; everything here runs in its loop's thread.
+
+    Args:
+        loop: the event loop.
+        first: the first of the numbers that this side gives.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, first: int) -> None:
+        self.loop = loop
+        self.first = self.last = first
+        # By number, the objects that take frames; None if only the other side's X is missing.
+        self.takers: dict[int, Any] = {}
+        self.openers: dict[bytes, Callable[[int, bytes], None]] = {}  # for frames with a new number
+        self.budget = WINDOW_BUDGET
+        self.buffer = memoryview(bytearray(LIMIT))
+        self.outgoing: list[bytes] = []
+        self.full = False  # The other side does not keep up; sockets are not read.
+        self.held: set[Stream] = set()  # connections that are not read because of that
+        self.ended: asyncio.Future[None] = loop.create_future()
+        loop.set_exception_handler(self.on_exception)
+
+    def write(self, octets: bytes) -> None:
+        """Write to the channel."""
+        raise NotImplementedError
+
+    def settle(self, number: int, said: "int | bytes") -> None:
+        """Give whoever waits for this number an answer: a port, the name of an error, or 0."""
+
+    def new_number(self) -> int:
+        while self.last in self.takers:
+            self.last = self.first + (self.last + 1 - self.first) % FIRST_FAR_ID
+        return self.last
+
+    def new_stream(self, letter: bytes, data: bytes, owner: object = None) -> Stream:
+        """Return the stream of a new connection, and tell the other side about it."""
+        stream = Stream(self, self.new_number(), owner)
+        self.send(letter, stream.number, data)
+        return stream
+
+    def on_exception(self, loop: asyncio.AbstractEventLoop, context: "dict[str, Any]") -> None:
+        """End everything because of an exception in a callback or task."""
+        error = context.get("exception")
+        # asyncio reports some errors of sockets here, in addition to connection_lost().
+        if error is not None and not isinstance(error, OSError) and not self.ended.done():
+            self.ended.set_exception(error)
+
+    def quit(self) -> None:
+        """End everything, soon."""
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+    def send(self, letter: bytes, number: int, octets: bytes = b"") -> None:
+        """Send a frame, soon."""
+        if not self.outgoing:
+            self.loop.call_soon(self.flush)
+        self.outgoing.append(frame(letter, number, octets))
+
+    def flush(self) -> None:
+        outgoing, self.outgoing = self.outgoing, []
+        self.write(b"".join(outgoing))
+
+    def send_last(self, number: int, name: bytes, left: bool) -> None:
+        """Send X, and forget the number if the other side did."""
+        self.send(b"X", number, name)
+        self.takers[number] = None
+        if left:
+            del self.takers[number]
+        self.settle(number, name)
+
+    def on_frame(self, letter: bytes, number: int, octets: bytes) -> None:
+        """Do what a frame asks for.
+
+        Raises:
+            ProtocolError: it is not allowed.
+        """
+        if (letter in self.openers) == (number in self.takers):
+            raise ProtocolError("a frame with a wrong number")
+        if letter in self.openers:
+            self.openers[letter](number, octets)
+        elif self.takers[number] is not None:
+            take = getattr(self.takers[number], ON_FRAME[letter], None)
+            if take is None:
+                raise ProtocolError("data for a listener")
+            take(octets)
+        elif letter == b"X":
+            del self.takers[number]
+            self.settle(number, 0)
+
+    def break_off(self, owner: object = None) -> None:
+        """Reset the connections of a listener, or all."""
+        for stream in list(self.takers.values()):
+            if isinstance(stream, Stream) and owner in (None, stream.owner):
                 stream.break_off(b"ECONNRESET")

@@ -1,433 +1,334 @@
-"""All tunnels of a connection over one channel: the near side, in a thread of its own."""
+"""All tunnels of a connection over one channel: this side, an event loop in a thread of its own."""
 
 from __future__ import annotations
 
-import contextlib
-import errno
+import asyncio
+import concurrent.futures
 import os
-import select
+import re
 import socket
 import threading
-import time
 import weakref
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import remctl
 
 from ..base.errors import MachineError
 from ..base.program import source
 from ..channel.channel import Channel
-from . import both_mux as protocol
+from ..wire.both_frames import FrameError, Frames
 from .address import Address, error_named
-from .both_mux import FAR, MOST, Broken, Listener, Mux, Stream
+from .both_mux import FIRST_FAR_ID, LIMIT, MAX_STREAMS, Mux, ProtocolError, Stream
+from .both_sockets import Listener
 
 if TYPE_CHECKING:
-    import _socket
-
     from ..base.connection import Connection
+    from .both_sockets import Pairs
 
-_LINGER = 5.0  # seconds that the channel stays when nobody uses it
-_READ = 1 << 20  # octets
-_FULL = 1 << 22  # octets that may wait here until the thread comes to them
+_T = TypeVar("_T")
+Work: TypeAlias = Coroutine[Any, Any, _T]
+Answer: TypeAlias = int | bytes
 
-# Over there the module has the name that it has here.
-_LOADER = f"""\
-import sys
-module = sys.modules[{protocol.__name__!r}] = type(sys)({protocol.__name__!r})
-exec(compile(payload, "<mux>", "exec"), module.__dict__)
-"""
+LINGER = 5.0  # seconds for which the channel stays open after its last use by a socket
+REPLY_TIMEOUT = 8.0  # seconds for replies that should be immediate
+CLOSE_TIMEOUT = 2.0  # seconds for closing the channel, which goes on after them
+_READ_SIZE = 1 << 20  # octets
+_READS = 4  # reads that may wait for the event loop
 
-_PORT = 2  # octets
-_NUMBER = 4
+_FILES = ("wire/both_frames", "tunnel/both_sockets", "tunnel/both_mux", "tunnel/far_tunnel")
+_IMPORTS = re.compile(r"^from \.\S+ import .*\n", re.MULTILINE)  # of names in the other files
+
+
+def far_program() -> str:
+    """Return the program that runs on the server."""
+    texts = [_IMPORTS.sub("", source(name)) for name in _FILES]
+    return "\n".join([*texts, "asyncio.run(serve())\n"])
 
 
 class TunnelError(MachineError):
-    """The way of a machine's tunnels to the far side is lost, and their connections with it."""
+    """The way from a machine's tunnels to the server was lost, and their connections with it."""
 
 
 @dataclass(eq=False)
 class FarListener:
-    """A socket that listens over there, as we know it.
+    """A socket that listens on the server.
 
     Attributes:
-        address: where it listens.
-        target: where its connections lead to here.
+        mux: the mux that it belongs to.
+        target: the addresses that its connections are forwarded to.
         patience: seconds that connecting there may take.
-        listening: becomes the port.
-        ending: becomes None when it does not listen any more; None before it is to end.
+        number: its number.
     """
 
-    address: Address
-    target: list[tuple[int, Any]]
+    mux: NearMux
+    target: Pairs
     patience: float
     number: int = 0
-    listening: Future[int] = field(default_factory=Future)
-    ending: Future[None] | None = None
 
+    async def find(self) -> Pairs:
+        """Return the target."""
+        return self.target
 
-class _Wakeup:
-    """A pipe that ends the wait of poll()."""
+    def on_opened(self, data: bytes) -> None:
+        """Pass on the port."""
+        if len(data) != 2:
+            raise ProtocolError("an answer of the wrong length")
+        self.mux.settle(self.number, int.from_bytes(data, "big"))
 
-    def __init__(self, mux: NearMux) -> None:
-        self._mux = mux
-        self._reader, self._writer = os.pipe()
-        self._rung = False
-        mux.watch(self._reader, select.POLLIN, self)
-
-    def ring(self) -> None:
-        """Wake the thread; call it with the lock."""
-        if not self._rung:
-            self._rung = True
-            os.write(self._writer, b".")
-
-    def hush(self) -> None:
-        """Forget about it; call it with the lock."""
-        if self._rung:
-            self._rung = False
-            os.read(self._reader, 1)
-
-    def ready(self, events: int) -> None:
-        self._mux.take_what_waits()
-
-    def close(self) -> None:
-        os.close(self._reader)
-        os.close(self._writer)
+    def on_close(self, data: bytes) -> None:
+        """Pass on the reason why it does not listen."""
+        self.mux.send_last(self.number, data or b"EIO", True)
 
 
 class NearMux(Mux):
-    """The near side: a thread that serves the sockets here, and one that reads the channel.
+    """This side: one thread runs the event loop, another one reads the channel.
 
-    Only that thread touches the sockets; others leave it jobs.
+    Attributes:
+        over: whether it has ended.
+        reason: the reason, if no caller ended it.
+        pid: the process that it belongs to.
     """
 
     def __init__(self, connection: Connection) -> None:
-        super().__init__()
-        self.handlers = {
-            b"O": self._take_opened,
-            b"P": self._take_port,
-            b"U": self._take_unlistened,
-            b"I": self._take_incoming,
-        }
-        self.pid = os.getpid()
+        super().__init__(asyncio.SelectorEventLoop(), 0)
+        self.openers = {b"I": self._on_incoming}
         self.over = False
-        self.reason: str | None = None  # why it is, unless that was wanted
+        self.reason: str | None = None
+        self.pid = os.getpid()
+        self.users = 0  # tunnels, and calls of connect_sock() that have not returned yet
         self._host = connection.host
-        self._last = 0  # the number given last
-        self._answers: dict[int, tuple[Future[None], str]] = {}  # of connections that are asked for
-        self._far: dict[int, FarListener] = {}
-        self._changed = threading.Condition()  # guards what follows; a __del__ may come in between
-        self._users = 0
-        self._jobs: deque[tuple[Callable[[], None], Future[Any] | None]] = deque()
-        self._inbox: deque[bytes] = deque()
-        self._inbox_size = 0
-        self._input_end: str | None = None
-        self._idle_since: float | None = None
-        self._wakeup = _Wakeup(self)
+        self._frames = Frames(self.on_frame, b"OIDWEX", LIMIT)
+        # By number: become a port, or the name of an error.
+        self._answers: dict[int, asyncio.Future[Answer]] = {}
+        self._listeners: set[Listener] = set()
+        self._linger: asyncio.TimerHandle | None = None
+        self._lock = threading.RLock()  # A finalizer may come in between.
+        self._reads = threading.Semaphore(_READS)
         try:
-            self._channel = Channel(
-                connection,
-                source=_LOADER + source("tunnel/far_mux") + "\nmain()\n",
-                payload=source("tunnel/both_mux").encode(),
-                label="tunnels",
-            )
+            self._channel = Channel(connection, source=far_program(), label="tunnels")
         except BaseException:
-            self._wakeup.close()
+            self.loop.close()
             raise
-        self._reader = threading.Thread(target=self._read, name="remctl-tunnels-in", daemon=True)
-        self._server = threading.Thread(target=self._serve, name="remctl-tunnels", daemon=True)
-        self._reader.start()
-        self._server.start()
-        _living.add(self)
+        self._thread = threading.Thread(target=self._run, name="remctl-tunnels", daemon=True)
+        self._thread.start()
+        threading.Thread(target=self._read, name="remctl-tunnels-in", daemon=True).start()
 
     # For other threads.
 
     def enter(self) -> bool:
-        """Begin to use it; False if it is over."""
-        with self._changed:
-            if not self.over:
-                self._users += 1
+        """Begin to use it; False if it has ended."""
+        with self._lock:
+            self.users += not self.over
             return not self.over
 
     def leave(self) -> None:
-        """Use it no longer; the last one that leaves may come back soon."""
-        with self._changed:
-            self._users -= 1
+        """Stop using it; it ends if nobody uses it again soon."""
+        with self._lock:
+            self.users -= 1
             if not self.over:
-                self._wakeup.ring()
+                self.loop.call_soon_threadsafe(self._rest)
 
     def lost(self) -> TunnelError:
-        """Return the exception for what cannot be done any more."""
+        """Return the exception for what is impossible now."""
         error = TunnelError(f"the tunnels to {self._host} are lost: {self.reason or 'closed'}")
         error.host = self._host
         return error
 
-    def post(self, job: Callable[[], None], future: Future[Any] | None = None) -> None:
-        """Have the thread do this; the future fails if it never does."""
-        with self._changed:
-            if not self.over:
-                self._jobs.append((job, future))
-                self._wakeup.ring()
-                return
-        if future is not None:
-            future.set_exception(self.lost())
+    def begin(self, work: Callable[..., Work[_T]], *args: Any) -> concurrent.futures.Future[_T]:
+        """Run a coroutine function in the event loop.
 
-    def connect(self, sock: socket.socket, address: Address, patience: float) -> Future[None]:
-        """Join a socket to a new connection over there."""
-        future: Future[None] = Future()
+        Raises:
+            TunnelError: it has ended.
+        """
+        with self._lock:
+            if self.over:
+                raise self.lost()
+            return asyncio.run_coroutine_threadsafe(self._run_work(work, args), self.loop)
 
-        def job() -> None:
-            doing = f"cannot connect to {address} from {self._host}"
-            stream = self._open(sock, address.encoded(patience), None)
-            if stream is not None:
-                self._answers[stream.number] = (future, doing)
-            else:
-                future.set_exception(OSError(errno.EMFILE, f"{doing}: too many connections"))
+    def call(self, timeout: float, work: Callable[..., Work[_T]], *args: Any) -> _T:
+        """Run a coroutine function in the event loop, and return the result.
 
-        self.post(job, future)
-        return future
+        Raises:
+            TunnelError: it has ended, or ends meanwhile.
+            TimeoutError: there was no result within so many seconds; it has no number.
+        """
+        future = self.begin(work, *args)
+        try:
+            return future.result(timeout)
+        finally:
+            future.cancel()
 
-    def listen_here(self, sock: _socket.socket, target: bytes) -> Future[Listener]:
-        """Give connections of a socket that listens here to an address over there."""
-        future: Future[Listener] = Future()
-
-        def accepted(listener: Listener, accepted: _socket.socket) -> None:
-            self._open(accepted, target, listener)
-
-        self.post(lambda: future.set_result(Listener(self, sock, accepted)), future)
-        return future
-
-    def listen_there(self, listener: FarListener) -> None:
-        """Have a socket listen over there."""
-
-        def job() -> None:
-            listener.number = self._new_number(self._far)
-            self._far[listener.number] = listener
-            self.send(b"L", listener.number, listener.address.encoded(0))
-
-        self.post(job, listener.listening)
-
-    def stop(self, listener: Listener | FarListener) -> Future[None]:
-        """End a listener and its connections, and leave; the last one ends it all."""
-        future: Future[None] = Future()
-
-        def job() -> None:
-            for stream in list(self.streams.values()):
-                if stream is not None and stream.owner is listener:
-                    stream.break_off(b"ECONNRESET")
-            if isinstance(listener, FarListener):
-                if self._far.get(listener.number) is listener:
-                    listener.ending = future
-                    self.send(b"U", listener.number)
-                    return
-            elif listener in self.listeners:
-                listener.close()
-            self._leave_for_good(future)
-
-        self.post(job, future)
-        return future
-
-    def end(self, reason: str | None = None) -> None:
-        """End it all, and wait until nothing of it is left."""
-        with self._changed:
-            if not self.over:
-                self.over = True
-                self.reason = reason
-            self._changed.notify_all()
-        self._channel.close()
-        self._server.join()
+    def close(self, reason: str | None = None) -> None:
+        """End everything, and wait a little until nothing is left."""
+        self._lose(reason)
+        # The loop's thread closes the channel, too, but it may be waiting in write().
+        threading.Thread(target=self._channel.close, name="remctl-close", daemon=True).start()
+        self._thread.join(CLOSE_TIMEOUT)
 
     def forget(self) -> None:
-        """In a forked child: let go of what is the parent's."""
-        self._changed = threading.Condition()
+        """Let go of everything in a forked child: it is the parent's."""
+        self._lock = threading.RLock()
         self.over = True
         self.reason = "they belong to the process that this one was forked from"
-        sockets = [listener.sock for listener in self.listeners]
-        sockets += [s.sock for s in self.streams.values() if s is not None and s.sock is not None]
-        for sock in sockets:
-            sock.close()
-        self._wakeup.close()
+        streams = [each for each in self.takers.values() if isinstance(each, Stream)]
+        socks = [each.transport.get_extra_info("socket") for each in streams if each.transport]
+        socks += [sock for listener in self._listeners for sock in listener.socks]
+        null = os.open(os.devnull, os.O_RDWR)
+        for descriptor in [sock.fileno() for sock in socks]:
+            if descriptor >= 0:
+                os.dup2(null, descriptor, inheritable=False)  # asyncio still knows the number.
+        os.close(null)
 
-    # The thread that reads.
+    # Work for them, in the event loop.
+
+    async def connect(self, sock: socket.socket, address: Address, patience: float) -> None:
+        """Join a socket to a new connection of the server."""
+        doing = f"cannot connect to {address} from {self._host}"
+        stream = self.new_stream(b"C", address.encoded(patience))
+        stream.adopt(sock)
+        await self._ask(stream.number, doing)
+
+    async def listen(self, listener: Listener, target: bytes) -> int:
+        """Forward the connections of a listener to an address, and return the port."""
+        self._listeners.add(listener)
+        listener.start(lambda sock: self.new_stream(b"C", target, listener).adopt(sock))
+        return listener.port
+
+    async def listen_there(self, listener: FarListener, address: Address) -> int:
+        """Have the server listen, and return the port."""
+        listener.number = number = self.new_number()
+        self.takers[number] = listener
+        self.send(b"L", number, address.encoded(0))
+        return await self._ask(number, f"cannot listen on {address} of {self._host}")
+
+    async def stop(self, listener: Listener | FarListener) -> None:
+        """End a listener with its connections, and leave; if it was the last, end everything."""
+        self.break_off(listener)
+        with self._lock:
+            self.users -= 1
+        if isinstance(listener, Listener):
+            self._listeners.discard(listener)
+            listener.close()
+        self._lose_unused()
+        if isinstance(listener, FarListener) and self.takers.get(listener.number) is listener:
+            self.send_last(listener.number, b"", False)
+            await self._ask(listener.number, "")
+
+    async def _run_work(self, work: Callable[..., Work[_T]], args: tuple[Any, ...]) -> _T:
+        try:
+            if not self.over:
+                return await work(*args)
+        except asyncio.CancelledError:
+            if not self.over:
+                raise  # Nobody waits for it any more.
+        raise self.lost()
+
+    # The threads.
 
     def _read(self) -> None:
-        end = "the far side ended"
+        end = "the program on the server ended"
         try:
-            while octets := self._channel.read(_READ):
-                with self._changed:
-                    self._changed.wait_for(lambda: self._inbox_size < _FULL or self.over)
+            while octets := self._channel.read(_READ_SIZE):
+                self._reads.acquire()
+                with self._lock:
                     if self.over:
                         return
-                    self._inbox.append(octets)
-                    self._inbox_size += len(octets)
-                    self._wakeup.ring()
-            end = self._last_words() or end
+                    self.loop.call_soon_threadsafe(self._receive, octets)
+            said = self._channel.read_stderr(4096).decode("utf-8", "replace").strip()
+            end = said.splitlines()[-1] if said else end
         except (remctl.RemctlError, OSError) as error:
             end = str(error)
-        finally:
-            with self._changed:
-                self._input_end = end
-                self._wakeup.ring()
+        self._lose(end)
 
-    def _last_words(self) -> str:
-        said = self._channel.read_stderr(4096).decode("utf-8", "replace").strip()
-        return said.splitlines()[-1] if said else ""
-
-    # The thread that serves.
-
-    def _serve(self) -> None:
-        reason = "an error in the program"  # unless it is another
+    def _run(self) -> None:
+        reason = "an error in the program"
         try:
-            while not self.over:
-                self.serve(self.poller.poll(self.patience()))
-                self.tick()
-                self._flush()
-            reason = ""
-        except Broken as error:
-            reason = f"the far side sent {error}"
-        except (remctl.RemctlError, OSError) as error:
-            reason = str(error)
+            self.loop.run_until_complete(self.ended)
+        except (FrameError, ProtocolError) as error:
+            reason = f"the server sent {error}"
         finally:
-            self._clear(reason)
+            self._lose(reason)
+            self.loop.run_until_complete(self._clear())
+            self.loop.close()
+            self._channel.close()
 
-    def patience(self) -> float | None:
-        """Return how many milliseconds to wait for anything to happen."""
-        if self._idle_since is None:
-            return super().patience()
-        return max(0.0, self._idle_since + _LINGER - time.monotonic()) * 1000 + 1
-
-    def tick(self) -> None:
-        """Do what is due."""
-        super().tick()
-        with self._changed:
-            if self._users or self._is_used():
-                self._idle_since = None
-            elif self._idle_since is None:
-                self._idle_since = time.monotonic()
-            elif time.monotonic() >= self._idle_since + _LINGER:
-                self.over = True
-
-    def _is_used(self) -> bool:
-        streams = self.streams.values()
-        return bool(self.listeners or self._far or any(stream is not None for stream in streams))
-
-    def take_what_waits(self) -> None:
-        """Do the jobs, and take what the channel had for us."""
-        with self._changed:
-            self._wakeup.hush()
-            inbox, self._inbox = self._inbox, deque()
-            self._inbox_size = 0
-            self._changed.notify_all()
-            end = self._input_end
-        while self._jobs:
-            self._jobs.popleft()[0]()
-        for octets in inbox:
-            self.receive(octets)
-        if end is not None and not self.over:
-            raise MachineError(end)
-
-    def _flush(self) -> None:
-        if self.outgoing and not self.over:
-            self._channel.write(self.take_outgoing())
-
-    def _clear(self, reason: str) -> None:
-        """Close all sockets, let nobody wait, and leave nothing over there."""
-        with self._changed:
+    def _lose(self, reason: str | None) -> None:
+        """End, unless it has ended."""
+        with self._lock:
             if not self.over:
-                self.over = True
-                self.reason = reason
-            jobs, self._jobs = self._jobs, deque()
-            self._changed.notify_all()
-        self.close()
-        futures = [future for _, future in jobs if future is not None]
-        for listener in self._far.values():
-            futures.append(listener.listening)
-            if listener.ending is not None:
-                futures.append(listener.ending)
-        for future in futures:
-            if not future.done():
-                future.set_exception(self.lost())
-        self._far.clear()
-        self._channel.close()
-        self._reader.join()
-        self._wakeup.close()
-        _living.discard(self)
+                self.over, self.reason = True, reason
+                self.loop.call_soon_threadsafe(self.quit)
 
-    def _leave_for_good(self, future: Future[None]) -> None:
-        with self._changed:
-            self._users -= 1
-            if not self._users and not self._is_used():
-                self.over = True
-        future.set_result(None)
+    def _lose_unused(self) -> None:
+        with self._lock:
+            if not self.users and not any(isinstance(t, Stream) for t in self.takers.values()):
+                self._lose(None)
 
-    # Connections.
+    def _rest(self) -> None:
+        """End soon, if nobody uses it until then."""
+        if self._linger is not None:
+            self._linger.cancel()
+        self._linger = self.loop.call_later(LINGER, self._lose_unused)
 
-    def _new_number(self, used: dict[int, Any]) -> int:
-        while True:
-            self._last = (self._last + 1) % FAR
-            if self._last not in used:
-                return self._last
+    async def _clear(self) -> None:
+        """Close all sockets, and let nobody wait."""
+        self._reads.release()
+        await asyncio.sleep(0)  # What was begun before the end comes first.
+        answers, self._answers = self._answers, {}
+        for answer in answers.values():
+            answer.cancel()
+        for listener in self._listeners:
+            listener.close()
+        self.break_off()
+        if tasks := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(tasks)
+        await asyncio.sleep(0)  # Here asyncio closes the sockets.
 
-    def _open(self, sock: _socket.socket, target: bytes, owner: Listener | None) -> Stream | None:
-        """Begin a connection, and do not wait for the answer: data may follow at once."""
-        if len(self.streams) >= MOST:
-            sock.close()
-            return None
-        number = self._new_number(self.streams)
-        self.send(b"C", number, target)
-        stream = Stream(self, number, sock)
-        stream.owner = owner
-        return stream
+    # Frames.
 
-    def finished(self, stream: Stream, name: bytes) -> None:
-        """Tell whoever waits for the connection that there is none."""
-        future, doing = self._answers.pop(stream.number, (None, ""))
-        if future is None:
-            return
-        if self.over:
-            future.set_exception(self.lost())
+    def write(self, octets: bytes) -> None:
+        """Write to the channel, while there is one."""
+        if not self.over:
+            try:
+                self._channel.write(octets)  # It waits while much waits: so do all sockets.
+            except (remctl.RemctlError, OSError) as error:
+                self._lose(str(error))
+
+    def _receive(self, octets: bytes) -> None:
+        self._reads.release()
+        if not self.over:
+            self._frames.write(octets)
+
+    async def _ask(self, number: int, doing: str) -> int:
+        """Wait for the answer about this number."""
+        self._answers[number] = self.loop.create_future()
+        said = await self._answers[number]
+        if isinstance(said, bytes):
+            raise error_named(said, doing)
+        return said
+
+    def settle(self, number: int, said: Answer) -> None:
+        """Give whoever waits for this number an answer."""
+        answer = self._answers.pop(number, None)
+        if answer is not None and not answer.done():
+            answer.set_result(said)
+        if not self.users and not self.over:
+            self._rest()
+
+    def _on_incoming(self, number: int, data: bytes) -> None:
+        owner = int.from_bytes(data, "big")
+        listener = self.takers.get(owner)
+        if number < FIRST_FAR_ID or len(data) != 4 or owner not in self.takers:
+            raise ProtocolError("a connection of an unknown listener")
+        if len(self.takers) >= 2 * MAX_STREAMS:
+            raise ProtocolError("too many connections")
+        stream = Stream(self, number, listener)
+        if isinstance(listener, FarListener) and len(self.takers) <= MAX_STREAMS:
+            stream.begin(listener.find, listener.patience)
         else:
-            future.set_exception(error_named(name, doing))
-
-    def _take_opened(self, number: int, data: bytes) -> None:
-        if number not in self.streams or data:
-            raise Broken("word of an unknown connection")
-        future, _ = self._answers.pop(number, (None, ""))
-        if future is not None:
-            future.set_result(None)
-
-    def _take_port(self, number: int, data: bytes) -> None:
-        listener = self._far.get(number)
-        if listener is None or listener.listening.done() or len(data) != _PORT:
-            raise Broken("word of an unknown listener")
-        listener.listening.set_result(int.from_bytes(data, "big"))
-
-    def _take_unlistened(self, number: int, data: bytes) -> None:
-        listener = self._far.get(number)
-        if listener is not None and data and not listener.listening.done():
-            doing = f"cannot listen on {listener.address} of {self._host}"
-            listener.listening.set_exception(error_named(data, doing))
-        elif listener is not None and listener.ending is not None and not data:
-            del self._far[number]
-            self._leave_for_good(listener.ending)
-        else:
-            raise Broken("the end of an unknown listener")
-
-    def _take_incoming(self, number: int, data: bytes) -> None:
-        listener = self._far.get(int.from_bytes(data, "big"))
-        if listener is None or number < FAR or number in self.streams or len(data) != _NUMBER:
-            raise Broken("a connection of an unknown listener")
-        if len(self.streams) >= 2 * MOST:
-            raise Broken("too many connections")
-        stream = Stream(self, number)
-        stream.owner = listener
-        if listener.ending is not None:
             stream.break_off(b"ECONNREFUSED")
-        else:
-            stream.connect(listener.target, time.monotonic() + listener.patience)
 
 
 # -- One for each connection ----------------------------------------------------------------------
@@ -436,17 +337,16 @@ class NearMux(Mux):
 class _Slot:
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        # Not to be held here: it holds the connection as long as its threads run.
+        # The mux holds the connection, which is the slot's key, as long as its threads run.
         self.mux: Callable[[], NearMux | None] = lambda: None
 
 
 _slots: weakref.WeakKeyDictionary[Connection, _Slot] = weakref.WeakKeyDictionary()
 _slots_lock = threading.Lock()
-_living: weakref.WeakSet[NearMux] = weakref.WeakSet()
 
 
 def enter_mux(connection: Connection) -> NearMux:
-    """Return the one of this connection, and be a user of it; a new one where there is none.
+    """Return the mux of a connection, which is opened if there is none, and begin to use it.
 
     Raises:
         ClosedError, RemctlError: see `Channel`.
@@ -462,23 +362,13 @@ def enter_mux(connection: Connection) -> NearMux:
         return mux
 
 
-@contextlib.contextmanager
-def used_mux(connection: Connection) -> Iterator[NearMux]:
-    """The same, for the length of a with statement."""
-    mux = enter_mux(connection)
-    try:
-        yield mux
-    finally:
-        mux.leave()
-
-
 def _forget_all() -> None:
     global _slots_lock
     _slots_lock = threading.Lock()
+    for mux in [slot.mux() for slot in _slots.values()]:
+        if mux is not None:
+            mux.forget()
     _slots.clear()
-    for mux in list(_living):
-        mux.forget()
-    _living.clear()
 
 
 os.register_at_fork(after_in_child=_forget_all)

@@ -2,66 +2,62 @@
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import os
 import socket
-import sys
-import threading
 import warnings
-from concurrent.futures import Future
+import weakref
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Self
 
 from ..base.program import check_seconds
-from . import both_mux as protocol
-from .address import Address
-from .both_mux import Listener
-from .mux import FarListener, NearMux, TunnelError, enter_mux, used_mux
+from .address import Address, Port
+from .both_sockets import ANY, IPV6, Listener
+from .mux import REPLY_TIMEOUT, FarListener, NearMux, TunnelError, enter_mux
 
 if TYPE_CHECKING:
     from ..base.connection import Connection
 
 __all__ = ["Tunnel", "TunnelError", "connect_sock"]
 
-Port: TypeAlias = "int | str | bytes | os.PathLike[str] | os.PathLike[bytes]"
-
 _CONNECT_TIMEOUT = 30.0  # seconds
-_ANSWERS = 10.0  # seconds that the far side may take for what takes it no time
 
 
 class Tunnel:
     """A port that leads to the other side, as ``ssh -L`` and ``ssh -R`` make them.
 
-    It listens as soon as it is there.  Each connection to it is joined to one that is made on the
-    other side: data goes both ways, ends as it does there, and is reset when that is.  One that
-    cannot be made there is reset here.  All tunnels of a connection share one channel.
+    It listens as soon as it exists.  Each connection to it is joined to a new connection on the
+    other side: data goes both ways, each direction ends by itself, and a reset of one connection
+    resets the other.  If the second connection cannot be made, the first one is reset.  All
+    tunnels of a connection share one channel.
 
     Whoever can connect to the port can use the tunnel: any user of the host where it listens, and
     with another address than localhost anybody on the network.  A Unix socket is for its owner.
 
     Args:
-        connection: the way to the far side.
-        lport: the port on this side; 0 for a free one, where it listens.
-        dport: the port on the far side; the same.
-        lhost: the host that goes with `lport`: where to listen, or with `reverse` to connect to.
+        connection: the way to the server.
+        lport: the port on this side; 0 for a free one, if it listens there.
+        dport: the port on the server's side; the same.
+        lhost: the host that goes with `lport`: the one to listen on, or with `reverse` to connect
+            to.  If a name has several addresses, it listens on all of them that the host has.
             None: `lport` is the path of a Unix socket.
-        dhost: the host that goes with `dport`, as the far side knows it: where to connect to, or
-            with `reverse` to listen.  None: `dport` is the path of a Unix socket, from the home
-            folder.
-        reverse: listen on the far side, and connect on this one.
-        connect_timeout: seconds that connecting may take each time, and listening to begin.
+        dhost: the host that goes with `dport`, as the server knows it: the one to connect to, or
+            with `reverse` to listen on, as above.  None: `dport` is the path of a Unix socket,
+            relative to the home directory.
+        reverse: listen on the server, and connect on this side.
+        connect_timeout: seconds that each connection may take to be made, and a listener to begin.
 
     Attributes:
         lport, dport: the port that is listened on, or the path.
         lhost, dhost, reverse: as given.
 
     Raises:
-        TypeError, ValueError: an argument cannot be right; nothing was done.
+        TypeError, ValueError: an argument is wrong; nothing was done.
         OSError: it cannot listen: the port is in use (EADDRINUSE), not allowed (EACCES) or not of
-            that host (EADDRNOTAVAIL); on the far side too.
+            that host (EADDRNOTAVAIL); on the server too.
         socket.gaierror: the host to listen on, or to connect to on this side, is not known.
-        TimeoutError: the far side did not begin to listen in time.
-        TunnelError: the way to the far side was lost meanwhile.
+        TimeoutError: the server did not begin to listen in time.
+        TunnelError: the way to the server was lost meanwhile.
         ClosedError, RemctlError: see `Channel`.
     """
 
@@ -76,92 +72,72 @@ class Tunnel:
         reverse: bool = False,
         connect_timeout: float = _CONNECT_TIMEOUT,
     ) -> None:
-        self._mux: NearMux | None = None
-        near = _address("l", lhost, lport, os.getcwdb(), listens=not reverse)
-        far = _address("d", dhost, dport, _home(connection), listens=reverse)
+        near = Address.checked("l", lhost, lport, os.getcwdb(), listens=not reverse)
+        far = Address.checked("d", dhost, dport, _home(connection), listens=reverse)
+        check_seconds("connect_timeout", connect_timeout)
         self.lhost, self.dhost, self.reverse = lhost, dhost, reverse
         self._near, self._far = near, far
-        check_seconds("connect_timeout", connect_timeout)
-        self._patience = float(connect_timeout)
-        self._closing = threading.Lock()
-        self._listener: Listener | FarListener
-        if reverse:
-            self._listen_there(connection)
-        else:
-            self._listen_here(connection)
+        port = self._listen(connection, float(connect_timeout))
+        if port and reverse:
+            self._far = Address(dhost, port)
+        elif port:
+            self._near = Address(lhost, port)
+        text = f"unclosed {self!r}: use it in a with statement, or call close()"
+        self._finalizer = weakref.finalize(self, _forgotten, self._mux, self._listener, text)
+        self._finalizer.atexit = False  # The end of the program needs no help.
 
-    def _listen_here(self, connection: Connection) -> None:
+    def _listen(self, connection: Connection, patience: float) -> int:
+        here = None
         try:
-            sock = protocol.bind(self._near.found_here())
+            pairs = self._near.look_up()
+            if not self.reverse:
+                here = Listener(pairs)
         except OSError as error:
-            raise _explained(error, f"cannot listen on {self._near}") from None
+            doing = "connect to" if self.reverse else "listen on"
+            raise self._near.explained(error, f"cannot {doing}") from None
         try:
-            mux = enter_mux(connection)
+            self._mux = mux = enter_mux(connection)
         except BaseException:
-            _close_listening(sock)
+            if here is not None:
+                here.close()
             raise
-        future = mux.listen_here(sock, self._far.encoded(self._patience))
+        self._listener = here or FarListener(mux, pairs, patience)
         try:
-            self._listener = future.result()
-        except BaseException:  # Ctrl-C, too: the listener may be there, or come to be.
-            future.add_done_callback(lambda done: _undo_listening(mux, sock, done))
+            if here is not None:
+                return mux.call(REPLY_TIMEOUT, mux.listen, here, self._far.encoded(patience))
+            timeout = patience + REPLY_TIMEOUT
+            return mux.call(timeout, mux.listen_there, self._listener, self._far)
+        except BaseException as error:
+            _stop(mux, self._listener)
+            if here is not None:
+                here.close()  # It may have been too late to begin.
+            if isinstance(error, TimeoutError) and error.errno is None:
+                where = f"{self._far} of {connection.host}"
+                raise TimeoutError(f"no answer whether it listens on {where}") from None
             raise
-        self._mux = mux
-        if self._listener.port is not None:
-            self._near = Address(self.lhost, self._listener.port)
-
-    def _listen_there(self, connection: Connection) -> None:
-        try:
-            target = self._near.found_here()
-        except OSError as error:
-            raise _explained(error, f"cannot connect to {self._near}") from None
-        self._listener = listener = FarListener(self._far, target, self._patience)
-        self._mux = enter_mux(connection)
-        self._mux.listen_there(listener)
-        try:
-            port = listener.listening.result(self._patience + _ANSWERS)
-        except TimeoutError:
-            self.close()
-            where = f"{self._far} of {connection.host}"
-            raise TimeoutError(f"no answer whether it listens on {where}") from None
-        except BaseException:
-            self.close()
-            raise
-        if port:
-            self._far = Address(self.dhost, port)
 
     @property
     def lport(self) -> int | str:
         """The port, or the Unix socket's path, on this side."""
-        return _shown(self._near)
+        return self._near.shown
 
     @property
     def dport(self) -> int | str:
-        """The port, or the Unix socket's path, on the far side."""
-        return _shown(self._far)
+        """The port, or the Unix socket's path, on the server's side."""
+        return self._far.shown
 
     @property
     def closed(self) -> bool:
-        """Whether it was closed, or its way to the far side was lost."""
-        return self._mux is None or self._mux.over
+        """Whether it was closed, or its way to the server was lost."""
+        return self._mux.over or not self._finalizer.alive
 
     def close(self) -> None:
-        """Listen no more, and reset the connections that there are; again does nothing.
+        """Stop listening, and reset the connections; calling it again does nothing.
 
         When it returns, the port is free again.
         """
-        with self._closing:
-            mux, self._mux = self._mux, None
-        if mux is None or mux.pid != os.getpid():
-            return
-        try:
-            mux.stop(self._listener).result(_ANSWERS)
-        except TimeoutError:
-            mux.end("the far side does not answer")
-        except TunnelError:
-            pass  # It was lost before.
-        if mux.over:
-            mux.end()
+        if self._finalizer.detach() is not None:
+            _stop(self._mux, self._listener)
 
     def __enter__(self) -> Self:
         return self
@@ -176,16 +152,8 @@ class Tunnel:
 
     def __repr__(self) -> str:
         ways = "<-" if self.reverse else "->"
-        state = ", closed" if self.closed else ""
+        state = ", closed" if hasattr(self, "_finalizer") and self.closed else ""
         return f"<Tunnel {self._near} {ways} {self._far}{state}>"
-
-    def __del__(self) -> None:
-        mux = getattr(self, "_mux", None)
-        if mux is None or mux.pid != os.getpid() or sys.is_finalizing():
-            return
-        text = f"unclosed {self!r}: use it in a with statement, or call close()"
-        warnings.warn(text, ResourceWarning, stacklevel=2, source=self)
-        mux.stop(self._listener)  # Not to be waited for: this may be any thread.
 
 
 def connect_sock(
@@ -196,124 +164,68 @@ def connect_sock(
     *,
     connect_timeout: float = _CONNECT_TIMEOUT,
 ) -> socket.socket:
-    """Connect to a port over there, and return a socket that is as good as connected to it.
+    """Connect to a port from the server, and return a socket that stands for that connection.
 
-    The socket is one of a pair, a Unix socket: nobody else can use it.  A connection that is reset
-    over there shows as the end of the data here, as far as the system cannot tell of it.
+    The socket is one of a pair, a Unix socket: nobody else can use it.  The system cannot show a
+    reset on it: that looks like the end of the data.
 
     Args:
-        connection: the way to the far side.
+        connection: the way to the server.
         dport: the port.
-        dhost: the host, as the far side knows it.  None: `dport` is the path of a Unix socket over
-            there, from the home folder.
+        dhost: the host, as the server knows it.  None: `dport` is the path of a Unix socket there,
+            relative to the home directory.
         ipv6: do not use IPv4.
         connect_timeout: seconds that connecting may take.
 
     Raises:
-        TypeError, ValueError: an argument cannot be right; nothing was done.
-        OSError: it cannot connect, ConnectionRefusedError for instance: as if done over there.
-        socket.gaierror: the host is not known over there.
+        TypeError, ValueError: an argument is wrong; nothing was done.
+        OSError: it cannot connect, ConnectionRefusedError for instance: the server's own error.
+        socket.gaierror: the server does not know the host.
         TimeoutError: it did not connect in that time.
-        TunnelError: the way to the far side was lost meanwhile.
+        TunnelError: the way to the server was lost meanwhile.
         ClosedError, RemctlError: see `Channel`.
     """
-    family = protocol.IPV6 if ipv6 else protocol.ANY
-    address = _address("d", dhost, dport, _home(connection), listens=False, family=family)
+    family = IPV6 if ipv6 else ANY
+    address = Address.checked("d", dhost, dport, _home(connection), listens=False, family=family)
     check_seconds("connect_timeout", connect_timeout)
     patience = float(connect_timeout)
-    with used_mux(connection) as mux:
+    mux = enter_mux(connection)
+    try:
         ours, theirs = socket.socketpair()
         try:
-            mux.connect(theirs, address, patience).result(patience + _ANSWERS)
+            mux.call(patience + REPLY_TIMEOUT, mux.connect, theirs, address, patience)
         except BaseException as error:
             ours.close()
-            if mux.over:
-                theirs.close()  # It may have been too late to take it.
             if isinstance(error, TimeoutError) and error.errno is None:
                 text = f"no answer from {connection.host} about {address}"
                 raise TimeoutError(text) from None
             raise
+    finally:
+        mux.leave()
     return ours
-
-
-# -- What is given --------------------------------------------------------------------------------
-
-
-def _address(
-    side: str,
-    host: str | None,
-    port: Port,
-    folder: bytes,
-    *,
-    listens: bool,
-    family: int = protocol.ANY,
-) -> Address:
-    if host is None:
-        return Address(None, _path(f"{side}port", port, folder))
-    return Address(_host(f"{side}host", host), _port(f"{side}port", port, listens), family)
-
-
-def _path(name: str, path: Port, folder: bytes) -> bytes:
-    if isinstance(path, int) or not isinstance(path, (str, bytes, os.PathLike)):
-        kind = type(path).__name__
-        raise TypeError(f"{name} is a Unix socket's path without a host, not {kind}")
-    octets = os.fsencode(path)
-    if not octets or b"\0" in octets:
-        raise ValueError(f"{name} is {path!r}: that cannot be the path of a Unix socket")
-    return os.path.join(folder, octets)
-
-
-def _host(name: str, host: str) -> str:
-    if not isinstance(host, str):
-        raise TypeError(f"{name} must be a string or None, not {type(host).__name__}")
-    try:
-        known = host.encode("idna").decode("ascii")
-    except UnicodeError:
-        known = ""
-    if not known or not known.isprintable() or " " in known:
-        raise ValueError(f"{name} is {host!r}: that cannot be a host's name or number")
-    return known
-
-
-def _port(name: str, port: Port, listens: bool) -> int:
-    if isinstance(port, str) and port.isascii() and port.isdigit():
-        port = int(port)
-    if isinstance(port, str):
-        raise ValueError(f"{name} is {port!r}: for a Unix socket's path, its host must be None")
-    if isinstance(port, bool) or not isinstance(port, int):
-        raise TypeError(f"{name} must be a number, not {type(port).__name__}")
-    if not (0 if listens else 1) <= port <= 65535:
-        least = "0 (for a free one)" if listens else "1"
-        raise ValueError(f"{name} is {port}: it must be from {least} to 65535")
-    return port
 
 
 def _home(connection: Connection) -> bytes:
     return os.fsencode(connection.far.home)
 
 
-def _shown(address: Address) -> int | str:
-    port = address.port
-    return os.fsdecode(port) if isinstance(port, bytes) else port
+def _stop(mux: NearMux, listener: Listener | FarListener) -> None:
+    """End a listener, and wait for that; if it was the last user of the mux, end that too."""
+    if mux.pid != os.getpid():
+        return
+    try:
+        mux.begin(mux.stop, listener).result(REPLY_TIMEOUT)
+    except TimeoutError:
+        mux.close("the server does not answer")
+    except TunnelError:
+        pass  # It had been lost.
+    if mux.over:
+        mux.close()
 
 
-def _explained(error: OSError, doing: str) -> OSError:
-    if isinstance(error, socket.gaierror):
-        return socket.gaierror(error.errno, f"{doing}: {error.strerror}")
-    number = error.errno or errno.ENAMETOOLONG
-    return OSError(number, f"{doing}: {os.strerror(number)}")
-
-
-def _undo_listening(mux: NearMux, sock: Any, future: Future[Listener]) -> None:
-    if future.exception() is None:
-        mux.stop(future.result())
-    else:
-        mux.leave()
-        _close_listening(sock)
-
-
-def _close_listening(sock: Any) -> None:
-    address = sock.getsockname()
-    sock.close()
-    if not isinstance(address, tuple):
-        os.unlink(address)
+def _forgotten(mux: NearMux, listener: Listener | FarListener, text: str) -> None:
+    """End the listener of a tunnel that nobody refers to; wait for nothing, in any thread."""
+    if mux.pid == os.getpid() and not mux.over:
+        with contextlib.suppress(TunnelError):
+            mux.begin(mux.stop, listener)
+        warnings.warn(text, ResourceWarning, stacklevel=2)
