@@ -52,10 +52,9 @@ class Local:
     """A channel to a process of this host."""
 
     def __init__(self, before: str = "") -> None:
-        program, call = tunnel_mux.far_program().rsplit("\n\n", 1)
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(
-            [PYTHON, "-IS", "-c", "\n".join([program, before, call])],
+            [PYTHON, "-IS", "-c", tunnel_mux.far_program(before).text()],
             stdin=pipe,
             stdout=pipe,
             stderr=pipe,
@@ -365,5 +364,6 @@ def test_numbers_begin_again(far: Far, connection: Any) -> None:
 
 def test_it_is_text_for_any_system() -> None:
     program = tunnel_mux.far_program()
-    assert program.isascii()
-    ast.parse(program, feature_version=(3, 8))
+    for text in (program.main, *program.modules.values()):
+        assert text.isascii()
+        ast.parse(text, feature_version=(3, 8))

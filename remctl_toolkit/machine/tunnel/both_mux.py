@@ -16,15 +16,15 @@ import asyncio
 import socket
 import struct
 
-from ..wire.both_frames import frame
-from .both_sockets import connect, error_name
+from remctl_toolkit.machine.tunnel.both_sockets import connect, error_name
+from remctl_toolkit.machine.wire.both_frames import frame
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from typing import Any
 
-    from .both_sockets import Pairs
+    from remctl_toolkit.machine.tunnel.both_sockets import Pairs
 
 ADDRESS = struct.Struct(">BHI")  # family, port, milliseconds to connect; the host or path follows
 

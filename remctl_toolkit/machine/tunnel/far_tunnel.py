@@ -1,5 +1,5 @@
 """The remote side of tunnels: connects and listens for the client, which is at the other end of
-standard input and output.  The texts of the files that it imports from here precede this one.
+standard input and output.
 """
 
 import asyncio
@@ -11,9 +11,9 @@ import socket
 import sys
 import threading
 
-from ..wire.both_frames import Frames
-from .both_mux import ADDRESS, FIRST_FAR_ID, LIMIT, Mux, Stream
-from .both_sockets import UNIX, Listener, addresses, error_name
+from remctl_toolkit.machine.tunnel.both_mux import ADDRESS, FIRST_FAR_ID, LIMIT, Mux, Stream
+from remctl_toolkit.machine.tunnel.both_sockets import UNIX, Listener, addresses, error_name
+from remctl_toolkit.machine.wire.both_frames import Frames
 
 FULL = 1 << 19  # octets that may wait for the client until sockets are not read any more
 

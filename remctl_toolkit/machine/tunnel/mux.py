@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import os
-import re
 import socket
 import threading
 import weakref
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 import remctl
 
 from ..base.errors import MachineError
-from ..base.program import source
+from ..base.program import Program, source
 from ..channel.channel import Channel
 from ..wire.both_frames import FrameError, Frames
 from .address import Address, error_named
@@ -37,14 +36,14 @@ CLOSE_TIMEOUT = 2.0  # seconds for closing the channel, which goes on after them
 _READ_SIZE = 1 << 20  # octets
 _READS = 4  # reads that may wait for the event loop
 
-_FILES = ("wire/both_frames", "tunnel/both_sockets", "tunnel/both_mux", "tunnel/far_tunnel")
-_IMPORTS = re.compile(r"^from \.\S+ import .*\n", re.MULTILINE)  # of names in the other files
+_MODULES = ("wire/both_frames", "tunnel/both_sockets", "tunnel/both_mux")
 
 
-def far_program() -> str:
-    """Return the program that runs on the server."""
-    texts = [_IMPORTS.sub("", source(name)) for name in _FILES]
-    return "\n".join([*texts, "asyncio.run(serve())\n"])
+def far_program(before: str = "") -> Program:
+    """Return the program that runs on the server; some text may run before it serves."""
+    main = f"{source('tunnel/far_tunnel')}\n{before}\nasyncio.run(serve())\n"
+    names = {name: f"remctl_toolkit.machine.{name.replace('/', '.')}" for name in _MODULES}
+    return Program(main, {module: source(name) for name, module in names.items()})
 
 
 class TunnelError(MachineError):
