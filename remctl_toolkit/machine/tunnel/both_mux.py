@@ -48,10 +48,13 @@ class Stream(asyncio.BufferedProtocol):
     taken what came, so a socket that nobody reads holds one window in memory, and stops nobody.
     """
 
-    def __init__(self, mux: "Mux", number: int, owner: object = None) -> None:
+    def __init__(
+        self, mux: "Mux", number: int, owner: object = None, letter: bytes = b"", data: bytes = b""
+    ) -> None:
         self.mux = mux
         self.number = number
         self.owner = owner  # the listener that it belongs to
+        self.first = letter, data  # the frame to send as soon as there is a transport
         self.connecting: asyncio.Task[None] | None = None
         self.adopting: asyncio.Task[Any] | None = None
         self.transport: Any = None
@@ -88,8 +91,9 @@ class Stream(asyncio.BufferedProtocol):
         if self.gone:
             transport.abort()
             return
-        if self.connecting is not None and self.number < FIRST_FAR_ID:
-            self.mux.send(b"O", self.number)
+        (letter, data), self.first = self.first, (b"", b"")
+        if letter:
+            self.mux.send(letter, self.number, data)
         for data in self.early:
             self.write(data)
         if self.finishing:
@@ -218,7 +222,11 @@ class Stream(asyncio.BufferedProtocol):
             self.connecting.cancel()
         self.mux.held.discard(self)
         self.mux.budget += self.window - WINDOW
-        self.mux.send_last(self.number, name, self.left)
+        if self.first[0] in (b"C", b"I"):  # The other side has not heard of it.
+            del self.mux.takers[self.number]
+            self.mux.settle(self.number, name)
+        else:
+            self.mux.send_last(self.number, name, self.left)
 
 
 ON_FRAME = {b"O": "on_opened", b"D": "on_data", b"W": "on_window", b"E": "on_end", b"X": "on_close"}
@@ -258,12 +266,6 @@ class Mux:
             self.last = self.first + (self.last + 1 - self.first) % FIRST_FAR_ID
         return self.last
 
-    def new_stream(self, letter: bytes, data: bytes, owner: object = None) -> Stream:
-        """Return the stream of a new connection, and tell the other side about it."""
-        stream = Stream(self, self.new_number(), owner)
-        self.send(letter, stream.number, data)
-        return stream
-
     def on_exception(self, loop: asyncio.AbstractEventLoop, context: "dict[str, Any]") -> None:
         """End everything because of an exception in a callback or task."""
         error = context.get("exception")
@@ -277,9 +279,9 @@ class Mux:
             self.ended.set_result(None)
 
     def send(self, letter: bytes, number: int, octets: bytes = b"") -> None:
-        """Send a frame, soon."""
+        """Send a frame, after what the sockets have by now."""
         if not self.outgoing:
-            self.loop.call_soon(self.flush)
+            self.loop.call_later(0, self.flush)
         self.outgoing.append(frame(letter, number, octets))
 
     def flush(self) -> None:

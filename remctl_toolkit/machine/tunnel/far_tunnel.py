@@ -77,7 +77,8 @@ class FarMux(Mux, asyncio.Protocol):
         self.output.write(octets)
 
     def connect(self, number, data):
-        Stream(self, number).begin(lambda: find(data), ADDRESS.unpack_from(data)[2] / 1000)
+        stream = Stream(self, number, letter=b"O")
+        stream.begin(lambda: find(data), ADDRESS.unpack_from(data)[2] / 1000)
 
     def listen(self, number, data):
         self.takers[number] = FarListener(self, number, data)
@@ -99,8 +100,11 @@ class FarListener:
             self.mux.send_last(self.number, error_name(error), False)
             return
         self.mux.send(b"O", self.number, self.listener.port.to_bytes(2, "big"))
+        self.listener.start(self.accepted)
+
+    def accepted(self, sock):
         owner = self.number.to_bytes(4, "big")
-        self.listener.start(lambda sock: self.mux.new_stream(b"I", owner, self).adopt(sock))
+        Stream(self.mux, self.mux.new_number(), self, b"I", owner).adopt(sock)
 
     def on_close(self, data):
         self.task.cancel()

@@ -185,14 +185,18 @@ class NearMux(Mux):
     async def connect(self, sock: socket.socket, address: Address, patience: float) -> None:
         """Join a socket to a new connection of the server."""
         doing = f"cannot connect to {address} from {self._host}"
-        stream = self.new_stream(b"C", address.encoded(patience))
+        stream = Stream(self, self.new_number(), None, b"C", address.encoded(patience))
         stream.adopt(sock)
         await self._ask(stream.number, doing)
 
     async def listen(self, listener: Listener, target: bytes) -> int:
         """Forward the connections of a listener to an address, and return the port."""
         self._listeners.add(listener)
-        listener.start(lambda sock: self.new_stream(b"C", target, listener).adopt(sock))
+
+        def accepted(sock: socket.socket) -> None:
+            Stream(self, self.new_number(), listener, b"C", target).adopt(sock)
+
+        listener.start(accepted)
         return listener.port
 
     async def listen_there(self, listener: FarListener, address: Address) -> int:

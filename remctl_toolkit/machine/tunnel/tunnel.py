@@ -196,6 +196,8 @@ def connect_sock(
             mux.call(patience + REPLY_TIMEOUT, mux.connect, theirs, address, patience)
         except BaseException as error:
             ours.close()
+            if mux.over:
+                theirs.close()  # It may have been too late to use it.
             if isinstance(error, TimeoutError) and error.errno is None:
                 text = f"no answer from {connection.host} about {address}"
                 raise TimeoutError(text) from None
