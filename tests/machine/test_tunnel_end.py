@@ -106,6 +106,27 @@ def test_all_share_a_channel_until_the_last_ends(
     assert far_log().count(" tunnels ") - before == 1
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+def test_closing_while_connections_arrive(own: Connection, echo_port: int, reverse: bool) -> None:
+    def connect_all(port: int) -> None:
+        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+            while True:
+                stack.enter_context(connect(port))
+
+    ports = (echo_port, 0) if reverse else (0, echo_port)
+    with connect_sock(own, echo_port) as sock, concurrent.futures.ThreadPoolExecutor(2) as pool:
+        for _ in range(5):
+            tunnel = Tunnel(own, *ports, reverse=reverse)
+            port = int(tunnel.dport if reverse else tunnel.lport)
+            with connect(port) as first:
+                assert answers(first)
+                connecting = [pool.submit(connect_all, port) for _ in range(2)]
+                tunnel.close()
+                for each in connecting:
+                    each.result(20)
+            assert answers(sock)
+
+
 def test_the_last_socket_lets_the_channel_go(
     own: Connection, echo_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -94,7 +94,8 @@ class Stream(asyncio.BufferedProtocol):
         (letter, data), self.first = self.first, (b"", b"")
         if letter:
             self.mux.send(letter, self.number, data)
-        for data in self.early:
+        early, self.early = self.early, []
+        for data in early:
             self.write(data)
         if self.finishing:
             transport.write_eof()

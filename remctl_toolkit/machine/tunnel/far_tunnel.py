@@ -4,6 +4,7 @@ standard input and output.
 
 import asyncio
 import concurrent.futures
+import contextlib
 import errno
 import os
 import signal
@@ -18,35 +19,29 @@ from remctl_toolkit.machine.wire.both_frames import Frames
 FULL = 1 << 19  # octets that may wait for the client until sockets are not read any more
 
 
-def look_up(*query):
-    """Return a future: the addresses of a name, from a thread that may take long."""
-    future: concurrent.futures.Future[object] = concurrent.futures.Future()
-    future.set_running_or_notify_cancel()
-
-    def work():
-        try:
-            future.set_result(addresses(*query))
-        except OSError as error:
-            future.set_exception(error)
-
-    threading.Thread(target=work, daemon=True).start()
-    return asyncio.wrap_future(future)
-
-
 async def find(data):
     """Return the addresses that a frame asks for."""
     family, port, _ = ADDRESS.unpack_from(data)
     host = data[ADDRESS.size :]
     if family == UNIX:
         return [(socket.AF_UNIX, host)]
+    host = host.decode("ascii")
+    with contextlib.suppress(socket.gaierror):
+        return addresses(family, host, port, socket.AI_NUMERICHOST)
+    future: concurrent.futures.Future[object] = concurrent.futures.Future()
+    future.set_running_or_notify_cancel()
+
+    def look_up():
+        try:
+            future.set_result(addresses(family, host, port))
+        except OSError as error:
+            future.set_exception(error)
+
     try:
-        return addresses(family, host.decode("ascii"), port, socket.AI_NUMERICHOST)
-    except socket.gaierror:
-        pass
-    try:
-        return await look_up(family, host.decode("ascii"), port)
-    except RuntimeError:  # There cannot be another thread.
+        threading.Thread(target=look_up, daemon=True).start()  # It may take long.
+    except RuntimeError:
         raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from None
+    return await asyncio.wrap_future(future)
 
 
 class FarMux(Mux, asyncio.Protocol):
@@ -110,6 +105,7 @@ class FarListener:
         self.task.cancel()
         if self.listener is not None:
             self.listener.close()
+        self.mux.break_off(self)  # The client must not hear of new connections after this.
         self.mux.send_last(self.number, b"", True)
 
 
