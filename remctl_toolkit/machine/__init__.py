@@ -29,11 +29,12 @@ if TYPE_CHECKING:
         ResultError,
         SendError,
     )
-    from .channel.channel import Channel, ChannelError, ChannelProcess
+    from .channel.channel import Channel, ChannelError
     from .files.transfer import TransferError
     from .gateway import GatewayError, open_gateway
     from .group.group import Group, GroupError, GroupResult, Queue
     from .plumbum.machine import Machine
+    from .process.popen import ChannelProcess
     from .process.process import CommandFailedError
     from .tunnel.tunnel import Tunnel, TunnelError
 
@@ -71,7 +72,7 @@ _HOMES = {
     "CallTimeoutError": "call",
     "Channel": "channel",
     "ChannelError": "channel",
-    "ChannelProcess": "channel",
+    "ChannelProcess": "process.popen",
     "ClosedError": "base.errors",
     "CommandFailedError": "process",
     "CommandTimeoutError": "base.errors",

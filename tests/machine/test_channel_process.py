@@ -13,7 +13,7 @@ import pytest
 from support.waiting import eventually, open_descriptors
 
 from remctl_toolkit.machine import Connection
-from remctl_toolkit.machine.channel.channel import DEVNULL, PIPE, STDOUT, ChannelProcess
+from remctl_toolkit.machine.channel import DEVNULL, PIPE, STDOUT, ChannelProcess
 
 pytestmark = pytest.mark.once
 
@@ -121,7 +121,7 @@ def test_our_own_streams_are_inherited(
 ) -> None:
     with ChannelProcess(connection, BOTH) as process:
         assert process.wait(20) == 3
-    eventually(lambda: process._keeper is not None and process._keeper.ended)
+    eventually(lambda: process._own().ended)
     assert capfd.readouterr() == ("out\n", "err\n")
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from plumbum import local
+from plumbum import RETCODE, local
 from plumbum.commands.processes import (
     CommandNotFound,
     ProcessExecutionError,
@@ -21,7 +21,6 @@ from plumbum.commands.processes import (
 from plumbum.machines.remote import BaseRemoteMachine
 from support.waiting import eventually, open_descriptors
 
-import remctl_toolkit.machine.plumbum.popen
 from remctl_toolkit.machine import Connection, WorkingFolderError
 from remctl_toolkit.machine.plumbum.machine import Machine
 from remctl_toolkit.testing import RemctldServer
@@ -29,12 +28,6 @@ from remctl_toolkit.testing import RemctldServer
 pytestmark = pytest.mark.once
 
 ODD_NAMES = ["a b", "it's", 'say "x"', "new\nline", "$HOME", "*", "-n", "é", "ends\n", b"\xff\xfe"]
-
-
-@pytest.fixture
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have no command become a channel because this test was put to sleep in between."""
-    monkeypatch.setattr(remctl_toolkit.machine.plumbum.popen, "GRACE", 30)
 
 
 @pytest.fixture
@@ -139,7 +132,7 @@ def test_making_a_machine_of_a_connection_asks_nothing(
 
 
 def test_plain_commands_are_one_remctl_command(
-    machine: Machine, counted: Callable[[], Any], patient: None, tmp_path: Path
+    machine: Machine, counted: Callable[[], Any], tmp_path: Path
 ) -> None:
     echo, cat, sh = machine["echo"], machine["cat"], machine["sh"]
     (tmp_path / "in").write_bytes(b"in")
@@ -155,7 +148,9 @@ def test_plain_commands_are_one_remctl_command(
             lambda: (echo["x"] >> "out")(),
             lambda: (sh["-c", "echo x >&2"] >= "err")(),
             lambda: echo.with_env(A="b").with_cwd("/")("x"),
-            lambda: cat.popen().communicate(b"\xff\0"),
+            lambda: cat.popen(stdin=subprocess.DEVNULL).communicate(),
+            lambda: (cat << b"\xff\0").popen().communicate(),
+            lambda: (echo.with_env(A="b")["x"] > "out") & RETCODE,
         ]
         for call in plain:
             with counted() as lines:
@@ -173,7 +168,7 @@ def test_programs_are_looked_for_once(machine: Machine, counted: Callable[[], An
 
 
 def test_pipes_into_here_are_one_remctl_command(
-    machine: Machine, counted: Callable[[], Any], patient: None
+    machine: Machine, counted: Callable[[], Any]
 ) -> None:
     pipe = machine["printf"]["b\\na\\n"] | local["sort"]
     with counted() as lines:
@@ -225,9 +220,9 @@ def test_a_folder_that_is_not_there(machine: Machine) -> None:
     assert str(machine.cwd) == machine.far.home
     with pytest.raises(WorkingFolderError):
         machine["pwd"].with_cwd("/nonexistent")()
-    process = machine["cat"].popen(cwd="/nonexistent")
     with pytest.raises(WorkingFolderError):
-        process.stdin.write(b"x")
+        machine["cat"].popen(cwd="/nonexistent")
+    process = machine["cat"].popen(cwd="/nonexistent", stdin=subprocess.DEVNULL)
     with pytest.raises(WorkingFolderError):
         process.wait()
 

@@ -6,11 +6,13 @@ import gc
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
+import warnings
 import weakref
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from machine.endings import pids_in, with_more_time
@@ -21,9 +23,12 @@ from plumbum.commands.processes import (
 from plumbum.machines.remote import ClosedRemoteMachine
 from support.waiting import eventually, runs, thread_count
 
-import remctl_toolkit.machine.plumbum.popen
 from remctl_toolkit.machine.plumbum.machine import Machine
-from remctl_toolkit.testing import RemctldServer
+from remctl_toolkit.machine.process.popen import Process
+from remctl_toolkit.testing import RemctldServer, machine_commands
+
+if TYPE_CHECKING:
+    from remctl_toolkit.testing import Realm
 
 pytestmark = pytest.mark.once
 
@@ -111,9 +116,7 @@ def test_signals(machine: Machine, tmp_path: Path, started: bool) -> None:
         eventually(lambda: process.pid)
     process.terminate()
     assert process.wait(20) == -15
-    process = machine["sleep"]["100"].popen()
-    if started:
-        process.stdin.flush()  # A channel.
+    process = machine["sleep"]["100"].popen()  # A channel.
     process.kill()
     assert process.wait(20) == -9
 
@@ -121,7 +124,6 @@ def test_signals(machine: Machine, tmp_path: Path, started: bool) -> None:
 def test_a_command_may_be_forgotten_at_any_moment(machine: Machine) -> None:
     # Garbage is collected wherever a thread happens to be: what it needs may be locked.
     process = machine["sh"]["-c", "trap '' CONT; exec cat"].popen()
-    process.stdin.flush()  # A channel.
     process.send_signal(signal.SIGCONT)
     pid = process.pid
     assert isinstance(pid, int)
@@ -138,7 +140,6 @@ def test_a_command_may_be_forgotten_at_any_moment(machine: Machine) -> None:
     start = time.monotonic()
     left = weakref.ref(process)
     del process
-    # What starts commands late may have it in hand for a moment longer.
     eventually(lambda: gc.collect() >= 0 and left() is None, 20)
     assert time.monotonic() - start < 20
     gone.set()
@@ -146,15 +147,19 @@ def test_a_command_may_be_forgotten_at_any_moment(machine: Machine) -> None:
     eventually(lambda: not runs(pid), 20)
 
 
-def test_an_interrupt_ends_the_command(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        remctl_toolkit.machine.plumbum.popen, "GRACE", 30
-    )  # It does not become a channel.
-    process = machine["sleep"]["100"].popen()
+def test_an_interrupt_ends_the_command(machine: Machine) -> None:
+    process = Process(
+        machine.connection,
+        ["sleep", "100"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        whole=True,
+    )
     pids: list[int] = []
 
     def interrupt() -> None:
-        pids.append(eventually(lambda: process.pid or 0, 20))
+        engine = eventually(lambda: process._engine, 20)
+        pids.append(eventually(lambda: engine.pid or 0, 20))
         os.kill(os.getpid(), 2)
 
     thread = threading.Thread(target=interrupt)
@@ -183,8 +188,6 @@ def test_close_ends_all_that_runs(server: RemctldServer, tmp_path: Path) -> None
     script = machine["sh"]["-c", "echo $$ >$0; exec sleep 100"]
     live = script["live"].popen(stdin=subprocess.DEVNULL)
     channel = script["channel"].popen()
-    channel.stdin.flush()
-    waiting = script["waiting"].popen()
     session = machine.session()
     names = [tmp_path / "live", tmp_path / "channel"]
     eventually(lambda: all(name.exists() and name.read_text() for name in names))
@@ -193,7 +196,6 @@ def test_close_ends_all_that_runs(server: RemctldServer, tmp_path: Path) -> None
     eventually(lambda: not any(runs(int(name.read_text())) for name in names))
     assert machine.closed
     assert not session.alive()
-    eventually(lambda: waiting.returncode == -9 or not runs(waiting.pid or 0))
     for use in (
         lambda: machine["ls"],
         lambda: command(),
@@ -206,6 +208,94 @@ def test_close_ends_all_that_runs(server: RemctldServer, tmp_path: Path) -> None
     ):
         with pytest.raises(ClosedRemoteMachine, match="has been closed"):
             use()
-    for process in (live, channel, waiting):
+    for process in (live, channel):
         process.close()
     eventually(lambda: thread_count() <= threads + 1)
+
+
+@pytest.mark.parametrize("way", ["close", "drop"])
+def test_a_host_that_hangs_does_not_hold_up_the_end(remctl_realm: Realm, way: str) -> None:
+    with RemctldServer(remctl_realm, machine_commands()) as server:
+        machines = [Machine(server.host, server.port, server.principal)]
+        held = [
+            machines[0].popen(["sleep", "100"]),
+            machines[0].popen(["sleep", "100"], stdin=subprocess.DEVNULL),
+            machines[0].call(os.getpid),
+        ]
+        server.freeze()
+        ended = threading.Event()
+
+        def end() -> None:
+            if way == "close":
+                machines[0].close()
+            held.clear()
+            machines.clear()
+            gc.collect()
+            ended.set()
+
+        thread = threading.Thread(target=end)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            thread.start()
+            assert ended.wait(18)
+        thread.join()
+        server.thaw()
+
+
+# -- The program's end ----------------------------------------------------------------------------
+
+PROGRAM = """\
+import os, subprocess, sys
+from plumbum import BG
+from remctl_toolkit.machine import Machine
+machine = Machine(sys.argv[1], int(sys.argv[2]), sys.argv[3])
+command = machine["sh"]["-c", "echo >$0", sys.argv[4]]
+"""
+
+
+def run_program(realm: Realm, server: RemctldServer, rest: str, *args: object) -> int:
+    """Run a program that has a machine and a command; return its status."""
+    words = [server.host, str(server.port), server.principal, *map(str, args)]
+    result = subprocess.run(
+        [sys.executable, "-c", PROGRAM + rest, *words],
+        env={**os.environ, **realm.env},
+        stderr=subprocess.DEVNULL,
+        timeout=25,
+    )
+    return result.returncode
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "process = command.popen()",
+        "future = command & BG",
+        "context = command.bgrun(); context.__enter__()",
+        "process = command.popen(); machine.close()",
+        "process = command.popen(stdin=subprocess.DEVNULL)",
+        "process = command.popen(stdin=subprocess.DEVNULL); os._exit(0)",
+        "process = (command << 'x').popen(); os._exit(0)",
+    ],
+)
+def test_what_was_started_runs_though_the_program_ends(
+    remctl_realm: Realm, server: RemctldServer, tmp_path: Path, rest: str
+) -> None:
+    assert run_program(remctl_realm, server, rest, tmp_path / "done") == 0
+    eventually((tmp_path / "done").exists)
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "session = machine.session(); session.run('true')",
+        "session = machine.session(isatty=True); session.run('true'); 1 / 0",
+        "process = machine['yes'].popen(); 1 / 0",
+        "process = machine['sleep']['100'].popen(); process.stdin.write(bytes(2_000_000)); 1 / 0",
+        "future = machine['sleep']['1'] & BG(timeout=100)",
+        "machine.call(os.getpid)",
+    ],
+)
+def test_a_program_ends_at_once(
+    remctl_realm: Realm, server: RemctldServer, tmp_path: Path, rest: str
+) -> None:
+    assert run_program(remctl_realm, server, rest, tmp_path / "x") == ("1 / 0" in rest)

@@ -26,9 +26,8 @@ from plumbum.machines.remote import AsyncRemoteMachine
 from support.waiting import eventually
 
 from remctl_toolkit.machine import WorkingFolderError
-from remctl_toolkit.machine.plumbum import lines
+from remctl_toolkit.machine.plumbum import popen
 from remctl_toolkit.machine.plumbum.machine import Machine
-from remctl_toolkit.machine.plumbum.popen import Popen
 
 pytestmark = pytest.mark.once
 
@@ -145,11 +144,12 @@ def test_popen_of_a_list_and_of_a_text(machine: Machine) -> None:
 
 
 def test_much_input_and_output(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("remctl_toolkit.machine.plumbum.popen.LARGEST", 1 << 20)
+    monkeypatch.setattr("remctl_toolkit.machine.process.popen.LARGEST_INPUT", 1 << 20)
     data = os.urandom(3 << 20)  # More than is sent with the command.
-    output, errors = machine["tee"]["/dev/stderr"].popen().communicate(data)
-    assert output == data
-    assert errors == data
+    tee = machine["tee"]["/dev/stderr"]
+    for process, input in ((tee.popen(), data), ((tee << data).popen(), None)):
+        assert process.communicate(input) == (data, data)
+    assert (tee << data)(encoding=None) == data
 
 
 def test_input_that_is_not_read(machine: Machine, sh: Any) -> None:
@@ -183,18 +183,21 @@ def test_lines(sh: Any) -> None:
         list(sh["echo x; exec sleep 100"].popen().iter_lines(timeout=0.5))
 
 
-def test_lines_of_a_command_that_is_slow_to_start(sh: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_of_a_command_that_is_slow(
+    sh: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """Whoever looked in vain for lines, and then learns that it has ended, looks once more."""
-    begin = Popen._start_channel
+    poll = popen.Popen.poll
 
-    def begin_and_await_the_end(process: Popen) -> None:
-        begin(process)
-        assert process._channel is not None
-        process._channel.wait(30)
+    def await_the_end(process: popen.Popen) -> int | None:
+        (tmp_path / "looked").touch()
+        process.wait(30)
+        return poll(process)
 
-    monkeypatch.setattr(Popen, "_start_channel", begin_and_await_the_end)
-    monkeypatch.setattr(lines, "_LOOK", 0.001)
-    assert list(sh["echo 1; echo 2"].popen()) == [("1", None), ("2", None)]
+    monkeypatch.setattr(popen.Popen, "poll", await_the_end)
+    monkeypatch.setattr(popen, "POLL_INTERVAL", 0.001)
+    script = f"while ! [ -e {tmp_path}/looked ]; do sleep 0.02; done; echo 1; echo 2"
+    assert list(sh[script].popen()) == [("1", None), ("2", None)]
 
 
 def test_lines_arrive_as_they_are_written(sh: Any, tmp_path: Path) -> None:
@@ -425,7 +428,10 @@ def test_standard_error_among_output_of_a_channel(sh: Any) -> None:
     process.stdin.write(b"x\n")
     process.stdin.flush()
     assert process.communicate() == (b"x\nout\nerr\n", None)
-    process = sh["pwd"].popen(stderr=subprocess.STDOUT, cwd="/nonexistent")
+    nowhere = {"stderr": subprocess.STDOUT, "cwd": "/nonexistent"}
+    with pytest.raises(WorkingFolderError):
+        sh["pwd"].popen(**nowhere)
+    process = sh["pwd"].popen(**nowhere, stdin=subprocess.DEVNULL)
     with pytest.raises(WorkingFolderError):
         process.communicate()
 

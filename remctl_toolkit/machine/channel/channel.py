@@ -26,9 +26,8 @@ from ..base.errors import ClosedError
 from ..base.program import Environment, Program, Word
 from .feeds import Outbox
 from .keeper import ChannelError, Inbox, Keeper, describe
-from .process import DEVNULL, PIPE, STDOUT, ChannelProcess
 
-__all__ = ["DEVNULL", "PIPE", "STDOUT", "Channel", "ChannelError", "ChannelProcess"]
+__all__ = ["Channel", "ChannelError"]
 
 
 class Channel:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import posixpath
 import sys
 import threading
 import weakref
@@ -32,12 +33,12 @@ except ImportError as error:
 import remctl
 
 from ..base.connection import Connection
-from ..base.program import Command, Word, source
-from .errors import ProcessExecutionError
-from .files import MachineFiles
-from .popen import Popen
-from .session import Shell, open_session
-from .state import MachineCommand, MachineEnv, MachineWorkdir, Words
+from ..base.program import Word, source
+from .commands import MachineCommand, Words, runs_whole
+from .environment import MachineEnv, MachineWorkdir
+from .paths import MachinePaths
+from .popen import Popen, ProcessExecutionError
+from .session import TERMINAL, Session, Shell
 
 if TYPE_CHECKING:
     import socket
@@ -52,7 +53,7 @@ _T = TypeVar("_T")
 _CLOSE_LIMIT = 9.0  # seconds
 
 
-class Machine(MachineFiles, BaseRemoteMachine):  # type: ignore[misc]
+class Machine(MachinePaths, BaseRemoteMachine):  # type: ignore[misc]
     """An account of a host, as a remote machine of plumbum.
 
     The server needs the lines that `Connection` tells of.  A command whose input is known
@@ -243,28 +244,28 @@ class Machine(MachineFiles, BaseRemoteMachine):  # type: ignore[misc]
             ClosedRemoteMachine: the machine was closed.
             TypeError, ValueError: an argument cannot be right.
         """
+        self._check_open()
         words = Words(args)
-        command = self._command(words, cwd, env)
         if encoding == "auto":
             encoding = self.custom_encoding if words.encoding == "auto" else words.encoding
         process = Popen(
             self.connection,
-            command,
+            words.argv,
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,
+            cwd=self._folder_of(words, cwd),
+            extend_env={**self._changes(), **words.env, **(env or {})},
             encoding=encoding,
             keep=self,
+            whole=runs_whole.get(),
         )
         self._open.add(process)
         return process
 
-    def _command(self, words: Words, cwd: Any, env: dict[str, Any] | None) -> Command:
-        self._check_open()
-        changes: dict[str, Any] = {**self._changes(), **words.env, **(env or {})}
-        folder = words.folder(self, cwd)
-        command = self.connection.command_of(words.argv, folder, None, changes)
-        return command
+    def _folder_of(self, words: Words, cwd: Any) -> str:
+        wanted = words.cwd if cwd is None else str(cwd)
+        return posixpath.join(self._folder, wanted) if wanted else self._folder
 
     def daemonic_popen(
         self,
@@ -289,8 +290,11 @@ class Machine(MachineFiles, BaseRemoteMachine):  # type: ignore[misc]
         Raises:
             ProcessExecutionError: a file or the folder cannot be opened.
         """
+        self._check_open()
         words = Words(command)
-        detached = self._command(words, cwd, None)
+        changes = {**self._changes(), **words.env}
+        folder = self._folder_of(words, cwd)
+        detached = self.connection.command_of(words.argv, folder, None, changes)
         more = {
             "stdout": os.fsencode(str(stdout or "/dev/null")),
             "stderr": None if stderr is None else os.fsencode(str(stderr)),
@@ -302,7 +306,7 @@ class Machine(MachineFiles, BaseRemoteMachine):  # type: ignore[misc]
         errors = os.fsdecode(result.stderr or b"")
         if result.status != 0:
             raise ProcessExecutionError(words.argv, result.status, "", errors, host=self.host)
-        return Popen.ended(self.connection, detached, int(result.stdout or b""))
+        return Popen.detached(self.connection, words.argv, int(result.stdout or b""))
 
     def session(self, isatty: bool = False, *, new_session: bool = False) -> ShellSession:
         """Open a shell session: one /bin/sh for many commands, which keeps its state.
@@ -311,8 +315,9 @@ class Machine(MachineFiles, BaseRemoteMachine):  # type: ignore[misc]
             isatty: whether the shell has a terminal.
             new_session: for plumbum's sake; it always has one.
         """
-        self._check_open()
-        return open_session(self, isatty)
+        words = [self.connection.far.python, "-c", TERMINAL] if isatty else ["/bin/sh"]
+        encoding = self.encoding or "utf8"
+        return Session(self.popen(words), encoding, isatty, self.connect_timeout, host=self.host)
 
     @property
     def python(self) -> Any:
@@ -426,7 +431,7 @@ class Machine(MachineFiles, BaseRemoteMachine):  # type: ignore[misc]
     # The end.
 
     def close(self) -> None:
-        """End what still runs or is open over there, and close the connection.
+        """End what still runs or is open on the host, and close the connection.
 
         Whatever is asked of the machine, its paths and commands after that raises
         ClosedRemoteMachine.  Closing again does nothing.  It takes less than ten seconds, even if

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Container
-from typing import TYPE_CHECKING
+from typing import Any
 
 from plumbum.commands import BaseCommand, processes
 from plumbum.machines.session import ShellSession, SSHCommsError
 
 from _remctl_text import printable
 
-from .errors import ProcessExecutionError
+from .popen import ProcessExecutionError
 
-if TYPE_CHECKING:
-    from .machine import Machine
-
-# What a shell that is to believe in a terminal is run by.  Its prompts would be among the output.
-_TERMINAL = """\
+# What runs a shell that is to believe in a terminal.  Its prompts would be among the output.
+TERMINAL = """\
 import os, pty, sys
 os.environ.update(PS1='', PS2='')
 sys.exit(pty.spawn(['/bin/sh']) >> 8)"""
@@ -26,13 +23,15 @@ sys.exit(pty.spawn(['/bin/sh']) >> 8)"""
 class Shell:
     """What plumbum has a shell session for inside a machine: files, folders, globbing.
 
-    Each command is a shell of its own, in the machine's folder and with its environment: quicker
-    than a session, and any number may run at once.  Names are decoded as this process decodes
-    those of files, so that no octet of them is lost.
+    Each command is a shell of its own, in the machine's working directory and with its environment:
+    quicker than a session, and any number may run at once.  Names are decoded as this process
+    decodes those of files, so that no octet of them is lost.
+
+    Args:
+        machine: the machine.
     """
 
-    def __init__(self, machine: Machine) -> None:
-        """Open nothing."""
+    def __init__(self, machine: Any) -> None:
         self._machine = machine
 
     def run(
@@ -42,18 +41,15 @@ class Shell:
 
         Raises:
             ProcessExecutionError: the status is none of `retcode`.
-            WorkingFolderError: the machine's folder cannot be entered.
+            WorkingFolderError: the machine's working directory cannot be entered.
             ClosedError, RemctlError: see `Connection.run()`.
         """
         text = " ".join(command.formulate(1)) if isinstance(command, BaseCommand) else command
         machine = self._machine
         result = machine.connection.run(
-            ["/bin/sh", "-c", text],
-            cwd=machine._folder,
-            extend_env=machine._changes(),
+            ["/bin/sh", "-c", text], cwd=machine._folder, extend_env=machine._changes()
         )
         stdout, stderr = (os.fsdecode(octets or b"") for octets in (result.stdout, result.stderr))
-        assert result.status is not None
         expected = retcode if isinstance(retcode, Container) else (retcode,)
         if retcode is not None and result.status not in expected:
             host = machine.host
@@ -64,7 +60,7 @@ class Shell:
         """Do nothing: nothing is open."""
 
 
-class _Session(ShellSession):  # type: ignore[misc]
+class Session(ShellSession):  # type: ignore[misc]
     """plumbum's shell session, with exceptions whose text is safe to print."""
 
     def run(
@@ -80,20 +76,3 @@ class _Session(ShellSession):  # type: ignore[misc]
         except processes.ProcessExecutionError as error:
             raise ProcessExecutionError(*error.args, error.message, host=error.host) from None
         return result
-
-
-def open_session(machine: Machine, isatty: bool) -> ShellSession:
-    """Open plumbum's shell session: one shell for many commands.
-
-    Args:
-        machine: where.
-        isatty: whether the shell has a terminal; what it says on standard error is among standard
-            output, then.
-    """
-    words = ["/bin/sh"]
-    if isatty:
-        words = [machine.connection.far.python, "-c", _TERMINAL]
-    encoding = machine.encoding or "utf8"
-    return _Session(
-        machine.popen(words), encoding, isatty, machine.connect_timeout, host=machine.host
-    )

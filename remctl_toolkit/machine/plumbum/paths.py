@@ -1,4 +1,4 @@
-"""What plumbum's paths ask a machine for: what is in a folder, what is in a file."""
+"""What plumbum's paths ask a machine for: what is in a directory, and in a file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .session import Shell
 
 
-class MachineFiles:
+class MachinePaths:
     """The part of a machine that its paths use."""
 
     connection: Connection
@@ -84,7 +84,7 @@ class MachineFiles:
 class _Files:
     """Opens files of a machine."""
 
-    def __init__(self, machine: MachineFiles) -> None:
+    def __init__(self, machine: MachinePaths) -> None:
         self._machine = machine
 
     def open(self, path: Any, mode: str = "r", bufsize: int = -1) -> IO[Any]:

@@ -1,4 +1,4 @@
-"""Writing to a process and reading both its streams at once, until all has ended."""
+"""Write to a process and read both its streams at once, until all have ended."""
 
 from __future__ import annotations
 
@@ -8,11 +8,17 @@ import selectors
 import time
 from typing import IO, Any
 
-_GULP = 1 << 16
+_READ_SIZE = 1 << 16
 
 
 class Exchange:
-    """What `communicate()` does, and how far it has got: it may be interrupted, and go on."""
+    """The progress of a `communicate()`, which can be interrupted and go on.
+
+    Args:
+        data: what to write.
+        stdin, stdout, stderr: the files; each is closed when it has ended.  One that is closed
+            already counts as None.
+    """
 
     def __init__(
         self,
@@ -21,24 +27,24 @@ class Exchange:
         stdout: IO[bytes] | None,
         stderr: IO[bytes] | None,
     ) -> None:
-        """Own the files: each is closed when it is done with."""
         self._left = memoryview(data or b"")
-        self._stdin = stdin
-        self._streams = {file: bytearray() for file in (stdout, stderr) if file is not None}
-        self._files = (stdout, stderr)
-        if stdin is not None:
+        self._stdin = None if stdin is None or stdin.closed else stdin
+        self._files = [None if file is None or file.closed else file for file in (stdout, stderr)]
+        self._read = {file: bytearray() for file in self._files if file is not None}
+        if self._stdin is not None:
             if self._left:
-                stdin.flush()
-                os.set_blocking(stdin.fileno(), False)
+                self._stdin.flush()
+                os.set_blocking(self._stdin.fileno(), False)
             else:
-                close_quietly(stdin)
+                close_quietly(self._stdin)
 
     def run(self, deadline: float | None) -> bool:
         """Go on until all has ended; False if the time (time.monotonic()) comes before."""
+        stdin = self._stdin
         with selectors.PollSelector() as selector:
-            if self._stdin is not None and self._left:
-                selector.register(self._stdin, selectors.EVENT_WRITE)
-            for file in self._streams:
+            if stdin is not None and not stdin.closed:
+                selector.register(stdin, selectors.EVENT_WRITE)
+            for file in self._read:
                 if not file.closed:
                     selector.register(file, selectors.EVENT_READ)
             while selector.get_map():
@@ -47,31 +53,29 @@ class Exchange:
                     return False
                 for key, _ in selector.select(left):
                     ready: Any = key.fileobj
-                    if self._write() if ready is self._stdin else self._read(ready):
+                    done = self._write(ready) if ready is stdin else self._take(ready)
+                    if done:
                         selector.unregister(ready)
                         close_quietly(ready)
         return True
 
-    def _write(self) -> bool:
-        assert self._stdin is not None
+    def _write(self, file: Any) -> bool:
         try:
-            self._left = self._left[os.write(self._stdin.fileno(), self._left) :]
+            self._left = self._left[os.write(file.fileno(), self._left) :]
         except BlockingIOError:
             return False
         except BrokenPipeError:
             return True
         return not self._left
 
-    def _read(self, file: IO[bytes]) -> bool:
-        octets = os.read(file.fileno(), _GULP)
-        self._streams[file] += octets
+    def _take(self, file: IO[bytes]) -> bool:
+        octets = os.read(file.fileno(), _READ_SIZE)
+        self._read[file] += octets
         return not octets
 
     def output(self) -> tuple[bytes | None, bytes | None]:
         """Return what was read; None for what there is no pipe of."""
-        stdout, stderr = (
-            None if file is None else bytes(self._streams[file]) for file in self._files
-        )
+        stdout, stderr = (None if file is None else bytes(self._read[file]) for file in self._files)
         return stdout, stderr
 
 

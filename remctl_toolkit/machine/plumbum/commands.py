@@ -1,0 +1,135 @@
+"""Commands of a machine as plumbum has them, and their words."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from typing import Any
+
+from plumbum.commands import BaseCommand
+from plumbum.commands.base import (
+    AppendingStdoutRedirection,
+    BoundCommand,
+    BoundEnvCommand,
+    Pipeline,
+    StderrRedirection,
+    StdinDataRedirection,
+    StdinRedirection,
+    StdoutRedirection,
+)
+from plumbum.machines.remote import RemoteCommand
+
+runs_whole: ContextVar[bool] = ContextVar("runs_whole", default=False)
+"""Whether popen() is called by run(), which gives no input and calls communicate() next."""
+
+_MAKING = (
+    *("bound_command", "with_env", "setenv", "with_cwd", "__or__", "__gt__", "__rshift__"),
+    *("__ge__", "__lt__", "__lshift__"),
+)
+
+
+class _Whole(BaseCommand):  # type: ignore[misc]
+    """The part of our commands that says what run() is: so are those that are made of them."""
+
+    __slots__ = ()
+
+    def run(self, args: Sequence[Any] = (), **kwargs: Any) -> tuple[int, str, str]:
+        """Run the command to its end; see plumbum's method."""
+        token = runs_whole.set(True)
+        try:
+            result: tuple[int, str, str] = super().run(args, **kwargs)
+        finally:
+            runs_whole.reset(token)
+        return result
+
+
+_OURS: dict[type, type] = {
+    kind: type(kind.__name__, (_Whole, kind), {"__slots__": (), "__doc__": kind.__doc__})
+    for kind in (
+        AppendingStdoutRedirection,
+        BoundCommand,
+        BoundEnvCommand,
+        Pipeline,
+        StderrRedirection,
+        StdinDataRedirection,
+        StdinRedirection,
+        StdoutRedirection,
+    )
+}
+
+
+def _making_ours(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a method of plumbum's that makes a command, and makes it one of ours."""
+
+    @functools.wraps(method)
+    def make(*args: Any, **kwargs: Any) -> Any:
+        made = method(*args, **kwargs)
+        made.__class__ = _OURS.get(type(made), type(made))
+        return made
+
+    return make
+
+
+for _name in _MAKING:
+    setattr(_Whole, _name, _making_ours(getattr(BaseCommand, _name)))
+
+
+class MachineCommand(_Whole, RemoteCommand):  # type: ignore[misc]
+    """A program of a machine.  Arguments may be octets, too: names that are no text."""
+
+    __slots__ = ()
+
+    def formulate(self, level: int = 0, args: Sequence[Any] = ()) -> list[str]:
+        """Return the command's words; see plumbum."""
+        words: list[str] = super().formulate(level, [_as_text(word) for word in args])
+        return words
+
+
+def _as_text(word: Any) -> Any:
+    if isinstance(word, list | tuple):
+        return [_as_text(one) for one in word]
+    return os.fsdecode(word) if isinstance(word, bytes) else word
+
+
+class Words:
+    """The words of one of plumbum's commands, with what is bound to them.
+
+    Args:
+        command: the command, or a list of words; a text is for the shell.
+
+    Attributes:
+        argv: the program and its arguments.
+        env: what is to be set in its environment.
+        cwd: its working directory, relative to the machine's; None is that.
+        encoding: that of its output, or "auto".
+    """
+
+    def __init__(self, command: BaseCommand | Sequence[Any] | str) -> None:
+        self.env: dict[str, str] = {}
+        self.cwd: str | None = None
+        self.encoding: str | None = "auto"
+        if isinstance(command, BaseCommand):
+            self.encoding = command._get_encoding()
+            self.argv = self._unwrap(command)
+        elif isinstance(command, str):
+            self.argv = ["/bin/sh", "-c", command]  # As ssh does with a line of text.
+        else:
+            self.argv = [_as_text(word) for word in command]
+
+    def _unwrap(self, command: BaseCommand) -> list[Any]:
+        args: list[Any] = []
+        outer: BaseCommand = command
+        while isinstance(outer, BoundCommand | BoundEnvCommand):
+            if isinstance(outer, BoundCommand):
+                args = [*outer.args, *args]
+            else:
+                self.env = {**outer.env, **self.env}
+                self.cwd = outer.cwd if self.cwd is None else self.cwd
+            outer = outer.cmd
+        if isinstance(outer, RemoteCommand):
+            # The level at which nothing is quoted; commands in commands are, once for each level.
+            words: list[Any] = outer.formulate(0, args)
+            return words
+        return ["/bin/sh", "-c", " ".join(command.formulate(1))]

@@ -1,0 +1,452 @@
+"""Commands of the remote host in the shape of subprocess.Popen."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import signal
+import stat
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Iterable, Mapping
+from subprocess import DEVNULL, PIPE, STDOUT
+from types import TracebackType
+from typing import IO, Any, Protocol, Self, TypeAlias
+
+from ..base.connection import Connection
+from ..base.errors import ClosedError
+from ..base.program import Environment, Word
+from ..channel.feeds import PIECE
+from ..channel.keeper import Keeper, Target, describe
+from ..channel.pipes import Drain, Pump
+from .exchange import Exchange, close_quietly
+from .oneshot import Buffer, OneShot
+
+__all__ = ["DEVNULL", "PIPE", "STDOUT", "ChannelProcess", "Process"]
+
+
+class _HasFileno(Protocol):
+    def fileno(self) -> int: ...
+
+
+Stream: TypeAlias = "int | _HasFileno | None"
+
+LARGEST_INPUT = 16 << 20  # octets that are sent with a command; remctld has them three times
+
+_PIPE_SIZE = 1 << 18
+_BEAT, _PATIENCE = 2.0, 10.0  # seconds
+
+
+class Process:
+    """A command with the interface of `subprocess.Popen`, in octets; it is started at once.
+
+    What runs it is one remctl command if its standard input is known (DEVNULL, or a file), and a
+    channel otherwise.
+
+    Args:
+        connection: the connection.
+        argv: the program and its arguments, see `Connection.run()`.
+        stdin, stdout, stderr: PIPE, DEVNULL, a file or descriptor, or None for this process's own;
+            STDOUT, for stderr, to have it among standard output.
+        cwd, env, extend_env: see `Connection.run()`.
+        label: what remctld's log shows of it; None is the program's name.
+        channel: whether it is a channel even if the input is known.
+        whole: whether `communicate()` comes next, and there is no input: what is no channel is then
+            started by that, or by whatever is asked of this before.
+        beat, patience: see `Channel`.
+
+    Attributes:
+        connection: the connection.
+        args: the command as it was given, a list.
+        pid: its process on the remote host.
+        stdin, stdout, stderr: binary files over pipes, or None.
+        returncode: None until `poll()` or `wait()` has seen its end; then 0 to 255, or -N for
+            signal N.  What is no channel, and was ended by a signal that does not come from here,
+            has 255.
+
+    Raises:
+        TypeError, ValueError: an argument is invalid; nothing was sent.
+        See `Channel`.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        argv: Iterable[Word],
+        *,
+        stdin: Stream = None,
+        stdout: Stream = None,
+        stderr: Stream = None,
+        cwd: Word | None = None,
+        env: Mapping[str, Word] | None = None,
+        extend_env: Environment | None = None,
+        label: str | None = None,
+        channel: bool = False,
+        whole: bool = False,
+        beat: float = _BEAT,
+        patience: float = _PATIENCE,
+    ) -> None:
+        self._closed = False
+        self.returncode: int | None = None
+        self.stdin: Any = None
+        self.connection = connection
+        self.args: Any = argv if isinstance(argv, str | bytes) else list(argv)
+        self._owner = os.getpid()
+        self._lock = threading.RLock()
+        self._engine: OneShot | Keeper | None = None
+        self._pump: Pump | None = None
+        self._exchange: Exchange | None = None
+        self._readers: dict[int, IO[bytes]] = {}
+        self._waiting = False
+        if stdout == STDOUT:
+            raise ValueError("stdout cannot be STDOUT: only stderr can")
+        self._command = connection.command_of(self.args, cwd, env, extend_env)
+        self._spec = describe(
+            connection, self.args, None, b"", cwd, env, extend_env, label, beat, patience
+        )
+        nulls = [kind for kind, to in ((b"O", stdout), (b"E", stderr)) if to == DEVNULL]
+        self._spec.update(nulls=nulls, merge=stderr == STDOUT, stdin=stdin != DEVNULL)
+        self._label: str = self._spec["label"]  # Arguments may be secret.
+        with contextlib.ExitStack() as undo:
+            self._source: int | None = None
+            self._input: bytes | None = None
+            if stdin == DEVNULL or (stdin == PIPE and whole):
+                self._input = b""
+            elif stdin != PIPE:
+                self._source = _duplicate(stdin, 0)
+                undo.callback(os.close, self._source)
+                self._input = None if channel else known_input(self._source)
+            if channel:
+                self._input = None
+            self._piped = [number for number, to in ((1, stdout), (2, stderr)) if to == PIPE]
+            self._targets: dict[int, Target] = {}
+            for number, to in ((1, stdout), (2, stderr)):
+                if to not in (PIPE, DEVNULL, STDOUT):
+                    drain = self._targets[number] = Drain(_duplicate(to, number))
+                    undo.callback(drain.finish, None)
+            self._undo = undo.pop_all()
+        self._waiting = True
+        if not whole or self._input is None:
+            self._begin()
+
+    # Starting it.
+
+    def _begin(self) -> None:
+        """Start it, unless it was; it goes on without this thread."""
+        with self._lock:
+            if not self._waiting:
+                return
+            self._waiting = False
+            with self._undo as undo:
+                for number in self._piped:
+                    reader, writer = _pipe(_PIPE_SIZE)
+                    self._readers[number] = undo.enter_context(os.fdopen(reader, "rb"))
+                    drain = self._targets[number] = Drain(writer)
+                    undo.callback(drain.finish, None)
+                if self._input is None:
+                    self._begin_channel(undo)
+                else:
+                    oneshot = self._engine = self._one_shot(self._input)
+                    oneshot.start()
+                undo.pop_all()
+                if self._source is not None and self._pump is None:
+                    os.close(self._source)
+
+    def _one_shot(self, data: bytes) -> OneShot:
+        stdout, stderr = (self._targets.get(number) for number in (1, 2))
+        merged, label = self._spec["merge"], self._label
+        connection, command = self.connection, self._command
+        return OneShot(connection, command, data, stdout, stderr, merged=merged, label=label)
+
+    def _begin_channel(self, undo: contextlib.ExitStack) -> None:
+        source = self._source
+        if source is None:
+            if self._spec["stdin"]:
+                source, writer = _pipe(PIECE)
+                self.stdin = undo.enter_context(os.fdopen(writer, "wb"))
+            else:
+                source = os.open(os.devnull, os.O_RDONLY)
+            undo.callback(os.close, source)
+        stdout, stderr = (self._targets.get(number) for number in (1, 2))
+        keeper = Keeper(self.connection, self._spec, threading.Condition(), stdout, stderr)
+        undo.callback(keeper.drop)
+        self._pump = Pump(keeper, source)
+        self._engine = keeper
+
+    @property
+    def stdout(self) -> IO[bytes] | None:
+        """A binary file over a pipe from standard output, or None."""
+        self._begin()
+        return self._readers.get(1)
+
+    @property
+    def stderr(self) -> IO[bytes] | None:
+        """A binary file over a pipe from standard error, or None."""
+        self._begin()
+        return self._readers.get(2)
+
+    @property
+    def pid(self) -> int | None:
+        """The command's process on the remote host."""
+        return self._own().pid
+
+    def _own(self) -> OneShot | Keeper:
+        if self._owner != os.getpid():
+            raise ClosedError(f"command belongs to process {self._owner}: start one after a fork")
+        self._begin()
+        if self._engine is None:
+            raise ClosedError("the command was closed before it was started")
+        return self._engine
+
+    # Its end.
+
+    def poll(self) -> int | None:
+        """Return the exit status if the command has ended.
+
+        Raises:
+            ChannelError, RemctlError: it is not known how it ended.
+        """
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self.wait(0)
+        return None
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the command's end, and return its exit status.
+
+        Raises:
+            subprocess.TimeoutExpired: it did not end within `timeout` seconds; of the command, it
+                has the label alone.
+            ChannelError, RemctlError: it is not known how it ended.
+        """
+        if self.returncode is None:
+            if sys.is_finalizing() and (self._engine is None or self._engine.returncode is None):
+                # The threads that would tell us stand still.
+                raise subprocess.TimeoutExpired(self._label, timeout or 0.0)
+            try:
+                self.returncode = self._own().wait(timeout)
+            except TimeoutError:
+                raise subprocess.TimeoutExpired(self._label, timeout or 0.0) from None
+        return self.returncode
+
+    def communicate(
+        self, input: bytes | None = None, timeout: float | None = None
+    ) -> tuple[bytes | None, bytes | None]:
+        """Write `input`, read all output there are pipes for, and wait for the end.
+
+        Returns:
+            Standard output and standard error; None for what there is no pipe of.
+
+        Raises:
+            ValueError: there is input, but no pipe for it.
+            subprocess.TimeoutExpired: it took more than `timeout` seconds, see `wait()`; nothing is
+                lost if this is called again.
+            ChannelError, RemctlError: it is not known how it ended.
+        """
+        if input and self.stdin is None:
+            raise ValueError("input needs stdin=PIPE")
+        if timeout is None and (whole := self._run_whole()) is not None:
+            self.wait()  # plumbum puts a function here that waits for the rest of a pipeline.
+            return whole
+        deadline = None if timeout is None else time.monotonic() + timeout
+        if self._exchange is None:
+            self._exchange = Exchange(input, self.stdin, self.stdout, self.stderr)
+        if not self._exchange.run(deadline):
+            output, errors = self._exchange.output()
+            raise subprocess.TimeoutExpired(self._label, timeout or 0.0, output, errors)
+        if deadline is None:
+            self.wait()
+        else:
+            self.wait(max(0.0, deadline - time.monotonic()))
+        return self._exchange.output()
+
+    def _run_whole(self) -> tuple[bytes | None, bytes | None] | None:
+        """Run it in this thread if it was not started; neither pipes nor threads are needed."""
+        with self._lock:
+            if not self._waiting or self._input is None:
+                return None
+            self._waiting = False
+            buffers = {number: Buffer() for number in self._piped}
+            self._targets.update(buffers)
+            oneshot = self._engine = self._one_shot(self._input)
+        with self._undo:
+            oneshot.run()
+        stdout, stderr = (
+            buffers[number].octets() if number in buffers else None for number in (1, 2)
+        )
+        return stdout, stderr
+
+    def send_signal(self, sig: int) -> None:
+        """Send a signal to the command and what it has started; nothing if it has ended.
+
+        Raises:
+            ValueError: there is no such signal.
+            ChannelError, RemctlError: it could not be sent.
+        """
+        if self.poll() is None:
+            self._own().send_signal(sig)
+
+    def terminate(self) -> None:
+        """Ask the command to end: SIGTERM."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End the command: SIGKILL."""
+        self.send_signal(signal.SIGKILL)
+
+    def close(self) -> None:
+        """End the command if it still runs, and close the pipes; again does nothing.
+
+        What a channel's command has started goes on if the command itself has ended, but nobody
+        hears of it.
+        """
+        if self._owner != os.getpid() or sys.is_finalizing():
+            return
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            if self._waiting:
+                self._waiting = False
+                self._undo.close()
+        try:
+            if self._engine is not None:
+                self._engine.close()
+        finally:
+            self._close_pipes()
+        if self.returncode is None and self._engine is not None:
+            self.returncode = self._engine.returncode
+
+    def _close_pipes(self) -> None:
+        if self._closed and self._pump is not None:
+            self._pump.stop()
+        for file in (*self._readers.values(), self.stdin):
+            if file is not None:
+                close_quietly(file)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the pipes and wait for the command, as subprocess.Popen does."""
+        try:
+            self._begin()
+            self._close_pipes()
+            if kind is None:
+                self.wait()
+        finally:
+            self.close()
+
+    def __repr__(self) -> str:
+        state = "running" if self.returncode is None else f"ended with {self.returncode}"
+        pid = None if self._engine is None else self._engine.pid
+        return f"<{type(self).__name__} on {self.connection.host}, process {pid}, {state}>"
+
+    def __del__(self) -> None:
+        if getattr(self, "_waiting", False):
+            self._undo.close()
+        engine = getattr(self, "_engine", None)
+        if engine is None or self._closed or self._owner != os.getpid():
+            return
+        # What is no channel goes on, as the commands of subprocess.Popen do.
+        if isinstance(engine, Keeper) and not sys.is_finalizing():
+            if engine.returncode is None and not engine.ended and not self._was_asked_to_end():
+                text = f"command {engine.pid} on {self.connection.host} is still running"
+                warnings.warn(text, ResourceWarning, stacklevel=2, source=self)
+            engine.drop()
+        self._close_pipes()
+
+    def _was_asked_to_end(self) -> bool:
+        return False
+
+
+class ChannelProcess(Process):
+    """A command with the interface of `subprocess.Popen`, in octets, that is always a channel.
+
+    Its streams are real pipes of this process (they have a fileno()), or go to and come from files
+    directly.  Standard input that is no pipe is read here as soon as there is any.
+
+    Args:
+        connection, argv, stdin, stdout, stderr, cwd, env, extend_env, label: see `Process`.
+        beat, patience: see `Channel`.
+
+    Attributes:
+        args: the command as it was given, a list.
+        pid: its process on the remote host.
+        stdin, stdout, stderr: binary files over pipes, or None.
+        returncode: None until `poll()` or `wait()` has seen its end; -N if signal N ended it.
+
+    Raises:
+        See `Channel`.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        argv: Iterable[Word],
+        *,
+        stdin: Stream = None,
+        stdout: Stream = None,
+        stderr: Stream = None,
+        cwd: Word | None = None,
+        env: Mapping[str, Word] | None = None,
+        extend_env: Environment | None = None,
+        label: str | None = None,
+        beat: float = _BEAT,
+        patience: float = _PATIENCE,
+    ) -> None:
+        super().__init__(
+            connection,
+            argv,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            cwd=cwd,
+            env=env,
+            extend_env=extend_env,
+            label=label,
+            channel=True,
+            beat=beat,
+            patience=patience,
+        )
+
+
+def known_input(fd: int) -> bytes | None:
+    """Return all that can be read, if that is known without waiting; None if it is not."""
+    status = os.fstat(fd)
+    if stat.S_ISCHR(status.st_mode) and status.st_rdev == os.stat(os.devnull).st_rdev:
+        return b""
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    if status.st_size - os.lseek(fd, 0, os.SEEK_CUR) > LARGEST_INPUT:
+        return None
+    return b"".join(iter(lambda: os.read(fd, 1 << 20), b""))
+
+
+def _pipe(size: int) -> tuple[int, int]:
+    """Return a pipe, large if the system lets us: its reader and its writer."""
+    reader, writer = os.pipe()
+    with contextlib.suppress(AttributeError, OSError):
+        fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, size)
+    return reader, writer
+
+
+def _duplicate(stream: Stream, own: int) -> int:
+    """Return a descriptor of our own for a descriptor, a file, DEVNULL or this process's stream."""
+    if stream is None:
+        try:
+            return os.dup(own)
+        except OSError as error:
+            if error.errno != errno.EBADF:
+                raise
+            return os.open(os.devnull, os.O_RDWR)  # This process has none.
+    return os.dup(stream if isinstance(stream, int) else stream.fileno())
