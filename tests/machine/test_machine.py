@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from plumbum import RETCODE, local
+from plumbum import BG, RETCODE, local
 from plumbum.commands.processes import (
     CommandNotFound,
     ProcessExecutionError,
@@ -151,6 +151,8 @@ def test_plain_commands_are_one_remctl_command(
             lambda: cat.popen(stdin=subprocess.DEVNULL).communicate(),
             lambda: (cat << b"\xff\0").popen().communicate(),
             lambda: (echo.with_env(A="b")["x"] > "out") & RETCODE,
+            lambda: (echo["x"] & BG).wait(),
+            lambda: cat.run_bg().wait(),
         ]
         for call in plain:
             with counted() as lines:

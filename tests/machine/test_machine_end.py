@@ -151,7 +151,7 @@ def test_an_interrupt_ends_the_command(machine: Machine) -> None:
     process = Process(
         machine.connection,
         ["sleep", "100"],
-        stdin=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         whole=True,
     )
@@ -270,6 +270,8 @@ def run_program(realm: Realm, server: RemctldServer, rest: str, *args: object) -
     [
         "process = command.popen()",
         "future = command & BG",
+        "future = command & BG; os._exit(0)",
+        "future = command & BG(stdin=-1)",
         "context = command.bgrun(); context.__enter__()",
         "process = command.popen(); machine.close()",
         "process = command.popen(stdin=subprocess.DEVNULL)",

@@ -6,7 +6,7 @@ import functools
 import os
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from plumbum.commands import BaseCommand
 from plumbum.commands.base import (
@@ -21,8 +21,12 @@ from plumbum.commands.base import (
 )
 from plumbum.machines.remote import RemoteCommand
 
-runs_whole: ContextVar[bool] = ContextVar("runs_whole", default=False)
-"""Whether popen() is called by run(), which gives no input and calls communicate() next."""
+Intent: TypeAlias = Literal["input", "no input", "whole"]
+
+intent: ContextVar[Intent] = ContextVar("intent", default="input")
+"""Why plumbum calls popen(): "input" to have a pipe for it, "no input" for a modifier (``& BG``),
+"whole" to run the command to its end, without input, by communicate(), which comes next.
+"""
 
 _MAKING = (
     *("bound_command", "with_env", "setenv", "with_cwd", "__or__", "__gt__", "__rshift__"),
@@ -31,18 +35,29 @@ _MAKING = (
 
 
 class _Whole(BaseCommand):  # type: ignore[misc]
-    """The part of our commands that says what run() is: so are those that are made of them."""
+    """The part of our commands that tells popen() its intent: so do those made of them."""
 
     __slots__ = ()
 
     def run(self, args: Sequence[Any] = (), **kwargs: Any) -> tuple[int, str, str]:
         """Run the command to its end; see plumbum's method."""
-        token = runs_whole.set(True)
+        token = intent.set("whole")
         try:
             result: tuple[int, str, str] = super().run(args, **kwargs)
         finally:
-            runs_whole.reset(token)
+            intent.reset(token)
         return result
+
+    def __and__(self, modifier: Any) -> Any:
+        """Run the command as a modifier of plumbum's says; as in a shell, there is no input."""
+        if not hasattr(modifier, "__rand__"):
+            return NotImplemented
+        has_input = "stdin" in getattr(modifier, "kargs", ())
+        token = intent.set("input" if has_input else "no input")
+        try:
+            return modifier.__rand__(self)
+        finally:
+            intent.reset(token)
 
 
 _OURS: dict[type, type] = {

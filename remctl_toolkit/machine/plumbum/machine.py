@@ -16,7 +16,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from subprocess import PIPE
+from subprocess import DEVNULL, PIPE
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 try:
@@ -34,7 +34,7 @@ import remctl
 
 from ..base.connection import Connection
 from ..base.program import Word, source
-from .commands import MachineCommand, Words, runs_whole
+from .commands import MachineCommand, Words, intent
 from .environment import MachineEnv, MachineWorkdir
 from .paths import MachinePaths
 from .popen import Popen, ProcessExecutionError
@@ -245,20 +245,20 @@ class Machine(MachinePaths, BaseRemoteMachine):  # type: ignore[misc]
             TypeError, ValueError: an argument cannot be right.
         """
         self._check_open()
-        words = Words(args)
+        words, purpose = Words(args), intent.get()
         if encoding == "auto":
             encoding = self.custom_encoding if words.encoding == "auto" else words.encoding
         process = Popen(
             self.connection,
             words.argv,
-            stdin=stdin,
+            stdin=DEVNULL if stdin == PIPE and purpose != "input" else stdin,
             stdout=stdout,
             stderr=stderr,
             cwd=self._folder_of(words, cwd),
             extend_env={**self._changes(), **words.env, **(env or {})},
             encoding=encoding,
             keep=self,
-            whole=runs_whole.get(),
+            whole=purpose == "whole",
         )
         self._open.add(process)
         return process

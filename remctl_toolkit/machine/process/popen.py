@@ -56,8 +56,8 @@ class Process:
         cwd, env, extend_env: see `Connection.run()`.
         label: what remctld's log shows of it; None is the program's name.
         channel: whether it is a channel even if the input is known.
-        whole: whether `communicate()` comes next, and there is no input: what is no channel is then
-            started by that, or by whatever is asked of this before.
+        whole: whether `communicate()` comes next: what is no channel is then started by that, or by
+            whatever is asked of this before.
         beat, patience: see `Channel`.
 
     Attributes:
@@ -115,7 +115,7 @@ class Process:
         with contextlib.ExitStack() as undo:
             self._source: int | None = None
             self._input: bytes | None = None
-            if stdin == DEVNULL or (stdin == PIPE and whole):
+            if stdin == DEVNULL:
                 self._input = b""
             elif stdin != PIPE:
                 self._source = _duplicate(stdin, 0)
