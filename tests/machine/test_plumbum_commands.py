@@ -144,7 +144,7 @@ def test_popen_of_a_list_and_of_a_text(machine: Machine) -> None:
 
 
 def test_much_input_and_output(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("remctl_toolkit.machine.process.popen.LARGEST_INPUT", 1 << 20)
+    monkeypatch.setattr("remctl_toolkit.machine.process.streams.LARGEST_INPUT", 1 << 20)
     data = os.urandom(3 << 20)  # More than is sent with the command.
     tee = machine["tee"]["/dev/stderr"]
     for process, input in ((tee.popen(), data), ((tee << data).popen(), None)):

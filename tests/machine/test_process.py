@@ -25,8 +25,7 @@ from remctl_toolkit.machine import (
 from remctl_toolkit.machine.base import (
     program,
 )
-from remctl_toolkit.machine.process import process
-from remctl_toolkit.machine.process.process import CommandFailedError, Target, check, run
+from remctl_toolkit.machine.process import CommandFailedError, Target, check, process, run
 from remctl_toolkit.machine.wire.both_frames import Frames, frame
 from remctl_toolkit.testing import Command, RemctldServer
 

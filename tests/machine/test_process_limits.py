@@ -24,9 +24,12 @@ from remctl_toolkit.machine.base import (
     program,
 )
 from remctl_toolkit.machine.process import (
+    CommandFailedError,
+    Target,
+    check,
     process,
+    run,
 )
-from remctl_toolkit.machine.process.process import CommandFailedError, Target, check, run
 from remctl_toolkit.machine.wire.both_frames import frame
 from remctl_toolkit.testing import Command, RemctldServer
 

@@ -25,7 +25,7 @@ from .. import facts as _facts
 from ..base.connection import Connection
 from ..base.program import Environment, Word
 from ..files import transfer
-from ..process.process import defaults_of
+from ..process.target import defaults_of
 from .member import Job, Member, as_member
 from .result import AsyncResult, ErrorResult, GroupError, GroupResult, NotCompletedError
 

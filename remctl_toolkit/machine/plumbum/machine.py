@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from ..call.interpreter import Interpreter, RemoteModule
-    from ..files.transfer import Transferred
     from ..tunnel.tunnel import Tunnel
 
 _T = TypeVar("_T")
@@ -325,38 +324,6 @@ class Machine(MachinePaths, BaseRemoteMachine):  # type: ignore[misc]
         if self._python is None:
             self._python = self[self.connection.far.python]
         return self._python
-
-    # Files.
-
-    def upload(self, src: Any, dst: Any, **how: Any) -> Any:
-        """Copy a file or folder from here to there; see `transfer.upload()`."""
-        from ..files import transfer
-
-        if isinstance(src, RemotePath):
-            raise TypeError(f"src of upload cannot be {src!r}")
-        return transfer.upload(self.connection, os.fspath(src), self._own_path(dst), **how)
-
-    def download(self, src: Any, dst: Any, **how: Any) -> Any:
-        """Copy a file or folder from there to here; see `transfer.download()`."""
-        from ..files import transfer
-
-        if isinstance(dst, RemotePath):
-            raise TypeError(f"dst of download cannot be {dst!r}")
-        return transfer.download(self.connection, self._own_path(src), os.fspath(dst), **how)
-
-    def put(self, local: Any, remote: Any = None, **how: Any) -> Transferred:
-        """Copy a file from here to there, and say what was done; see `transfer.put()`."""
-        from ..files import transfer
-
-        remote = None if remote is None else self._own_path(remote)
-        return transfer.put(self.connection, os.fspath(local), remote, **how)
-
-    def fetch(self, remote: Any, local: Any = None, **how: Any) -> Transferred:
-        """Copy a file from there to here, and say what was done; see `transfer.fetch()`."""
-        from ..files import transfer
-
-        local = None if local is None else os.fspath(local)
-        return transfer.fetch(self.connection, self._own_path(remote), local, **how)
 
     # What is not plumbum's.
 

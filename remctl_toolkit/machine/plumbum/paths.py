@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from typing import IO, TYPE_CHECKING, Any
 
@@ -10,11 +11,13 @@ from plumbum.machines.remote import _glob_to_regex
 from plumbum.path.local import LocalPath
 from plumbum.path.remote import RemotePath
 
+from ..files import paths, transfer
+
 if TYPE_CHECKING:
-    import re
     from collections.abc import Callable
 
     from ..base.connection import Connection
+    from ..files.transfer import Transferred
     from .session import Shell
 
 
@@ -45,8 +48,6 @@ class MachinePaths:
         return self._find(fn, "-maxdepth 1", retcode=0, deep=False)
 
     def _path_glob(self, fn: str, pattern: str) -> list[str]:
-        import re
-
         matching: re.Pattern[str] = re.compile(_glob_to_regex(pattern))
         depth = "" if "**" in pattern.split("/") else f"-maxdepth {pattern.count('/') + 1}"
         prefix = f"{str(fn).rstrip('/')}/"
@@ -63,17 +64,35 @@ class MachinePaths:
         return entries_below(self.connection, str(folder), text, deep=deep)
 
     def _path_read(self, fn: str) -> bytes:
-        from ..files import paths
-
         octets: bytes = paths.read(self.connection, self._own_path(fn))
         return octets
 
     def _path_write(self, fn: str, data: bytes | str) -> None:
-        from ..files import paths
-
         if isinstance(data, str):
             data = data.encode(self.custom_encoding or "utf8")
         paths.write(self.connection, self._own_path(fn), bytes(data))
+
+    def upload(self, src: Any, dst: Any, **how: Any) -> Any:
+        """Copy a file or folder from here to there; see `transfer.upload()`."""
+        if isinstance(src, RemotePath):
+            raise TypeError(f"src of upload cannot be {src!r}")
+        return transfer.upload(self.connection, os.fspath(src), self._own_path(dst), **how)
+
+    def download(self, src: Any, dst: Any, **how: Any) -> Any:
+        """Copy a file or folder from there to here; see `transfer.download()`."""
+        if isinstance(dst, RemotePath):
+            raise TypeError(f"dst of download cannot be {dst!r}")
+        return transfer.download(self.connection, self._own_path(src), os.fspath(dst), **how)
+
+    def put(self, local: Any, remote: Any = None, **how: Any) -> Transferred:
+        """Copy a file from here to there, and say what was done; see `transfer.put()`."""
+        remote = None if remote is None else self._own_path(remote)
+        return transfer.put(self.connection, os.fspath(local), remote, **how)
+
+    def fetch(self, remote: Any, local: Any = None, **how: Any) -> Transferred:
+        """Copy a file from there to here, and say what was done; see `transfer.fetch()`."""
+        local = None if local is None else os.fspath(local)
+        return transfer.fetch(self.connection, self._own_path(remote), local, **how)
 
     @property
     def sftp(self) -> _Files:
@@ -89,8 +108,6 @@ class _Files:
 
     def open(self, path: Any, mode: str = "r", bufsize: int = -1) -> IO[Any]:
         """Open one; `bufsize` is there for plumbum's sake."""
-        from ..files import paths
-
         machine = self._machine
         encoding = None if "b" in mode else machine.custom_encoding or "utf8"
         return paths.open(machine.connection, machine._own_path(path), mode, encoding=encoding)

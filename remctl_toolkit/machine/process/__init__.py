@@ -1,6 +1,7 @@
 """A command run to its end, as remoto's `process.run()` and `process.check()` do."""
 
-from .process import CommandFailedError, Target, check, run
+from .process import CommandFailedError, check, run
+from .target import Target
 
 __all__ = [
     "CommandFailedError",

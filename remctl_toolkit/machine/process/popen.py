@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import os
 import signal
-import stat
 import subprocess
 import sys
 import threading
@@ -16,7 +13,7 @@ import warnings
 from collections.abc import Iterable, Mapping
 from subprocess import DEVNULL, PIPE, STDOUT
 from types import TracebackType
-from typing import IO, Any, Protocol, Self, TypeAlias
+from typing import IO, Any, Self
 
 from ..base.connection import Connection
 from ..base.errors import ClosedError
@@ -24,19 +21,11 @@ from ..base.program import Environment, Word
 from ..channel.feeds import PIECE
 from ..channel.keeper import Keeper, Target, describe
 from ..channel.pipes import Drain, Pump
-from .exchange import Exchange, close_quietly
 from .oneshot import Buffer, OneShot
+from .streams import Exchange, Stream, close_quietly, duplicate, known_input, open_pipe
 
 __all__ = ["DEVNULL", "PIPE", "STDOUT", "ChannelProcess", "Process"]
 
-
-class _HasFileno(Protocol):
-    def fileno(self) -> int: ...
-
-
-Stream: TypeAlias = "int | _HasFileno | None"
-
-LARGEST_INPUT = 16 << 20  # octets that are sent with a command; remctld has them three times
 
 _PIPE_SIZE = 1 << 18
 _BEAT, _PATIENCE = 2.0, 10.0  # seconds
@@ -118,7 +107,7 @@ class Process:
             if stdin == DEVNULL:
                 self._input = b""
             elif stdin != PIPE:
-                self._source = _duplicate(stdin, 0)
+                self._source = duplicate(stdin, 0)
                 undo.callback(os.close, self._source)
                 self._input = None if channel else known_input(self._source)
             if channel:
@@ -127,7 +116,7 @@ class Process:
             self._targets: dict[int, Target] = {}
             for number, to in ((1, stdout), (2, stderr)):
                 if to not in (PIPE, DEVNULL, STDOUT):
-                    drain = self._targets[number] = Drain(_duplicate(to, number))
+                    drain = self._targets[number] = Drain(duplicate(to, number))
                     undo.callback(drain.finish, None)
             self._undo = undo.pop_all()
         self._waiting = True
@@ -144,7 +133,7 @@ class Process:
             self._waiting = False
             with self._undo as undo:
                 for number in self._piped:
-                    reader, writer = _pipe(_PIPE_SIZE)
+                    reader, writer = open_pipe(_PIPE_SIZE)
                     self._readers[number] = undo.enter_context(os.fdopen(reader, "rb"))
                     drain = self._targets[number] = Drain(writer)
                     undo.callback(drain.finish, None)
@@ -167,7 +156,7 @@ class Process:
         source = self._source
         if source is None:
             if self._spec["stdin"]:
-                source, writer = _pipe(PIECE)
+                source, writer = open_pipe(PIECE)
                 self.stdin = undo.enter_context(os.fdopen(writer, "wb"))
             else:
                 source = os.open(os.devnull, os.O_RDONLY)
@@ -418,35 +407,3 @@ class ChannelProcess(Process):
             beat=beat,
             patience=patience,
         )
-
-
-def known_input(fd: int) -> bytes | None:
-    """Return all that can be read, if that is known without waiting; None if it is not."""
-    status = os.fstat(fd)
-    if stat.S_ISCHR(status.st_mode) and status.st_rdev == os.stat(os.devnull).st_rdev:
-        return b""
-    if not stat.S_ISREG(status.st_mode):
-        return None
-    if status.st_size - os.lseek(fd, 0, os.SEEK_CUR) > LARGEST_INPUT:
-        return None
-    return b"".join(iter(lambda: os.read(fd, 1 << 20), b""))
-
-
-def _pipe(size: int) -> tuple[int, int]:
-    """Return a pipe, large if the system lets us: its reader and its writer."""
-    reader, writer = os.pipe()
-    with contextlib.suppress(AttributeError, OSError):
-        fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, size)
-    return reader, writer
-
-
-def _duplicate(stream: Stream, own: int) -> int:
-    """Return a descriptor of our own for a descriptor, a file, DEVNULL or this process's stream."""
-    if stream is None:
-        try:
-            return os.dup(own)
-        except OSError as error:
-            if error.errno != errno.EBADF:
-                raise
-            return os.open(os.devnull, os.O_RDWR)  # This process has none.
-    return os.dup(stream if isinstance(stream, int) else stream.fileno())

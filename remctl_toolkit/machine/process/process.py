@@ -7,14 +7,12 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping
-from types import MappingProxyType
-from typing import Any, Protocol
+from collections.abc import Generator, Iterable, Mapping
+from typing import Any
 
 import remctl
 from _remctl_text import printable
 
-from ..base.connection import Connection
 from ..base.errors import CommandTimeoutError, MachineError, describe_folder
 from ..base.program import (
     PYTHON_LOADER,
@@ -28,8 +26,9 @@ from ..base.program import (
 )
 from ..wire.both_frames import FrameError, Frames
 from .output import Lines, text_lines
+from .target import Machine, Target, log_text, target_of
 
-__all__ = ["CommandFailedError", "Target", "check", "run"]
+__all__ = ["CommandFailedError", "check", "run"]
 
 # What a root shell finds its programs in, and a server's PATH may lack.
 _SYSTEM_FOLDERS = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"]
@@ -39,13 +38,6 @@ _NO_FOLDER = b"125"
 _FAR = ("wire/both_frames", "base/far_execute", "base/far_supervise", "process/far_follow")
 _LETTERS = b"oestxb"  # what process/far_follow.py sends
 _FRAME_LIMIT = 1 << 20  # octets
-_METHODS = {
-    logging.DEBUG: "debug",
-    logging.INFO: "info",
-    logging.WARNING: "warning",
-    logging.ERROR: "error",
-    logging.CRITICAL: "critical",
-}
 
 
 class CommandFailedError(MachineError, RuntimeError):
@@ -56,56 +48,6 @@ class CommandFailedError(MachineError, RuntimeError):
     """
 
     status: int | None = None
-
-
-class Target:
-    """What commands are run on, and how where a call does not say so.
-
-    Attributes:
-        hostname: its name.
-        logger: where `run()` logs to.
-        cwd: the folder to run them in; None is the user's home.
-        changes: what is set in their environment.
-        sudo: whether commands are run as root.
-        global_timeout: the timeout of calls without one, in seconds; None is never.
-        stop_on_timeout: whether a timeout raises; remoto's own connections only log it.
-    """
-
-    logger: Any
-    cwd: Word | None = None
-    changes: Mapping[str, Any] = MappingProxyType({})
-    sudo = False
-    global_timeout: float | None = None
-    stop_on_timeout = True
-
-    def __init__(self, connection: Connection, close: Callable[[], object] | None = None) -> None:
-        self._connection = connection
-        self._close = close or connection.close
-        self.hostname = connection.host
-        self.logger = logging.getLogger(connection.host)
-
-    @property
-    def connection(self) -> Connection:
-        """The way there."""
-        return self._connection
-
-    def cmd(self, cmd: Any) -> Any:
-        """Return the command to run in place of `cmd`."""
-        return cmd
-
-    def exit(self) -> None:
-        """Close the connection."""
-        self._close()
-
-
-class _HasConnection(Protocol):
-    @property
-    def connection(self) -> Connection: ...
-
-    def close(self) -> object: ...
-
-
-Machine = Connection | Target | _HasConnection
 
 
 def run(
@@ -149,11 +91,11 @@ def run(
         MachineError: something else than ours answers there.
         ClosedError, RemctlError: see `Connection.run()`.
     """
-    target = _target_of(machine)
+    target = target_of(machine)
     job = _Job(target, command, **options)
     job.silence = _seconds(timeout, target)
     log = target.logger if logger is None else logger
-    _log(log, logging.INFO, f"Running command: {job.name}")
+    log_text(log, logging.INFO, f"Running command: {job.name}")
     levels = {b"o": stdout_level, b"e": stderr_level}
     lines = {stream: Lines() for stream in levels}
     outcome = _Outcome(job)
@@ -163,12 +105,12 @@ def run(
         for kind, octets in job.events():
             if kind in lines:
                 for line in lines[kind].feed(octets):
-                    _log(log, levels[kind], printable(line))
+                    log_text(log, levels[kind], printable(line))
             else:
                 outcome.take(kind, octets)
         for stream, rest in lines.items():
             for line in rest.end():
-                _log(log, levels[stream], printable(line))
+                log_text(log, levels[stream], printable(line))
         raising = target.stop_on_timeout if stop_on_timeout is None else stop_on_timeout
         outcome.report(log, stop_on_nonzero, stop_on_error, raising)
 
@@ -220,11 +162,11 @@ def check(
         MachineError: something else than ours answers there.
         ClosedError, RemctlError: see `Connection.run()`.
     """
-    target = _target_of(machine)
+    target = target_of(machine)
     job = _Job(target, command, **options)
     job.limit = _seconds(timeout, target)
     log = target.logger if logger is None else logger
-    _log(log, logging.INFO, f"Running command: {job.name}")
+    log_text(log, logging.INFO, f"Running command: {job.name}")
     written = {b"o": bytearray(), b"e": bytearray()}
     outcome = _Outcome(job)
     with contextlib.ExitStack() as stack:
@@ -241,47 +183,6 @@ def check(
     if outcome.reason is not None:
         stderr.append(outcome.reason)
     return stdout, stderr, -1 if outcome.status is None else outcome.status
-
-
-# -- The machine, and where to log ----------------------------------------------------------------
-
-
-def _target_of(machine: Machine) -> Target:
-    if isinstance(machine, Target):
-        return machine
-    if isinstance(machine, Connection):
-        return Target(machine)
-    connection = getattr(machine, "connection", None)
-    if not isinstance(connection, Connection):
-        text = f"commands run on a machine or a Connection, not on {type(machine).__name__}"
-        raise TypeError(text)
-    target = Target(connection, machine.close)
-    target.cwd, target.changes = defaults_of(machine)
-    return target
-
-
-def defaults_of(machine: Any) -> tuple[Word | None, Mapping[str, Any]]:
-    """Return the folder of a machine, and what is set in its environment; a Connection has none."""
-    folder = getattr(machine, "cwd", None)
-    changes: Callable[[], Mapping[str, Any]] | None = getattr(machine, "_changes", None)
-    return None if folder is None else str(folder), {} if changes is None else changes()
-
-
-def _log(logger: Any, level: int, text: str) -> None:
-    """Log by the method of the level's name: a logger need not have more than `debug` and `error`.
-
-    The text of that method would be formatted only if there were arguments.
-    """
-    text = printable(text)
-    method = getattr(logger, _METHODS.get(level, ""), None)
-    if method is not None:
-        method(text)
-    elif hasattr(logger, "log"):
-        logger.log(level, text)
-    elif level > logging.INFO:
-        logger.error(text)
-    else:
-        logger.debug(text)
 
 
 def _seconds(timeout: float | None, target: Target) -> float | None:
@@ -451,7 +352,7 @@ class _Outcome:
             if nonzero:
                 self._report_failure(logger, text, error)
             else:
-                _log(logger, logging.WARNING, text)
+                log_text(logger, logging.WARNING, text)
 
     def _report_timeout(self, logger: Any, raising: bool) -> None:
         job = self._job
@@ -460,12 +361,12 @@ class _Outcome:
         else:
             text = f"{job.name} took longer than {job.limit:g} s"
         text = f"{text} on {job.connection.host}: it was ended"
-        _log(logger, logging.WARNING, text)
+        log_text(logger, logging.WARNING, text)
         if raising:
             raise job.connection._named(CommandTimeoutError(text))
 
     def _report_failure(self, logger: Any, text: str, raising: bool) -> None:
-        _log(logger, logging.ERROR, text)
+        log_text(logger, logging.ERROR, text)
         if raising:
             error = CommandFailedError(f"Failed to execute command: {self._job.name}: {text}")
             error.status = self.status

@@ -18,7 +18,7 @@ from ..base import connection as machine_connection
 from ..base.program import PYTHON_LOADER, python_payload
 from ..call.interpreter import Interpreter, RemoteCallError, RemoteFunction
 from ..channel.channel import Channel
-from ..process.process import Target
+from ..process.target import Target
 from .logs import logger_of
 
 if TYPE_CHECKING:

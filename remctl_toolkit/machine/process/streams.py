@@ -1,14 +1,26 @@
-"""Write to a process and read both its streams at once, until all have ended."""
+"""The streams of a process: its descriptors, and writing and reading them all at once."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import os
 import selectors
+import stat
 import time
-from typing import IO, Any
+from typing import IO, Any, Protocol, TypeAlias
+
+LARGEST_INPUT = 16 << 20  # octets that are sent with a command; remctld has them three times
 
 _READ_SIZE = 1 << 16
+
+
+class _HasFileno(Protocol):
+    def fileno(self) -> int: ...
+
+
+Stream: TypeAlias = "int | _HasFileno | None"
 
 
 class Exchange:
@@ -83,3 +95,35 @@ def close_quietly(file: IO[bytes]) -> None:
     """Close a file whose other side may have gone."""
     with contextlib.suppress(BrokenPipeError):  # Something was left to be flushed.
         file.close()
+
+
+def known_input(fd: int) -> bytes | None:
+    """Return all that can be read, if that is known without waiting; None if it is not."""
+    status = os.fstat(fd)
+    if stat.S_ISCHR(status.st_mode) and status.st_rdev == os.stat(os.devnull).st_rdev:
+        return b""
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    if status.st_size - os.lseek(fd, 0, os.SEEK_CUR) > LARGEST_INPUT:
+        return None
+    return b"".join(iter(lambda: os.read(fd, 1 << 20), b""))
+
+
+def open_pipe(size: int) -> tuple[int, int]:
+    """Return a pipe, large if the system lets us: its reader and its writer."""
+    reader, writer = os.pipe()
+    with contextlib.suppress(AttributeError, OSError):
+        fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, size)
+    return reader, writer
+
+
+def duplicate(stream: Stream, own: int) -> int:
+    """Return a descriptor of our own for a descriptor, a file, DEVNULL or this process's stream."""
+    if stream is None:
+        try:
+            return os.dup(own)
+        except OSError as error:
+            if error.errno != errno.EBADF:
+                raise
+            return os.open(os.devnull, os.O_RDWR)  # This process has none.
+    return os.dup(stream if isinstance(stream, int) else stream.fileno())
