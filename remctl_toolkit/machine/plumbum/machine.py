@@ -36,7 +36,7 @@ from ..base.connection import Connection
 from ..base.program import Word, source
 from .commands import MachineCommand, Words, intent
 from .environment import MachineEnv, MachineWorkdir
-from .paths import MachinePaths
+from .files import MachineFiles
 from .popen import Popen, ProcessExecutionError
 from .session import TERMINAL, Session, Shell
 
@@ -52,7 +52,7 @@ _T = TypeVar("_T")
 _CLOSE_LIMIT = 9.0  # seconds
 
 
-class Machine(MachinePaths, BaseRemoteMachine):  # type: ignore[misc]
+class Machine(MachineFiles, BaseRemoteMachine):  # type: ignore[misc]
     """An account of a host, as a remote machine of plumbum.
 
     The server needs the lines that `Connection` tells of.  A command whose input is known

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .session import Shell
 
 
-class MachinePaths:
+class MachineFiles:
     """The part of a machine that its paths use."""
 
     connection: Connection
@@ -103,7 +103,7 @@ class MachinePaths:
 class _Files:
     """Opens files of a machine."""
 
-    def __init__(self, machine: MachinePaths) -> None:
+    def __init__(self, machine: MachineFiles) -> None:
         self._machine = machine
 
     def open(self, path: Any, mode: str = "r", bufsize: int = -1) -> IO[Any]:
