@@ -455,6 +455,14 @@ class Session:
         self.failed(error)
         return error
 
+    def _leave_answer(self, code: int | None) -> None:
+        """Drop the connection if the answer to this command may come a second time.
+
+        remctld 3.18 tells of too many arguments for "help", and then runs it all the same.
+        """
+        if code == RemctlErrorCode.TOOMANY_ARGS:
+            self.drop()
+
     # Operations.
 
     def check_opened(self) -> Target:
@@ -667,8 +675,10 @@ class Session:
         self._has_output = self._has_output or fields[0] == "output"
         if not handle.blocking and self._spend(fields[1]):
             yield _LET_OTHERS_RUN
-        if refuse and fields[0] == "error":
-            raise self.refusal(fields[1], fields[4])
+        if fields[0] == "error":
+            self._leave_answer(fields[4])
+            if refuse:
+                raise self.refusal(fields[1], fields[4])
         return token(fields)
 
     def output(self) -> Steps[RemctlOutput]:
@@ -743,6 +753,7 @@ class Session:
             if collector.files:
                 yield from self._flush(collector, handle)
             if kind == "error":
+                self._leave_answer(code)
                 raise self.refusal(output, code)
         except _remctl.ClosedError:
             raise self._cut_short(collector) from None

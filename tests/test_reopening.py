@@ -116,3 +116,22 @@ def test_noop_does_not_reopen(own_server: RemctldServer) -> None:
             session.noop()
         assert session.run(["test", "echo", "back"]).stdout == b"back\n"
         assert session.noop() is True
+
+
+@pytest.mark.parametrize("how", ["run", "stream", "output"])
+def test_a_command_that_is_answered_twice_does_not_answer_the_next(
+    remctl_server: RemctldServer, how: str
+) -> None:
+    """remctld 3.18 says that "help" has too many arguments, and then runs it."""
+    command = ["help", "test", "echo", "more"]
+    with remctl.Remctl(
+        remctl_server.host, remctl_server.port, remctl_server.principal, timeout=20
+    ) as session:
+        if how == "output":
+            session.command(command)
+            assert session.output().error == remctl.RemctlErrorCode.TOOMANY_ARGS
+        else:
+            with pytest.raises(remctl.RemctlServerError, match="Too many arguments"):
+                list(session.stream(command)) if how == "stream" else session.run(command)
+        for word in ("one", "two"):
+            assert session.run(["test", "echo", word]).stdout == f"{word}\n".encode()
