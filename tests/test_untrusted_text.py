@@ -223,6 +223,7 @@ check_all(outcomes)
 from remctl_toolkit.pool import Pool
 with Pool('localhost', refusing) as pool:
     print(*pool.map([['x']]))
+with Pool('localhost', refusing) as pool:
     pool.run(['x'])
 """,
     "the last line": "print(remctl.remctl('localhost', port, command=['liar']).last_line)",

@@ -146,14 +146,17 @@ def test_localhost_is_nobody_elses(connection: Connection, echo_port: int, rever
 
 
 def test_a_free_port_is_free_on_all_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.create_server(("::1", 0), family=socket.AF_INET6) as other:
-        taken = other.getsockname()[1]
+    with (
+        reserved_port() as taken,
+        socket.create_server(("127.0.0.1", taken)) as free_here,
+        socket.create_server(("::1", taken), family=socket.AF_INET6),
+    ):
         really_listen = both_sockets.listen
-        chosen = [taken, taken]
+        chosen = [free_here.dup(), free_here.dup()]
 
         def listen(family: int, address: Any) -> socket.socket:
             if address == ("127.0.0.1", 0) and chosen:
-                address = ("127.0.0.1", chosen.pop())
+                return chosen.pop()
             return really_listen(family, address)
 
         monkeypatch.setattr(both_sockets, "listen", listen)

@@ -205,6 +205,7 @@ def test_stranger_sees_no_secret_while_a_realm_starts_and_runs(
         extra_groups=[],
         stdout=subprocess.PIPE,
         cwd="/",
+        env={"PATH": os.defpath},  # Its own is not to be found among those of others.
     )
     seen: list[bytes] = []
     reader = threading.Thread(target=lambda: seen.append(watcher.communicate()[0]))
