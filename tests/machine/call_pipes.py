@@ -15,6 +15,7 @@ from typing import IO, Any
 from support.waiting import eventually
 
 from remctl_toolkit.machine import ClosedError
+from remctl_toolkit.machine.base.program import Program
 from remctl_toolkit.machine.call.interpreter import Interpreter
 from remctl_toolkit.machine.call.link import Reply
 
@@ -93,8 +94,8 @@ class PipeInterpreter(Interpreter):
         self.python = python
         super().__init__(_Here(), **settings)  # type: ignore[arg-type]
 
-    def _start(self, program: str) -> PipeStream:
-        self.stream = PipeStream(self.python, program)
+    def _start(self, program: Program) -> PipeStream:
+        self.stream = PipeStream(self.python, program.text())
         return self.stream
 
 

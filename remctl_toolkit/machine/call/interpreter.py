@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 from _remctl_text import printable
 
 from ..base.errors import ClosedError
-from ..base.program import check_seconds
+from ..base.program import Program, check_seconds
 from ..wire.values import DecodeError, decode
 from .errors import (
     CallTimeoutError,
@@ -24,7 +24,7 @@ from .errors import (
     ResultError,
     SendError,
 )
-from .link import WINDOW, Link, Reply, Stream, agent_source
+from .link import WINDOW, Link, Reply, Stream, agent_program
 from .modules import Allowed, ModuleServer, RemoteFunction, RemoteModule
 from .output import Lines, Output, show
 from .shipping import Packer
@@ -115,7 +115,7 @@ class Interpreter:
             "window": WINDOW,
             "prefer_far": self._prefer_far or (),
         }
-        stream = self._start(agent_source(settings))
+        stream = self._start(agent_program(settings))
         lines = Lines(self.name, self._output)
         link = Link(stream, self.name, self._limit, self._modules, lines)
         # When this is forgotten, a thread that is there already ends the interpreter.  When the
@@ -124,7 +124,7 @@ class Interpreter:
         self._packer = Packer(self._modules, link.version)
         self._link = link
 
-    def _start(self, program: str) -> Stream:
+    def _start(self, program: Program) -> Stream:
         from ..channel.channel import Channel
 
         return Channel(self._connection, source=program, label="call")

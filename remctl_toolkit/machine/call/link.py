@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from _remctl_text import printable
 from remctl import RemctlError, RemctlStream
 
-from ..base.program import source
+from ..base.program import Program, source
 from ..wire.both_frames import FrameError, Frames, frame
 from ..wire.values import DecodeError, decode
 from .errors import CallTimeoutError, InterpreterEndedError
@@ -143,16 +143,11 @@ class Reply:
         self._link.send(b"X", self.number)
 
 
-def agent_source(settings: dict[str, Any]) -> str:
+def agent_program(settings: dict[str, Any]) -> Program:
     """Return the program of the interpreter, which keeps ``__main__`` empty for its callers."""
-    programs = {f"remctl_toolkit.machine.{n.replace('/', '.')}": source(n) for n in _AGENT}
-    return (
-        "import sys\n"
-        f"for name, text in {programs!a}.items():\n"
-        "    module = sys.modules[name] = type(sys)(name)\n"
-        "    exec(compile(text, '<remctl ' + name + '>', 'exec'), module.__dict__)\n"
-        f"module.start({settings!a})\n"
-    )
+    modules = {f"remctl_toolkit.machine.{n.replace('/', '.')}": source(n) for n in _AGENT}
+    *_, agent = modules
+    return Program(f"import sys\nsys.modules[{agent!r}].start({settings!a})\n", modules)
 
 
 class Link:

@@ -15,7 +15,7 @@ import remctl
 from _remctl_text import printable
 
 from ..base import connection as machine_connection
-from ..base.program import PYTHON_LOADER, python_payload
+from ..base.program import PYTHON_LOADER, Program, python_payload
 from ..call.interpreter import Interpreter, RemoteCallError, RemoteFunction
 from ..channel.channel import Channel
 from ..process.target import Target
@@ -241,11 +241,11 @@ class _InterpreterBy(Interpreter):
         self._words = words
         super().__init__(connection)
 
-    def _start(self, program: str) -> Channel:
+    def _start(self, program: Program) -> Channel:
         words = [*self._words, "-IS", "-c", PYTHON_LOADER, "call"]
         channel = Channel(self._connection, words, label="call")
         try:
-            channel.write(python_payload(program))
+            channel.write(python_payload(program.text()))
         except BaseException:
             channel.close()
             raise
