@@ -12,6 +12,7 @@ from .commands import Group
 from .context import Context
 from .errors import CommandError, DeniedError
 from .uncaught import report_uncaught
+from .values import text_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -347,10 +348,6 @@ def _checked(status: "Any") -> int:
     return int(status)
 
 
-def _text(octets: bytes) -> str:
-    return octets.decode("utf-8", "surrogateescape")
-
-
 def run_process(backend: "Root") -> int:
     """Run what this process was started for."""
     # remctld gives us sockets: print() must not wait until a block is full, and stays in order with
@@ -365,7 +362,7 @@ def run_process(backend: "Root") -> int:
     if sys.stderr is not None:
         sys.stderr.reconfigure(encoding="utf-8", errors="surrogateescape", line_buffering=True)  # type: ignore[union-attr]
     args = [os.fsencode(arg) for arg in sys.argv[1:]]
-    environ = {_text(name): _text(value) for name, value in os.environb.items()}
+    environ = {text_of(name): text_of(value) for name, value in os.environb.items()}
     run = Run(backend, environ, StandardInput(), sys.stdout, raw=raw, own_process=True)
     report_uncaught(run.internal_error)
     try:
