@@ -24,15 +24,15 @@ from .errors import (
     WorkingFolderError,
     describe_folder,
 )
-from .outputs import Bounded, Marked, Writable
+from .outputs import Bounded, Marked, Writable, new_mark
 from .program import (
-    PYTHON_LOADER,
     SHELL_LOADER,
     Command,
     Environment,
     Word,
     check_label,
     check_seconds,
+    python_arguments,
     python_payload,
     source,
 )
@@ -228,7 +228,7 @@ class Connection:
         command = self.command_of(argv, cwd, env, extend_env)
         if timeout is not None:
             check_seconds("timeout", timeout)
-        mark = _new_mark()
+        mark = new_mark()
         remctl_command, payload = self._remctl_command(command, mark, input, timeout, label)
         return self._run(remctl_command, payload, mark, timeout, stdout, stderr, command)
 
@@ -255,7 +255,7 @@ class Connection:
         command = self.command_of(argv, cwd, env, extend_env)
         if timeout is not None:
             check_seconds("timeout", timeout)
-        mark = _new_mark()
+        mark = new_mark()
         remctl_command, payload = self._remctl_command(command, mark, input, timeout, label)
         with self._streaming(remctl_command, payload, mark, timeout, command) as tokens:
             yield tokens
@@ -282,9 +282,9 @@ class Connection:
         """
         command, octets = self._python_command(program, payload, label)
         if limit is None:
-            return self._run(command, octets, _new_mark(), timeout, stdout, stderr)
+            return self._run(command, octets, new_mark(), timeout, stdout, stderr)
         out, err = Bounded(limit), Bounded(limit)
-        result = self._run(command, octets, _new_mark(), timeout, out, err, bounded=True)
+        result = self._run(command, octets, new_mark(), timeout, out, err, bounded=True)
         result.stdout, result.stderr = out.octets, err.octets
         return result
 
@@ -294,7 +294,7 @@ class Connection:
     ) -> Generator[Iterator[remctl.RemctlOutput]]:
         """The same, token by token; see `python_run()` and `stream()`."""
         command, octets = self._python_command(program, payload, label)
-        with self._streaming(command, octets, _new_mark(), timeout) as tokens:
+        with self._streaming(command, octets, new_mark(), timeout) as tokens:
             yield tokens
 
     def command_of(
@@ -333,7 +333,7 @@ class Connection:
     def _python_command(
         self, program: str, data: bytes, label: str
     ) -> tuple[tuple[str, ...], bytes]:
-        words = (self.python, "-IS", "-c", PYTHON_LOADER, check_label(label))
+        words = (self.python, *python_arguments(check_label(label)))
         return words, python_payload(program, data)
 
     def _run(
@@ -441,11 +441,6 @@ class Connection:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def _new_mark() -> bytes:
-    """Return what no command can guess: it begins the far side's own word on standard error."""
-    return b"remctl-machine:%b" % os.urandom(12).hex().encode()
 
 
 def _timed_out(status: int | None, start: float, timeout: float) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Protocol
 
 from _remctl_text import printable
@@ -12,6 +13,11 @@ class Writable(Protocol):
 
     def write(self, octets: bytes, /) -> int | None:
         """Take some of it."""
+
+
+def new_mark() -> bytes:
+    """Return what no command can guess: it begins the far side's own word on standard error."""
+    return b"remctl-machine:%b" % os.urandom(12).hex().encode()
 
 
 class Marked:

@@ -98,6 +98,11 @@ class Program:
         return [*modules, ("", f"<{label}>", self.main)]
 
 
+def python_arguments(label: str) -> tuple[str, ...]:
+    """Return the arguments of the Python that `python_payload()` is for; the label is logged."""
+    return "-IS", "-c", PYTHON_LOADER, label
+
+
 def python_payload(program: str, data: bytes = b"") -> bytes:
     """Return what PYTHON_LOADER takes on standard input: a program, and then what it may read."""
     octets = program.encode("utf-8", "surrogateescape")

@@ -14,7 +14,7 @@ import remctl
 
 from ..base.connection import Connection
 from ..base.outputs import Tail
-from ..base.program import PYTHON_LOADER, SHELL_LOADER, python_payload
+from ..base.program import SHELL_LOADER, python_arguments, python_payload
 
 if TYPE_CHECKING:
     from .keeper import Keeper
@@ -53,8 +53,8 @@ def _shell_command(
     if connection.shell is not None:
         return (connection.shell, *words, payload)
     program = _EXEC_SHELL % ["sh", *words]
-    loader = (connection.python, "-IS", "-c", PYTHON_LOADER, words[-1])
-    return (*loader, python_payload(program, payload))
+    loader = python_arguments(words[-1])
+    return (connection.python, *loader, python_payload(program, payload))
 
 
 def _feed_command(

@@ -7,7 +7,6 @@ tells its process number as the first line of its standard error, which is kept 
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import threading
 
@@ -15,11 +14,12 @@ import remctl
 
 from ..base.connection import Connection
 from ..base.errors import ClosedError, WorkingFolderError, describe_folder
+from ..base.outputs import new_mark
 from ..base.program import (
-    PYTHON_LOADER,
     SHELL_LOADER,
     Command,
     check_label,
+    python_arguments,
     python_payload,
     source,
 )
@@ -111,7 +111,7 @@ class OneShot:
         self._stdout = _Stream(self, stdout, has_pid=False)
         self._stderr = _Stream(self, stderr, has_pid=True)
         self._cwd = command.cwd
-        self._mark = b"remctl-machine:%b" % os.urandom(12).hex().encode()
+        self._mark = new_mark()
         self._refusal: bytes | None = None
         self._failure: BaseException | None = None
         self._lock = threading.Lock()
@@ -123,7 +123,7 @@ class OneShot:
         if payload is None:
             program = _IN_PYTHON + ("os.dup2(1, 2)\n" if merged else "")
             payload = python_payload(program + command.python_program(self._mark), data)
-            words = [connection.python, "-IS", "-c", PYTHON_LOADER, shown]
+            words = [connection.python, *python_arguments(shown)]
         else:
             assert connection.shell is not None
             payload = b"echo $$>&2;%b%b" % (b"exec 2>&1;" if merged else b"", payload)

@@ -15,12 +15,12 @@ from _remctl_text import printable
 
 from ..base.errors import CommandTimeoutError, MachineError, describe_folder
 from ..base.program import (
-    PYTHON_LOADER,
     Command,
     Environment,
     Word,
     check_label,
     check_seconds,
+    python_arguments,
     python_payload,
     source,
 )
@@ -244,7 +244,7 @@ class _Job:
         if self.sudo:
             payload = python_payload(program, payload)
             python = self.connection.far.python
-            words = ["sudo", "-n", "--", python, "-IS", "-c", PYTHON_LOADER, self.label]
+            words = ["sudo", "-n", "--", python, *python_arguments(self.label)]
             program = Command(words, "/").python_program(b"")
         found: list[tuple[bytes, bytes]] = []
         frames = Frames(

@@ -15,7 +15,7 @@ import remctl
 from _remctl_text import printable
 
 from ..base import connection as machine_connection
-from ..base.program import PYTHON_LOADER, Program, python_payload
+from ..base.program import Program, python_arguments, python_payload
 from ..call.interpreter import Interpreter, RemoteCallError, RemoteFunction
 from ..channel.channel import Channel
 from ..process.target import Target
@@ -242,7 +242,7 @@ class _InterpreterBy(Interpreter):
         super().__init__(connection)
 
     def _start(self, program: Program) -> Channel:
-        words = [*self._words, "-IS", "-c", PYTHON_LOADER, "call"]
+        words = [*self._words, *python_arguments("call")]
         channel = Channel(self._connection, words, label="call")
         try:
             channel.write(python_payload(program.text()))
