@@ -18,11 +18,12 @@ from ..base.connection import Connection
 from ..base.errors import MachineError, WorkingFolderError, describe_folder
 from ..base.outputs import Tail
 from ..base.program import (
-    PYTHON_LOADER,
+    Command,
     Environment,
     Program,
     Word,
     check_label,
+    python_arguments,
     python_payload,
     source,
 )
@@ -77,17 +78,25 @@ def describe(
         raise TypeError(f"source must be text, not {type(program).__name__}")
     if argv is not None and payload:
         raise ValueError("payload is for source: write() gives a program its input")
+    command = connection.command_of(["python"] if argv is None else argv, cwd, env, extend_env)
+    if program is None:
+        return describe_command(command, label, beat, patience)
+    found = describe_command(command, "channel" if label is None else label, beat, patience)
+    programs = program.parts(found["label"])
+    return {**found, "argv": None, "programs": programs, "payload": bytes(payload)}
+
+
+def describe_command(
+    command: Command, label: str | None, beat: float, patience: float
+) -> dict[str, Any]:
+    """Return what the keeper wants to know of a command; see `describe()`."""
     if not 0 < 2 * beat <= patience:  # A late beat is not yet one that was missed.
         raise ValueError(f"patience must be twice the beat at least: {patience!r}, {beat!r}")
-    command = connection.command_of(["python"] if argv is None else argv, cwd, env, extend_env)
-    shown = command.label if argv is not None else "channel"
-    label = shown if label is None else check_label(label)
     return {
         **vars(command),
-        "argv": None if argv is None else command.argv,
-        "programs": [] if program is None else program.parts(label),
-        "payload": bytes(payload),
-        "label": label,
+        "programs": [],
+        "payload": b"",
+        "label": command.label if label is None else check_label(label),
         "mark": b"",
         "merge": False,
         "stdin": True,
@@ -240,7 +249,7 @@ class Keeper:
         spec["modules"] = [name for name, _, _ in parts[1:]]
         spec["programs"] = [(*program, self._kept(program)) for program in self._programs]
         payload = python_payload(source("base/far_loader"), marshal.dumps(spec, 2))
-        words = (self.connection.python, "-IS", "-c", PYTHON_LOADER, spec["label"], payload)
+        words = (self.connection.python, *python_arguments(spec["label"]), payload)
         result = self._errand.run(
             words, timeout=self.patience, stdout=frames, stderr=self._complaint
         )

@@ -19,7 +19,7 @@ from ..base.connection import Connection
 from ..base.errors import ClosedError
 from ..base.program import Environment, Word
 from ..channel.feeds import PIECE
-from ..channel.keeper import Keeper, Target, describe
+from ..channel.keeper import Keeper, Target, describe_command
 from ..channel.pipes import Drain, Pump
 from .oneshot import Buffer, OneShot
 from .streams import Exchange, Stream, close_quietly, duplicate, known_input, open_pipe
@@ -44,7 +44,6 @@ class Process:
             STDOUT, for stderr, to have it among standard output.
         cwd, env, extend_env: see `Connection.run()`.
         label: what remctld's log shows of it; None is the program's name.
-        channel: whether it is a channel even if the input is known.
         whole: whether `communicate()` comes next: what is no channel is then started by that, or by
             whatever is asked of this before.
         beat, patience: see `Channel`.
@@ -63,6 +62,8 @@ class Process:
         See `Channel`.
     """
 
+    _is_channel = False  # whether it is one even if the input is known
+
     def __init__(
         self,
         connection: Connection,
@@ -75,7 +76,6 @@ class Process:
         env: Mapping[str, Word] | None = None,
         extend_env: Environment | None = None,
         label: str | None = None,
-        channel: bool = False,
         whole: bool = False,
         beat: float = _BEAT,
         patience: float = _PATIENCE,
@@ -95,9 +95,7 @@ class Process:
         if stdout == STDOUT:
             raise ValueError("stdout cannot be STDOUT: only stderr can")
         self._command = connection.command_of(self.args, cwd, env, extend_env)
-        self._spec = describe(
-            connection, self.args, None, b"", cwd, env, extend_env, label, beat, patience
-        )
+        self._spec = describe_command(self._command, label, beat, patience)
         nulls = [kind for kind, to in ((b"O", stdout), (b"E", stderr)) if to == DEVNULL]
         self._spec.update(nulls=nulls, merge=stderr == STDOUT, stdin=stdin != DEVNULL)
         self._label: str = self._spec["label"]  # Arguments may be secret.
@@ -109,8 +107,8 @@ class Process:
             elif stdin != PIPE:
                 self._source = duplicate(stdin, 0)
                 undo.callback(os.close, self._source)
-                self._input = None if channel else known_input(self._source)
-            if channel:
+                self._input = None if self._is_channel else known_input(self._source)
+            if self._is_channel:
                 self._input = None
             self._piped = [number for number, to in ((1, stdout), (2, stderr)) if to == PIPE]
             self._targets: dict[int, Target] = {}
@@ -378,32 +376,4 @@ class ChannelProcess(Process):
         See `Channel`.
     """
 
-    def __init__(
-        self,
-        connection: Connection,
-        argv: Iterable[Word],
-        *,
-        stdin: Stream = None,
-        stdout: Stream = None,
-        stderr: Stream = None,
-        cwd: Word | None = None,
-        env: Mapping[str, Word] | None = None,
-        extend_env: Environment | None = None,
-        label: str | None = None,
-        beat: float = _BEAT,
-        patience: float = _PATIENCE,
-    ) -> None:
-        super().__init__(
-            connection,
-            argv,
-            stdin=stdin,
-            stdout=stdout,
-            stderr=stderr,
-            cwd=cwd,
-            env=env,
-            extend_env=extend_env,
-            label=label,
-            channel=True,
-            beat=beat,
-            patience=patience,
-        )
+    _is_channel = True
