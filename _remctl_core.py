@@ -458,7 +458,7 @@ class Session:
     def _leave_answer(self, code: int | None) -> None:
         """Drop the connection if the answer to this command may come a second time.
 
-        remctld 3.18 tells of too many arguments for "help", and then runs it all the same.
+        remctld 3.18 answers a "help" with too many arguments by an error, and then by the help.
         """
         if code == RemctlErrorCode.TOOMANY_ARGS:
             self.drop()

@@ -20,7 +20,7 @@ def check_hosts(hosts: Iterable[str | Host], port: int | str | None) -> list[Hos
         port: the port of those that have none; None is the default.
 
     Raises:
-        TypeError, ValueError: one of them is no host, there is none, or one is named twice.
+        TypeError, ValueError: a name is not a host, the list is empty, or a host is named twice.
     """
     if isinstance(hosts, str | bytes | Host) or not isinstance(hosts, Iterable):
         raise TypeError(f"hosts must be several names, in a list say, not {hosts!r}")
