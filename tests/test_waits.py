@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,55 +20,18 @@ from support.places import (
     everywhere,
     waiting_for_output,
 )
+from support.standstill import await_standstill
 from support.subprocesses import in_child
 from support.waiting import eventually, nothing_left_behind
 
 import remctl
 
 if TYPE_CHECKING:
-    from types import CodeType, FrameType
+    from types import FrameType
 
 pytestmark = pytest.mark.usefixtures("remctl_realm")
 
 PROMPT = 0.2  # seconds in which a wait that is called off has to end
-
-
-# -- Watching -------------------------------------------------------------------------------------
-
-
-def spot(thread: threading.Thread) -> list[tuple[CodeType, int]]:
-    """Where in the program a thread is."""
-    frame: FrameType | None = sys._current_frames().get(thread.ident or 0)
-    stack = []
-    while frame is not None:
-        stack.append((frame.f_code, frame.f_lasti))
-        frame = frame.f_back
-    return stack
-
-
-def sleeps(thread: threading.Thread) -> bool:
-    """Whether a thread waits for something else than a processor."""
-    stat = Path(f"/proc/self/task/{thread.native_id}/stat").read_text()
-    return stat.rpartition(") ")[2].startswith("S")
-
-
-def await_standstill(thread: threading.Thread) -> None:
-    """Wait until a thread waits within a call of ours: at the same spot, for a while.
-
-    On a busy machine a thread may be at the same spot for long that does not wait at all.
-    """
-
-    def stands_still() -> bool:
-        before = spot(thread)
-        if all(code.co_filename != remctl.__file__ for code, _ in before):
-            return False
-        for _ in range(6):
-            time.sleep(0.01)
-            if spot(thread) != before or not sleeps(thread):
-                return False
-        return True
-
-    eventually(stands_still, LIMIT, what="a thread that waits")
 
 
 def check_prompt(attempt: Callable[[], float]) -> None:

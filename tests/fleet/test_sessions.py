@@ -17,10 +17,12 @@ import pytest
 from support.fakeserver import FakeServer, Peer, in_turn, serve, stall_after_output
 from support.farm import ANY, Farm, fleet_threads
 from support.proxy import SilentServer
+from support.standstill import await_standstill
 from support.subprocesses import in_child
 from support.waiting import PATIENCE, eventually, nothing_left_behind, open_descriptors
 
 import remctl
+from remctl_toolkit import schedule
 from remctl_toolkit.fleet import Fleet, Host, NotStartedError, Outcome, run_on_hosts
 
 if TYPE_CHECKING:
@@ -182,6 +184,7 @@ def interrupt(port: int, principal: str) -> tuple[bool, list[str]]:
 
     def interrupt_when_at_work() -> None:
         eventually(lambda: len(fleet_threads()) == 2)
+        await_standstill(threading.main_thread(), schedule.__file__)
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=interrupt_when_at_work).start()
@@ -206,6 +209,7 @@ def interrupt_while_starting(port: int) -> tuple[bool, list[str]]:
 
     def start_late(thread: threading.Thread) -> None:
         if thread.name.startswith("remctl-fleet "):
+            await_standstill(threading.main_thread(), schedule.__file__)
             os.kill(os.getpid(), signal.SIGINT)
             left.wait(LIMIT)
         bootstrap(thread)

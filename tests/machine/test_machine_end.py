@@ -21,6 +21,7 @@ from plumbum.commands.processes import (
     ProcessTimedOut,
 )
 from plumbum.machines.remote import ClosedRemoteMachine
+from support.standstill import await_standstill
 from support.waiting import eventually, runs, thread_count
 
 from remctl_toolkit.machine.plumbum.machine import Machine
@@ -160,6 +161,7 @@ def test_an_interrupt_ends_the_command(machine: Machine) -> None:
     def interrupt() -> None:
         engine = eventually(lambda: process._engine, 20)
         pids.append(eventually(lambda: engine.pid or 0, 20))
+        await_standstill(threading.main_thread(), __file__)
         os.kill(os.getpid(), 2)
 
     thread = threading.Thread(target=interrupt)

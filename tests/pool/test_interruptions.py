@@ -16,6 +16,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support.standstill import await_standstill
 from support.subprocesses import in_child
 from support.waiting import PATIENCE, eventually
 
@@ -147,6 +148,7 @@ def interrupt_calls(port: int) -> None:
     def when(condition: Callable[[], bool]) -> None:
         def work() -> None:
             eventually(condition)
+            await_standstill(threading.main_thread(), __file__)
             os.kill(os.getpid(), signal.SIGINT)
 
         threading.Thread(target=work, daemon=True).start()
