@@ -14,10 +14,12 @@ execnet but what each of its own gateways is made of: `Group`, `XSpec`, `Gateway
 
 from __future__ import annotations
 
+import atexit
 import codecs
 import contextlib
 import sys
 import threading
+from functools import partial
 from typing import TYPE_CHECKING
 
 from _remctl_text import printable
@@ -26,7 +28,7 @@ from .base.errors import MachineError
 from .channel.channel import Channel
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import execnet
     from execnet.gateway_base import ExecModel
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["GatewayError", "open_gateway"]
 
+_EXIT = 1.0  # seconds for it when Python ends, as execnet's own gateways have
 _ENDING = 10.0  # seconds that an interpreter has to end: execnet's half gives its threads five
 _COMPLAINT = 4096  # octets of standard error that are kept until the gateway is there
 _MODELS = ("thread", "main_thread_only")
@@ -100,6 +103,9 @@ def open_gateway(
         io.end()
         raise
     group._register(gateway)
+    # Its group ends it in new threads, which no longer start when Python ends.
+    io.at_exit = partial(io.leave, gateway)
+    atexit.register(io.at_exit)
     return gateway
 
 
@@ -120,6 +126,7 @@ class _ChannelIO:
         self._greeted = False
         self._failure: MachineError | None = None
         self._complaint = b""
+        self.at_exit: Callable[[], None] | None = None
         words = [*python, "-u", "-c", _BOOTSTRAP]
         self._channel = Channel(connection, words, label="gateway")
         self._errors = threading.Thread(
@@ -204,8 +211,17 @@ class _ChannelIO:
         error.host = self.remoteaddress
         raise error
 
+    def leave(self, gateway: execnet.Gateway) -> None:
+        """End the gateway as its group would when Python ends."""
+        gateway.exit()
+        with contextlib.suppress(MachineError, TimeoutError):
+            self._channel.wait(_EXIT)
+        self.end()
+
     def end(self) -> None:
         """Close the channel: nothing is left over there."""
+        if self.at_exit is not None:
+            atexit.unregister(self.at_exit)
         self._channel.close()
         self._errors.join(_ENDING)
 
