@@ -37,7 +37,7 @@ from remctl_toolkit.testing.commands import SAMPLE_COMMANDS
 if TYPE_CHECKING:
     from remctl_toolkit.testing import Realm
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.nightly]
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / "examples" / "demo.py"
@@ -45,12 +45,14 @@ TIMEOUT = 50 * PATIENCE  # seconds
 
 # Runs a page's blocks; between their outputs stands a line that no example prints.
 RUNNER = """
-import json, signal, sys
+import json, linecache, signal, sys
 
 blocks = json.load(sys.stdin)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 names = {"__name__": "__main__"}
 for place, code in blocks:
+    # Functions are sent as source where the remote Python is another version.
+    linecache.cache[place] = len(code), None, code.splitlines(True), place
     exec(compile(code, place, "exec"), names)
     print("=" * 20, "the next block")
 """

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,6 @@ from remctl_toolkit.machine.channel.channel import Channel, ChannelError
 if TYPE_CHECKING:
     from remctl_toolkit.testing import RemctldServer
 
-pytestmark = pytest.mark.once
 
 # The patience of a channel in seconds: that it is over ends it, and may at any moment; that ends
 # it, but not before the test has it so; something else has to end it.
@@ -389,7 +389,10 @@ def fork_beside_a_channel(host: str, port: int, principal: str) -> list[str]:
         opened(connection, "echo ready; exec cat", beat=LONG / 2) as channel,
     ):
         reader, writer = os.pipe()
-        if os.fork() == 0:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # Beside threads, it is deprecated.
+            child = os.fork()
+        if child == 0:
             os.write(writer, use_after_fork(channel).encode())
             os._exit(0)
         os.close(writer)

@@ -136,7 +136,12 @@ def test_without_a_place_for_it_the_error_names_tmpdir(
 def test_folder_of_this_process_may_be_gone(folder: Path) -> None:
     gone = folder / "gone"
     gone.mkdir()
-    check(run_program("sh", "-c", f'cd {gone} && rmdir {gone} && exec "$@"', "sh"))
+    there = ("sh", "-c", f'cd {gone} && rmdir {gone} && exec "$@"', "sh")
+    plain = subprocess.run([*there, sys.executable, "-c", "import socket"], capture_output=True)
+    if plain.returncode != 0:
+        pytest.skip("this Python cannot import socket there")
+    gone.mkdir()
+    check(run_program(*there))
 
 
 # Users
