@@ -1,6 +1,7 @@
 """Fixtures that all tests share."""
 
 import gc
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,11 +16,28 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 use_chosen_kdc()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that runs what runs every night."""
+    parser.addoption(
+        "--everything", action="store_true", help="run the tests that are marked nightly as well"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is marked nightly, unless its file or folder is named."""
+    if config.option.everything or config.args != config.getini("testpaths"):
+        return
+    nightly = [item for item in items if item.get_closest_marker("nightly")]
+    config.hook.pytest_deselected(items=nightly)
+    items[:] = [item for item in items if not item.get_closest_marker("nightly")]
+
+
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Where nothing of a file would run, do not spend the time to read it, in each worker."""
     if config.option.markexpr != "not once" or collection_path.suffix != ".py":
         return None
-    return "\npytestmark = pytest.mark.once\n" in collection_path.read_text() or None
+    marks = re.search(r"^pytestmark = (.*)$", collection_path.read_text(), re.MULTILINE)
+    return bool(marks and "pytest.mark.once" in marks[1]) or None
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -26,6 +26,8 @@ from remctl_toolkit.aio import aremctl
 if TYPE_CHECKING:
     from remctl_toolkit.testing import Realm
 
+pytestmark = pytest.mark.once
+
 NAME = "several.test"
 PRINCIPAL = "host/localhost"
 ECHO = ["test", "echo"]

@@ -229,7 +229,6 @@ def test_as_many_arguments_as_a_server_takes(
 
 
 @pytest.mark.once
-@pytest.mark.slow
 def test_as_many_octets_as_a_server_takes(remctld: ServerFactory) -> None:
     server = remctld([Command("digest", script="exec sha256sum", stdin="last")])
     words = ["digest", "x"]

@@ -17,6 +17,8 @@ from support.calling import call
 
 from remctl_toolkit.backend import Backend, Context, Matches, Short
 
+pytestmark = pytest.mark.once
+
 
 class Colour(enum.Enum):
     RED = "red"

@@ -16,6 +16,8 @@ from remctl_toolkit.backend import Backend
 from remctl_toolkit.backend.acl import ANONYMOUS, entries_of, only_for_remctld, permits
 from remctl_toolkit.testing import Command, Realm, RemctldServer, backend_commands
 
+pytestmark = pytest.mark.once
+
 USER = "user@REMCTL.TEST"
 OTHER = "other@REMCTL.TEST"
 BACKEND = guardedbackend.backend

@@ -18,6 +18,8 @@ from remctl_toolkit.testing import ServerError
 if TYPE_CHECKING:
     from remctl_toolkit.testing import Realm
 
+pytestmark = pytest.mark.once
+
 PROGRAM = """
 import sys
 sys.path[:] = {path!r}

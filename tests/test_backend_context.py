@@ -13,6 +13,8 @@ from support.calling import call
 import remctl
 from remctl_toolkit.backend import Context, names_in
 
+pytestmark = pytest.mark.once
+
 # -- Who calls ------------------------------------------------------------------------------------
 
 

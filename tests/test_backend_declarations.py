@@ -24,6 +24,8 @@ from support.calling import call
 
 from remctl_toolkit.backend import Backend, Context, Count, Matches, Short
 
+pytestmark = pytest.mark.once
+
 User = NewType("User", str)
 Name = Annotated[User, Matches("[a-z]+", "a name")]
 

@@ -16,6 +16,8 @@ import remctl
 from remctl_toolkit.backend import Backend, launch
 from remctl_toolkit.testing import Command, Realm, backend_commands
 
+pytestmark = pytest.mark.once
+
 BACKEND = samplebackend.backend
 PRIVATE = Backend("private")
 

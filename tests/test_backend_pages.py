@@ -16,7 +16,7 @@ from support.pages import blocks_of
 import remctl
 from remctl_toolkit.testing import Command, Realm, RemctldServer
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.nightly]
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / "examples" / "quota"

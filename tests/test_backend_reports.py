@@ -21,6 +21,8 @@ import remctl
 from remctl_toolkit.backend import Backend, reports
 from remctl_toolkit.testing import Command, RemctldServer
 
+pytestmark = pytest.mark.once
+
 PROGRAM = f"""#!{sys.executable}
 import sys
 sys.path[:] = {sys.path!r}

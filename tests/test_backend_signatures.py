@@ -17,6 +17,8 @@ from remctl_toolkit.testing import RemctldServer, backend_commands
 if TYPE_CHECKING:
     from remctl_toolkit.testing import Realm
 
+pytestmark = pytest.mark.once
+
 HEAD = """
 from typing import Annotated
 from remctl_toolkit.backend import Backend, Context, Count, Short

@@ -33,7 +33,7 @@ from benchmarks.report import (  # noqa: E402
 )
 from benchmarks.workers import Worker, WorkerError  # noqa: E402
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.nightly]
 
 
 class FakeRunner:

@@ -20,7 +20,7 @@ from remctl_toolkit.testing import Realm
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer as Buffer
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.nightly]
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "docs" / "errors.md").read_text()

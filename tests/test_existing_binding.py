@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from remctl_toolkit.testing import Realm, RemctldServer
     from remctl_toolkit.testing.plugin import ServerFactory
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def session(remctl_server: RemctldServer) -> Iterator[remctl.Remctl]:

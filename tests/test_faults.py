@@ -23,7 +23,7 @@ from stress.faults.servers import servers  # noqa: E402
 if TYPE_CHECKING:
     from remctl_toolkit.testing import Realm
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.nightly]
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from stress.fuzz import corpus  # noqa: E402
 from stress.fuzz.inputs import Call, put_together, take_apart  # noqa: E402
 from stress.fuzz.replay import build, environment, replay  # noqa: E402
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.nightly]
 
 MOST_INPUTS = 400
 MOST_OCTETS = 200_000

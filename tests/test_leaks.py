@@ -34,6 +34,8 @@ from remctl_toolkit.testing import Realm
 if TYPE_CHECKING:
     from remctl_toolkit.testing import RemctldServer
 
+pytestmark = pytest.mark.nightly
+
 LIMIT = 20.0  # seconds after which a wait has failed
 ECHO = ["test", "echo", "hello"]
 COMMAND = ["some", "command"]

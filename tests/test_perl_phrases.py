@@ -17,7 +17,7 @@ import pytest
 
 from remctl_toolkit.testing import RemctldServer
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.nightly]
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "coming-from-net-remctl.md"
 PERL = "/usr/bin/perl"

@@ -18,7 +18,7 @@ import pytest
 
 from remctl_toolkit.cli.fleet.options import parse
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.nightly]
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted((ROOT / "docs").glob("*.md"))

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from _remctl_text import printable
 
+pytestmark = pytest.mark.once
+
 ESCAPED = {
     "\x00": r"\x00", "\a": r"\x07", "\b": r"\x08", "\n": r"\n", "\v": r"\x0b", "\f": r"\x0c",
     "\r": r"\r", "\x1b": r"\x1b", "\x7f": r"\x7f", "\x85": r"\x85", "\x9b": r"\x9b",

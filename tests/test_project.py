@@ -280,18 +280,12 @@ def test_files_open_with_what_they_are_for():
 
 @pytest.mark.once
 def test_run_help_lists_every_command():
-    """Commands for what this checkout does not have, the docs say, are left out."""
     script = (ROOT / "run").read_text()
     commands = set(re.findall(r"^cmd_(\w+)\(\)", script, re.MULTILINE))
     assert {"help", "demo", "test", "lint"} <= commands
     page = subprocess.run([ROOT / "run", "help"], capture_output=True, text=True, check=True).stdout
     listed = set(re.findall(r"^  ([a-z]+)\b", page, re.MULTILINE))
-    absent = set()
-    if not (ROOT / "benchmarks" / "__main__.py").exists():
-        absent.add("bench")
-    if not (ROOT / "docs" / "conf.py").exists():
-        absent.add("docs")
-    assert listed == commands - absent
+    assert listed == commands
 
 
 @pytest.mark.once

@@ -26,7 +26,7 @@ import remctl
 from remctl_toolkit.testing import Command, Realm, RemctldServer
 from remctl_toolkit.testing.plugin import ServerFactory
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.nightly]
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "protocol.md"
 TEXT = PAGE.read_text()

@@ -18,6 +18,8 @@ import remctl
 if TYPE_CHECKING:
     from remctl_toolkit.testing import Realm
 
+pytestmark = pytest.mark.once
+
 BINARY = bytes(range(256)) * 4
 
 

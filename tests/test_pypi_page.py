@@ -14,7 +14,7 @@ sys.path.insert(0, str(ROOT))
 import remctl  # noqa: E402
 from ci import release  # noqa: E402
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.nightly]
 
 REPOSITORY = "https://git.example.org/our/python-remctl"
 LINK = re.compile(r"\]\(([^)\s]+)\)")

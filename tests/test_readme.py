@@ -33,7 +33,7 @@ from benchmarks.report import between_markers, excerpt  # noqa: E402
 if TYPE_CHECKING:
     from remctl_toolkit.testing import Realm
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.nightly]
 
 README = ROOT / "README.md"
 SYSTEM_PYTHON = "/usr/bin/python3"

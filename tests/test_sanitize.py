@@ -15,7 +15,7 @@ from stress.sanitize import modes  # noqa: E402
 from stress.sanitize.__main__ import run_mode  # noqa: E402
 from stress.sanitize.place import Broken, Place, runtime_library  # noqa: E402
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.nightly]
 
 LIMIT = 200.0  # seconds
 

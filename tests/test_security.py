@@ -18,6 +18,8 @@ import remctl
 if TYPE_CHECKING:
     from remctl_toolkit.testing import Realm, RemctldServer
 
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).resolve().parent.parent
 SECRET = "hunter2-hunter2-hunter2"
 ECHO = ["test", "echo", SECRET]

@@ -33,6 +33,8 @@ from remctl_toolkit.testing import Command, RemctldServer
 if TYPE_CHECKING:
     from remctl_toolkit.testing import Realm
 
+pytestmark = pytest.mark.once
+
 LIMIT = 30.0  # seconds after which a wait has failed
 NEVER = 3600.0  # seconds that a server waits for the next command: it is kept until the file's end
 MOST_ARGUMENTS = 4096

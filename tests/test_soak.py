@@ -25,7 +25,7 @@ from stress.soak.weather import StormError, Weather  # noqa: E402
 if TYPE_CHECKING:
     from remctl_toolkit.testing import Realm
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.nightly]
 
 BEFORE = Held(heap=1_000_000, resident=9_000_000, descriptors=5, threads=1)
 GOOD = Outcome("some", 1000, 1.5, BEFORE, BEFORE, replies=1000, lost=0, swapped=0)

@@ -29,8 +29,6 @@ import remctl
 from remctl_toolkit.testing import Command, Realm, RemctldServer
 from remctl_toolkit.testing.commands import SAMPLE_COMMANDS
 
-pytestmark = pytest.mark.once
-
 NO_KCM = "/nonexistent/kcm"
 SECRET = "the-argument"
 LIMIT = 20.0  # seconds after which a wait has failed

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.nightly]
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PICTURE = DOCS / "pictures" / "remctl-fleet.svg"

@@ -18,7 +18,7 @@ import pytest
 from support.checkers import Problem, install_for_checkers, run_mypy, run_pyright
 from support.pages import PAGES, ROOT, Block, blocks_of, is_test_file, name_of
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.nightly]
 
 PROGRAMS = sorted((ROOT / "tests" / "typing").glob("*.py"))
 

@@ -25,6 +25,8 @@ import remctl
 if TYPE_CHECKING:
     from remctl_toolkit.testing import RemctldServer
 
+pytestmark = pytest.mark.once
+
 SCRIPT = Path(__file__).parent / "typing" / "user_script.py"
 
 

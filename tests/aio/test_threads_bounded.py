@@ -114,7 +114,6 @@ def count_with_good_hosts(port: int, count: int) -> int:
     return asyncio.run(open_all(port, count))
 
 
-@pytest.mark.slow
 def test_sessions_that_open_and_run(remctl_realm: Realm) -> None:
     with FakeServer(remctl_realm.keytab) as server:
         assert in_child(count_with_good_hosts, server.port, MANY) <= MOST_THREADS

@@ -28,6 +28,8 @@ from remctl_toolkit.testing.commands import SAMPLE_COMMANDS
 if TYPE_CHECKING:
     from _pytest.logging import LogCaptureFixture
 
+pytestmark = pytest.mark.once
+
 
 # -- Passwords ------------------------------------------------------------------------------------
 

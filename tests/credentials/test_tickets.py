@@ -26,6 +26,8 @@ from remctl_toolkit.credentials import (
     whoami,
 )
 
+pytestmark = pytest.mark.once
+
 # -- Use ------------------------------------------------------------------------------------------
 
 

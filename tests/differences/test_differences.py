@@ -128,7 +128,6 @@ def rows_of_page() -> set[str]:
     return {line for line in lines if line.strip("-")}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("group", GROUPS)
 def test_every_difference_has_a_row(group: str, place: Place, tmp_path: Path) -> None:
     theirs = run_probe([SYSTEM_PYTHON, "-I"], group, place, tmp_path)

@@ -10,6 +10,8 @@ import pytest
 
 from remctl_toolkit.fleet import Fleet, Host, run_on_hosts
 
+pytestmark = pytest.mark.once
+
 ECHO = ["test", "echo", "hello"]
 
 BAD_HOSTS: list[tuple[Any, type[Exception], str]] = [

@@ -22,6 +22,8 @@ import remctl_toolkit.hosts as hosts_module
 from remctl_toolkit.fleet import Host, run_on_hosts
 from remctl_toolkit.hosts import HostList, HostListError, MissingExtraError, fold
 
+pytestmark = pytest.mark.once
+
 
 def names(*patterns: str) -> list[str]:
     return [str(host) for host in HostList(*patterns)]

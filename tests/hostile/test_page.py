@@ -8,7 +8,7 @@ from hostile import page
 from hostile.expected import CASES, UNASKED, State
 from hostile.faults import FAULTS
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.nightly]
 
 
 def test_page_agrees_with_the_cases() -> None:

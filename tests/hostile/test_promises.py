@@ -21,6 +21,8 @@ from hostile.faults import kerberos_error
 if TYPE_CHECKING:
     from remctl_toolkit.testing import Realm, RemctldServer
 
+pytestmark = pytest.mark.once
+
 LIMIT = 20.0
 SECRET = "correct-horse-battery-staple"
 COMMAND = ["test", "echo", SECRET]

@@ -26,6 +26,8 @@ import remctl
 if TYPE_CHECKING:
     from remctl_toolkit.testing import Realm
 
+pytestmark = pytest.mark.once
+
 LIMIT = 20.0  # seconds after which the server gives up, and a client that waits is found out
 SHORT = 0.3  # seconds, where the server does not read
 BUFFER = 65536  # octets that either side's socket holds; without a limit, the kernel's grow later

@@ -19,9 +19,6 @@ from support.waiting import LIMIT, eventually, nothing_left_behind
 from remctl_toolkit.machine import ClosedError
 from remctl_toolkit.machine.call.interpreter import CallTimeoutError, InterpreterEndedError
 
-pytestmark = pytest.mark.once
-
-
 # -- Threads, time, signals -----------------------------------------------------------------------
 
 

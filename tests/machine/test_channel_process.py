@@ -15,8 +15,6 @@ from support.waiting import eventually, open_descriptors
 from remctl_toolkit.machine import Connection
 from remctl_toolkit.machine.channel import DEVNULL, PIPE, STDOUT, ChannelProcess
 
-pytestmark = pytest.mark.once
-
 BOTH = ["sh", "-c", "echo out; echo err >&2; exit 3"]
 
 

@@ -9,6 +9,8 @@ import pytest
 from remctl_toolkit.machine.base.program import source
 from remctl_toolkit.machine.wire.both_frames import FrameError, Frames, frame
 
+pytestmark = pytest.mark.once
+
 FRAMES = [(b"a", 0, b""), (b"b", 1, b"x"), (b"a", (1 << 32) - 1, b"\0" * 300), (b"b", 7, b"")]
 STREAM = b"".join(itertools.starmap(frame, FRAMES))
 

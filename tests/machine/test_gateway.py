@@ -17,8 +17,6 @@ from remctl_toolkit.machine import Connection, Machine
 from remctl_toolkit.machine.gateway import GatewayError, open_gateway
 from remctl_toolkit.testing import Realm, RemctldServer, machine_commands
 
-pytestmark = pytest.mark.once
-
 WAIT = 20.0  # seconds for what takes a fraction of one
 
 

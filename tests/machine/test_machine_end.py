@@ -31,8 +31,6 @@ from remctl_toolkit.testing import RemctldServer, machine_commands
 if TYPE_CHECKING:
     from remctl_toolkit.testing import Realm
 
-pytestmark = pytest.mark.once
-
 
 # -- What goes on without us ----------------------------------------------------------------------
 

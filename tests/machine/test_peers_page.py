@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.nightly]
 
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parent.parent / "docs" / "machine-peers.md"

@@ -35,8 +35,6 @@ from remctl_toolkit.machine.tunnel import mux as tunnel_mux
 from remctl_toolkit.machine.tunnel.tunnel import Tunnel, connect_sock
 from remctl_toolkit.testing import RemctldServer
 
-pytestmark = pytest.mark.once
-
 MEBIBYTE = 1 << 20
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from testing.processes import TIMEOUT, python_environ
 
+pytestmark = pytest.mark.once
+
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "testing-with-a-realm.md"
 
 CONFTEST = """

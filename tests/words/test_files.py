@@ -21,6 +21,8 @@ from remctl_toolkit.aio import AsyncRemctl, aremctl
 if TYPE_CHECKING:
     from remctl_toolkit.testing import Realm
 
+pytestmark = pytest.mark.once
+
 LIMIT = 20.0  # seconds after which a wait has failed
 MUCH = bytes(range(256)) * 4096  # a MiB
 Result = remctl.RemctlSimpleResult

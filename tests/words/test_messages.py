@@ -11,6 +11,8 @@ import pytest
 import remctl
 from remctl_toolkit.aio import AsyncRemctl, aremctl
 
+pytestmark = pytest.mark.once
+
 COMMAND = ["test", "echo"]
 
 

@@ -17,6 +17,8 @@ from remctl_toolkit.aio import AsyncRemctl
 if TYPE_CHECKING:
     from remctl_toolkit.testing import Realm
 
+pytestmark = pytest.mark.once
+
 LIMIT = 20.0  # seconds after which a wait has failed
 WAYS = ["stream", "tokens"]
 ways = pytest.mark.parametrize("way", WAYS)
