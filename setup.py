@@ -16,13 +16,18 @@ Flags are separated by spaces and quoted as in a shell. CC, CFLAGS and LDFLAGS w
 build of a Python extension.
 """
 
+import sys
+
+if sys.version_info < (3, 11):  # noqa: UP036  # pip compares versions only after it has run this.
+    major, minor = sys.version_info[:2]
+    sys.exit(f"Python 3.11 or later is required, this is {major}.{minor}")
+
 import ast
 import glob
 import os
 import re
 import shlex
 import subprocess
-import sys
 import sysconfig
 import tomllib
 from pathlib import Path
@@ -93,6 +98,13 @@ def flags(variable: str, option: str, default: str) -> list[str]:
     return shlex.split(pkg_config(option, default) if text is None else text)
 
 
+MISSING_COMPILER = """\
+The C compiler does not run: {}.
+    Debian, Ubuntu:  apt-get install gcc libc6-dev python3-dev libremctl-dev pkg-config
+    Fedora:          dnf install gcc python3-devel remctl-devel pkgconf-pkg-config
+    macOS:           xcode-select --install\
+"""
+
 MISSING_HEADER = """\
 remctl.h was not found: these bindings are built against libremctl.
     Debian, Ubuntu:  apt-get install libremctl-dev
@@ -127,7 +139,7 @@ class BuildRemctl(build_ext):
                 text=True,
             )
         except OSError as error:
-            raise PlatformError(f"the C compiler does not run: {error}") from None
+            raise PlatformError(MISSING_COMPILER.format(error)) from None
         if found.returncode != 0 and "remctl.h" in found.stderr:
             raise PlatformError(MISSING_HEADER)
         if found.returncode == 0 and YOUNGEST_FUNCTION not in found.stdout:

@@ -243,6 +243,28 @@ def test_build_without_libremctl_says_what_to_install(tmp_path: Path):
         assert package in done.stderr
 
 
+def test_build_without_a_compiler_says_what_to_install(tmp_path: Path):
+    done = subprocess.run(
+        [sys.executable, "setup.py", "-q", "build_ext", f"-t{tmp_path}", f"-b{tmp_path}"],
+        cwd=ROOT,
+        env={**os.environ, "CC": str(tmp_path / "no-such-compiler")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode != 0
+    assert "no-such-compiler" in done.stderr
+    for package in ("apt-get install gcc", "dnf install gcc", "xcode-select --install"):
+        assert package in done.stderr
+
+
+def test_an_older_python_is_refused_in_one_line(tmp_path: Path):
+    """pip runs setup.py before it compares versions."""
+    program = "import sys; sys.version_info = (3, 10, 1); exec(open('setup.py').read())"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "Python 3.11 or later is required, this is 3.10\n"
+
+
 # --- The files ---
 
 # How a file begins that says what it is for, by suffix. In others, # opens a comment.
