@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shutil
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.once, pytest.mark.nightly]
+pytestmark = pytest.mark.once
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRON = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -57,6 +58,21 @@ def test_every_option_is_in_the_man_page(command: str, folder: Path) -> None:
     assert len(options) > 3
     assert {name for name in options if not re.search(rf"{name}(?![\w-])", terms)} == set()
     assert [title for title in SECTIONS if f"\n.SH {title}\n" not in page] == []
+
+
+def test_share_holds_what_packages_install(folder: Path) -> None:
+    """If not, ./run docs writes it."""
+    spec = importlib.util.spec_from_file_location("share", ROOT / "docs" / "share.py")
+    assert spec is not None
+    assert spec.loader is not None
+    share = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(share)
+    there = {
+        str(path.relative_to(ROOT / "share")): path.read_text()
+        for path in (ROOT / "share").rglob("*")
+        if path.is_file()
+    }
+    assert there == share.files(folder)
 
 
 @pytest.mark.skipif(shutil.which("groff") is None, reason="groff is not installed")

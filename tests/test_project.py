@@ -144,9 +144,14 @@ def test_wheel_holds_modules_types_and_nothing_else(wheel: Path):
     top_level = {name.partition("/")[0] for name in names}
     (extension,) = (name for name in top_level if name.startswith("_remctl."))
     (dist_info,) = (name for name in top_level if name.endswith(".dist-info"))
+    data = f"{dist_info.removesuffix('.dist-info')}.data"
     parts = {path.name for path in ROOT.glob("_remctl_*.py")}
     modules = {"remctl.py", extension, "remctl_toolkit", *parts}
-    assert top_level == modules | {"remctl-stubs", "_remctl-stubs", dist_info}
+    assert top_level == modules | {"remctl-stubs", "_remctl-stubs", dist_info, data}
+    shared = {relative(path) for path in project_files() if relative(path).startswith("share/")}
+    assert {name for name in names if name.startswith(data)} == {
+        f"{data}/data/{path}" for path in shared
+    }
 
     installed = ("remctl_toolkit", "remctl-stubs", "_remctl-stubs")
     expected = {relative(p) for p in project_files() if relative(p).startswith(installed)}
@@ -269,6 +274,7 @@ def test_an_older_python_is_refused_in_one_line(tmp_path: Path):
 
 # How a file begins that says what it is for, by suffix. In others, # opens a comment.
 OPENINGS = {
+    ".1": r"\.",
     ".c": r"/\*[\s*]*\w",
     ".css": r"/\*[\s*]*\w",
     ".h": r"/\*[\s*]*\w",
@@ -277,7 +283,7 @@ OPENINGS = {
     ".svg": r"<",
     ".txt": r"\S",
 }
-HASH_COMMENT = r"(#!.*\n)?# \S"
+HASH_COMMENT = r"(#(!|compdef).*\n)?# \S"
 WITHOUT_OPENING = {"LICENSE", "py.typed"}
 
 

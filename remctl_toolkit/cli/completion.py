@@ -31,6 +31,7 @@ _ETC_HOSTS = "/etc/hosts"
 # The two that can be loaded as a function of that name: bash and zsh.
 _SCRIPTS = {
     "bash": """\
+# Completion of COMMAND, which knows itself what could come next.
 _COMMAND() {
     local answer
     COMPREPLY=()
@@ -44,6 +45,7 @@ complete -F _COMMAND COMMAND
 """,
     "zsh": """\
 #compdef COMMAND
+# Completion of COMMAND, which knows itself what could come next.
 _COMMAND() {
     local answer
     if answer=$(COMMAND --complete "${(j: :)words[1,CURRENT-1]} ${(Q)PREFIX}" 2>/dev/null); then
@@ -55,6 +57,7 @@ _COMMAND() {
 if [[ $funcstack[1] == _COMMAND ]]; then _COMMAND "$@"; else compdef _COMMAND COMMAND; fi
 """,
     "fish": """\
+# Completion of COMMAND, which knows itself what could come next.
 function _COMMAND
     if set -l answer (COMMAND --complete (commandline -cp | string collect) 2>/dev/null)
         printf '%s\\n' $answer
