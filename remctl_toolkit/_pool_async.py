@@ -82,9 +82,11 @@ class AsyncPool(BasePool[AsyncRemctl]):
             lease.finished = True
         return result
 
-    def session(self, timeout: float | None = None) -> AbstractAsyncContextManager[AsyncRemctl]:
+    def session(
+        self, timeout: float | None = None, *, deadline: float | None = None
+    ) -> AbstractAsyncContextManager[AsyncRemctl]:
         """Lend a session for the length of an ``async with`` block; see `Pool.session()`."""
-        return self._lend(self._lease(), self._limit(timeout))
+        return self._lend(self._lease(), self._limit(timeout), _core.deadline_in(deadline))
 
     async def map(
         self, commands: Iterable[Command], *, ordered: bool = True

@@ -155,7 +155,9 @@ class Pool(BasePool[remctl.Remctl]):
             lease.finished = True
         return result
 
-    def session(self, timeout: float | None = None) -> AbstractContextManager[remctl.Remctl]:
+    def session(
+        self, timeout: float | None = None, *, deadline: float | None = None
+    ) -> AbstractContextManager[remctl.Remctl]:
         """Lend a session for the length of a ``with`` block.
 
         At the end of the block the session is given back, and its timeout is set to the pool's
@@ -163,6 +165,7 @@ class Pool(BasePool[remctl.Remctl]):
 
         Args:
             timeout: seconds to wait for a free session; None is the pool's `max_wait`.
+            deadline: seconds until there has to be one, opening it included; None is for ever.
 
         Returns:
             A context manager that gives the session, a `remctl.Remctl`.  It must not be opened to
@@ -174,7 +177,7 @@ class Pool(BasePool[remctl.Remctl]):
             RemctlError: see `remctl.Remctl.open()`.
             TypeError, ValueError: an argument cannot be right.
         """
-        return self._lend(self._lease(), self._limit(timeout))
+        return self._lend(self._lease(), self._limit(timeout), _core.deadline_in(deadline))
 
     def map(
         self, commands: Iterable[Command], *, ordered: bool = True

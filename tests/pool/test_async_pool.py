@@ -311,6 +311,9 @@ def test_a_deadline_limits_the_wait_for_a_session(run: Run, server: HoldingServe
         async with pool_of(server, 1) as pool, pool.session():
             with pytest.raises(PoolTimeoutError, match="became free before the deadline"):
                 await pool.run(["x"], deadline=0.2)
+            with pytest.raises(PoolTimeoutError, match="became free before the deadline"):
+                async with pool.session(deadline=0.2):
+                    pass
 
     run(main())
     assert server.commands == []

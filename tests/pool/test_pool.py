@@ -530,9 +530,16 @@ def test_a_deadline_limits_the_wait_for_a_session(server: HoldingServer) -> None
     with (
         pool_of(server, size=1) as pool,
         pool.session(),
-        pytest.raises(PoolTimeoutError, match="became free before the deadline") as caught,
     ):
-        pool.run(["x"], deadline=0.2)
+        with pytest.raises(PoolTimeoutError, match="became free before the deadline") as caught:
+            pool.run(["x"], deadline=0.2)
+        with (
+            pytest.raises(PoolTimeoutError, match="became free before the deadline"),
+            pool.session(deadline=0.2),
+        ):
+            pass
+        with pytest.raises(ValueError, match="deadline"):
+            pool.session(deadline=-1)
     assert not caught.value.may_have_run
     assert server.commands == []
 

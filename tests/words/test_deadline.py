@@ -84,6 +84,20 @@ def open_async(port: int, *, host: str = "localhost", **words: Any) -> None:
     asyncio.run(open_async_session(port, host, **words))
 
 
+def open_in_pool(port: int, *, host: str = "localhost", **words: Any) -> None:
+    with Pool(host, port, PRINCIPAL, timeout=LIMIT) as pool, pool.session(**words):
+        pass
+
+
+async def open_in_async_pool(port: int, host: str, **words: Any) -> None:
+    async with AsyncPool(host, port, PRINCIPAL, timeout=LIMIT) as pool, pool.session(**words):
+        pass
+
+
+def open_in_pool_async(port: int, *, host: str = "localhost", **words: Any) -> None:
+    asyncio.run(open_in_async_pool(port, host, **words))
+
+
 def run_session(port: int, timeout: float = LIMIT, **keywords: Any) -> None:
     with remctl.Remctl("localhost", port, timeout=timeout) as session:
         session.run(["x"], **keywords)
@@ -115,7 +129,8 @@ def stream_async(port: int, timeout: float = LIMIT, **keywords: Any) -> None:
 
 
 AT_ONCE: list[Call] = [call_once, call_once_async, call_pool, call_async_pool]
-OPENING: list[Call] = [*AT_ONCE, open_session, open_async]
+IN_POOLS: list[Call] = [open_in_pool, open_in_pool_async]
+OPENING: list[Call] = [*AT_ONCE, open_session, open_async, *IN_POOLS]
 IN_SESSIONS: list[Call] = [run_session, stream_session, run_async, stream_async]
 opening = pytest.mark.parametrize("call", OPENING)
 everyhow = pytest.mark.parametrize("call", [*AT_ONCE, *IN_SESSIONS])
