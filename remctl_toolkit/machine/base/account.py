@@ -1,14 +1,19 @@
-"""What is found out about the account on the far side when it is connected to."""
+"""What is found out about an account when it is connected to."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import re
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
 
 import remctl
 from _remctl_text import printable
 
-from .errors import NoPythonError
-from .program import literal
+from .errors import MachineError, NoPythonError
+from .program import SHELL_LOADER, literal, python_arguments, python_payload, source
+
+# Runs a remctl command of which nothing is known yet: ValueError if it writes too much.
+Probe: TypeAlias = "Callable[[tuple[str | bytes, ...]], remctl.RemctlSimpleResult]"
 
 OLDEST_PYTHON = (3, 8)
 LONGEST_ANSWER = 1 << 16  # octets
@@ -17,7 +22,7 @@ _LONGEST_WORD = 200  # characters of what something else said than we asked
 
 
 class FarSide(NamedTuple):
-    """What was found on the far side when it was connected to.
+    """What was found on the remote host when it was connected to.
 
     Attributes:
         python_version: of the interpreter that runs there, as (major, minor, micro).
@@ -38,31 +43,55 @@ class FarSide(NamedTuple):
     system: tuple[str, str, str, str, str]
 
 
-def _checked(told: Any) -> FarSide:
-    far = FarSide(**told)
-    numbers: list[object] = [*far.python_version, far.uid]
-    texts: tuple[object, ...] = (far.python, far.user, far.home, far.shell, far.path, *far.system)
-    if len(numbers) != 4 or not all(isinstance(number, int) for number in numbers):
-        raise ValueError("no version, or no user")
-    if not all(isinstance(text, str) for text in texts):
-        raise ValueError("no text")
-    return far
-
-
-def far_side(host: str, result: remctl.RemctlSimpleResult) -> FarSide:
-    """Return what the far side has told.
+def find_python(probe: Probe, host: str, python: str) -> FarSide:
+    """Return what `base/far_probe.py` tells of a host, run by its remctl command `python`.
 
     Raises:
-        ValueError: that is something else.
-        NoPythonError: its Python is too old.
+        NoPythonError: there is no such command, or it is not as it must be.
     """
+    payload = python_payload(source("base/far_probe"))
     try:
-        far = _checked(literal(result.stdout or b"", LONGEST_ANSWER))
+        far = _far_side(probe((python, *python_arguments("probe"), payload)))
+    except remctl.RemctlServerError as error:
+        text = f"{host} does not let us run its command {python!r}: {error}"
+    except ValueError as error:
+        text = f"command {python!r} of {host} does not run Python as it must: {error}"
+    else:
+        if far.python_version >= OLDEST_PYTHON:
+            return far
+        found, needed = (".".join(map(str, v)) for v in (far.python_version, OLDEST_PYTHON))
+        raise NoPythonError(f"Python {found} of {host} is too old: {needed} is needed")
+    cure = f"{python} ALL /usr/bin/python3 stdin=last user=NAME ACL"
+    raise NoPythonError(f"{text}; the remctl.conf of {host} needs a line such as: {cure}")
+
+
+def _far_side(result: remctl.RemctlSimpleResult) -> FarSide:
+    try:
+        far = FarSide(**literal(result.stdout or b"", LONGEST_ANSWER))
+        numbers = [*far.python_version, far.uid]
+        texts = [far.python, far.user, far.home, far.shell, far.path, *far.system]
+        if list(map(type, numbers)) != [int] * 4 or set(map(type, texts)) != {str}:
+            raise ValueError
     except (TypeError, ValueError):
         said = (result.stderr or result.stdout or b"").strip().splitlines()
         last = printable(said[-1]) if said else f"status {result.status}, and no word"
         raise ValueError(last[:_LONGEST_WORD]) from None
-    if far.python_version < OLDEST_PYTHON:
-        found, needed = (".".join(map(str, v)) for v in (far.python_version, OLDEST_PYTHON))
-        raise NoPythonError(f"Python {found} of {host} is too old: {needed} is needed")
     return far
+
+
+def has_shell(probe: Probe, host: str, python: str, shell: str, uid: int) -> bool:
+    """Return whether a host has the remctl command `shell`, and that runs sh.
+
+    Raises:
+        MachineError: it is not that user's.
+    """
+    try:
+        answer = probe((shell, "-c", SHELL_LOADER, "probe", b"echo `id -u`\n")).stdout or b""
+    except (remctl.RemctlServerError, ValueError):
+        return False
+    if not re.fullmatch(rb"\d{1,10}\n", answer):
+        return False
+    if int(answer) != uid:
+        text = f"on {host}, command {python!r} runs as user {uid} but {shell!r} as {int(answer)}"
+        raise MachineError(f"{text}: name another, or None, as the command for the shell")
+    return True

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
-import re
 import sys
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping
-from types import TracebackType
-from typing import Any
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple, TypedDict
 
 import remctl
 from _remctl_text import printable
 
 from ...pool import Pool, PoolClosedError
-from .account import LONGEST_ANSWER, FarSide, far_side
+from .account import LONGEST_ANSWER, find_python, has_shell
 from .errors import (
     ClosedError,
     CommandTimeoutError,
     MachineError,
-    NoPythonError,
     WorkingFolderError,
     describe_folder,
 )
-from .outputs import Bounded, Marked, Writable, new_mark
+from .outputs import Bounded, Marked, Writable, marked, new_mark
 from .program import (
     SHELL_LOADER,
     Command,
@@ -34,12 +33,40 @@ from .program import (
     check_seconds,
     python_arguments,
     python_payload,
-    source,
 )
 
-STARTS_AND_ENDS = 10.0  # seconds that a command may take beside its own time
+STARTS_AND_ENDS = 10.0  # seconds that a command may take besides its own time
 
-_TIMED_OUT = 124  # The status for it, see base/far_execute.py; timeout(1) has the same.
+_TIMED_OUT = 124  # The status for it, see base/far_supervise.py; timeout(1) has the same.
+
+
+class ConnectionSettings(TypedDict, total=False):
+    """The arguments of `Connection` after the host's name."""
+
+    port: int | str | None
+    principal: str | None
+    python: str
+    shell: str | None
+    connect_timeout: float
+    ccache: str | os.PathLike[str] | None
+    source_ip: str | None
+    credentials: remctl.RemctlCredentials | None
+
+
+class _Request(NamedTuple):
+    """A remctl command.
+
+    Attributes:
+        words: all of it.
+        timeout: see `Connection.run()` for a command, `Connection.python_run()` for a program.
+        cwd: the folder that a command is run in.
+        mark: begins the far side's own word about that folder; b"" for a program.
+    """
+
+    words: tuple[str | bytes, ...]
+    timeout: float | None
+    cwd: bytes = b""
+    mark: bytes = b""
 
 
 class Connection:
@@ -103,51 +130,27 @@ class Connection:
             credentials=credentials,
         )
         try:
-            self.far = self._find_python(connect_timeout)
-            self.shell = self._find_shell(shell, connect_timeout)
-        except BaseException:
+            probe = functools.partial(self._probe, timeout=connect_timeout)
+            self.far = find_python(probe, host, python)
+            if shell is not None and has_shell(probe, host, python, shell, self.far.uid):
+                self.shell = shell
+        except BaseException as error:
             self.close()
+            if isinstance(error, MachineError):
+                self._named(error)
             raise
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else printable(f"{self.far.user}@{self.host}")
         return f"<{type(self).__name__} {state}>"
 
-    # Finding out what is there.
-
-    def _find_python(self, timeout: float) -> FarSide:
-        program = source("base/far_probe")
-        try:
-            result = self.python_run(program, label="probe", timeout=timeout, limit=LONGEST_ANSWER)
-            return far_side(self.host, result)
-        except NoPythonError as error:
-            raise self._named(error) from None
-        except remctl.RemctlServerError as error:
-            text = f"{self.host} does not let us run its command {self.python!r}: {error}"
-        except ValueError as error:
-            text = f"command {self.python!r} of {self.host} does not run Python as it must: {error}"
-        cure = f"{self.python} ALL /usr/bin/python3 stdin=last user=NAME ACL"
-        text = f"{text}; the remctl.conf of {self.host} needs a line such as: {cure}"
-        raise self._named(NoPythonError(text))
-
-    def _find_shell(self, shell: str | None, timeout: float) -> str | None:
-        if shell is None:
-            return None
-        command = (shell, "-c", SHELL_LOADER, "probe", b"echo `id -u`\n")
-        answer = Bounded(LONGEST_ANSWER)
-        try:
-            with self.session() as session:
-                session.run(command, stdout=answer, stderr=remctl.DEVNULL, deadline=timeout)
-        except (remctl.RemctlServerError, ValueError):
-            return None
-        uid = answer.octets
-        if not re.fullmatch(rb"\d{1,10}\n", uid):
-            return None
-        if int(uid) != self.far.uid:
-            text = f"on {self.host}, command {self.python!r} runs as user {self.far.uid} but "
-            text += f"{shell!r} as {int(uid)}: name another, or None, as the command for the shell"
-            raise self._named(MachineError(text))
-        return shell
+    def _probe(self, words: Sequence[str | bytes], timeout: float) -> remctl.RemctlSimpleResult:
+        """Run a command of which nothing is known yet: ValueError if it writes too much."""
+        stdout, stderr = Bounded(LONGEST_ANSWER), Bounded(LONGEST_ANSWER)
+        with self._session_for(timeout, True) as (session, deadline):
+            result = session.run(words, stdout=stdout, stderr=stderr, deadline=deadline)
+        result.stdout, result.stderr = stdout.octets, stderr.octets
+        return result
 
     # Sessions.
 
@@ -167,11 +170,22 @@ class Connection:
             RemctlError: see `remctl.Remctl.open()`.
         """
         try:
-            with self._pool._lend(self._pool._lease(), None, until or self._until) as session:
+            with self._pool.session(deadline=_left(until or self._until)) as session:
                 yield session
         except PoolClosedError:
             self._check_open()
             raise
+
+    @contextlib.contextmanager
+    def _session_for(
+        self, timeout: float | None, bounded: bool
+    ) -> Generator[tuple[remctl.Remctl, float | None]]:
+        """Have a session, and the seconds for all that is done in it, if they are bounded."""
+        limit = 0.0 if timeout is None else timeout + STARTS_AND_ENDS
+        until = self.time_to_end(limit) if limit and bounded else self._until
+        with self.session(until) as session:
+            session.set_timeout(limit)
+            yield session, _left(until)
 
     @property
     def closed(self) -> bool:
@@ -225,14 +239,9 @@ class Connection:
             ClosedError: the connection was closed.
             RemctlError: see `remctl.Remctl.run()`.
         """
-        command = self.command_of(argv, cwd, env, extend_env)
-        if timeout is not None:
-            check_seconds("timeout", timeout)
-        mark = new_mark()
-        remctl_command, payload = self._remctl_command(command, mark, input, timeout, label)
-        return self._run(remctl_command, payload, mark, timeout, stdout, stderr, command)
+        request = self._request(argv, input, cwd, env, extend_env, timeout, label)
+        return self._run(request, stdout, stderr)
 
-    @contextlib.contextmanager
     def stream(
         self,
         argv: Iterable[Word],
@@ -243,7 +252,7 @@ class Connection:
         extend_env: Environment | None = None,
         timeout: float | None = None,
         label: str | None = None,
-    ) -> Generator[Iterator[remctl.RemctlOutput]]:
+    ) -> AbstractContextManager[Iterator[remctl.RemctlOutput]]:
         """Run a command, and iterate over its tokens as they come; see `run()` for the arguments.
 
         Leaving before the end closes the session; remctld notices when the command writes
@@ -252,13 +261,7 @@ class Connection:
         Raises:
             See `run()`; the iterator raises what comes up while the command runs.
         """
-        command = self.command_of(argv, cwd, env, extend_env)
-        if timeout is not None:
-            check_seconds("timeout", timeout)
-        mark = new_mark()
-        remctl_command, payload = self._remctl_command(command, mark, input, timeout, label)
-        with self._streaming(remctl_command, payload, mark, timeout, command) as tokens:
-            yield tokens
+        return self._stream(self._request(argv, input, cwd, env, extend_env, timeout, label))
 
     def python_run(
         self,
@@ -269,33 +272,22 @@ class Connection:
         timeout: float | None = None,
         stdout: Writable | None = None,
         stderr: Writable | None = None,
-        limit: int | None = None,
     ) -> remctl.RemctlSimpleResult:
         """Run a Python program there, as ``python3 -IS``; it may read `payload` from descriptor 0.
 
-        `timeout` is for the network's silence: the program has to end itself.  With a `limit`, for
-        the octets of either stream, it is for all of it.
+        `timeout` is for the network's silence: the program has to end itself.
 
         Raises:
-            ValueError: it wrote more than the limit.
-            CommandTimeoutError, ClosedError, RemctlError: see `run()`.
+            ClosedError, RemctlError: see `run()`.
         """
-        command, octets = self._python_command(program, payload, label)
-        if limit is None:
-            return self._run(command, octets, new_mark(), timeout, stdout, stderr)
-        out, err = Bounded(limit), Bounded(limit)
-        result = self._run(command, octets, new_mark(), timeout, out, err, bounded=True)
-        result.stdout, result.stderr = out.octets, err.octets
-        return result
+        request = _Request(self._python_words(program, payload, label), timeout)
+        return self._run(request, stdout, stderr)
 
-    @contextlib.contextmanager
     def python_stream(
         self, program: str, payload: bytes = b"", *, label: str, timeout: float | None = None
-    ) -> Generator[Iterator[remctl.RemctlOutput]]:
+    ) -> AbstractContextManager[Iterator[remctl.RemctlOutput]]:
         """The same, token by token; see `python_run()` and `stream()`."""
-        command, octets = self._python_command(program, payload, label)
-        with self._streaming(command, octets, new_mark(), timeout) as tokens:
-            yield tokens
+        return self._stream(_Request(self._python_words(program, payload, label), timeout))
 
     def command_of(
         self,
@@ -315,103 +307,83 @@ class Connection:
         far = self.far
         return {"HOME": far.home, "USER": far.user, "LOGNAME": far.user, "SHELL": far.shell}
 
-    def _remctl_command(
+    def _request(
         self,
-        command: Command,
-        mark: bytes,
+        argv: Iterable[Word],
         data: bytes,
+        cwd: Word | None,
+        env: Mapping[str, Word] | None,
+        extend_env: Environment | None,
         timeout: float | None,
         label: str | None,
-    ) -> tuple[tuple[str, ...], bytes]:
-        shown = command.label if label is None else check_label(label)
-        if self.shell is not None and timeout is None:
-            payload = command.shell_payload(mark, data)
-            if payload is not None:
-                return (self.shell, "-c", SHELL_LOADER, shown), payload
-        return self._python_command(command.python_program(mark, timeout), data, shown)
+    ) -> _Request:
+        command = self.command_of(argv, cwd, env, extend_env)
+        if timeout is not None:
+            check_seconds("timeout", timeout)
+        mark = new_mark()
+        label = command.label if label is None else check_label(label)
+        words: tuple[str | bytes, ...]
+        payload = command.shell_payload(mark, data) if self.shell and timeout is None else None
+        if self.shell is None or payload is None:
+            words = self._python_words(command.python_program(mark, timeout), data, label)
+        else:
+            words = (self.shell, "-c", SHELL_LOADER, label, payload)
+        return _Request(words, timeout, command.cwd, mark)
 
-    def _python_command(
-        self, program: str, data: bytes, label: str
-    ) -> tuple[tuple[str, ...], bytes]:
-        words = (self.python, *python_arguments(check_label(label)))
-        return words, python_payload(program, data)
+    def _python_words(self, program: str, data: bytes, label: str) -> tuple[str | bytes, ...]:
+        arguments = python_arguments(check_label(label))
+        return (self.python, *arguments, python_payload(program, data))
 
     def _run(
-        self,
-        words: tuple[str, ...],
-        payload: bytes,
-        mark: bytes,
-        timeout: float | None,
-        stdout: Writable | None,
-        stderr: Writable | None,
-        command: Command | None = None,
-        bounded: bool = False,
+        self, request: _Request, stdout: Writable | None, stderr: Writable | None
     ) -> remctl.RemctlSimpleResult:
-        errors = Marked(stderr, mark)
+        errors = Marked(stderr, request.mark)
         start = time.monotonic()
-        bounded = bounded or command is not None
-        with self._session_for(timeout, bounded) as (session, deadline):
-            octets = (*words, payload)
-            result = session.run(octets, stdout=stdout, stderr=errors, deadline=deadline)
+        with self._session_for(request.timeout, bool(request.mark)) as (session, deadline):
+            result = session.run(request.words, stdout=stdout, stderr=errors, deadline=deadline)
         result.stderr = errors.kept()
-        if errors.word is not None:
-            raise self._no_folder(command.cwd if command is not None else b"", errors.word)
-        if timeout is not None and _timed_out(result.status, start, timeout):
-            result.status = None
-            raise self._took_too_long(timeout, result)
+        self._check(request, errors.word, result.status, start, result)
         return result
 
     @contextlib.contextmanager
-    def _streaming(
-        self,
-        words: tuple[str, ...],
-        payload: bytes,
-        mark: bytes,
-        timeout: float | None,
-        command: Command | None = None,
-    ) -> Generator[Iterator[remctl.RemctlOutput]]:
-        with self._session_for(timeout, command is not None) as (session, deadline):
-            octets = (*words, payload)
-            with contextlib.closing(session.stream(octets, deadline=deadline)) as tokens:
-                yield self._unmarked(tokens, mark, timeout, command)
+    def _stream(self, request: _Request) -> Generator[Iterator[remctl.RemctlOutput]]:
+        with (
+            self._session_for(request.timeout, bool(request.mark)) as (session, deadline),
+            contextlib.closing(session.stream(request.words, deadline=deadline)) as tokens,
+        ):
+            yield self._checked(tokens, request)
 
-    @contextlib.contextmanager
-    def _session_for(
-        self, timeout: float | None, bounded: bool
-    ) -> Generator[tuple[remctl.Remctl, float | None]]:
-        """Have a session, and the seconds for all that is done in it, if they are bounded."""
-        limit = 0.0 if timeout is None else timeout + STARTS_AND_ENDS
-        until = self.time_to_end(limit) if limit and bounded else self._until
-        with self.session(until) as session:
-            session.set_timeout(limit)
-            yield session, max(until - time.monotonic(), 0.0) if until else None
-
-    def _unmarked(
-        self,
-        tokens: Iterable[remctl.RemctlOutput],
-        mark: bytes,
-        timeout: float | None,
-        command: Command | None,
+    def _checked(
+        self, tokens: Iterable[remctl.RemctlOutput], request: _Request
     ) -> Iterator[remctl.RemctlOutput]:
         start = time.monotonic()
-        folder = b"" if command is None else command.cwd
         for token in tokens:
-            if token.stream == 2 and token.output is not None and token.output.startswith(mark):
-                raise self._no_folder(folder, token.output[len(mark) :])
-            if timeout is not None and _timed_out(token.status, start, timeout):
-                raise self._took_too_long(timeout, None)
+            word = marked(token.output, request.mark) if token.stream == 2 else None
+            self._check(request, word, token.status, start)
             yield token
 
-    def _no_folder(self, folder: bytes, reason: bytes) -> MachineError:
-        return self._named(WorkingFolderError(describe_folder(folder, reason, self.host)))
-
-    def _took_too_long(
-        self, timeout: float, partial: remctl.RemctlSimpleResult | None
-    ) -> MachineError:
-        text = f"command took longer than {timeout:g} s on {self.host}, and was ended"
-        error = CommandTimeoutError(text)
-        error.partial = partial
-        return self._named(error)
+    def _check(
+        self,
+        request: _Request,
+        word: bytes | None,
+        status: int | None,
+        start: float,
+        partial: remctl.RemctlSimpleResult | None = None,
+    ) -> None:
+        """Raise what the far side's word, or the status after all that time, means."""
+        if word is not None:
+            text = describe_folder(request.cwd, word, self.host)
+            raise self._named(WorkingFolderError(text))
+        timeout = request.timeout
+        # A command may have the same status, but hardly by itself after that time.
+        if timeout and status == _TIMED_OUT and time.monotonic() - start >= timeout:
+            error = CommandTimeoutError(
+                f"command took longer than {timeout:g} s on {self.host}, and was ended"
+            )
+            if partial is not None:
+                partial.status = None
+            error.partial = partial
+            raise self._named(error)
 
     # The end.
 
@@ -434,15 +406,10 @@ class Connection:
     def __enter__(self) -> Connection:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 
-def _timed_out(status: int | None, start: float, timeout: float) -> bool:
-    # A command may have the same status, but hardly by itself after that time.
-    return status == _TIMED_OUT and time.monotonic() - start >= timeout
+def _left(until: float) -> float | None:
+    """Return the seconds that are left until a time of the monotonic clock; 0 is never."""
+    return max(until - time.monotonic(), 0.0) if until else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from typing import Protocol
 
@@ -20,28 +21,37 @@ def new_mark() -> bytes:
     return b"remctl-machine:%b" % os.urandom(12).hex().encode()
 
 
+def marked(octets: bytes | None, mark: bytes) -> bytes | None:
+    """Return the far side's own word to us, if that is what it has written."""
+    if mark and octets is not None and octets.startswith(mark):
+        return octets[len(mark) :]
+    return None
+
+
 class Marked:
-    """A file for standard error that keeps the far side's own word to us out of it."""
+    """A file for standard error that keeps the far side's own word to us out of it.
+
+    Attributes:
+        word: that word, or None.
+    """
 
     def __init__(self, file: Writable | None, mark: bytes) -> None:
-        self._file = file
+        self._kept = io.BytesIO()
+        self._file: Writable = self._kept if file is None else file
         self._mark = mark
-        self._kept: list[bytes] = []
         self.word: bytes | None = None
 
     def write(self, octets: bytes) -> int | None:
         """Pass on what is not a word to us."""
-        if octets.startswith(self._mark):
-            self.word = octets[len(self._mark) :]
-            return len(octets)
-        if self._file is not None:
+        word = marked(octets, self._mark)
+        if word is None:
             return self._file.write(octets)
-        self._kept.append(octets)
+        self.word = word
         return len(octets)
 
     def kept(self) -> bytes | None:
         """Return what no file was given for."""
-        return b"".join(self._kept) if self._file is None and self._kept else None
+        return self._kept.getvalue() or None
 
 
 class Bounded:
