@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from .channel.channel import Channel, ChannelError
     from .files.transfer import TransferError
     from .gateway import GatewayError, open_gateway
-    from .group.group import Group, GroupError, GroupResult, Queue
+    from .group.group import Group, Queue
+    from .group.result import GroupError, GroupResult
     from .plumbum.machine import Machine
     from .process.popen import ChannelProcess
     from .process.process import CommandFailedError
@@ -69,45 +70,32 @@ __all__ = [
 ]
 
 _HOMES = {
-    "CallTimeoutError": "call",
-    "Channel": "channel",
-    "ChannelError": "channel",
-    "ChannelProcess": "process.popen",
-    "ClosedError": "base.errors",
-    "CommandFailedError": "process",
-    "CommandTimeoutError": "base.errors",
-    "Connection": "base.connection",
-    "FarSide": "base.account",
-    "GatewayError": "gateway",
-    "Group": "group",
-    "GroupError": "group",
-    "GroupResult": "group",
-    "Interpreter": "call",
-    "InterpreterEndedError": "call",
-    "Machine": "plumbum.machine",
-    "MachineError": "base.errors",
-    "NoPythonError": "base.errors",
-    "Queue": "group",
-    "RemoteCallError": "call",
-    "ResultError": "call",
-    "SendError": "call",
-    "TransferError": "files",
-    "Tunnel": "tunnel",
-    "TunnelError": "tunnel",
-    "WorkingFolderError": "base.errors",
-    "open_gateway": "gateway",
+    "base.account": "FarSide",
+    "base.connection": "Connection",
+    "base.errors": "ClosedError CommandTimeoutError MachineError NoPythonError WorkingFolderError",
+    "call": "CallTimeoutError Interpreter InterpreterEndedError RemoteCallError",
+    "call.errors": "ResultError SendError",
+    "channel": "Channel ChannelError",
+    "files": "TransferError",
+    "gateway": "GatewayError open_gateway",
+    "group": "Group GroupError GroupResult Queue",
+    "plumbum.machine": "Machine",
+    "process": "CommandFailedError",
+    "process.popen": "ChannelProcess",
+    "tunnel": "Tunnel TunnelError",
 }
 
 
 def __getattr__(name: str) -> object:
     """Import a public name from its file the first time it is asked for."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
+    for home, names in _HOMES.items():
+        if name in names.split():
+            from importlib import import_module
 
-    value: object = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
+            value: object = getattr(import_module(f"{__name__}.{home}"), name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

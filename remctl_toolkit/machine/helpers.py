@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from . import far_helpers
+from .facts import far_facts
 
 __all__ = ["check_output", "output_lines"]
 
-check_output: Callable[..., bytes] = far_helpers.check_output
+check_output: Callable[..., bytes] = far_facts.check_output
 """Run a program, and return what it wrote; other keywords are those of `subprocess.run()`."""
-output_lines: Callable[..., list[str]] = far_helpers.output_lines
+output_lines: Callable[..., list[str]] = far_facts.output_lines
 """The same, as lines of text."""

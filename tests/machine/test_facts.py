@@ -55,41 +55,6 @@ def test_addresses(found: dict[str, Any]) -> None:
                 probe.bind((each["address"], 0))  # It is one of this machine's.
 
 
-def test_facts_without_the_program_ip(found: dict[str, Any]) -> None:
-    """The kernel's own files tell the same."""
-    key = ("interface", "family", "address", "prefix")
-    assert sorted(tuple(each[k] for k in key) for each in FAR["addresses_by_kernel"]()) == sorted(
-        tuple(each[k] for k in key) for each in found["addresses"]
-    )
-    key = ("family", "destination", "gateway", "interface")
-    by_kernel = {tuple(each[k] for k in key) for each in FAR["routes_by_kernel"]()}
-    by_ip = {tuple(each[k] for k in key) for each in found["routes"] if each["family"] == "inet"}
-    assert by_ip <= by_kernel
-
-
-def test_routes_as_the_kernel_writes_them() -> None:
-    line = "eth0 00000000 010011AC 0003 0 0 100 00000000 0 0 0"
-    if sys.byteorder == "little":
-        assert FAR["route_of"](line.split()) == {
-            "family": "inet",
-            "destination": "default",
-            "gateway": "172.17.0.1",
-            "interface": "eth0",
-            "source": None,
-            "metric": 100,
-        }
-    down = "eth0 00000000 010011AC 0000 0 0 100 00000000"
-    assert FAR["route_of"](down.split()) is None
-    zeros = "0" * 32
-    address = "20010db8000000000000000000000001"
-    line = f"{address[:16]}{zeros[:16]} 40 {zeros} 00 {address} 00000400 1 0 00000003 eth0"
-    route = FAR["route6_of"](line.split())
-    assert (route["destination"], route["gateway"]) == ("2001:db8::/64", "2001:db8::1")
-    assert route["metric"] == 1024
-    line = f"{address} 80 {zeros} 00 {zeros} 00000000 1 0 80200001 eth0"
-    assert FAR["route6_of"](line.split()) is None
-
-
 def test_routes(found: dict[str, Any]) -> None:
     defaults = [each for each in found["routes"] if each["destination"] == "default"]
     lines = [line.split() for line in Path("/proc/net/route").read_text().splitlines()[1:]]
@@ -137,7 +102,7 @@ def test_disks_of_the_network_are_not_asked(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setitem(FAR, "text_of", texts.__getitem__)
     monkeypatch.setitem(FAR, "space_of", space_of)
-    local, remote = FAR["find_disks"]()
+    local, remote = FAR["FINDERS"]["disks"]()
     assert asked == ["/"]
     assert (local["type"], local["options"], local["size"]) == ("ext4", ["rw", "noatime"], 1)
     assert (remote["mountpoint"], remote["device"]) == ("/far away", "server:/x")
@@ -163,6 +128,18 @@ def test_packages(found: dict[str, Any]) -> None:
     version, architecture = subprocess.check_output(form, text=True).split()
     expected = {"name": "dpkg", "version": version, "architecture": architecture}
     assert ours["dpkg"] == expected
+
+
+def test_without_the_program_ip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(FAR, "SYSTEM_FOLDERS", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    names = ["addresses", "routes"]
+    reasons = dict.fromkeys(names, "no ip here")
+    assert FAR["gather"](names) == {"addresses": None, "routes": None, "reasons": reasons}
+    assert facts.addresses() is None
+    program(tmp_path, "ip", "echo 'Option \"-json\" is unknown' >&2; exit 255")
+    said = FAR["gather"](["routes"])["reasons"]["routes"]
+    assert said == 'ip: Option "-json" is unknown'
 
 
 def program(folder: Path, name: str, script: str) -> None:

@@ -20,7 +20,7 @@ from support.waiting import eventually, thread_count
 import remctl
 from remctl_toolkit.fleet import FleetError, Host, NotStartedError
 from remctl_toolkit.machine import ClosedError, Connection, facts, helpers
-from remctl_toolkit.machine.group.group import (
+from remctl_toolkit.machine.group import (
     AsyncResult,
     ErrorResult,
     Group,

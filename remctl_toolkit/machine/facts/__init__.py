@@ -55,7 +55,7 @@ users: _Records = far_facts.users
 packages: _Records = far_facts.packages
 """Packages of dpkg, rpm or apk: name, version, architecture."""
 ip: Callable[[], str | None] = far_facts.ip
-"""The address that the machine is seen by; None if it has no route."""
+"""The address that the machine is seen by; None if it has no route to anywhere."""
 python_version: Callable[[], tuple[int, int, int]] = far_facts.python_version
 """The version of the Python over there."""
 python_executable: Callable[[], str] = far_facts.python_executable
@@ -81,7 +81,8 @@ def gather(
         MachineError: the far side did not answer as it must.
         RemctlError: see `Connection.run()`.
     """
-    wanted = _check_names(names)
+    wanted = [names] if isinstance(names, str) else list(names)
+    check_names(wanted)
     connection: Connection = machine if isinstance(machine, Connection) else machine.connection
     program = f"{source('facts/far_facts')}\nprint(ascii(gather({wanted!r})))\n"
     result = connection.python_run(program, label="facts", timeout=timeout)
@@ -90,17 +91,15 @@ def gather(
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        said = result.stderr_text().strip().splitlines()
-        text = f"no facts of {connection.host}: {said[-1] if said else f'status {result.status}'}"
-        error = MachineError(text)
+        said = result.last_line or f"status {result.status}"
+        error = MachineError(f"no facts of {connection.host}: {said}")
         error.host = connection.host
         raise error
     return found
 
 
-def _check_names(names: Iterable[str]) -> list[str]:
-    wanted = [names] if isinstance(names, str) else list(names)
-    for name in wanted:
+def check_names(names: Iterable[str]) -> None:
+    """Raise ValueError if there is a name that is no fact's."""
+    for name in names:
         if name not in NAMES:
             raise ValueError(f"there is no fact {name!r}; there are {', '.join(NAMES)}")
-    return wanted

@@ -5,21 +5,16 @@ Everything is plain data; what cannot be had is None.
 
 import os
 import socket
-import struct
 import sys
 import time
 
 TOOL_TIMEOUT = 30  # seconds
 SYSTEM_FOLDERS = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
 
-SIOCGIFCONF = 0x8912  # ioctl_list(2), netdevice(7)
-SIOCGIFNETMASK = 0x891B
-ROUTE_IS_UP = 0x1  # route(8), linux/route.h, linux/ipv6_route.h
-ROUTE_IS_LOCAL = 0x80000000
-SCOPES = {0x00: "global", 0x10: "host", 0x20: "link", 0x40: "site"}
-
 # A server that does not answer would keep us for ever.
 OF_THE_NETWORK = ("9p", "afs", "ceph", "cifs", "fuse.", "gfs", "gluster", "lustre", "nfs", "smb")
+
+FINDERS = {}  # type: dict[str, object]
 
 
 class Unavailable(Exception):
@@ -41,39 +36,102 @@ def gather(names=None):
     return found
 
 
+def fact(finder):
+    """Make a function that returns None where `finder` raises, and note it among the facts."""
+    name = finder.__name__
+    FINDERS[name] = finder
+
+    def found():
+        return gather([name])[name]
+
+    found.__name__ = found.__qualname__ = name
+    return found
+
+
+# -- Programs -------------------------------------------------------------------------------------
+
+
+def check_output(argv, input=b"", **keywords):
+    """Run a program, and return what it wrote; keywords are those of subprocess.run()."""
+    import subprocess
+
+    keywords.setdefault("check", True)
+    return subprocess.run(argv, input=input, stdout=subprocess.PIPE, **keywords).stdout
+
+
+def output_lines(argv, input=b"", **keywords):
+    """The same, as lines of text; octets that are no UTF-8 as os.fsdecode() has them."""
+    octets = check_output(argv, input, **keywords)
+    lines = octets.decode("utf-8", "surrogateescape").split("\n")
+    return lines[:-1] if lines[-1] == "" else lines
+
+
+def lines_of(argv):
+    """Return the lines that a program prints, in English."""
+    import subprocess
+
+    path = os.environ.get("PATH", os.defpath) + ":" + SYSTEM_FOLDERS
+    environment = dict(os.environ, PATH=path, LC_ALL="C")
+    try:
+        return output_lines(argv, stderr=subprocess.PIPE, env=environment, timeout=TOOL_TIMEOUT)
+    except FileNotFoundError:
+        raise Unavailable(f"no {argv[0]} here") from None
+    except subprocess.CalledProcessError as error:
+        said = error.stderr.decode("utf-8", "replace").strip().splitlines()
+        why = said[-1] if said else f"status {error.returncode}"
+        raise Unavailable(f"{argv[0]}: {why}") from None
+    except (OSError, subprocess.SubprocessError) as error:
+        raise Unavailable(str(error)) from None
+
+
+def json_of(argv):
+    """Return what the program ip(8) prints as JSON; nothing is an empty list."""
+    import json
+
+    try:
+        return json.loads("".join(lines_of(argv)) or "[]")
+    except ValueError:
+        raise Unavailable(f"{argv[0]} does not speak JSON") from None
+
+
+def text_of(path):
+    with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        return file.read()
+
+
+# -- The network ----------------------------------------------------------------------------------
+
+
+@fact
 def addresses():
-    """Return the addresses of all interfaces; None if they cannot be had."""
-    return gather(["addresses"])["addresses"]
+    return [
+        {
+            "interface": interface["ifname"],
+            "family": address["family"],
+            "address": address["local"],
+            "prefix": address["prefixlen"],
+            "scope": address.get("scope"),
+        }
+        for interface in json_of(["ip", "-json", "address", "show"])
+        for address in interface.get("addr_info", ())
+        if "local" in address
+    ]
 
 
+@fact
 def routes():
-    """Return the routes; None if they cannot be had."""
-    return gather(["routes"])["routes"]
-
-
-def system():
-    """Return what runs here; None if it cannot be had."""
-    return gather(["system"])["system"]
-
-
-def disks():
-    """Return what is mounted, and how full it is; None if it cannot be had."""
-    return gather(["disks"])["disks"]
-
-
-def memory():
-    """Return how much memory there is, in octets; None if it cannot be had."""
-    return gather(["memory"])["memory"]
-
-
-def users():
-    """Return the accounts; None if they cannot be had."""
-    return gather(["users"])["users"]
-
-
-def packages():
-    """Return the packages that are installed; None if they cannot be had."""
-    return gather(["packages"])["packages"]
+    return [
+        {
+            "family": family,
+            "destination": route["dst"],
+            "gateway": route.get("gateway"),
+            "interface": route.get("dev"),
+            "source": route.get("prefsrc"),
+            "metric": route.get("metric"),
+        }
+        for option, family in (("-4", "inet"), ("-6", "inet6"))
+        for route in json_of(["ip", "-json", option, "route", "show"])
+    ]
 
 
 def ip():
@@ -89,6 +147,9 @@ def ip():
     return None
 
 
+# -- The machine ----------------------------------------------------------------------------------
+
+
 def python_version():
     """Return the version of the Python here, as three numbers."""
     return tuple(sys.version_info[:3])
@@ -102,204 +163,8 @@ def python_executable():
         return sys.executable
 
 
-# -- Tools ----------------------------------------------------------------------------------------
-
-
-def output_of(argv):
-    """Return what a program prints, in English."""
-    import subprocess
-
-    path = os.environ.get("PATH", os.defpath) + ":" + SYSTEM_FOLDERS
-    environment = dict(os.environ, PATH=path, LC_ALL="C")
-    try:
-        done = subprocess.run(
-            argv,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            env=environment,
-            timeout=TOOL_TIMEOUT,
-        )
-    except FileNotFoundError:
-        raise Unavailable(f"no {argv[0]} here") from None
-    except (OSError, subprocess.SubprocessError) as error:
-        raise Unavailable(str(error)) from None
-    if done.returncode:
-        said = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        raise Unavailable(f"{argv[0]}: {said[-1] if said else f'status {done.returncode}'}")
-    return done.stdout.decode("utf-8", "surrogateescape")
-
-
-def json_of(argv):
-    import json
-
-    try:
-        return json.loads(output_of(argv) or "[]")
-    except ValueError:
-        raise Unavailable(f"{argv[0]} does not speak JSON") from None
-
-
-def first_of(*finders):
-    """Return what the first finder finds that finds anything."""
-    reasons = []
-    for finder in finders:
-        try:
-            return finder()
-        except (Unavailable, OSError) as error:
-            reasons.append(str(error))
-    raise Unavailable("; ".join(reasons))
-
-
-def text_of(path):
-    with open(path, encoding="utf-8", errors="surrogateescape") as file:
-        return file.read()
-
-
-# -- The network ----------------------------------------------------------------------------------
-
-
-def find_addresses():
-    return first_of(addresses_by_ip, addresses_by_kernel)
-
-
-def addresses_by_ip():
-    return [
-        {
-            "interface": interface["ifname"],
-            "family": address["family"],
-            "address": address["local"],
-            "prefix": address["prefixlen"],
-            "scope": address.get("scope"),
-        }
-        for interface in json_of(["ip", "-json", "address", "show"])
-        for address in interface.get("addr_info", ())
-        if "local" in address
-    ]
-
-
-def addresses_by_kernel():
-    return inet_addresses() + inet6_addresses()
-
-
-def inet_addresses():
-    import array
-    import fcntl
-
-    size = 40 if struct.calcsize("P") == 8 else 32  # of a struct ifreq
-    buffer = array.array("B", bytes(size * 1024))
-    start, length = buffer.buffer_info()
-    found = []
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        request = struct.pack("iP", length, start)
-        filled = struct.unpack("iP", fcntl.ioctl(probe, SIOCGIFCONF, request))[0]
-        for offset in range(0, filled, size):
-            entry = buffer[offset : offset + size].tobytes()
-            mask = fcntl.ioctl(probe, SIOCGIFNETMASK, entry)[20:24]
-            address = socket.inet_ntoa(entry[20:24])
-            found.append(
-                {
-                    "interface": os.fsdecode(entry[:16].split(b"\0")[0]).split(":")[0],
-                    "family": "inet",
-                    "address": address,
-                    "prefix": bin(int.from_bytes(mask, "big")).count("1"),
-                    "scope": "host" if address.startswith("127.") else "global",
-                }
-            )
-    return found
-
-
-def inet6_addresses():
-    if not os.path.exists("/proc/net/if_inet6"):
-        return []  # without IPv6
-    found = []
-    for line in text_of("/proc/net/if_inet6").splitlines():
-        address, _, prefix, scope, _, name = line.split()
-        found.append(
-            {
-                "interface": name,
-                "family": "inet6",
-                "address": socket.inet_ntop(socket.AF_INET6, bytes.fromhex(address)),
-                "prefix": int(prefix, 16),
-                "scope": SCOPES.get(int(scope, 16)),
-            }
-        )
-    return found
-
-
-def find_routes():
-    return first_of(routes_by_ip, routes_by_kernel)
-
-
-def routes_by_ip():
-    return [
-        {
-            "family": family,
-            "destination": route["dst"],
-            "gateway": route.get("gateway"),
-            "interface": route.get("dev"),
-            "source": route.get("prefsrc"),
-            "metric": route.get("metric"),
-        }
-        for option, family in (("-4", "inet"), ("-6", "inet6"))
-        for route in json_of(["ip", "-json", option, "route", "show"])
-    ]
-
-
-def routes_by_kernel():
-    found = [route_of(line.split()) for line in text_of("/proc/net/route").splitlines()[1:]]
-    if os.path.exists("/proc/net/ipv6_route"):
-        lines = text_of("/proc/net/ipv6_route").splitlines()
-        found += [route6_of(line.split()) for line in lines]
-    return [route for route in found if route is not None]
-
-
-def route_of(fields):
-    interface, destination, gateway, flags, _, _, metric, mask = fields[:8]
-    if not int(flags, 16) & ROUTE_IS_UP:
-        return None
-    places = [struct.pack("=I", int(each, 16)) for each in (destination, gateway, mask)]
-    return route(
-        "inet",
-        socket.inet_ntoa(places[0]),
-        bin(int(mask, 16)).count("1"),
-        socket.inet_ntoa(places[1]) if any(places[1]) else None,
-        interface,
-        int(metric),
-    )
-
-
-def route6_of(fields):
-    destination, prefix, _, _, gateway, metric, _, _, flags, interface = fields[:10]
-    place, through = bytes.fromhex(destination), bytes.fromhex(gateway)
-    is_up = int(flags, 16) & ROUTE_IS_UP and not int(flags, 16) & ROUTE_IS_LOCAL
-    if not is_up or interface == "lo" or place[0] == 0xFF:  # That is for many.
-        return None
-    return route(
-        "inet6",
-        socket.inet_ntop(socket.AF_INET6, place),
-        int(prefix, 16),
-        socket.inet_ntop(socket.AF_INET6, through) if any(through) else None,
-        interface,
-        int(metric, 16),
-    )
-
-
-def route(family, address, prefix, gateway, interface, metric):
-    whole = 32 if family == "inet" else 128
-    destination = address if prefix == whole else f"{address}/{prefix}"
-    return {
-        "family": family,
-        "destination": destination if prefix else "default",
-        "gateway": gateway,
-        "interface": interface,
-        "source": None,
-        "metric": metric or None,
-    }
-
-
-# -- The machine ----------------------------------------------------------------------------------
-
-
-def find_system():
+@fact
+def system():
     name, node, release, version, machine = os.uname()
     try:
         uptime = float(text_of("/proc/uptime").split()[0])
@@ -346,7 +211,8 @@ def distribution():
     return None
 
 
-def find_disks():
+@fact
+def disks():
     of_the_kernel = set()
     for line in text_of("/proc/filesystems").splitlines():
         nodev, _, name = line.partition("\t")
@@ -392,7 +258,8 @@ def space_of(place):
     }
 
 
-def find_memory():
+@fact
+def memory():
     values = {}
     for line in text_of("/proc/meminfo").splitlines():
         name, _, value = line.partition(":")
@@ -410,7 +277,8 @@ def find_memory():
     return {name: values.get(key) for name, key in names.items()}
 
 
-def find_users():
+@fact
+def users():
     import pwd
 
     return [
@@ -429,20 +297,27 @@ def find_users():
 # -- Packages -------------------------------------------------------------------------------------
 
 
-def find_packages():
-    return first_of(packages_of_dpkg, packages_of_rpm, packages_of_apk)
+@fact
+def packages():
+    reasons = []
+    for finder in (packages_of_dpkg, packages_of_rpm, packages_of_apk):
+        try:
+            return finder()
+        except (Unavailable, OSError) as error:
+            reasons.append(str(error))
+    raise Unavailable("; ".join(reasons))
 
 
 def packages_of_dpkg():
     form = "${db:Status-Abbrev}\\t${Package}\\t${Version}\\t${Architecture}\\n"
-    lines = output_of(["dpkg-query", "--show", "--showformat", form]).splitlines()
+    lines = lines_of(["dpkg-query", "--show", "--showformat", form])
     # "ii" or "hi": it is to be there, or to stay as it is, and is there.
     return [package(*line.split("\t")[1:]) for line in lines if line[1:2] == "i"]
 
 
 def packages_of_rpm():
     form = "%{NAME}\\t%|EPOCH?{%{EPOCH}:}|%{VERSION}-%{RELEASE}\\t%{ARCH}\\n"
-    lines = output_of(["rpm", "--query", "--all", "--queryformat", form]).splitlines()
+    lines = lines_of(["rpm", "--query", "--all", "--queryformat", form])
     return [package(*line.split("\t")) for line in lines]
 
 
@@ -461,14 +336,3 @@ def packages_of_apk(path="/lib/apk/db/installed"):
 
 def package(name, version, architecture):
     return {"name": name, "version": version, "architecture": architecture}
-
-
-FINDERS = {
-    "addresses": find_addresses,
-    "routes": find_routes,
-    "system": find_system,
-    "disks": find_disks,
-    "memory": find_memory,
-    "users": find_users,
-    "packages": find_packages,
-}

@@ -1,14 +1,7 @@
 """Many machines at once."""
 
-from .group import (
-    AsyncResult,
-    ErrorResult,
-    Group,
-    GroupError,
-    GroupResult,
-    NotCompletedError,
-    Queue,
-)
+from .group import Group, Queue
+from .result import AsyncResult, ErrorResult, GroupError, GroupResult, NotCompletedError
 
 __all__ = [
     "AsyncResult",

@@ -13,8 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from types import TracebackType
-from typing import Any, Self, TypeAlias
+from typing import Any, NamedTuple, Self, TypeAlias
 
 import remctl
 
@@ -22,22 +21,10 @@ from ..._settings import Settings, check_count
 from ...hosts import canonical_name
 from ...schedule import Scheduler
 from .. import facts as _facts
-from ..base.connection import Connection
-from ..base.program import Environment, Word
+from ..base.program import Word
 from ..files import transfer
-from ..process.target import defaults_of
-from .member import Job, Member, as_member
-from .result import AsyncResult, ErrorResult, GroupError, GroupResult, NotCompletedError
-
-__all__ = [
-    "AsyncResult",
-    "ErrorResult",
-    "Group",
-    "GroupError",
-    "GroupResult",
-    "NotCompletedError",
-    "Queue",
-]
+from .member import Member, as_member
+from .result import AsyncResult, ErrorResult, GroupResult
 
 Factory: TypeAlias = Callable[[str], Any]
 LocalPath: TypeAlias = "str | os.PathLike[str]"
@@ -134,27 +121,20 @@ class Group:
         return self._each(lambda member: member.machine())
 
     def call(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> GroupResult:
-        """Run a function over there; see `Machine.call()`."""
+        """Run a function on all; see `Machine.call()`."""
         return self._each(lambda member: member.call(function, *args, **kwargs))
 
-    def run(
-        self,
-        argv: Iterable[Word],
-        *,
-        check: bool = False,
-        cwd: Word | None = None,
-        extend_env: Environment | None = None,
-        **options: Any,
-    ) -> GroupResult:
+    def run(self, argv: Iterable[Word], **options: Any) -> GroupResult:
         """Run a command; see `Connection.run()` for the arguments and the values.
 
         Args:
-            argv, cwd, extend_env, options: see there; a machine's own folder and environment hold
-                as long as these do not say otherwise.
-            check: make an `ErrorResult` of a status other than 0.
+            argv: the program and its arguments.
+            options: those of `Connection.run()`; a machine's own folder and environment hold as
+                long as these do not say otherwise.  With ``check=True``, a status other than 0 is
+                an `ErrorResult`.
         """
-        action = _run(list(argv), check=check, cwd=cwd, extend_env=extend_env, **options)
-        return self._each(action)
+        words = list(argv)
+        return self._each(lambda member: member.run(words, **options))
 
     def put(
         self, local: LocalPath, remote: Word | None = None, mode: int | None = None
@@ -181,11 +161,15 @@ class Group:
 
     def download(self, source: Word, destination: LocalPath) -> GroupResult:
         """Copy a file or a tree from all; see `transfer.download()`, and `fetch()`."""
-        return self._each(_download(source, self._template(destination)))
+        template = self._template(destination) or "."
+        return self._each(
+            lambda member: transfer.download(member.connection(), source, member.place(template))
+        )
 
     def facts(self, names: Iterable[str] = _facts.NAMES) -> GroupResult:
         """Find out what kind of machines these are; see `facts.gather()`."""
-        wanted = _facts._check_names(names)
+        wanted = [names] if isinstance(names, str) else list(names)
+        _facts.check_names(wanted)
         return self._each(lambda member: _facts.gather(member.connection(), wanted))
 
     def filter(self, predicate: Callable[..., Any], /, *args: Any, exclude: bool = False) -> Group:
@@ -206,7 +190,7 @@ class Group:
         unknown = self.connection_errors
         GroupResult((h, v) for h, v in answers.items() if h not in unknown).raise_failures()
         chosen = [h for h, v in answers.items() if h in unknown or bool(v) is not exclude]
-        return self._of(map(canonical_name, chosen), self._members)
+        return self._of(member for member in self._members.values() if member.host in chosen)
 
     def close(self) -> None:
         """Close all connections; those to hosts given by their names are opened again if need be.
@@ -214,22 +198,15 @@ class Group:
         Raises:
             GroupError: something went wrong with it.
         """
-        queue = Queue(parallel=self._settings.concurrency)
-        result = queue._add(self, Member.close, connecting=False)
-        queue.run()
-        result.value.raise_failures()
+        connected = self._of(each for each in self._members.values() if each.error is None)
+        connected._each(Member.close).raise_failures()
 
     def __enter__(self) -> Self:
         """Connect to all; errors are in `connection_errors`, and in every result."""
         self.connect()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def _template(self, path: LocalPath | None) -> str | None:
@@ -242,9 +219,9 @@ class Group:
 
     # Groups made of groups.
 
-    def _of(self, hosts: Iterable[str], members: Mapping[str, Member]) -> Group:
+    def _of(self, members: Iterable[Member]) -> Group:
         group = Group([], factory=self._factory, parallel=self._settings.concurrency)
-        group._members = {host: members[host] for host in hosts}
+        group._members = {member.identity: member for member in members}
         return group
 
     def _members_of(self, other: Any) -> dict[str, Member]:
@@ -257,44 +234,37 @@ class Group:
 
     def union(self, other: Any) -> Group:
         """Return the group of those in either; `other` is a group, or machines or names."""
-        members = {**self._members_of(other), **self._members}
-        return self._of(dict.fromkeys([*self._members, *members]), members)
+        return self._of({**self._members, **self._members_of(other), **self._members}.values())
 
     def intersection(self, other: Any) -> Group:
         """Return the group of those in both."""
         others = self._members_of(other)
-        return self._of([host for host in self._members if host in others], self._members)
+        return self._of(each for host, each in self._members.items() if host in others)
 
     def difference(self, other: Any) -> Group:
         """Return the group of those that are not in the other."""
         others = self._members_of(other)
-        return self._of([host for host in self._members if host not in others], self._members)
+        return self._of(each for host, each in self._members.items() if host not in others)
 
     def symmetric_difference(self, other: Any) -> Group:
         """Return the group of those in one of them only."""
         return self.union(other).difference(self.intersection(other))
 
-    def __or__(self, other: Any) -> Group:
-        return self.union(other)
-
-    def __and__(self, other: Any) -> Group:
-        return self.intersection(other)
-
-    def __sub__(self, other: Any) -> Group:
-        return self.difference(other)
-
-    def __xor__(self, other: Any) -> Group:
-        return self.symmetric_difference(other)
-
     def __rsub__(self, other: Any) -> Group:
-        members = self._members_of(other)
-        return self._of([host for host in members if host not in self._members], members)
+        return self._of(self._members_of(other).values()).difference(self)
 
-    __add__ = __or__
-    __ror__ = __or__
-    __radd__ = __or__
-    __rand__ = __and__
-    __rxor__ = __xor__
+    __or__ = __ror__ = __add__ = __radd__ = union
+    __and__ = __rand__ = intersection
+    __sub__ = difference
+    __xor__ = __rxor__ = symmetric_difference
+
+
+class Job(NamedTuple):
+    """Something to do on one machine."""
+
+    member: Member
+    action: Callable[[Member], Any]
+    result: AsyncResult
 
 
 class Queue:
@@ -310,19 +280,19 @@ class Queue:
 
     def __init__(self, *, parallel: int = Settings.concurrency) -> None:
         self._scheduler: Scheduler[Job] = Scheduler(
-            _check(parallel, {}), lambda job, _: (job.run, job.give_up), name="remctl-group"
+            _check(parallel, {}),
+            lambda job, _: (lambda: job.member.do(job.action), job.member.give_up),
+            name="remctl-group",
         )
         self._is_run = False
         self._machines: dict[int, Member] = {}
 
-    def _add(
-        self, target: Any, action: Callable[[Member], Any], *, connecting: bool = True
-    ) -> AsyncResult:
+    def _add(self, target: Any, action: Callable[[Member], Any]) -> AsyncResult:
         group = isinstance(target, Group)
         members = list(target._members.values()) if group else [self._member(target)]
         result = AsyncResult([member.host for member in members], group=group)
         for member in members:
-            self._scheduler.add(member.identity, Job(member, action, result, connecting))
+            self._scheduler.add(member.identity, Job(member, action, result))
         return result
 
     def _member(self, machine: Any) -> Member:
@@ -339,12 +309,13 @@ class Queue:
     def call(
         self, target: Any, function: Callable[..., Any], /, *args: Any, **kwargs: Any
     ) -> AsyncResult:
-        """Run a function over there; see `Machine.call()`."""
+        """Run a function there; see `Machine.call()`."""
         return self._add(target, lambda member: member.call(function, *args, **kwargs))
 
     def command(self, target: Any, argv: Iterable[Word], **options: Any) -> AsyncResult:
         """Run a command; see `Group.run()`."""
-        return self._add(target, _run(list(argv), **options))
+        words = list(argv)
+        return self._add(target, lambda member: member.run(words, **options))
 
     def put(
         self, target: Any, local: LocalPath, remote: Word | None = None, mode: int | None = None
@@ -386,60 +357,12 @@ class Queue:
                 member.release()
 
 
-# -- What is done on one machine ------------------------------------------------------------------
-
-
-def _run(
-    argv: list[Word],
-    *,
-    check: bool = False,
-    cwd: Word | None = None,
-    extend_env: Environment | None = None,
-    **options: Any,
-) -> Callable[[Member], Any]:
-    def action(member: Member) -> Any:
-        connection: Connection = member.connection()
-        folder, changes = defaults_of(member.machine())
-        result = connection.run(
-            argv,
-            cwd=folder if cwd is None else cwd,
-            extend_env={**changes, **(extend_env or {})},
-            **options,
-        )
-        return result.check() if check else result
-
-    return action
-
-
 def _fetch(remote: Word, template: str | None) -> Callable[[Member], Any]:
     def action(member: Member) -> Any:
-        local = None if template is None else _place(template, member.host)
+        local = None if template is None else member.place(template)
         return transfer.fetch(member.connection(), remote, local)
 
     return action
-
-
-def _download(source: Word, template: str | None) -> Callable[[Member], Any]:
-    def action(member: Member) -> Any:
-        place = _place(template or ".", member.host)
-        return transfer.download(member.connection(), source, place)
-
-    return action
-
-
-def _place(template: str, host: str) -> str:
-    """Return the path for a host; a host's name leads nowhere else."""
-    if "{host}" not in template:
-        return template
-    name = host.replace("/", "_")
-    path = template.replace("{host}", f"_{name}" if name in (".", "..") else name)
-    folder = os.path.dirname(path)
-    if folder:
-        os.makedirs(folder, exist_ok=True)
-    return path
-
-
-# -- Arguments ------------------------------------------------------------------------------------
 
 
 def _machines(settings: dict[str, Any]) -> Factory:

@@ -1,17 +1,19 @@
-"""Machines of groups, and the jobs that they do."""
+"""Machines of groups, and what is done on one of them."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from ...hosts import canonical_name
 from ..base.connection import Connection
 from ..base.errors import ClosedError
-from .result import AsyncResult, ErrorResult
+from ..base.program import Environment, Word
+from ..process.target import defaults_of
+from .result import ErrorResult
 
 
 class Member:
@@ -32,6 +34,16 @@ class Member:
         self._interpreter: Any = None
         self._lock = threading.Lock()
         self._wanted = True
+
+    def do(self, action: Callable[[Member], Any]) -> Any:
+        """Do something unless it could not be connected to; return the value or the error."""
+        failure = None
+        if self.error is None:
+            try:
+                return action(self)
+            except Exception as error:
+                failure = ErrorResult(self.host, error)
+        return self.error or failure
 
     def machine(self) -> Any:
         """Return the machine, connected to.
@@ -60,23 +72,48 @@ class Member:
     def connection(self) -> Connection:
         """Return the connection of the machine."""
         machine = self.machine()
-        if isinstance(machine, Connection):
-            return machine
-        connection: Connection = machine.connection
-        return connection
+        return machine if isinstance(machine, Connection) else machine.connection
 
     def call(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        """Run a function over there."""
+        """Run a function there."""
         machine = self.machine()
-        if not isinstance(machine, Connection):
-            return machine.call(function, *args, **kwargs)
-        from ..call.interpreter import Interpreter
+        if isinstance(machine, Connection):
+            from ..call.interpreter import Interpreter
 
-        with self._lock:
-            if self._interpreter is None:
-                self._interpreter = Interpreter(machine)
-            interpreter = self._interpreter
-        return interpreter.call(function, *args, **kwargs)
+            with self._lock:
+                if self._interpreter is None:
+                    self._interpreter = Interpreter(machine)
+                machine = self._interpreter
+        return machine.call(function, *args, **kwargs)
+
+    def run(
+        self,
+        argv: Iterable[Word],
+        *,
+        check: bool = False,
+        cwd: Word | None = None,
+        extend_env: Environment | None = None,
+        **options: Any,
+    ) -> Any:
+        """Run a command; see `Group.run()`."""
+        connection = self.connection()
+        folder, changes = defaults_of(self.machine())
+        cwd = folder if cwd is None else cwd
+        changes = {**changes, **(extend_env or {})}
+        result = connection.run(argv, cwd=cwd, extend_env=changes, **options)
+        return result.check() if check else result
+
+    def place(self, template: str) -> str:
+        """Return a path here that has ``{host}`` in it, for this host, whose name leads nowhere.
+
+        Folders on the way are made.
+        """
+        if "{host}" not in template:
+            return template
+        name = self.host.replace("/", "_")
+        path = template.replace("{host}", f"_{name}" if name in (".", "..") else name)
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        return path
 
     def release(self) -> None:
         """Close what was opened on top of its connection."""
@@ -94,6 +131,11 @@ class Member:
         if machine is not None:
             machine.close()
 
+    def give_up(self) -> None:
+        """Close it: that ends what it waits for."""
+        with contextlib.suppress(Exception):  # Another exception is on its way.
+            self.close()
+
 
 def as_member(host: Any, factory: Callable[[str], Any] | None) -> Member:
     """Return the member for a name or a machine.
@@ -107,32 +149,3 @@ def as_member(host: Any, factory: Callable[[str], Any] | None) -> Member:
     if not isinstance(name, str) or not hasattr(host, "close"):
         raise TypeError(f"a host must be a name or a machine, not {host!r}")
     return Member(name, None, host)
-
-
-@dataclass
-class Job:
-    """Something to do on one machine.
-
-    Attributes:
-        connecting: whether it is passed over if the machine failed to connect.
-    """
-
-    member: Member
-    action: Callable[[Member], Any]
-    result: AsyncResult
-    connecting: bool
-
-    def run(self) -> Any:
-        """Do it, and return the value or the error."""
-        try:
-            if self.connecting and self.member.error is not None:
-                return self.member.error
-            return self.action(self.member)
-        except Exception as error:
-            # The same one for what comes later.
-            return self.member.error or ErrorResult(self.member.host, error)
-
-    def give_up(self) -> None:
-        """Close the connection: that ends what it waits for."""
-        with contextlib.suppress(Exception):  # Another exception is on its way.
-            self.member.close()

@@ -39,7 +39,7 @@ class ErrorResult:
 
 
 class GroupResult(dict[str, Any]):
-    """What came of it on each host: a value, or an `ErrorResult`."""
+    """Results of all hosts of a group: a value each, or an `ErrorResult`."""
 
     def successful(self) -> GroupResult:
         """Return the values."""
@@ -61,7 +61,7 @@ class GroupResult(dict[str, Any]):
 
 
 class AsyncResult:
-    """What will come of something in a `Queue`."""
+    """The result of something in a `Queue`, once that was run."""
 
     def __init__(self, hosts: list[str], *, group: bool) -> None:
         self._left = set(hosts)
@@ -98,7 +98,7 @@ class AsyncResult:
         return self
 
     def take(self, host: str, value: Any) -> None:
-        """Take what came of it on one host."""
+        """Take the value of one host."""
         self._found[host] = value
         self._left.discard(host)
         if not self._left:
