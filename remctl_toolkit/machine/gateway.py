@@ -19,16 +19,16 @@ import codecs
 import contextlib
 import sys
 import threading
-from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from _remctl_text import printable
 
 from .base.errors import MachineError
+from .base.outputs import Tail
 from .channel.channel import Channel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     import execnet
     from execnet.gateway_base import ExecModel
@@ -40,7 +40,6 @@ __all__ = ["GatewayError", "open_gateway"]
 
 _EXIT = 1.0  # seconds for it when Python ends, as execnet's own gateways have
 _ENDING = 10.0  # seconds that an interpreter has to end: execnet's half gives its threads five
-_COMPLAINT = 4096  # octets of standard error that are kept until the gateway is there
 _MODELS = ("thread", "main_thread_only")
 
 # execnet's half is sent as the first line of standard input.
@@ -92,70 +91,52 @@ def open_gateway(
     if any(gateway.id == spec.id for gateway in group):
         raise ValueError(f"the group has a gateway {spec.id!r} already")
     spec.execmodel = group.remote_execmodel.backend
-    io = _ChannelIO(connection, _words(connection, python), group.execmodel)
+    words: list[Word] = [connection.far.python]
+    if python is not None:
+        words = list(python) if isinstance(python, list | tuple) else [cast("Word", python)]
+    io = _ChannelIO(connection, words, group.execmodel)
     try:
-        # What ends before it has read all that is sent to it is told about by started().
+        # What ends before it has read all that is sent to it is told about by check_started().
         with contextlib.suppress(BrokenPipeError):
             bootstrap_exec(io, spec)
-        io.started()
+        io.check_started()
         gateway = execnet.Gateway(io, spec)
     except BaseException:
         io.end()
         raise
     group._register(gateway)
     # Its group ends it in new threads, which no longer start when Python ends.
-    io.at_exit = partial(io.leave, gateway)
-    atexit.register(io.at_exit)
+    atexit.register(io.leave, gateway)
     return gateway
 
 
-def _words(connection: Connection, python: Word | Sequence[Word] | None) -> list[Word]:
-    if python is None:
-        return [connection.far.python]
-    return list(python) if isinstance(python, (list, tuple)) else [python]  # type: ignore[list-item]
-
-
 class _ChannelIO:
-    """What execnet reads and writes: a channel, as the protocol ``execnet.gateway_base.IO``."""
+    """A channel as the protocol ``execnet.gateway_base.IO``, which its gateways read and write."""
 
     def __init__(self, connection: Connection, python: list[Word], execmodel: ExecModel) -> None:
         self.execmodel = execmodel
         self.remoteaddress = connection.host
-        self._python = python
+        self._name = " ".join(map(str, python))
         self._writing = threading.Lock()
         self._greeted = False
-        self._failure: MachineError | None = None
-        self._complaint = b""
-        self.at_exit: Callable[[], None] | None = None
-        words = [*python, "-u", "-c", _BOOTSTRAP]
-        self._channel = Channel(connection, words, label="gateway")
+        self._complaint = Tail()
+        self._channel = Channel(connection, [*python, "-u", "-c", _BOOTSTRAP], label="gateway")
         self._errors = threading.Thread(
             target=self._show_errors, name="remctl-gateway-stderr", daemon=True
         )
         self._errors.start()
 
-    # What execnet calls.
+    # For execnet, which expects EOFError and OSError.
 
     def read(self, size: int, /) -> bytes:
-        """Read so many octets.
-
-        Raises:
-            EOFError: there are fewer, or the channel was lost.
-        """
         try:
             octets = self._channel.read_exactly(size)
         except MachineError as error:
-            self._failure = error
             raise EOFError(str(error)) from error
         self._greeted = True
         return octets
 
     def write(self, octets: bytes, /) -> None:
-        """Write all of it.
-
-        Raises:
-            OSError: the far side has ended, or the channel was lost or closed.
-        """
         try:
             with self._writing:  # A large message must not be cut by another thread's.
                 self._channel.write(octets)
@@ -169,27 +150,23 @@ class _ChannelIO:
         self.end()
 
     def close_write(self) -> None:
-        """Let the far side's input end."""
         # It may have ended, and execnet's receiver must not stumble over that.
         with contextlib.suppress(MachineError):
             self._channel.close_write()
 
     def wait(self) -> int | None:
-        """Wait for the interpreter's end; None if it was lost."""
-        try:
+        with contextlib.suppress(MachineError):
             return self._channel.wait()
-        except MachineError:
-            return self._channel.returncode
+        return self._channel.returncode
 
     def kill(self) -> None:
-        """End the interpreter, and the channel."""
         with contextlib.suppress(MachineError):  # It was lost, or closed.
             self._channel.kill()
         self.end()
 
-    # What we call.
+    # For us.
 
-    def started(self) -> None:
+    def check_started(self) -> None:
         """Let what comes on standard error be shown.
 
         Raises:
@@ -198,15 +175,11 @@ class _ChannelIO:
         """
         if self._greeted:
             return
-        if self._failure is not None:
-            raise self._failure
+        with contextlib.suppress(TimeoutError):
+            self._channel.wait(_ENDING)
         self._errors.join(_ENDING)
-        lines = self._complaint.strip().splitlines()
-        reason = (
-            printable(lines[-1]) if lines else f"it ended with status {self._channel.returncode}"
-        )
-        name = " ".join(map(str, self._python))
-        text = f"{name} of {self.remoteaddress} did not become a gateway: {reason}"
+        reason = str(self._complaint) or f"it ended with status {self._channel.returncode}"
+        text = f"{self._name} of {self.remoteaddress} did not become a gateway: {reason}"
         error = GatewayError(text)
         error.host = self.remoteaddress
         raise error
@@ -220,24 +193,17 @@ class _ChannelIO:
 
     def end(self) -> None:
         """Close the channel: nothing is left over there."""
-        if self.at_exit is not None:
-            atexit.unregister(self.at_exit)
+        atexit.unregister(self.leave)
         self._channel.close()
         self._errors.join(_ENDING)
 
     def _show_errors(self) -> None:
         decode = codecs.getincrementaldecoder("utf-8")("backslashreplace").decode
-        try:
+        with contextlib.suppress(MachineError):  # It was closed; or lost, which read() raises.
             while octets := self._channel.read_stderr():
                 if self._greeted:
-                    _show(decode(octets))
+                    text = decode(octets)
+                    sys.stderr.write(printable(text, lines=True) if sys.stderr.isatty() else text)
+                    sys.stderr.flush()
                 else:
-                    self._complaint = (self._complaint + octets)[-_COMPLAINT:]
-        except MachineError:
-            pass  # It was closed; or it was lost, which whoever reads standard output is told.
-
-
-def _show(text: str) -> None:
-    """Write to our standard error."""
-    sys.stderr.write(printable(text, lines=True) if sys.stderr.isatty() else text)
-    sys.stderr.flush()
+                    self._complaint.write(octets)

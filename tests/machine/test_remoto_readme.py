@@ -17,7 +17,7 @@ import pytest
 
 import remctl_toolkit.machine.remoto as remoto
 from remctl_toolkit.machine import ClosedError, CommandTimeoutError
-from remctl_toolkit.machine.group.group import GroupError
+from remctl_toolkit.machine.group import GroupError
 from remctl_toolkit.machine.process import process
 from remctl_toolkit.machine.remoto import Connection, exc
 from remctl_toolkit.machine.remoto.connection import (

@@ -8,18 +8,18 @@ import os
 import shlex
 import threading
 from collections.abc import Callable
-from types import ModuleType, TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import remctl
 from _remctl_text import printable
 
 from ..base import connection as machine_connection
+from ..base.connection import ConnectionSettings
 from ..base.program import Program, python_arguments, python_payload
 from ..call.interpreter import Interpreter, RemoteCallError, RemoteFunction
 from ..channel.channel import Channel
 from ..process.target import Target
-from .logs import logger_of
 
 if TYPE_CHECKING:
     import execnet
@@ -38,6 +38,15 @@ _ENDS_WITHIN = 1.0  # seconds, for a gateway
 log = logging.getLogger(__name__)
 
 
+def logger_of(host: str) -> logging.Logger:
+    """Return the logger named after a host; what it gets is shown, unless logging was set up."""
+    logging.basicConfig()  # Does nothing if it was.
+    logger = logging.getLogger(host)
+    if logger.level == logging.NOTSET:
+        logger.setLevel(logging.DEBUG)
+    return logger
+
+
 class Connection(Target):
     """A host, as remoto has it.
 
@@ -52,8 +61,8 @@ class Connection(Target):
         use_ssh: does nothing: it is never this process that does the work.
         interpreter: the Python of functions and gateways; None is the one of the connection.
         ssh_options: there is no ssh: a ValueError.
-        port, principal, python, shell, connect_timeout, ccache, source_ip, credentials: see
-            `remctl_toolkit.machine.Connection`.
+        settings: port, principal, python, shell, connect_timeout, ccache, source_ip, credentials,
+            see `remctl_toolkit.machine.Connection`.
 
     Attributes:
         hostname, logger, sudo, interpreter: see above.
@@ -77,15 +86,7 @@ class Connection(Target):
         use_ssh: bool = False,
         interpreter: str | None = None,
         ssh_options: str | None = None,
-        *,
-        port: int | str | None = None,
-        principal: str | None = None,
-        python: str = "python",
-        shell: str | None = "sh",
-        connect_timeout: float = 30.0,
-        ccache: str | os.PathLike[str] | None = None,
-        source_ip: str | None = None,
-        credentials: remctl.RemctlCredentials | None = None,
+        **settings: Unpack[ConnectionSettings],
     ) -> None:
         if ssh_options is not None:
             text = "ssh_options: there is no ssh here; use port=, principal=, ccache=, source_ip="
@@ -96,16 +97,7 @@ class Connection(Target):
         self.interpreter = interpreter
         self.remote_module: Any = None
         self._detect_sudo = detect_sudo
-        self._settings: dict[str, Any] = {
-            "port": port,
-            "principal": principal,
-            "python": python,
-            "shell": shell,
-            "connect_timeout": connect_timeout,
-            "ccache": ccache,
-            "source_ip": source_ip,
-            "credentials": credentials,
-        }
+        self._settings = settings
         self._lock = threading.RLock()
         self._opened: machine_connection.Connection | None = None
         self._interpreters: dict[tuple[str, ...], Interpreter] = {}
@@ -222,12 +214,7 @@ class Connection(Target):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.exit()
 
     def __repr__(self) -> str:

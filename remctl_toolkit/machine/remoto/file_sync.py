@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Unpack
 
-from ..base.connection import Connection
+from ..base.connection import Connection, ConnectionSettings
 from ..group.group import Group
-from .logs import logger_of
+from .connection import logger_of
 
 
 def rsync(
@@ -17,7 +17,7 @@ def rsync(
     destination: str,
     logger: Any = None,
     sudo: bool = False,
-    **settings: Any,
+    **settings: Unpack[ConnectionSettings],
 ) -> None:
     """Copy what is in a folder to one host or several, at the same time; and log each file.
 
