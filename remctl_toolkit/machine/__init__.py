@@ -12,62 +12,33 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .base.account import FarSide
-    from .base.connection import Connection
-    from .base.errors import (
-        ClosedError,
-        CommandTimeoutError,
-        MachineError,
-        NoPythonError,
-        WorkingFolderError,
-    )
-    from .call.interpreter import (
-        CallTimeoutError,
-        Interpreter,
-        InterpreterEndedError,
-        RemoteCallError,
-        ResultError,
-        SendError,
-    )
-    from .channel.channel import Channel, ChannelError
-    from .files.transfer import TransferError
-    from .gateway import GatewayError, open_gateway
-    from .group.group import Group, Queue
-    from .group.result import GroupError, GroupResult
-    from .plumbum.machine import Machine
-    from .process.popen import ChannelProcess
-    from .process.process import CommandFailedError
-    from .tunnel.tunnel import Tunnel, TunnelError
-
-__all__ = [
-    "CallTimeoutError",
-    "Channel",
-    "ChannelError",
-    "ChannelProcess",
-    "ClosedError",
-    "CommandFailedError",
-    "CommandTimeoutError",
-    "Connection",
-    "FarSide",
-    "GatewayError",
-    "Group",
-    "GroupError",
-    "GroupResult",
-    "Interpreter",
-    "InterpreterEndedError",
-    "Machine",
-    "MachineError",
-    "NoPythonError",
-    "Queue",
-    "RemoteCallError",
-    "ResultError",
-    "SendError",
-    "TransferError",
-    "Tunnel",
-    "TunnelError",
-    "WorkingFolderError",
-    "open_gateway",
-]
+    from .base.account import FarSide as FarSide
+    from .base.connection import Connection as Connection
+    from .base.errors import ClosedError as ClosedError
+    from .base.errors import CommandTimeoutError as CommandTimeoutError
+    from .base.errors import MachineError as MachineError
+    from .base.errors import NoPythonError as NoPythonError
+    from .base.errors import WorkingFolderError as WorkingFolderError
+    from .call.interpreter import CallTimeoutError as CallTimeoutError
+    from .call.interpreter import Interpreter as Interpreter
+    from .call.interpreter import InterpreterEndedError as InterpreterEndedError
+    from .call.interpreter import RemoteCallError as RemoteCallError
+    from .call.interpreter import ResultError as ResultError
+    from .call.interpreter import SendError as SendError
+    from .channel.channel import Channel as Channel
+    from .channel.channel import ChannelError as ChannelError
+    from .files.transfer import TransferError as TransferError
+    from .gateway import GatewayError as GatewayError
+    from .gateway import open_gateway as open_gateway
+    from .group.group import Group as Group
+    from .group.group import Queue as Queue
+    from .group.result import GroupError as GroupError
+    from .group.result import GroupResult as GroupResult
+    from .plumbum.machine import Machine as Machine
+    from .process.popen import ChannelProcess as ChannelProcess
+    from .process.process import CommandFailedError as CommandFailedError
+    from .tunnel.tunnel import Tunnel as Tunnel
+    from .tunnel.tunnel import TunnelError as TunnelError
 
 _HOMES = {
     "base.account": "FarSide",
@@ -84,6 +55,9 @@ _HOMES = {
     "process.popen": "ChannelProcess",
     "tunnel": "Tunnel TunnelError",
 }
+
+
+__all__ = [name for names in _HOMES.values() for name in names.split()]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> object:

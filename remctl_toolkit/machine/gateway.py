@@ -5,11 +5,9 @@
     gateway.remote_exec("channel.send(6 * 7)").receive()  # 42
     group.terminate()
 
-The gateway is execnet's own; this is what it reads and writes.  execnet's ways to make gateways all
-start a local program (``popen//python=remctl-rsh --exact HOST python3`` is one, see remctl-rsh);
-this one goes through the sessions of a connection that is there already.  It needs nothing of
-execnet but what each of its own gateways is made of: `Group`, `XSpec`, `Gateway`, the protocol
-`IO`, and the function that sends the far side's half (`bootstrap_exec`).
+The gateway is execnet's own; here is what it reads and writes.  It needs nothing of execnet but
+what each of its own gateways is made of: `Group`, `XSpec`, `Gateway`, the protocol `IO`, and the
+function that sends the remote half (`bootstrap_exec`).
 """
 
 from __future__ import annotations
@@ -167,12 +165,7 @@ class _ChannelIO:
     # For us.
 
     def check_started(self) -> None:
-        """Let what comes on standard error be shown.
-
-        Raises:
-            GatewayError: the interpreter has ended before it was a gateway.
-            ChannelError: the channel was lost.
-        """
+        """Raise GatewayError, or ChannelError, unless the interpreter is a gateway."""
         if self._greeted:
             return
         with contextlib.suppress(TimeoutError):

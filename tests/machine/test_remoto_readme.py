@@ -71,6 +71,14 @@ if __name__ == '__channelexec__':
 """
 
 
+@pytest.fixture(autouse=True)
+def levels() -> Iterator[None]:
+    """Set the levels of loggers back: other tests have the same hosts."""
+    yield
+    for name in ("localhost", "127.0.0.1", "hostname"):
+        logging.getLogger(name).setLevel(logging.NOTSET)
+
+
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("programs")
@@ -165,6 +173,12 @@ def test_a_host_that_is_not_there() -> None:
 def test_ssh_options_are_refused() -> None:
     with pytest.raises(ValueError, match=r"ssh_options: there is no ssh here; use port="):
         Connection("localhost", ssh_options="-F cfg")
+
+
+def test_unknown_arguments_are_refused_before_connecting() -> None:
+    for make in (Connection, PodmanConnection):
+        with pytest.raises(TypeError, match=r"^prot: there is no such argument$"):
+            make("localhost", "box", eager=False, prot=1)  # type: ignore[arg-type]
 
 
 def test_threads_and_use_ssh_do_nothing(place: dict[str, Any]) -> None:

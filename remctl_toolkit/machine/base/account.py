@@ -44,11 +44,7 @@ class FarSide(NamedTuple):
 
 
 def find_python(probe: Probe, host: str, python: str) -> FarSide:
-    """Return what `base/far_probe.py` tells of a host, run by its remctl command `python`.
-
-    Raises:
-        NoPythonError: there is no such command, or it is not as it must be.
-    """
+    """Return what `base/far_probe.py` prints, run by the remctl command `python`."""
     payload = python_payload(source("base/far_probe"))
     try:
         far = _far_side(probe((python, *python_arguments("probe"), payload)))
@@ -80,11 +76,7 @@ def _far_side(result: remctl.RemctlSimpleResult) -> FarSide:
 
 
 def has_shell(probe: Probe, host: str, python: str, shell: str, uid: int) -> bool:
-    """Return whether a host has the remctl command `shell`, and that runs sh.
-
-    Raises:
-        MachineError: it is not that user's.
-    """
+    """Return whether a host has the remctl command `shell`, and that runs sh, as that user."""
     try:
         answer = probe((shell, "-c", SHELL_LOADER, "probe", b"echo `id -u`\n")).stdout or b""
     except (remctl.RemctlServerError, ValueError):

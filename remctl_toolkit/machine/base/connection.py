@@ -54,19 +54,12 @@ class ConnectionSettings(TypedDict, total=False):
 
 
 class _Request(NamedTuple):
-    """A remctl command.
-
-    Attributes:
-        words: all of it.
-        timeout: see `Connection.run()` for a command, `Connection.python_run()` for a program.
-        cwd: the folder that a command is run in.
-        mark: begins the far side's own word about that folder; b"" for a program.
-    """
+    """A remctl command."""
 
     words: tuple[str | bytes, ...]
     timeout: float | None
     cwd: bytes = b""
-    mark: bytes = b""
+    mark: bytes = b""  # begins what is said of `cwd` if it cannot be entered
 
 
 class Connection:
@@ -239,8 +232,8 @@ class Connection:
             ClosedError: the connection was closed.
             RemctlError: see `remctl.Remctl.run()`.
         """
-        request = self._request(argv, input, cwd, env, extend_env, timeout, label)
-        return self._run(request, stdout, stderr)
+        command = self.command_of(argv, cwd, env, extend_env)
+        return self._run(self._request(command, input, timeout, label), stdout, stderr)
 
     def stream(
         self,
@@ -261,17 +254,11 @@ class Connection:
         Raises:
             See `run()`; the iterator raises what comes up while the command runs.
         """
-        return self._stream(self._request(argv, input, cwd, env, extend_env, timeout, label))
+        command = self.command_of(argv, cwd, env, extend_env)
+        return self._stream(self._request(command, input, timeout, label))
 
     def python_run(
-        self,
-        program: str,
-        payload: bytes = b"",
-        *,
-        label: str,
-        timeout: float | None = None,
-        stdout: Writable | None = None,
-        stderr: Writable | None = None,
+        self, program: str, payload: bytes = b"", *, label: str, timeout: float | None = None
     ) -> remctl.RemctlSimpleResult:
         """Run a Python program there, as ``python3 -IS``; it may read `payload` from descriptor 0.
 
@@ -280,8 +267,7 @@ class Connection:
         Raises:
             ClosedError, RemctlError: see `run()`.
         """
-        request = _Request(self._python_words(program, payload, label), timeout)
-        return self._run(request, stdout, stderr)
+        return self._run(_Request(self._python_words(program, payload, label), timeout))
 
     def python_stream(
         self, program: str, payload: bytes = b"", *, label: str, timeout: float | None = None
@@ -308,16 +294,8 @@ class Connection:
         return {"HOME": far.home, "USER": far.user, "LOGNAME": far.user, "SHELL": far.shell}
 
     def _request(
-        self,
-        argv: Iterable[Word],
-        data: bytes,
-        cwd: Word | None,
-        env: Mapping[str, Word] | None,
-        extend_env: Environment | None,
-        timeout: float | None,
-        label: str | None,
+        self, command: Command, data: bytes, timeout: float | None, label: str | None
     ) -> _Request:
-        command = self.command_of(argv, cwd, env, extend_env)
         if timeout is not None:
             check_seconds("timeout", timeout)
         mark = new_mark()
@@ -335,7 +313,7 @@ class Connection:
         return (self.python, *arguments, python_payload(program, data))
 
     def _run(
-        self, request: _Request, stdout: Writable | None, stderr: Writable | None
+        self, request: _Request, stdout: Writable | None = None, stderr: Writable | None = None
     ) -> remctl.RemctlSimpleResult:
         errors = Marked(stderr, request.mark)
         start = time.monotonic()
@@ -372,18 +350,19 @@ class Connection:
     ) -> None:
         """Raise what the far side's word, or the status after all that time, means."""
         if word is not None:
-            text = describe_folder(request.cwd, word, self.host)
-            raise self._named(WorkingFolderError(text))
+            raise self._no_folder(request.cwd, word)
         timeout = request.timeout
         # A command may have the same status, but hardly by itself after that time.
         if timeout and status == _TIMED_OUT and time.monotonic() - start >= timeout:
-            error = CommandTimeoutError(
-                f"command took longer than {timeout:g} s on {self.host}, and was ended"
-            )
+            text = f"command took longer than {timeout:g} s on {self.host}, and was ended"
+            error = CommandTimeoutError(text)
             if partial is not None:
                 partial.status = None
             error.partial = partial
             raise self._named(error)
+
+    def _no_folder(self, folder: bytes, reason: bytes) -> MachineError:
+        return self._named(WorkingFolderError(describe_folder(folder, reason, self.host)))
 
     # The end.
 
@@ -392,10 +371,7 @@ class Connection:
         self._until = time.monotonic() + seconds
 
     def time_to_end(self, seconds: float) -> float:
-        """Return when those seconds are over, or before when all has to have ended.
-
-        Both are times of the monotonic clock.
-        """
+        """Return when those seconds are over, on the monotonic clock; see `begin_closing()`."""
         until = time.monotonic() + seconds
         return min(until, self._until) if self._until else until
 

@@ -29,11 +29,7 @@ def marked(octets: bytes | None, mark: bytes) -> bytes | None:
 
 
 class Marked:
-    """A file for standard error that keeps the far side's own word to us out of it.
-
-    Attributes:
-        word: that word, or None.
-    """
+    """A file for standard error that keeps the far side's own word to us out of it."""
 
     def __init__(self, file: Writable | None, mark: bytes) -> None:
         self._kept = io.BytesIO()

@@ -8,7 +8,7 @@ import os
 import re
 import shlex
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from .errors import MachineError
 
@@ -44,49 +44,38 @@ _SHELL_SCRIPT_LIMIT = 4096
 
 @functools.cache
 def source(*names: str) -> str:
-    """Return the text of files that are sent to the far side, one after the other.
-
-    Args:
-        names: the files: "base/far_probe", say.
+    """Return the text of files that are sent to the remote host: "base/far_probe", say.
 
     Raises:
         MachineError: this installation does not have the text.
     """
-    return "\n".join(map(_read, names))
+    texts = []
+    for name in names:
+        # importlib.resources would do, but takes longer to import than all the rest.
+        path = os.path.join(os.path.dirname(os.path.dirname(__file__)), f"{name}.py")
+        try:
+            texts.append(__spec__.loader.get_data(path).decode())  # type: ignore[union-attr]
+        except (AttributeError, OSError) as error:
+            text = f"remctl_toolkit/machine/{name}.py, which runs on the server, is not installed"
+            cure = "install the package with its .py files (it has a hook for PyInstaller)"
+            raise MachineError(f"{text}: {cure} ({error})") from None
+    return "\n".join(texts)
 
 
-def _read(name: str) -> str:
-    # importlib.resources would do, but takes longer to import than all the rest.
-    path = os.path.join(os.path.dirname(os.path.dirname(__file__)), f"{name}.py")
-    try:
-        octets: bytes = __spec__.loader.get_data(path)  # type: ignore[union-attr]
-    except (AttributeError, OSError) as error:
-        missing = f"remctl_toolkit/machine/{name}.py, which runs on the server, is not installed"
-        cure = "install the package with its .py files (it has a hook for PyInstaller)"
-        text = f"{missing}: {cure} ({error})"
-        raise MachineError(text) from None
-    return octets.decode()
+class Program(NamedTuple):
+    """Python text for the remote host, and the text of modules of ours that it imports there.
 
-
-class Program:
-    """Python text for the far side, and modules of ours that it may import there.
-
-    Args:
-        main: the text that runs as ``__main__``.
-        modules: the text of each module by its name; a module may import those before it.
+    A module may import those before it.
     """
 
-    def __init__(self, main: str, modules: Mapping[str, str] | None = None) -> None:
-        self.main = main
-        self.modules = dict(modules or {})
+    main: str
+    modules: Mapping[str, str] = {}
 
     def text(self) -> str:
         """Return all of it as one text, as `python_payload()` takes it."""
-        if not self.modules:
-            return self.main
         return (
             "import sys\n"
-            f"for name, text in {self.modules!a}.items():\n"
+            f"for name, text in {dict(self.modules)!a}.items():\n"
             "    module = sys.modules[name] = type(sys)(name)\n"
             "    exec(compile(text, '<remctl ' + name + '>', 'exec'), module.__dict__)\n"
             f"{self.main}\n"
@@ -110,14 +99,9 @@ def python_payload(program: str, data: bytes = b"") -> bytes:
 
 
 def literal(octets: bytes, limit: int) -> Any:
-    """Return the value that a far side wrote with ascii().
+    """Return the value that a remote host wrote with ascii(); ValueError if it wrote none.
 
-    Args:
-        octets: what it wrote.
-        limit: how many octets are taken at most: the parser takes a hundred times their memory.
-
-    Raises:
-        ValueError: it is none.
+    The parser takes a hundred times the memory of the octets: there is a limit to them.
     """
     if len(octets) > limit:
         raise ValueError(f"more than {limit} octets")
@@ -129,25 +113,16 @@ def literal(octets: bytes, limit: int) -> Any:
 
 
 def check_seconds(name: str, value: float) -> None:
-    """Check a time limit.
-
-    Raises:
-        TypeError, ValueError: it is none.
-    """
+    """Raise TypeError or ValueError unless a value is a time limit."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number of seconds, not {type(value).__name__}")
     if not 0 < value <= LONGEST_TIME:
-        raise ValueError(
-            f"{name} must be seconds, more than 0 and no more than {LONGEST_TIME}, not {value}"
-        )
+        limits = f"more than 0 and no more than {LONGEST_TIME}"
+        raise ValueError(f"{name} must be seconds, {limits}, not {value}")
 
 
 def check_label(label: str) -> str:
-    """Return a label as remctld's log shall show it: a few printable characters, never empty.
-
-    Raises:
-        TypeError: it is no text.
-    """
+    """Return a label for remctld's log: a few printable characters, never empty."""
     if not isinstance(label, str):
         raise TypeError(f"label must be a string, not {type(label).__name__}")
     printable = "".join(c if c.isascii() and c.isprintable() else "?" for c in label)
@@ -158,13 +133,11 @@ def octets(word: Word, what: str) -> bytes:
     """Return a word of a command line, or a value of its environment, as octets.
 
     Raises:
-        TypeError: it is nothing that a word can be.
-        ValueError: there is a NUL in it, or a character without octets.
+        TypeError, ValueError: it cannot be one; `what` names it.
     """
     if isinstance(word, bool) or not isinstance(word, (str, bytes, int, os.PathLike)):
-        raise TypeError(
-            f"{what} must be text, octets, a number or a path, not {type(word).__name__}"
-        )
+        name = type(word).__name__
+        raise TypeError(f"{what} must be text, octets, a number or a path, not {name}")
     taken = b"%d" % word if isinstance(word, int) else os.fsencode(word)
     if b"\0" in taken:
         raise ValueError(f"{what} cannot hold a NUL")
@@ -182,13 +155,10 @@ def _environment(given: Environment | None, what: str) -> dict[bytes, bytes | No
 
 
 class Command:
-    """A command of the far side: checked, and as octets.
+    """A command for the remote host, checked, in octets; see `Connection.run()`.
 
-    Attributes:
-        argv: the program and its arguments.
-        cwd: the folder to run it in.
-        env: the whole environment; None is the server's own.
-        extend_env: what to change in it; None takes a name away.
+    Raises:
+        TypeError, ValueError: something cannot be part of a command; the text names it.
     """
 
     def __init__(
@@ -198,11 +168,7 @@ class Command:
         env: Mapping[str, Word] | None = None,
         extend_env: Environment | None = None,
     ) -> None:
-        """Check and convert.
-
-        Raises:
-            TypeError, ValueError: something cannot be part of a command; the text says what.
-        """
+        """Check and convert."""
         if isinstance(argv, (str, bytes)):
             raise TypeError(f"a command is a list of words, not {type(argv).__name__}: use [...]")
         self.argv = [octets(word, f"argument {place}") for place, word in enumerate(argv)]
@@ -221,16 +187,7 @@ class Command:
 
     def spec(self, mark: bytes = b"", **more: object) -> str:
         """Return it as the text of a Python dictionary, for what runs there."""
-        return ascii(
-            {
-                "argv": self.argv,
-                "cwd": self.cwd,
-                "env": self.env,
-                "extend_env": self.extend_env,
-                "mark": mark,
-                **more,
-            }
-        )
+        return ascii({**vars(self), "mark": mark, **more})
 
     def python_program(self, mark: bytes, timeout: float | None = None) -> str:
         """Return the Python program that becomes this command, or runs it for a limited time."""

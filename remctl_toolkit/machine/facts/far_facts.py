@@ -14,6 +14,25 @@ SYSTEM_FOLDERS = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
 # A server that does not answer would keep us for ever.
 OF_THE_NETWORK = ("9p", "afs", "ceph", "cifs", "fuse.", "gfs", "gluster", "lustre", "nfs", "smb")
 
+# What is found, by our names for it.
+ADDRESS = {"family": "family", "address": "local", "prefix": "prefixlen", "scope": "scope"}
+ROUTE = {
+    "destination": "dst",
+    "gateway": "gateway",
+    "interface": "dev",
+    "source": "prefsrc",
+    "metric": "metric",
+}
+MEMORY = {
+    "total": "MemTotal",
+    "available": "MemAvailable",
+    "free": "MemFree",
+    "buffers": "Buffers",
+    "cached": "Cached",
+    "swap_total": "SwapTotal",
+    "swap_free": "SwapFree",
+}
+
 FINDERS = {}  # type: dict[str, object]
 
 
@@ -94,6 +113,11 @@ def json_of(argv):
         raise Unavailable(f"{argv[0]} does not speak JSON") from None
 
 
+def renamed(found, keys):
+    """Return a dictionary with the values that are found by other keys, None for what is not."""
+    return {name: found.get(key) for name, key in keys.items()}
+
+
 def text_of(path):
     with open(path, encoding="utf-8", errors="surrogateescape") as file:
         return file.read()
@@ -105,13 +129,7 @@ def text_of(path):
 @fact
 def addresses():
     return [
-        {
-            "interface": interface["ifname"],
-            "family": address["family"],
-            "address": address["local"],
-            "prefix": address["prefixlen"],
-            "scope": address.get("scope"),
-        }
+        dict(renamed(address, ADDRESS), interface=interface["ifname"])
         for interface in json_of(["ip", "-json", "address", "show"])
         for address in interface.get("addr_info", ())
         if "local" in address
@@ -121,14 +139,7 @@ def addresses():
 @fact
 def routes():
     return [
-        {
-            "family": family,
-            "destination": route["dst"],
-            "gateway": route.get("gateway"),
-            "interface": route.get("dev"),
-            "source": route.get("prefsrc"),
-            "metric": route.get("metric"),
-        }
+        dict(renamed(route, ROUTE), family=family)
         for option, family in (("-4", "inet"), ("-6", "inet6"))
         for route in json_of(["ip", "-json", option, "route", "show"])
     ]
@@ -195,34 +206,30 @@ def distribution():
     import shlex
 
     for path in ("/etc/os-release", "/usr/lib/os-release"):
-        try:
-            lines = text_of(path).splitlines()
-        except OSError:
-            continue
-        found = {}
-        for line in lines:
-            name, is_setting, value = line.partition("=")
-            if is_setting and not name.startswith("#"):
-                try:
-                    found[name.strip().lower()] = " ".join(shlex.split(value))
-                except ValueError:
-                    continue  # not as it must be
-        return found
-    return None
+        if os.path.exists(path):
+            break
+    else:
+        return None
+    found = {}
+    for line in text_of(path).splitlines():
+        name, is_setting, value = line.partition("=")
+        if is_setting and not name.startswith("#"):
+            try:
+                found[name.strip().lower()] = " ".join(shlex.split(value))
+            except ValueError:
+                continue  # It is malformed.
+    return found
 
 
 @fact
 def disks():
-    of_the_kernel = set()
-    for line in text_of("/proc/filesystems").splitlines():
-        nodev, _, name = line.partition("\t")
-        if nodev:
-            of_the_kernel.add(name)
+    lines = [line.partition("\t") for line in text_of("/proc/filesystems").splitlines()]
+    of_the_kernel = {name for nodev, _, name in lines if nodev} - {"overlay", "tmpfs", "zfs"}
     found = {}
     for line in text_of("/proc/self/mounts").splitlines():
         device, place, kind, options = (plain(field) for field in line.split(" ")[:4])
         is_remote = kind.startswith(OF_THE_NETWORK)
-        if kind in of_the_kernel and not is_remote and kind not in ("overlay", "tmpfs", "zfs"):
+        if kind in of_the_kernel and not is_remote:
             continue
         found[place] = {  # What is mounted on top hides what was there.
             "device": device,
@@ -265,16 +272,7 @@ def memory():
         name, _, value = line.partition(":")
         number, *unit = value.split()
         values[name] = int(number) * (1024 if unit == ["kB"] else 1)
-    names = {
-        "total": "MemTotal",
-        "available": "MemAvailable",
-        "free": "MemFree",
-        "buffers": "Buffers",
-        "cached": "Cached",
-        "swap_total": "SwapTotal",
-        "swap_free": "SwapFree",
-    }
-    return {name: values.get(key) for name, key in names.items()}
+    return renamed(values, MEMORY)
 
 
 @fact

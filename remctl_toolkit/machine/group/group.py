@@ -11,6 +11,7 @@ Every host has exactly one entry in each result, whatever happens there: a value
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Self, TypeAlias
@@ -103,9 +104,9 @@ class Group:
 
     # What all of them do.
 
-    def _each(self, action: Callable[[Member], Any]) -> GroupResult:
+    def _each(self, action: Callable[..., Any], *args: Any, **kwargs: Any) -> GroupResult:
         queue = Queue(parallel=self._settings.concurrency)
-        result = queue._add(self, action)
+        result = queue._add(self, action, *args, **kwargs)
         queue.run()
         found: GroupResult = result.value
         return found
@@ -118,11 +119,11 @@ class Group:
         """
         for member in self._members.values():
             member.error = None
-        return self._each(lambda member: member.machine())
+        return self._each(Member.machine)
 
     def call(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> GroupResult:
         """Run a function on all; see `Machine.call()`."""
-        return self._each(lambda member: member.call(function, *args, **kwargs))
+        return self._each(Member.call, function, *args, **kwargs)
 
     def run(self, argv: Iterable[Word], **options: Any) -> GroupResult:
         """Run a command; see `Connection.run()` for the arguments and the values.
@@ -133,14 +134,13 @@ class Group:
                 long as these do not say otherwise.  With ``check=True``, a status other than 0 is
                 an `ErrorResult`.
         """
-        words = list(argv)
-        return self._each(lambda member: member.run(words, **options))
+        return self._each(Member.run, list(argv), **options)
 
     def put(
         self, local: LocalPath, remote: Word | None = None, mode: int | None = None
     ) -> GroupResult:
         """Copy one file to all; see `transfer.put()`."""
-        return self._each(lambda member: transfer.put(member.connection(), local, remote, mode))
+        return self._each(Member.use, transfer.put, local, remote, mode)
 
     def fetch(self, remote: Word, local: LocalPath | None = None) -> GroupResult:
         """Copy one file from all; see `transfer.fetch()`.
@@ -153,24 +153,22 @@ class Group:
         Raises:
             ValueError: without ``{host}`` the copies would overwrite each other.
         """
-        return self._each(_fetch(remote, self._template(local)))
+        return self._each(Member.copy_here, transfer.fetch, remote, _template(self, local))
 
     def upload(self, source: LocalPath, destination: Word) -> GroupResult:
         """Copy a file or a tree to all; see `transfer.upload()`."""
-        return self._each(lambda member: transfer.upload(member.connection(), source, destination))
+        return self._each(Member.use, transfer.upload, source, destination)
 
     def download(self, source: Word, destination: LocalPath) -> GroupResult:
         """Copy a file or a tree from all; see `transfer.download()`, and `fetch()`."""
-        template = self._template(destination) or "."
-        return self._each(
-            lambda member: transfer.download(member.connection(), source, member.place(template))
-        )
+        template = _template(self, destination)
+        return self._each(Member.copy_here, transfer.download, source, template)
 
     def facts(self, names: Iterable[str] = _facts.NAMES) -> GroupResult:
         """Find out what kind of machines these are; see `facts.gather()`."""
         wanted = [names] if isinstance(names, str) else list(names)
         _facts.check_names(wanted)
-        return self._each(lambda member: _facts.gather(member.connection(), wanted))
+        return self._each(Member.use, _facts.gather, wanted)
 
     def filter(self, predicate: Callable[..., Any], /, *args: Any, exclude: bool = False) -> Group:
         """Return the group of those where a function says so; see `call()`.
@@ -189,7 +187,7 @@ class Group:
         answers = self.call(predicate, *args)
         unknown = self.connection_errors
         GroupResult((h, v) for h, v in answers.items() if h not in unknown).raise_failures()
-        chosen = [h for h, v in answers.items() if h in unknown or bool(v) is not exclude]
+        chosen = {h for h, v in answers.items() if h in unknown or bool(v) is not exclude}
         return self._of(member for member in self._members.values() if member.host in chosen)
 
     def close(self) -> None:
@@ -208,14 +206,6 @@ class Group:
 
     def __exit__(self, *error: object) -> None:
         self.close()
-
-    def _template(self, path: LocalPath | None) -> str | None:
-        if path is None:
-            return None
-        template = os.fspath(path)
-        if "{host}" not in template and len(self) > 1:
-            raise ValueError(f"{template!r} would be overwritten: it needs {{host}} in it")
-        return template
 
     # Groups made of groups.
 
@@ -263,7 +253,7 @@ class Job(NamedTuple):
     """Something to do on one machine."""
 
     member: Member
-    action: Callable[[Member], Any]
+    do: Callable[[], Any]
     result: AsyncResult
 
 
@@ -281,18 +271,21 @@ class Queue:
     def __init__(self, *, parallel: int = Settings.concurrency) -> None:
         self._scheduler: Scheduler[Job] = Scheduler(
             _check(parallel, {}),
-            lambda job, _: (lambda: job.member.do(job.action), job.member.give_up),
+            lambda job, _: (job.do, job.member.give_up),
             name="remctl-group",
         )
         self._is_run = False
         self._machines: dict[int, Member] = {}
 
-    def _add(self, target: Any, action: Callable[[Member], Any]) -> AsyncResult:
+    def _add(
+        self, target: Any, action: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> AsyncResult:
         group = isinstance(target, Group)
         members = list(target._members.values()) if group else [self._member(target)]
         result = AsyncResult([member.host for member in members], group=group)
         for member in members:
-            self._scheduler.add(member.identity, Job(member, action, result))
+            do = functools.partial(member.do, action, *args, **kwargs)
+            self._scheduler.add(member.identity, Job(member, do, result))
         return result
 
     def _member(self, machine: Any) -> Member:
@@ -304,34 +297,28 @@ class Queue:
 
     def connect(self, target: Any) -> AsyncResult:
         """Connect to it, unless that is done; the value is the machine."""
-        return self._add(target, lambda member: member.machine())
+        return self._add(target, Member.machine)
 
     def call(
         self, target: Any, function: Callable[..., Any], /, *args: Any, **kwargs: Any
     ) -> AsyncResult:
         """Run a function there; see `Machine.call()`."""
-        return self._add(target, lambda member: member.call(function, *args, **kwargs))
+        return self._add(target, Member.call, function, *args, **kwargs)
 
     def command(self, target: Any, argv: Iterable[Word], **options: Any) -> AsyncResult:
         """Run a command; see `Group.run()`."""
-        words = list(argv)
-        return self._add(target, lambda member: member.run(words, **options))
+        return self._add(target, Member.run, list(argv), **options)
 
     def put(
         self, target: Any, local: LocalPath, remote: Word | None = None, mode: int | None = None
     ) -> AsyncResult:
         """Copy one file there; see `transfer.put()`."""
-        return self._add(
-            target, lambda member: transfer.put(member.connection(), local, remote, mode)
-        )
+        return self._add(target, Member.use, transfer.put, local, remote, mode)
 
     def fetch(self, target: Any, remote: Word, local: LocalPath | None = None) -> AsyncResult:
         """Copy one file from there; see `transfer.fetch()`, and `Group.fetch()`."""
-        if isinstance(target, Group):
-            template = target._template(local)
-        else:
-            template = None if local is None else os.fspath(local)
-        return self._add(target, _fetch(remote, template))
+        template = _template(target, local)
+        return self._add(target, Member.copy_here, transfer.fetch, remote, template)
 
     def run(self) -> None:
         """Do it all, and what callbacks add meanwhile.
@@ -357,12 +344,13 @@ class Queue:
                 member.release()
 
 
-def _fetch(remote: Word, template: str | None) -> Callable[[Member], Any]:
-    def action(member: Member) -> Any:
-        local = None if template is None else member.place(template)
-        return transfer.fetch(member.connection(), remote, local)
-
-    return action
+def _template(target: Any, path: LocalPath | None) -> str | None:
+    """Return a path for copies from all of a target, as text."""
+    template = None if path is None else os.fspath(path)
+    many = isinstance(target, Group) and len(target) > 1
+    if many and template is not None and "{host}" not in template:
+        raise ValueError(f"{template!r} would be overwritten: it needs {{host}} in it")
+    return template
 
 
 def _machines(settings: dict[str, Any]) -> Factory:

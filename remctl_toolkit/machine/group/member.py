@@ -17,40 +17,30 @@ from .result import ErrorResult
 
 
 class Member:
-    """A machine, or a host's name and how to make a machine of it.
-
-    Attributes:
-        host: the name.
-        identity: the canonical name, by which members are compared.
-        error: why it could not be connected to; None if that did not fail.
-    """
+    """A machine, or a host's name and how to make a machine of it."""
 
     def __init__(self, host: str, factory: Callable[[str], Any] | None, machine: Any) -> None:
         self.host = host
         self.identity = canonical_name(host)
-        self.error: ErrorResult | None = None
+        self.error: ErrorResult | None = None  # why it could not be connected to
         self._factory = factory
         self._machine = machine
         self._interpreter: Any = None
         self._lock = threading.Lock()
         self._wanted = True
 
-    def do(self, action: Callable[[Member], Any]) -> Any:
-        """Do something unless it could not be connected to; return the value or the error."""
+    def do(self, action: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call one of the methods below, and return its value, or an `ErrorResult`."""
         failure = None
         if self.error is None:
             try:
-                return action(self)
+                return action(self, *args, **kwargs)
             except Exception as error:
                 failure = ErrorResult(self.host, error)
         return self.error or failure
 
     def machine(self) -> Any:
-        """Return the machine, connected to.
-
-        Raises:
-            Exception: what connecting raises; it is in `error`, too.
-        """
+        """Return the machine, connected to; what connecting raises is in `error`, too."""
         with self._lock:
             if self._machine is None:
                 self._machine = self._connect()
@@ -103,17 +93,18 @@ class Member:
         result = connection.run(argv, cwd=cwd, extend_env=changes, **options)
         return result.check() if check else result
 
-    def place(self, template: str) -> str:
-        """Return a path here that has ``{host}`` in it, for this host, whose name leads nowhere.
+    def use(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call a function whose first argument is a connection."""
+        return function(self.connection(), *args)
 
-        Folders on the way are made.
-        """
-        if "{host}" not in template:
-            return template
-        name = self.host.replace("/", "_")
-        path = template.replace("{host}", f"_{name}" if name in (".", "..") else name)
-        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-        return path
+    def copy_here(self, function: Callable[..., Any], source: Word, template: str | None) -> Any:
+        """Copy to a path in which ``{host}`` stands for the host; folders on the way are made."""
+        path = template
+        if template is not None and "{host}" in template:
+            name = self.host.replace("/", "_")  # A host's name leads nowhere else.
+            path = template.replace("{host}", f"_{name}" if name in (".", "..") else name)
+            os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        return function(self.connection(), source, path)
 
     def release(self) -> None:
         """Close what was opened on top of its connection."""
@@ -138,11 +129,7 @@ class Member:
 
 
 def as_member(host: Any, factory: Callable[[str], Any] | None) -> Member:
-    """Return the member for a name or a machine.
-
-    Raises:
-        TypeError, ValueError: it is neither.
-    """
+    """Return the member for a name or a machine; TypeError or ValueError if it is neither."""
     if isinstance(host, str):
         return Member(host, factory, None)
     name = getattr(host, "host", None)

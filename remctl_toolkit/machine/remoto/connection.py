@@ -74,6 +74,7 @@ class Connection(Target):
     """
 
     stop_on_timeout = False
+    _usual_python: str | None = None  # None is the one of the connection
 
     def __init__(
         self,
@@ -91,6 +92,9 @@ class Connection(Target):
         if ssh_options is not None:
             text = "ssh_options: there is no ssh here; use port=, principal=, ccache=, source_ip="
             raise ValueError(text)
+        unknown = ", ".join(settings.keys() - ConnectionSettings.__annotations__.keys())
+        if unknown:
+            raise TypeError(f"{unknown}: there is no such argument")
         self.hostname = hostname
         self.logger = logger_of(hostname) if logger is None else logger
         self.sudo = sudo
@@ -99,26 +103,24 @@ class Connection(Target):
         self._detect_sudo = detect_sudo
         self._settings = settings
         self._lock = threading.RLock()
+        self._closing = contextlib.ExitStack()
         self._opened: machine_connection.Connection | None = None
         self._interpreters: dict[tuple[str, ...], Interpreter] = {}
         self._gateway: execnet.Gateway | None = None
         if eager:
-            self._open()
-
-    def _open(self) -> machine_connection.Connection:
-        with self._lock:
-            if self._opened is None:
-                opened = machine_connection.Connection(self.hostname, **self._settings)
-                self._opened = opened
-                if self._detect_sudo and opened.far.uid != 0:
-                    self.logger.debug("connection detected need for sudo")
-                    self.sudo = True
-            return self._opened
+            _ = self.connection
 
     @property
     def connection(self) -> machine_connection.Connection:
-        """The way there; it is opened now if `eager` was false."""
-        return self._open()
+        """The connection; it is opened when it is first needed."""
+        with self._lock:
+            if self._opened is None:
+                self._opened = machine_connection.Connection(self.hostname, **self._settings)
+                self._closing.callback(self._opened.close)
+                if self._detect_sudo and self._opened.far.uid != 0:
+                    self.logger.debug("connection detected need for sudo")
+                    self.sudo = True
+            return self._opened
 
     def has_connection(self) -> bool:
         """Whether the host is connected to, and answers."""
@@ -137,12 +139,9 @@ class Connection(Target):
         return []
 
     def _python(self, interpreter: str | None) -> tuple[str, ...]:
-        chosen = interpreter or self.interpreter or self._usual_python()
+        python = interpreter or self.interpreter or self._usual_python or self.connection.far.python
         sudo = ["sudo", "-n", "--"] if self.sudo else []
-        return (*sudo, *self._prefix(), chosen)
-
-    def _usual_python(self) -> str:
-        return self.connection.far.python
+        return (*sudo, *self._prefix(), python)
 
     def import_module(self, module: ModuleType, python_executable: str | None = None) -> Any:
         """Return a module whose functions run over there.
@@ -160,15 +159,11 @@ class Connection(Target):
         words = self._python(python_executable)
         with self._lock:
             if words not in self._interpreters:
-                self._interpreters[words] = self._interpreter_of(words)
+                self._interpreters[words] = _InterpreterBy(self.connection, words)
+                self._closing.callback(self._interpreters[words].close)
             interpreter = self._interpreters[words]
         self.remote_module = _RemoteModule(interpreter, module)
         return self.remote_module
-
-    def _interpreter_of(self, words: tuple[str, ...]) -> Interpreter:
-        if words == (self.connection.far.python,):
-            return Interpreter(self.connection)
-        return _InterpreterBy(self.connection, words)
 
     @property
     def gateway(self) -> execnet.Gateway:
@@ -179,10 +174,10 @@ class Connection(Target):
 
         with self._lock:
             if self._gateway is None:
-                group = execnet.Group()
+                self._group = execnet.Group()
                 words = self._python(None)
-                self._gateway = open_gateway(self.connection, group=group, python=words)
-                self._group = group
+                self._gateway = open_gateway(self.connection, group=self._group, python=words)
+                self._closing.callback(self._group.terminate, timeout=_ENDS_WITHIN)
             return self._gateway
 
     @property
@@ -198,16 +193,11 @@ class Connection(Target):
     # The end.
 
     def exit(self) -> None:
-        """End what runs over there for this, and close the connection."""
-        with self._lock, contextlib.ExitStack() as stack:
-            if self._opened is not None:
-                stack.callback(self._opened.close)
-            if self._gateway is not None:
-                stack.callback(self._group.terminate, timeout=_ENDS_WITHIN)
-            for interpreter in self._interpreters.values():
-                stack.callback(interpreter.close)
+        """End what runs on the host for this, and close the connection."""
+        with self._lock:
             self._interpreters = {}
             self._gateway = None
+            self._closing.close()
 
     close = exit
 
@@ -222,7 +212,7 @@ class Connection(Target):
 
 
 class _InterpreterBy(Interpreter):
-    """An interpreter that a command becomes, such as sudo."""
+    """An interpreter that a command becomes, such as python3, or sudo."""
 
     def __init__(self, connection: machine_connection.Connection, words: tuple[str, ...]) -> None:
         self._words = words
@@ -262,9 +252,7 @@ class _ContainerConnection(Connection):
     """Runs commands by a program on the host that leads to a container."""
 
     executable = ""
-
-    def _usual_python(self) -> str:
-        return "python3"
+    _usual_python = "python3"
 
     def cmd(self, cmd: Any) -> list[Any]:
         """Return the command that runs `cmd` in the container."""

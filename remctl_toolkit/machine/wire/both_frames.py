@@ -19,10 +19,7 @@ def frame(letter: bytes, number: int = 0, octets: bytes = b"") -> bytes:
 class Frames:
     """Takes frames apart as they arrive: a binary file, as far as `remctl.Remctl.run()` needs one.
 
-    Args:
-        take: is called with the letter, the number and the octets of each frame.
-        letters: those that there are.
-        limit: how many octets a frame may have.
+    `take` is called with the letter, the number and the octets of each frame.
     """
 
     def __init__(
@@ -36,11 +33,7 @@ class Frames:
         self._need = HEAD  # octets that make something whole
 
     def write(self, octets: bytes) -> int:
-        """Take the next octets; return how many there were.
-
-        Raises:
-            FrameError: they are no frames.
-        """
+        """Take the next octets; FrameError if they are no frames."""
         self._pieces.append(octets)
         self._have += len(octets)
         if self._have >= self._need:

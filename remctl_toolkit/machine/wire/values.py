@@ -45,18 +45,15 @@ class DecodeError(MachineError, ValueError):
 class _Reader:
     def __init__(self, octets: bytes) -> None:
         self._octets = octets
-        self._at = 0
+        self.at = 0  # how many of them were taken
         self.decimals = False  # There are some in it.
         self._time_left = _FREE_TIME + _TIME_EACH * len(octets)
 
-    def left(self) -> int:
-        return len(self._octets) - self._at
-
     def take(self, count: int) -> bytes:
-        start, self._at = self._at, self._at + count
-        if self._at > len(self._octets):
+        start, self.at = self.at, self.at + count
+        if self.at > len(self._octets):
             raise DecodeError("a value ends too early")
-        return self._octets[start : self._at]
+        return self._octets[start : self.at]
 
     def size(self) -> int:
         return int.from_bytes(self.take(4), "big")
@@ -66,27 +63,24 @@ class _Reader:
 
     def value(self) -> Any:
         """Read a value; without recursion, as the caller's stack may be small."""
-        open_: list[tuple[bytes, int, list[Any]]] = []  # with the number of their parts
+        # What is open: its letter, the number of its parts, and those that are there.
+        open_: list[tuple[bytes, int, list[Any]]] = [(b"L", 1, [])]
         while True:
             letter = self.take(1)
             if letter in _BUILDERS:
                 count = self.size()
-                if len(open_) >= MAX_DEPTH:
+                if len(open_) > MAX_DEPTH:
                     raise DecodeError("a value is nested too deep")
                 open_.append((letter, 2 * count if letter == b"M" else count, []))
             elif letter in _READERS:
-                value = _READERS[letter](self)
-                if not open_:
-                    return value
-                open_[-1][2].append(value)
+                open_[-1][2].append(_READERS[letter](self))
             else:
                 raise DecodeError("a value of no kind that there is")
             while len(open_[-1][2]) == open_[-1][1]:
                 letter, _, parts = open_.pop()
-                value = _BUILDERS[letter](self, parts)
                 if not open_:
-                    return value
-                open_[-1][2].append(value)
+                    return parts[0]
+                open_[-1][2].append(_BUILDERS[letter](self, parts))
 
     def fill(self, found: Any, keys: Sequence[Any], parts: Sequence[Any]) -> Any:
         """Add parts, which have these keys, to a set or a dictionary."""
@@ -127,7 +121,7 @@ def _dict(reader: _Reader, parts: list[Any]) -> dict[Any, Any]:
 def _make(reader: _Reader, parts: list[Any]) -> Any:
     name, *arguments = parts
     make, types = _MAKERS[name]
-    if not all(type(argument) in types for argument in arguments):
+    if not types.issuperset(map(type, arguments)):
         raise DecodeError("a value is made of something else than it must be")
     reader.decimals |= make is _decimal
     return make(*arguments)
@@ -205,6 +199,6 @@ def decode(octets: bytes) -> Any:
         raise
     except (ValueError, TypeError, KeyError, ArithmeticError, struct.error) as error:
         raise DecodeError(f"a value cannot be as it was sent: {error}") from None
-    if reader.left():
+    if reader.at < len(octets):
         raise DecodeError("there is more than one value")
     return value
