@@ -1,4 +1,4 @@
-"""execnet gateways: Python of the far side, with channels to it.
+"""execnet gateways: Python on the remote host, with channels to it.
 
     group = execnet.Group()
     gateway = open_gateway(connection, group=group)
@@ -45,7 +45,7 @@ _BOOTSTRAP = "import sys;exec(eval(sys.stdin.readline()))"
 
 
 class GatewayError(MachineError):
-    """The far side's Python did not become a gateway."""
+    """The remote Python did not become a gateway."""
 
 
 def open_gateway(
@@ -58,8 +58,8 @@ def open_gateway(
     """Return an execnet gateway to an interpreter in the connection's account.
 
     It ends with its group (``group.terminate()``), by ``gateway.exit()``, or with the connection;
-    nothing of it is left over there.  Its standard error comes out on ours, as with execnet's own
-    gateways; a terminal gets escapes in place of what is not printable.  What is printed over there
+    nothing of it is left on the host.  Its standard error comes out on ours, as with execnet's own
+    gateways; a terminal gets escapes in place of what is not printable.  What is printed there
     goes nowhere.
 
     Args:
@@ -67,12 +67,12 @@ def open_gateway(
         group: the group that it becomes a member of; None is execnet's own,
             ``execnet.default_group``, which ends with this process.
         id: its name in the group; None finds one.
-        python: the interpreter over there, 3.8 or later, or the words of a command that becomes
+        python: the interpreter on the host, 3.8 or later, or the words of a command that becomes
             one (``["sudo", "-n", "python3"]``); None is the one that the connection uses.
 
     Raises:
         ValueError: there is such an id in the group, or the group uses greenlets.
-        GatewayError: there is no such interpreter, or it is none.
+        GatewayError: the command is missing, or is not an interpreter.
         RemctlError: see `Channel`.
         ImportError: execnet is not installed, or not one that this works with.
     """
@@ -94,7 +94,7 @@ def open_gateway(
         words = list(python) if isinstance(python, list | tuple) else [cast("Word", python)]
     io = _ChannelIO(connection, words, group.execmodel)
     try:
-        # What ends before it has read all that is sent to it is told about by check_started().
+        # check_started() explains an interpreter that ends before it has read all of this.
         with contextlib.suppress(BrokenPipeError):
             bootstrap_exec(io, spec)
         io.check_started()
@@ -185,7 +185,7 @@ class _ChannelIO:
         self.end()
 
     def end(self) -> None:
-        """Close the channel: nothing is left over there."""
+        """Close the channel: nothing is left on the host."""
         atexit.unregister(self.leave)
         self._channel.close()
         self._errors.join(_ENDING)

@@ -82,12 +82,12 @@ class Connection:
     Attributes:
         far: what was found there, a `FarSide`.
         shell: None if the server does not have that command.
-        compiled: programs as the Python over there has compiled them, by file and text.
+        compiled: programs as the host's Python has compiled them, by file and text.
         parts: what belongs to a connection and is made by others, by their names.
 
     Raises:
         RemctlConnectError, RemctlAuthenticationError, RemctlTimeoutError: see `remctl.Remctl`.
-        NoPythonError: the command for Python is not there, not allowed, or not as it must be.
+        NoPythonError: the command for Python is missing, not allowed, or does not run Python.
         MachineError: both commands are there, but run as different users.
     """
 
@@ -282,7 +282,7 @@ class Connection:
         env: Mapping[str, Word] | None,
         extend_env: Environment | None,
     ) -> Command:
-        """Return the command as the far side has to run it."""
+        """Return a command as the host has to run it, in octets."""
         self._check_open()
         changes = {**(self.account_env if env is None else {}), **(extend_env or {})}
         return Command(argv, self.far.home if cwd is None else cwd, env, changes)
@@ -348,7 +348,7 @@ class Connection:
         start: float,
         partial: remctl.RemctlSimpleResult | None = None,
     ) -> None:
-        """Raise what the far side's word, or the status after all that time, means."""
+        """Raise the exception for the host's own word, or for a command that was ended."""
         if word is not None:
             raise self._no_folder(request.cwd, word)
         timeout = request.timeout
@@ -367,7 +367,7 @@ class Connection:
     # The end.
 
     def begin_closing(self, seconds: float) -> None:
-        """Give all that is still open, and what is asked from now on, so many seconds to end."""
+        """Limit the time for all that is open, and for what is asked from now on, in seconds."""
         self._until = time.monotonic() + seconds
 
     def time_to_end(self, seconds: float) -> float:

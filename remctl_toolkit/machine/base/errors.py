@@ -1,4 +1,4 @@
-"""What can go wrong with a machine beyond what can go wrong with remctl itself."""
+"""Exceptions of machines, besides those of remctl itself."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from _remctl_text import printable
 
 
 class MachineError(remctl.RemctlError):
-    r"""Something about the far side is not as it has to be; the base of these exceptions.
+    r"""The base of the exceptions of machines.
 
-    The text is one line, in which nothing but printable characters is left of what the far side
-    has said: others are escapes like ``\x1b``.
+    The text is one line.  Characters from the remote host that are not printable are escapes in
+    it, such as ``\x1b``.
     """
 
     def __init__(self, *args: object) -> None:
@@ -18,7 +18,7 @@ class MachineError(remctl.RemctlError):
 
 
 class NoPythonError(MachineError):
-    """The host has no remctl command that runs Python for this principal, or not as it must."""
+    """The host has no remctl command that runs Python for this principal."""
 
 
 class WorkingFolderError(MachineError):
@@ -26,19 +26,13 @@ class WorkingFolderError(MachineError):
 
 
 def describe_folder(folder: bytes, reason: bytes, host: str | None = None) -> str:
-    """Return the text for a working directory that cannot be entered.
-
-    Args:
-        folder: the directory.
-        reason: the server's reason.
-        host: the host; None leaves it out.
-    """
+    """Return the text for a working directory that cannot be entered, with the host's reason."""
     where = printable(folder) + (f" on {host}" if host else "")
     return f"cannot change to working directory {where}: {printable(reason.strip())}"
 
 
 class CommandTimeoutError(MachineError, TimeoutError):
-    """A command took longer than it was given; it was ended on the far side.
+    """A command took longer than it was given; it was ended on the remote host.
 
     `partial` is what it had produced until then.
     """

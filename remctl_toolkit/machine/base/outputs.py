@@ -17,19 +17,19 @@ class Writable(Protocol):
 
 
 def new_mark() -> bytes:
-    """Return what no command can guess: it begins the far side's own word on standard error."""
+    """Return what no command can guess: it begins the host's own word on standard error."""
     return b"remctl-machine:%b" % os.urandom(12).hex().encode()
 
 
 def marked(octets: bytes | None, mark: bytes) -> bytes | None:
-    """Return the far side's own word to us, if that is what it has written."""
+    """Return the host's own word to us, if that is what it has written."""
     if mark and octets is not None and octets.startswith(mark):
         return octets[len(mark) :]
     return None
 
 
 class Marked:
-    """A file for standard error that keeps the far side's own word to us out of it."""
+    """A file for standard error that keeps the host's own word to us out of it."""
 
     def __init__(self, file: Writable | None, mark: bytes) -> None:
         self._kept = io.BytesIO()

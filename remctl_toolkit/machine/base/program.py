@@ -1,4 +1,4 @@
-"""What is sent to the far side: sources as text, and what a command is there."""
+"""Programs and commands for the remote host: source texts, loaders, arguments, environments."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What kind of machine it is: addresses, routes, system, disks, memory, users, packages.
+"""Facts about a machine: addresses, routes, system, disks, memory, users, packages.
 
-Each function here runs over there, by ``machine.call(facts.memory)``, and returns plain data; what
-cannot be had is None.  `gather()` has several at once, and says why which of them are None.
+Each function here runs on the machine, by ``machine.call(facts.memory)``, and returns plain data,
+or None if that cannot be had.  `gather()` has several at once, and says why which of them are None.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ packages: _Records = far_facts.packages
 ip: Callable[[], str | None] = far_facts.ip
 """The address that the machine is seen by; None if it has no route to anywhere."""
 python_version: Callable[[], tuple[int, int, int]] = far_facts.python_version
-"""The version of the Python over there."""
+"""The version of the machine's Python."""
 python_executable: Callable[[], str] = far_facts.python_executable
-"""The path of the Python over there."""
+"""The path of the machine's Python."""
 
 
 def gather(
@@ -78,7 +78,7 @@ def gather(
 
     Raises:
         ValueError: there is no such fact; nothing was sent.
-        MachineError: the far side did not answer as it must.
+        MachineError: the answer is malformed.
         RemctlError: see `Connection.run()`.
     """
     wanted = [names] if isinstance(names, str) else list(names)

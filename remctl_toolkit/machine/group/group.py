@@ -32,7 +32,7 @@ LocalPath: TypeAlias = "str | os.PathLike[str]"
 
 
 class Group:
-    """Machines that are told to do the same, at the same time.
+    """Machines that do the same at the same time.
 
     Each is connected to when it is first needed.  One that cannot be is left alone after that: its
     error is in every result, until `connect()` tries again.
@@ -177,7 +177,7 @@ class Group:
         every result.
 
         Args:
-            predicate: the function, which runs over there.
+            predicate: the function, which runs on the machines.
             args: its arguments.
             exclude: return the others.
 

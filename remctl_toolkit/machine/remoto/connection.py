@@ -144,10 +144,10 @@ class Connection(Target):
         return (*sudo, *self._prefix(), python)
 
     def import_module(self, module: ModuleType, python_executable: str | None = None) -> Any:
-        """Return a module whose functions run over there.
+        """Return a module whose functions run on the host.
 
         The module need not have a loop over its channel; what there is of it does no harm.  An
-        exception over there is a RuntimeError with its type and text, and the next call works.
+        exception there is a RuntimeError with its type and text, and the next call works.
 
         Args:
             module: the module.
@@ -230,7 +230,7 @@ class _InterpreterBy(Interpreter):
 
 
 class _RemoteModule:
-    """A module whose functions run over there, with remoto's exceptions."""
+    """A module whose functions run on the host, with remoto's exceptions."""
 
     def __init__(self, interpreter: Interpreter, module: ModuleType) -> None:
         self._module = interpreter.import_module(module)

@@ -26,7 +26,7 @@ def rsync(
     Args:
         hosts: the host, or the hosts.
         source: the folder.
-        destination: the folder over there; it is made if it is not there.
+        destination: the folder on the hosts; it is made if it is missing.
         logger: has `info`; None is the one that `Connection` uses for the first host.
         sudo: there is no way to: a ValueError.
         settings: for `remctl_toolkit.machine.Connection`: port, principal and so on.

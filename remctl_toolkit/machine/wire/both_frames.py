@@ -1,4 +1,4 @@
-"""Frames: a letter, a number, a length, and so many octets.  This runs on both sides."""
+"""Frames: a letter, a number, a length, and the octets.  This runs on both sides."""
 
 HEAD = 9  # octets before those of the frame itself
 

@@ -1,4 +1,4 @@
-"""Reads what the far side returned: plain data, whatever the octets are.
+"""Decode results from the remote host: plain data, whatever the octets are.
 
 Nothing of it is run, imported or evaluated: what the octets ask for is one of the types below, or
 an error.  `call/far_values.py` writes them.
@@ -39,7 +39,7 @@ _DECIMAL = re.compile(r"-?(?:\d+(?:\.\d+)?(?:E[+-]\d{1,19})?|Infinity|s?NaN\d*)\
 
 
 class DecodeError(MachineError, ValueError):
-    """The far side sent what is no value: something else than ours answers there."""
+    """Octets from the remote host are not a value: another program answers there."""
 
 
 class _Reader:
