@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypedDict
 
 import remctl
 from _remctl_text import printable
@@ -23,7 +23,7 @@ from .errors import (
     WorkingFolderError,
     describe_folder,
 )
-from .outputs import Bounded, Marked, Writable, marked, new_mark
+from .outputs import Bounded, Marked, marked, new_mark
 from .program import (
     SHELL_LOADER,
     Command,
@@ -34,6 +34,11 @@ from .program import (
     python_arguments,
     python_payload,
 )
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
+
+OutputFile: TypeAlias = "SupportsWrite[bytes] | None"
 
 STARTS_AND_ENDS = 10.0  # seconds that a command may take besides its own time
 
@@ -206,8 +211,8 @@ class Connection:
         extend_env: Environment | None = None,
         timeout: float | None = None,
         label: str | None = None,
-        stdout: Writable | None = None,
-        stderr: Writable | None = None,
+        stdout: OutputFile = None,
+        stderr: OutputFile = None,
     ) -> remctl.RemctlSimpleResult:
         """Run a command to its end: one remctl command, with its own streams and status.
 
@@ -313,14 +318,14 @@ class Connection:
         return (self.python, *arguments, python_payload(program, data))
 
     def _run(
-        self, request: _Request, stdout: Writable | None = None, stderr: Writable | None = None
+        self, request: _Request, stdout: OutputFile = None, stderr: OutputFile = None
     ) -> remctl.RemctlSimpleResult:
-        errors = Marked(stderr, request.mark)
+        errors = None if stderr is None else Marked(stderr, request.mark)
         start = time.monotonic()
         with self._session_for(request.timeout, bool(request.mark)) as (session, deadline):
             result = session.run(request.words, stdout=stdout, stderr=errors, deadline=deadline)
-        result.stderr = errors.kept()
-        self._check(request, errors.word, result.status, start, result)
+        word = marked(result.stderr, request.mark) if errors is None else errors.word
+        self._check(request, word, result.status, start, result)
         return result
 
     @contextlib.contextmanager

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import os
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from _remctl_text import printable
 
-
-class Writable(Protocol):
-    """What a stream can be written to."""
-
-    def write(self, octets: bytes, /) -> int | None:
-        """Take some of it."""
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 
 def new_mark() -> bytes:
@@ -22,32 +17,28 @@ def new_mark() -> bytes:
 
 
 def marked(octets: bytes | None, mark: bytes) -> bytes | None:
-    """Return the host's own word to us, if that is what it has written."""
-    if mark and octets is not None and octets.startswith(mark):
-        return octets[len(mark) :]
-    return None
+    """Return the host's own word to us, if that is in what was written."""
+    if not mark or octets is None:
+        return None
+    _, found, word = octets.partition(mark)
+    return word if found else None
 
 
 class Marked:
     """A file for standard error that keeps the host's own word to us out of it."""
 
-    def __init__(self, file: Writable | None, mark: bytes) -> None:
-        self._kept = io.BytesIO()
-        self._file: Writable = self._kept if file is None else file
+    def __init__(self, file: SupportsWrite[bytes], mark: bytes) -> None:
+        self._file = file
         self._mark = mark
         self.word: bytes | None = None
 
-    def write(self, octets: bytes) -> int | None:
+    def write(self, octets: bytes) -> object:
         """Pass on what is not a word to us."""
         word = marked(octets, self._mark)
         if word is None:
             return self._file.write(octets)
         self.word = word
         return len(octets)
-
-    def kept(self) -> bytes | None:
-        """Return what no file was given for."""
-        return self._kept.getvalue() or None
 
 
 class Bounded:
