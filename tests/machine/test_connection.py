@@ -130,6 +130,32 @@ def test_a_folder_that_cannot_be_entered_is_one_error(either: Connection, stderr
         list(tokens)
 
 
+@pytest.mark.parametrize("stderr", [None, io.BytesIO()], ids=["kept", "file"])
+def test_a_folder_that_cannot_be_entered_after_a_warning(remctl_realm: Realm, stderr: Any) -> None:
+    """A shell may have something to say first: that a locale is missing, for example."""
+    python = Command("python", program="/usr/bin/python3", stdin="last")
+    script = """#!/bin/sh
+exec 3>&1
+said=$(/bin/sh "$@" 2>&1 >&3)
+status=$?
+printf 'warning\\n%s' "$said" >&2
+exit $status
+"""
+    shell = Command("sh", script=script, stdin="last")
+    with (
+        RemctldServer(remctl_realm, (python, shell)) as server,
+        Connection(server.host, server.port, server.principal) as connection,
+    ):
+        assert connection.run(["true"]).stderr == b"warning\n"
+        with pytest.raises(WorkingFolderError, match="/nonexistent on localhost: No such file"):
+            connection.run(["pwd"], cwd="/nonexistent", stderr=stderr)
+        with (
+            pytest.raises(WorkingFolderError, match="/nonexistent on localhost: No such file"),
+            connection.stream(["pwd"], cwd="/nonexistent") as tokens,
+        ):
+            list(tokens)
+
+
 def test_extend_env_changes_the_environment(either: Connection) -> None:
     change = {"A": "a b", "ODD": b"\xff'\n", "HOME": "/x", "USER": None}
     output = either.run(["env", "-0"], extend_env=change).check().stdout or b""

@@ -16,7 +16,7 @@ import pytest
 from machine.call_pipes import pythons
 from support.waiting import LIMIT
 
-from remctl_toolkit.machine import Connection, facts, helpers
+from remctl_toolkit.machine import Connection, MachineError, facts, helpers
 from remctl_toolkit.machine.facts import far_facts
 
 pytestmark = pytest.mark.once
@@ -189,6 +189,23 @@ def test_some_of_them(connection: Connection) -> None:
     assert set(facts.gather(connection, "users")) == {"users", "reasons"}
     with pytest.raises(ValueError, match="no fact 'colour'; there are addresses, routes"):
         facts.gather(connection, ["colour"])
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ("def gather(names): return 5", "status 0"),
+        ("def gather(names): print('x')", "status 0"),
+        ("raise SystemExit('out of \\x1b memory')", r"out of \\x1b memory"),
+    ],
+)
+def test_an_answer_that_holds_no_facts(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch, answer: str, said: str
+) -> None:
+    monkeypatch.setattr(facts, "source", lambda name: answer)
+    with pytest.raises(MachineError, match=f"^no facts of localhost: {said}$") as caught:
+        facts.gather(connection)
+    assert caught.value.host == connection.host
 
 
 def test_ip_is_an_address_of_this_machine() -> None:

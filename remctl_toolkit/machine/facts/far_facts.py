@@ -4,7 +4,6 @@ Everything is plain data; what cannot be had is None.
 """
 
 import os
-import socket
 import sys
 import time
 
@@ -147,6 +146,8 @@ def routes():
 
 def ip():
     """Return the address that this machine is seen by; None if it has no route to anywhere."""
+    import socket
+
     places = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))  # RFC 5737, 3849
     for family, place in places:
         try:
