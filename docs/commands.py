@@ -4,6 +4,8 @@
     ```
     ```{options} remctl-fleet
     ```
+    ```{ssh-options}
+    ```
 
 So an option is described in one place, which `--help`, completion, the page and the man page share.
 """
@@ -68,6 +70,20 @@ class Options(SphinxDirective):
             items = [describe(parser, action) for action in actions]
             found.append(nodes.definition_list("", *items, classes=["options"]))
         return found
+
+
+class SshOptions(SphinxDirective):
+    """The options of ssh that remctl-rsh ignores or refuses, by the reason."""
+
+    def run(self) -> list[nodes.Node]:
+        rows: Any = pkgutil.resolve_name("remctl_toolkit.cli.rsh.pages:ssh_options")()
+        items = []
+        for names, text in rows:
+            words = [nodes.literal(name, name) for name in names]
+            spaced = [part for word in words for part in (nodes.Text(" "), word)][1:]
+            body = nodes.definition("", nodes.paragraph("", "", *spaced))
+            items.append(nodes.definition_list_item("", nodes.term(text, text), body))
+        return [nodes.definition_list("", *items)]
 
 
 def is_shown(action: argparse.Action) -> bool:
@@ -159,6 +175,7 @@ def inline(node: nodes.Node) -> Sequence[nodes.Node]:
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("usage", Usage)
     app.add_directive("options", Options)
+    app.add_directive("ssh-options", SshOptions)
     app.add_post_transform(ManPage)
     # Titles of sections that a man page does without.
     app.add_config_value("man_leaves_out", [], "env", list)

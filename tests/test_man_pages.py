@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from remctl_toolkit.cli.rsh.options import KEYWORDS
+from remctl_toolkit.cli.rsh.pages import ssh_options
+
 pytestmark = pytest.mark.once
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -73,6 +76,13 @@ def test_share_holds_what_packages_install(folder: Path) -> None:
         if path.is_file()
     }
     assert there == share.files(folder)
+
+
+def test_every_option_of_ssh_is_in_the_man_page(folder: Path) -> None:
+    page = re.sub(r"\\f[A-Z]", " ", (folder / "remctl-rsh.1").read_text()).replace("\\-", "-")
+    names = [*KEYWORDS, *(name for names, _ in ssh_options() for name in names)]
+    assert len(names) > 150
+    assert [name for name in names if not re.search(rf"(?<![\w-]){name}(?!\w)", page)] == []
 
 
 @pytest.mark.skipif(shutil.which("groff") is None, reason="groff is not installed")

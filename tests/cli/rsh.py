@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shlex
 import subprocess
@@ -107,3 +108,23 @@ def bridge(realm: Realm, folder: Path, *lines: Command) -> Iterator[Bridge]:
     """Have a server, with lines besides the usual ones."""
     with RemctldServer(realm, (*machine_commands(), *lines)) as server:
         yield Bridge(realm, server, folder)
+
+
+def first_line(process: subprocess.Popen[bytes]) -> bytes:
+    """Return the first line that a process writes."""
+    assert process.stdout is not None
+    return process.stdout.readline()
+
+
+def wait(process: subprocess.Popen[bytes]) -> int:
+    """Wait for a process, close its pipes, and return its exit status."""
+    status = process.wait(TIMEOUT)
+    for stream in (process.stdin, process.stdout, process.stderr):
+        if stream is not None:
+            stream.close()
+    return status
+
+
+def sha256(data: bytes) -> bytes:
+    """Return what sha256sum prints."""
+    return hashlib.sha256(data).hexdigest().encode()

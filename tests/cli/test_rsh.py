@@ -7,23 +7,21 @@ import hashlib
 import os
 import pty
 import random
-import re
 import signal
-import socket
 import subprocess
 import sys
 import termios
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 
 import pytest
-from cli.rsh import Bridge, bridge
+from cli.rsh import Bridge, bridge, first_line, sha256, wait
 from support.waiting import eventually, runs
 from testing.processes import TIMEOUT
 
+from remctl_toolkit.machine import Machine
 from remctl_toolkit.testing import Command, Realm
 
 pytestmark = pytest.mark.once
@@ -40,19 +38,6 @@ ACCOUNTS = (
 def rsh(remctl_realm: Realm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bridge]:
     with bridge(remctl_realm, tmp_path_factory.mktemp("rsh"), *ACCOUNTS) as found:
         yield found
-
-
-def first_line(process: subprocess.Popen[bytes]) -> bytes:
-    assert process.stdout is not None
-    return process.stdout.readline()
-
-
-def wait(process: subprocess.Popen[bytes]) -> int:
-    status = process.wait(TIMEOUT)
-    for stream in (process.stdin, process.stdout, process.stderr):
-        if stream is not None:
-            stream.close()
-    return status
 
 
 # -- Streams --------------------------------------------------------------------------------------
@@ -73,10 +58,6 @@ def test_large_binary_data_both_ways(rsh: Bridge) -> None:
     assert rsh.run(rsh.host, "sha256sum", input=data).stdout[:64] == sha256(data)
     done = rsh.sh("head -c 5000000 /dev/zero; cat", input=data)
     assert hashlib.sha256(done.stdout).digest() == hashlib.sha256(bytes(5_000_000) + data).digest()
-
-
-def sha256(data: bytes) -> bytes:
-    return hashlib.sha256(data).hexdigest().encode()
 
 
 def test_conversation(rsh: Bridge) -> None:
@@ -206,10 +187,38 @@ def test_variables_are_sent(rsh: Bridge) -> None:
 
 
 def test_terminal_that_was_asked_for_is_missed_in_one_line(rsh: Bridge) -> None:
-    done = rsh.sh("true", "-tt")
-    assert b"there are no terminals over remctl" in done.stderr
-    assert done.returncode == 0
-    assert rsh.sh("true", "-t", "-T").stderr == b""
+    """By somebody who sees a terminal: what a program asks for is no error of its command."""
+    near, terminal = pty.openpty()
+    try:
+        process = rsh.popen("-tt", rsh.host, "true", stderr=terminal)
+        assert wait(process) == 0
+        assert b"there are no terminals over remctl" in os.read(near, 1000)
+    finally:
+        os.close(near)
+        os.close(terminal)
+    assert b"no terminals" in rsh.sh("true", "-tt", "-v").stderr
+    for words in (["-tt"], ["-t", "-T", "-v"], ["-oRequestTTY=force"]):
+        assert b"no terminals" not in rsh.sh("true", *words).stderr
+
+
+def test_environment_is_what_sshd_gives(rsh: Bridge) -> None:
+    done = rsh.sh("env", "-oSetEnv=MINE=1 REMUSER=me")
+    variables = dict(line.split("=", 1) for line in done.stdout.decode().splitlines())
+    assert {name for name in variables if name.startswith(("REMCTL_COMMAND", "REMOTE_"))} == set()
+    assert (variables["MINE"], variables["REMUSER"]) == ("1", "me")
+    client = variables["SSH_CLIENT"].split()
+    connection = variables["SSH_CONNECTION"].split()
+    assert client == [*connection[:2], connection[3]]
+    assert (connection[0], connection[2]) in {("127.0.0.1", "127.0.0.1"), ("::1", "::1")}
+    assert connection[3] == str(rsh.server.port)
+    assert {"HOME", "USER", "LOGNAME", "SHELL", "PATH"} <= set(variables)
+
+
+def test_a_machine_keeps_the_servers_environment(rsh: Bridge) -> None:
+    """Only remctl-rsh is in sshd's place."""
+    with rsh.realm.environ(), Machine(rsh.host, rsh.server.port, rsh.server.principal) as machine:
+        assert machine["sh"]("-c", "echo $REMOTE_USER $SSH_CLIENT") == "user@REMCTL.TEST\n"
+        assert machine.connection.far.client in ("127.0.0.1", "::1")
 
 
 # -- Exit status and signals ----------------------------------------------------------------------
@@ -368,7 +377,9 @@ def test_one_clear_error_and_its_cure(
 ) -> None:
     done = rsh.run(*words, "id")
     assert done.returncode == 255
-    said, advice = done.stderr.splitlines()
+    [line] = done.stderr.splitlines()  # GNU parallel, for one, counts lines
+    assert line.startswith(b"remctl-rsh: ")
+    said, advice = line.split(b"; ")
     assert message in said
     assert cure in advice
 
@@ -389,82 +400,3 @@ def test_server_goes_away(remctl_realm: Realm, tmp_path: Path) -> None:
     assert errors.startswith(b"remctl-rsh: ")
     assert errors.count(b"\n") == 1
     assert time.monotonic() - start < 15
-
-
-# -- Tunnels --------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def greeter() -> Iterator[int]:
-    """A port that greets whoever connects."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def greet() -> None:
-            with suppress(OSError):
-                while True:
-                    near, _ = listener.accept()
-                    with near:
-                        near.sendall(b"welcome\n")
-
-        thread = threading.Thread(target=greet)
-        thread.start()
-        yield listener.getsockname()[1]
-        listener.shutdown(socket.SHUT_RDWR)
-        thread.join(TIMEOUT)
-
-
-def greeting(address: tuple[str, int] | str) -> bytes:
-    """What is said to whoever connects, as soon as somebody listens."""
-    family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
-    end = time.monotonic() + TIMEOUT
-    while True:
-        with socket.socket(family) as near:
-            near.settimeout(TIMEOUT)
-            try:
-                near.connect(address)
-            except (FileNotFoundError, ConnectionRefusedError):
-                assert time.monotonic() < end
-                time.sleep(0.01)
-                continue
-            with near.makefile("rb") as file:
-                return file.read()
-
-
-def test_tunnel_to_the_other_side(rsh: Bridge, greeter: int, tmp_path: Path) -> None:
-    path = f"{tmp_path}/socket"
-    with rsh.popen("-N", "-v", "-L", f"{path}:localhost:{greeter}", rsh.host) as process:
-        assert greeting(path) == b"welcome\n"
-        process.terminate()
-        assert process.wait(TIMEOUT) == -signal.SIGTERM
-    assert not os.path.exists(path)
-
-
-def test_tunnel_from_the_other_side(rsh: Bridge, greeter: int) -> None:
-    """Without -N there is a command beside it."""
-    with rsh.popen(f"-oRemoteForward=0 localhost:{greeter}", rsh.host, "cat") as process:
-        assert process.stderr is not None
-        line = process.stderr.readline().decode()
-        found = re.fullmatch(rf"Allocated port (\d+) for remote forward to .*:{greeter}\n", line)
-        assert found
-        assert greeting(("127.0.0.1", int(found[1]))) == b"welcome\n"
-        out, _ = process.communicate(b"words", timeout=TIMEOUT)
-    assert (out, process.returncode) == (b"words", 0)
-
-
-def test_tunnel_from_a_port_that_is_taken(rsh: Bridge, greeter: int) -> None:
-    done = rsh.sh("echo", f"-L127.0.0.1:{greeter}:localhost:1")
-    assert done.returncode == 255
-    assert done.stdout == b""
-    assert b"remctl-rsh: cannot listen on 127.0.0.1" in done.stderr
-    assert done.stderr.count(b"\n") == 1
-
-
-def test_tunnels_end_with_the_server(remctl_realm: Realm, tmp_path: Path) -> None:
-    with bridge(remctl_realm, tmp_path) as own:
-        process = own.popen("-N", "-L", f"{tmp_path}/socket:localhost:1", own.host)
-        eventually((tmp_path / "socket").exists, TIMEOUT)
-        own.server.kill()
-        _, errors = process.communicate(timeout=TIMEOUT)
-    assert process.returncode == 255
-    assert errors.startswith(b"remctl-rsh: ")
-    assert errors.count(b"\n") <= 2  # with the cure, if that is known

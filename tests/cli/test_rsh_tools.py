@@ -11,6 +11,7 @@ import execnet
 import plumbum
 import pytest
 from cli.rsh import Bridge, bridge
+from support.waiting import eventually
 from testing.processes import TIMEOUT
 
 from remctl_toolkit.testing import Realm
@@ -94,6 +95,19 @@ def test_rsync_tells_what_is_wrong(rsh: Bridge, tmp_path: Path) -> None:
     done = rsh.run_program(*words, f"{rsh.host}:/nonexistent", str(tmp_path))
     assert done.returncode == 23
     assert b"remctl-rsh" not in done.stderr
+
+
+def test_rsync_talks_to_a_daemon_that_it_starts(rsh: Bridge, tree: Path, tmp_path: Path) -> None:
+    """That takes the client's address from the environment, and allows what that may."""
+    config = tmp_path / "rsyncd.conf"
+    module = f"[module]\npath = {tree}\nuse chroot = no\nhosts allow = 127.0.0.1 ::1\n"
+    config.write_text(f"reverse lookup = no\nlog file = {tmp_path}/log\n{module}")
+    server = tmp_path / "rsync"
+    server.write_text(f'#!/bin/sh\nexec rsync --config={config} "$@"\n')
+    server.chmod(0o755)
+    words = ("rsync", "-e", str(rsh.program), f"--rsync-path={server}", "-r")
+    rsh.run_program(*words, f"{rsh.host}::module/large", f"{tmp_path}/copy", check=True)
+    assert (tmp_path / "copy").read_bytes() == (tree / "large").read_bytes()
 
 
 # -- git ------------------------------------------------------------------------------------------
@@ -201,6 +215,25 @@ def test_plumbum_takes_it_for_ssh(rsh: Bridge, tree: Path) -> None:
         assert (tree / "folder" / "written").read_text() == "text"
         with machine.tunnel(0, rsh.server.port) as tunnel:
             socket.create_connection(("localhost", tunnel.lport)).close()
+
+
+def test_plumbum_leaves_commands_in_the_background(rsh: Bridge, tmp_path: Path) -> None:
+    with (
+        plumbum.local.env(**rsh.env),
+        plumbum.SshMachine(rsh.host, ssh_command=plumbum.local[str(rsh.program)]) as machine,
+    ):
+        wait = machine["sh"]["-c", f"read -r line <{tmp_path}/go; echo $line"]
+        for start in (
+            lambda: wait & plumbum.NOHUP(stdout=f"{tmp_path}/out", append=False),
+            lambda: machine.daemonic_popen(wait, cwd=str(tmp_path), stdout="out"),
+        ):
+            os.mkfifo(tmp_path / "go")
+            start()
+            assert (tmp_path / "out").read_text() == ""
+            (tmp_path / "go").write_text("on\n")
+            eventually(lambda: (tmp_path / "out").read_text() == "on\n", TIMEOUT)
+            (tmp_path / "go").unlink()
+            (tmp_path / "out").unlink()
 
 
 # -- execnet --------------------------------------------------------------------------------------

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import getpass
+import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from testing.processes import TIMEOUT, python_environ
 
 from remctl_toolkit.cli import completion
-from remctl_toolkit.cli.rsh.options import OPTIONS, SHELLS, parse
+from remctl_toolkit.cli.rsh.options import IGNORED, KEYWORDS, OPTIONS, REFUSED, SHELLS, parse
 from remctl_toolkit.cli.rsh.pages import parser
 from remctl_toolkit.cli.rsh.request import Request, UsageError
 
@@ -113,6 +117,10 @@ def test_environment_comes_last() -> None:
         (["-oLogLevel=QUIET"], "quiet"),
         (["-v"], "verbose"),
         (["-oLogLevel DEBUG3"], "verbose"),
+        (["-f", "-N"], "background"),
+        (["-f", "-N"], "no_input"),
+        (["-oForkAfterAuthentication=yes", "-N"], "background"),
+        (["-N", "-oSessionType=default"], "no_command"),
         (["-tt"], "terminal"),
         (["-oRequestTTY=force"], "terminal"),
     ],
@@ -134,21 +142,184 @@ def test_switches(words: list[str], name: str) -> None:
         "-C -o ControlMaster=auto -o ControlPersist=60s -o StrictHostKeyChecking=no -S /x"
         " -o KbdInteractiveAuthentication=no -o PasswordAuthentication=no -o ControlPath=/x/%h",
         "-oProxyCommand=none '-oProxyJump none' -oTunnel=no -oForkAfterAuthentication=no",
-        "-A -X -Y -k -K -g -M -y -6 -a -m mac -c cipher -e none -E log -I lib -B eth0 -P tag",
+        "-A -X -Y -k -K -g -M -y -6 -a -2 -m mac -c cipher -e none -E log -I lib -P tag -J none",
+        "-o Protocol=2 -o 'ControlPath=\"/x y/%h\"'",
+        "-o IgnoreUnknown=Made*,x -o MadeUp=yes -o X=y",
     ],
 )
 def test_options_that_do_nothing(words: str) -> None:
-    assert vars(read(*shlex.split(words), "web1")) == vars(read("web1"))
+    request = read(*shlex.split(words), "web1")
+    request.no_forwards = request.unknown = None
+    assert vars(request) == vars(read("web1"))
+
+
+def test_an_option_that_is_refused_can_be_off() -> None:
+    for words in ("-Jnone", "-wno", "-oProxyCommand=none", "-oPermitLocalCommand no"):
+        assert read(words, "web1").host == "web1"
+
+
+@pytest.mark.parametrize(("names", "why"), [*REFUSED.items()])
+def test_what_cannot_be_had_is_an_error_with_a_cure(names: str, why: tuple[str, str]) -> None:
+    what, cure = why
+    for name in names.split():
+        words = [name, "value"] if name.startswith("-") else ["-o", f"{name}=value"]
+        text = f"{name}.*: there is no way to have {re.escape(what)} over remctl: {re.escape(cure)}"
+        with pytest.raises(UsageError, match=text):
+            read(*words, "web1")
+
+
+# -- Compared with ssh ----------------------------------------------------------------------------
+
+
+def ssh(*words: str, config: str = os.devnull) -> subprocess.CompletedProcess[str]:
+    """Run the ssh that is installed, for what it says about itself."""
+    command = ["ssh", "-F", config, "-G", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)
+
+
+def test_every_option_of_ssh_has_its_place() -> None:
+    """With a value if ssh's has one."""
+    usage = subprocess.run(["ssh"], capture_output=True, text=True, timeout=TIMEOUT).stderr
+    [switches] = re.findall(r"\[-(\w{2,})\]", usage)
+    valued = {f"-{letter}": True for letter in re.findall(r"\[-(\w) \S", usage)}
+    assert len(switches) > 20 < 3 + len(valued)
+    places = {name: option.metavar is not None for option in OPTIONS for name in option.names}
+    assert places | {f"-{letter}": False for letter in switches} | valued == places
+
+
+def test_every_keyword_of_ssh_has_its_place(tmp_path: Path) -> None:
+    """What could be one in ssh's program is one if ssh does not call it a bad option."""
+    ssh_program = Path(shutil.which("ssh") or "").read_bytes()
+    texts = re.findall(rb"[a-z][a-z0-9]{2,40}(?=\0)", ssh_program)
+    words = {text[start:].decode() for text in texts for start in range(len(text) - 2)}
+    config = tmp_path / "config"
+    config.write_text("".join(f'{word} "\n' for word in sorted(words)))  # not read any further
+    bad = re.findall(r"Bad configuration option: (\S+)", ssh("web1", config=str(config)).stderr)
+    keywords = words - {*bad}
+    assert {"port", "proxyjump", "forkafterauthentication", "match"} < keywords
+    assert len(keywords) > 100
+    ours = " ".join((*KEYWORDS, *IGNORED.values(), *REFUSED)).split()
+    assert keywords - {name.lower() for name in ours} == set()
+    assert sorted(set(ours)) == sorted(ours)
+
+
+VALUES = (
+    *("User=alice", "User alice", 'User="alice"', "User='alice'", 'User = "alice"', "user\talice"),
+    *("USER =alice", " User= alice ", "User==alice", "SetEnv=A=\\'b", 'User="a b"', "User=a b"),
+    *(
+        "User=a\\ b",
+        'SetEnv="A=a\\"b"',
+        'User="a',
+        "SetEnv='A=a\"b'",
+        "User=",
+        'User=""',
+        "User",
+        "User=a\\b",
+    ),
+    *(
+        "User=a#b",
+        "User=a #b",
+        "User=#b",
+        "User=\"a\"b'c'",
+        'Port="22"',
+        "Port = '22'",
+        "Port=22 23",
+    ),
+    *(
+        "Port=0",
+        "Port=x",
+        "PORT=22",
+        "Hostname=other",
+        'HostName "other"',
+        "HostName=%h.example.org",
+    ),
+    *("HostName=%%h", "ConnectTimeout=1m", "ConnectTimeout=5s", 'ConnectTimeout="1m30s"'),
+    *("ConnectTimeout=1H2M", "ConnectTimeout=none", "ConnectTimeout=7", "ConnectTimeout=1x"),
+    *(
+        "ConnectTimeout=m",
+        "ConnectTimeout=-1",
+        "ConnectTimeout=1d",
+        "SetEnv=A=b",
+        "SetEnv=A='b c' D=e",
+    ),
+    *(
+        'SetEnv="A=b c"',
+        "SetEnv=A=",
+        "SetEnv=A",
+        "SetEnv A=\\\\b",
+        "StdinNull=yes",
+        "StdinNull=maybe",
+    ),
+    *("RequestTTY=force", "RequestTTY=x", "SessionType=None", "SessionType=x", "LogLevel=Debug"),
+    *("LogLevel=loud", "Prot=22", "Include=x", "ClearAllForwardings=x", "RemoteCommand=ls 'a b'"),
+    *("LocalForward=7 web2:8", "LocalForward='7' \"[::1]:8\"", "LocalForward=7", "SetEnv='A=b"),
+    *("ForkAfterAuthentication=x", "ConnectTimeout=2d3", "Compression=", "Ciphers='"),
+)
+
+
+@pytest.mark.parametrize("value", VALUES)
+def test_values_are_what_ssh_takes_them_for(value: str) -> None:
+    answer = ssh("-o", value, "web1")
+    if answer.returncode:
+        with pytest.raises(UsageError, match="-o"):
+            read("-o", value, "web1")
+        return
+    request = read("-o", value, "web1")
+    for line in answer.stdout.splitlines():
+        name, _, told = line.partition(" ")
+        if name in ("user", "hostname", "port"):
+            default = {"user": getpass.getuser(), "hostname": "web1", "port": "22"}[name]
+            ours = {"user": request.user, "hostname": request.host, "port": request.port}[name]
+            assert (name, told) == (name, str(ours or default))
+        elif name == "connecttimeout":
+            assert told == ("none" if request.timeout is None else f"{request.timeout:.0f}")
+        elif name == "setenv":
+            variable, _, content = told.partition("=")
+            assert request.changes == {**request.changes, variable: content}
+        elif name == "remotecommand":
+            assert request.command == [told]
+        elif name == "localforward":
+            assert len(request.local) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("web1", "me@web1", "a@b@web1", "ssh://web1", "ssh://me@web1:22", "ssh://web1:22/"),
+        *("ssh://me@web1", "ssh://a%40b@web1", "ssh://web1/x"),
+        *("ssh://web1:x", "ssh://web1:0", "ssh://@web1", "ssh://", "ssh://me@", "::1", "me@::1"),
+    ],
+)
+def test_destinations_are_what_ssh_takes_them_for(text: str) -> None:
+    answer = ssh(text)
+    if answer.returncode:
+        with pytest.raises(UsageError, match=r"is no host|a port is"):
+            read(text)
+        return
+    request = read(text)
+    expected = [f"user {request.user or getpass.getuser()}", f"hostname {request.host}"]
+    assert {*expected, f"port {request.port or 22}"} <= {*answer.stdout.splitlines()}
+
+
+def test_a_host_in_brackets() -> None:
+    for text in ("[::1]", "me@[::1]", "ssh://[::1]", "ssh://me@[::1]:22"):
+        assert read(text).host == "::1"
+    assert read("ssh://me@[::1]:22").port == 22
 
 
 def test_tunnels() -> None:
     words = ["-L", "1:a:2", "-L[::1]:0:[::2]:3", "-oRemoteForward=localhost:4 b:5", "-R/x:/y"]
-    request = read(*words, "-L", "6:/z", "web1")
+    words += ["-L", "6:/z", "-L*:7:a:8", "-L", ":9:a:1"]
+    request = read(*words, "web1")
     assert request.local == [
         ("localhost", 1, "a", 2),
         ("::1", 0, "::2", 3),
         ("localhost", 6, None, "/z"),
+        ("::", 7, "a", 8),
+        ("::", 9, "a", 1),
     ]
+    cleared = read(*words, "-oClearAllForwardings=yes", "web1")
+    assert (cleared.local, cleared.remote) == ([], [])
     assert request.remote == [("localhost", 4, "b", 5), (None, "/x", None, "/y")]
 
 
@@ -162,7 +333,7 @@ def test_tunnels() -> None:
         (["@web1"], "'@web1' is no host"),
         (["me@"], "'me@' is no host"),
         (["--", "-oProxyCommand=x"], "is no host"),
-        (["ssh://web1"], "is no host"),
+        (["ssh://web1/path"], "is no host"),
         (["-p"], "-p: a value is missing"),
         (["-p", "x", "web1"], "-p: a port is a number from 1 to 65535, not 'x'"),
         (["-p", "70000", "web1"], "not '70000'"),
@@ -172,7 +343,7 @@ def test_tunnels() -> None:
         (["-o", "", "web1"], "ssh has no such option"),
         (["-oSetEnv=A", "web1"], "'A' is not NAME=VALUE"),
         (["-oSetEnv=A='", "web1"], "No closing quotation"),
-        (["-oSessionType=x", "web1"], "SessionType is none, subsystem or default"),
+        (["-oSessionType=x", "web1"], "SessionType=x': it is none, subsystem or default, not 'x'"),
         (["--timeout", "0", "web1"], "--timeout: it must be seconds, more than 0, not '0'"),
         (["--nonsense", "web1"], "no such option: --nonsense"),
         (["-Z", "web1"], "no such option: -Z"),
@@ -183,12 +354,19 @@ def test_tunnels() -> None:
         (["-oRemoteCommand=a", "web1", "b"], "another one is the option RemoteCommand"),
         (["-L", "1:2", "web1"], "a tunnel is"),
         (["-L", "1:a:0", "web1"], "not '0'"),
-        (["-R", ":1:a:2", "web1"], "a tunnel is"),
+        (["-R", "::a:2", "web1"], "a tunnel is"),
+        (["-R", "1::2", "web1"], "a tunnel is"),
         (["-D", "1", "web1"], "-D: there is no way to have a SOCKS proxy over remctl"),
         (["-J", "a", "web1"], "a jump host"),
         (["-oProxyCommand=nc %h", "web1"], "a proxy command"),
-        (["-W", "a:1", "web1"], "use -L"),
-        (["-f", "web1"], "into the background"),
+        (["-W", "a", "web1"], "-W: it must be HOST:PORT or the path of a Unix socket, not 'a'"),
+        (["-W", "a:0", "web1"], "-W: a port is a number"),
+        (["-W", "a:1", "web1", "ls"], "-W goes without a command"),
+        (["-f", "web1"], "-f goes with a command, or with -N"),
+        (["-N", "-s", "web1", "sftp"], "-s: -N, -s and SessionType exclude each other"),
+        (["-oUser=a b", "web1"], "-o 'User=a b': 'b' is too much: put quotes around a value"),
+        (["-l", "", "web1"], "-l: a value is missing"),
+        (["-oConnectTimeout=9w", "web1"], "it must be seconds"),
         (["--print-completion", "tcsh"], "completion is for bash, zsh, fish, not 'tcsh'"),
     ],
 )
@@ -213,7 +391,7 @@ def test_wrong_usage_is_one_line_and_our_status() -> None:
 
 def test_configuration_is_told_without_a_server() -> None:
     done = run("-G", "-p", "22", "me@nowhere.invalid")
-    assert done.stdout == "host nowhere.invalid\nport 22\nuser me\n"
+    assert done.stdout == "host nowhere.invalid\nhostname nowhere.invalid\nport 22\nuser me\n"
     assert (done.returncode, done.stderr) == (0, "")
 
 

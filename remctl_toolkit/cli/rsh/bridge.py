@@ -6,8 +6,9 @@ import os
 import queue
 import re
 import signal
+import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from remctl_toolkit.cli.typed import typed
 from remctl_toolkit.machine.channel.channel import Channel
 
-from .streams import Input, Over, Pumps
+from .streams import Over, Pumps
 
 if TYPE_CHECKING:
     from remctl_toolkit.machine import Connection
@@ -37,6 +38,36 @@ if server=`command -v sftp-server`; then exec "$server"; fi
 echo 'remctl-rsh: there is no sftp-server on this host' >&2
 exit 127"""
 }
+
+# Runs on the server, for -W: joins its standard input and output to a connection.
+_CONNECT = """\
+import os, socket, threading
+host, port = eval(payload)
+def send():
+    while octets := os.read(0, 65536):
+        near.sendall(octets)
+    near.shutdown(socket.SHUT_WR)
+try:
+    if host:
+        near = socket.create_connection((host, port))
+    else:
+        near = socket.socket(socket.AF_UNIX)
+        near.connect(port)
+    threading.Thread(target=send, daemon=True).start()
+    while octets := near.recv(65536):
+        os.write(1, octets)
+except OSError as error:
+    where = f"{host}:{port}" if host else port
+    text = f"remctl-rsh: the server cannot connect to {where}: {error.strerror}"
+    os.write(2, text.encode() + b"\\n")
+    os._exit(255)
+os._exit(0)
+"""
+
+# Set by remctld, and not by sshd: rsync takes REMOTE_HOST for the client's address.
+_REMCTLD_SETS = (
+    *("REMCTL_COMMAND", "REMOTE_ADDR", "REMOTE_EXPIRES", "REMOTE_HOST", "REMOTE_USER", "REMUSER"),
+)
 
 
 class StoppedError(Exception):
@@ -72,12 +103,13 @@ def _signals() -> Iterator[queue.SimpleQueue[Event]]:
             signal.signal(each, handler)
 
 
-def run(connection: Connection, request: Request) -> int:
+def run(connection: Connection, request: Request, started: Callable[[], None]) -> int:
     """Run a command with our standard input, output and error.
 
     Args:
         connection: the way to its account.
         request: what to run.
+        started: called when the command has started, and the tunnels are open.
 
     Returns:
         The exit status, 0 to 255; -N if signal N ended the command.
@@ -89,14 +121,21 @@ def run(connection: Connection, request: Request) -> int:
         StreamError: our input cannot be read, or our output not be written.
         UsageError: there is no such subsystem.
     """
-    argv = _argv(connection, request)
-    how: dict[str, Any] = {"extend_env": request.changes, "label": _label(request)}
+    how: dict[str, Any] = {"extend_env": _environment(connection, request)}
+    if request.stdio:
+        how |= {"source": _CONNECT, "payload": repr(request.stdio).encode(), "label": "tunnel"}
+    else:
+        how |= {"argv": _argv(connection, request), "label": _label(request)}
     with (
         _signals() as events,
         _tunnels(connection, request),
-        Channel(connection, argv, **how) as channel,
+        Channel(connection, **how) as channel,
     ):
-        pumps = Pumps(channel, events, _input(request))
+        started()
+        idle = request.no_command and not request.stdio  # Its input neither comes nor ends.
+        if request.no_input and not idle:
+            channel.close_write()
+        pumps = Pumps(channel, events, reads=not (request.no_input or idle))
         try:
             return _wait(channel, events)
         finally:
@@ -104,10 +143,18 @@ def run(connection: Connection, request: Request) -> int:
             pumps.close()
 
 
-def _input(request: Request) -> Input:
-    if request.no_command:
-        return Input.SILENT
-    return Input.NONE if request.no_input else Input.OURS
+def _environment(connection: Connection, request: Request) -> dict[str, str | None]:
+    """Return what to change in the environment: the command gets what sshd gives it."""
+    with connection.session() as session, socket.socket(fileno=os.dup(session.fileno())) as view:
+        near, far = view.getsockname(), view.getpeername()
+    # As the server sees us, if it says so: there may be a NAT between.
+    client = f"{connection.far.client or near[0]} {near[1]}"
+    return {
+        **dict.fromkeys(_REMCTLD_SETS),
+        "SSH_CLIENT": f"{client} {far[1]}",
+        "SSH_CONNECTION": f"{client} {far[0]} {far[1]}",
+        **request.changes,
+    }
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from .options import COMMAND, parse
 from .request import Request, UsageError
@@ -13,6 +13,7 @@ from .request import Request, UsageError
 __all__ = ["main"]
 
 _OUR_ERROR = 255  # as ssh's
+_ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit status; ``--help`` has the rules.  After a signal there is none: it ends the
-        process, as soon as the command has ended.
+        process, as soon as the command has ended.  With -f this returns in two processes.
     """
     _open_missing_descriptors()
     argv = sys.argv[1:] if argv is None else argv
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UsageError as error:
         _say(f"{error} (see --help)")
         return _OUR_ERROR
-    return _run(request)
+    return _fork(request) if request.background else _run(request)
 
 
 def _open_missing_descriptors() -> None:
@@ -53,8 +54,11 @@ def _open_missing_descriptors() -> None:
 def _print_page(request: Request) -> int:
     if request.page == "configuration":
         # git asks for it, to see whether this takes ssh's options: so little will do.
-        lines = [f"host {request.host}", f"port {request.port or 4373}"]
-        lines += [f"user {request.user}"] if request.user else []
+        lines = [f"host {request.typed_host}", f"hostname {request.host}"]
+        lines += [
+            f"port {request.port or 4373}",
+            *([f"user {request.user}"] if request.user else ()),
+        ]
         print("\n".join(lines))
         return 0
     from .pages import page
@@ -63,40 +67,63 @@ def _print_page(request: Request) -> int:
     return 0
 
 
-def _run(request: Request) -> int:
+def _fork(request: Request) -> int:
+    """Run in a child, and return when its command has started, or could not be started."""
+    reader, writer = os.pipe()
+    ours = [n for n in _ENDINGS if signal.getsignal(n) != signal.SIG_IGN]
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ours)  # until the parent passes them on
+    child = os.fork()
+    for number in ours if child else ():
+        signal.signal(number, lambda number, _: os.kill(child, number))
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    if child:
+        os.close(writer)
+        if os.read(reader, 1):
+            return 0
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        return status if status >= 0 else _end_by(-status)
+    os.close(reader)
+    os.setsid()
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+
+    def started() -> None:
+        os.write(writer, b".")  # It fails if the process that waits for this was killed.
+        os.close(writer)
+
+    return _run(request, started)
+
+
+def _run(request: Request, started: Callable[[], None] = lambda: None) -> int:
     import remctl
 
-    from .bridge import StoppedError
+    from .accounts import connect
+    from .bridge import StoppedError, run
     from .streams import StreamError
 
     try:
-        return _status(_in_account(request), request)
+        with connect(request) as connection:
+            if request.verbose:
+                _say(f"connected to {request.host} as {connection.far.user}")
+            if request.terminal and not request.quiet and (request.verbose or os.isatty(2)):
+                _say("there are no terminals over remctl: the command runs without one")
+            return _status(run(connection, request, started), request)
     except StoppedError as error:
-        number = error.number
+        return _end_by(error.number)
     except KeyboardInterrupt:  # while it connects
-        number = signal.SIGINT
+        return _end_by(signal.SIGINT)
     except (UsageError, StreamError, remctl.RemctlError, OSError, TypeError, ValueError) as error:
         from remctl_toolkit.cli.cures import explained
 
-        for line in explained(getattr(error, "strerror", None) or str(error), error):
-            _say(line)
+        # Programs that run ssh take each line for an error of its own.
+        _say("; ".join(explained(getattr(error, "strerror", None) or str(error), error)))
         return _OUR_ERROR
-    # Whoever started us sees what ended us, and does not go on with the next host, say.
+
+
+def _end_by(number: int) -> int:
+    """End by a signal: whoever started us sees that, and does not go on with the next host."""
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
     return 128 + number
-
-
-def _in_account(request: Request) -> int:
-    from .accounts import connect
-    from .bridge import run
-
-    with connect(request) as connection:
-        if request.verbose:
-            _say(f"connected to {request.host} as {connection.far.user}")
-        if request.terminal and not request.quiet:
-            _say("there are no terminals over remctl: the command runs without one")
-        return run(connection, request)
 
 
 def _status(status: int, request: Request) -> int:

@@ -1,8 +1,8 @@
-"""The options of remctl-rsh: those of ssh that matter here, and a few of its own.
+"""The options of remctl-rsh: those of ssh, and a few of its own.
 
-They are read without argparse: ssh's ways are not argparse's (``-oPort=22``, options behind the
-host), and what runs for each file of a repository should start fast.  ``--help``, completion and
-the man page are made of the same table, see pages.py.
+They are read without argparse: ssh's rules are not argparse's (``-oPort=22``, options behind the
+host), and what runs for each file of a repository should start fast.  ``--help``, completion, the
+page and the man page are made of the same tables, see pages.py.
 """
 
 from __future__ import annotations
@@ -10,14 +10,229 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
-from .request import Request, UsageError, forward, port_number, seconds
+from .request import Request, UsageError, forward, place, port_number, seconds
 
-__all__ = ["COMMAND", "OPTIONS", "Option", "parse"]
+__all__ = ["COMMAND", "IGNORED", "OPTIONS", "REFUSED", "Option", "parse"]
 
 COMMAND = "remctl-rsh"
 SHELLS = ("bash", "zsh", "fish")  # as in cli/completion.py, which takes longer to import
 
-Setter = Callable[[Request, str], None]
+Setter = Callable[[Request, Sequence[str]], None]
+"""Called with the request and the words of the value; a switch has none."""
+
+# -- Options that are ignored, and options that are refused ---------------------------------------
+
+IGNORED = {
+    "Kerberos proves who the two sides are": """-I -i CASignatureAlgorithms CertificateFile
+        ChallengeResponseAuthentication CheckHostIP DSAAuthentication EnableSSHKeysign
+        FingerprintHash GlobalKnownHostsFile GlobalKnownHostsFile2 GSSAPIAuthentication
+        GSSAPIClientIdentity GSSAPIKexAlgorithms GSSAPIKeyExchange GSSAPIRenewalForcesRekey
+        GSSAPIServerIdentity GSSAPITrustDNS HashKnownHosts HostbasedAcceptedAlgorithms
+        HostbasedAuthentication HostbasedKeyTypes HostKeyAlgorithms HostKeyAlias IdentitiesOnly
+        IdentityAgent IdentityFile IdentityFile2 KbdInteractiveAuthentication
+        KbdInteractiveDevices KerberosAuthentication KnownHostsCommand
+        NoHostAuthenticationForLocalhost NumberOfPasswordPrompts PasswordAuthentication
+        PKCS11Provider PreferredAuthentications PubkeyAcceptedAlgorithms PubkeyAcceptedKeyTypes
+        PubkeyAuthentication RevokedHostKeys RhostsAuthentication RhostsRSAAuthentication
+        RSAAuthentication SecurityKeyProvider SkeyAuthentication SmartcardDevice
+        StrictHostKeyChecking TISAuthentication UpdateHostKeys UseBlacklistedKeys
+        UseKeychain UserKnownHostsFile UserKnownHostsFile2 VerifyHostKeyDNS VisualHostKey""",
+    "Kerberos encrypts": """-2 -C -c -m Cipher Ciphers Compression CompressionLevel KexAlgorithms
+        MACs Protocol RekeyLimit RequiredRSASize VersionAddendum WarnWeakCrypto""",
+    "agents, tickets and X11 are not forwarded": """-A -a -K -k -X -x -Y AddKeysToAgent
+        AFSTokenPassing ForwardAgent ForwardX11 ForwardX11Timeout ForwardX11Trusted
+        GSSAPIDelegateCredentials KerberosTGTPassing XAuthLocation""",
+    "each command has its own connection": "-M -S ControlMaster ControlPath ControlPersist",
+    "there is no configuration file": """-F -P CanonicalDomains CanonicalizeFallbackLocal
+        CanonicalizeHostname CanonicalizeMaxDots CanonicalizePermittedCNAMEs Tag""",
+    "all addresses of a host are tried, once; a connection that is lost is noticed": """-4 -6
+        AddressFamily ConnectionAttempts IPQoS KeepAlive ProtocolKeepAlives ProxyUseFdpass
+        ServerAliveCountMax ServerAliveInterval SetupTimeOut TCPKeepAlive UsePrivilegedPort""",
+    "nobody is asked, there is no terminal": """-e BatchMode EnableEscapeCommandline EscapeChar
+        ObscureKeystrokeTiming""",
+    "messages go to standard error": "-E -y LogVerbose SyslogFacility",
+    "a tunnel that cannot be made is an error; it is for this host unless its address is given": """
+        -g ChannelTimeout ExitOnForwardFailure GatewayPorts PermitRemoteOpen StreamLocalBindMask
+        StreamLocalBindUnlink TunnelDevice""",
+    "LocalCommand counts with PermitLocalCommand alone, which is an error": "LocalCommand",
+    "ssh ignores it, too": "FallBackToRsh UseRoaming UseRsh",
+}
+"""Options that are accepted and do nothing, by the reason."""
+
+_JUMP = "forward the server's port with -L, and connect to that with -p and --principal"
+
+REFUSED = {
+    "-B BindInterface": ("a network interface to connect from", "-b takes its address"),
+    "-D DynamicForward": ("a SOCKS proxy", "-L forwards one port"),
+    "-J ProxyJump": ("a jump host", _JUMP),
+    "-O": ("a shared connection", "leave it out, each command has its own connection"),
+    "-Q": ("a choice of algorithms", "Kerberos chooses them"),
+    "-w Tunnel": ("a network interface as tunnel", "-L and -R forward ports"),
+    "Host Include Match": ("a configuration file", "give the options themselves"),
+    "PermitLocalCommand": ("a local command", f"run it before {COMMAND}"),
+    "ProxyCommand": ("a proxy command", _JUMP),
+    "RefuseConnection": ("a connection that is refused", "leave it out"),
+}
+"""Options that are errors, unless their value is no or none: what cannot be had, and the cure."""
+
+_WITH_VALUE = frozenset("BcDEeFIiJmOPQSw")  # of the letters in these two tables
+
+_OFF = ("none", "no", "false")
+
+
+def _refuse(what: str, cure: str) -> Setter:
+    def refuse(_request: Request, words: Sequence[str]) -> None:
+        if " ".join(words).lower() not in _OFF:
+            raise UsageError(f"there is no way to have {what} over remctl: {cure}")
+
+    return refuse
+
+
+def _nothing(_request: Request, _words: Sequence[str]) -> None:
+    pass
+
+
+_WITHOUT_EFFECT: dict[str, Setter] = {
+    name: setter
+    for names, setter in (
+        *((names, _nothing) for names in IGNORED.values()),
+        *((names, _refuse(what, cure)) for names, (what, cure) in REFUSED.items()),
+    )
+    for name in names.split()
+}
+
+# -- Keywords of -o, ssh_config(5) ----------------------------------------------------------------
+
+
+def _one(words: Sequence[str]) -> str:
+    if len(words) > 1:
+        raise UsageError(f"{words[1]!r} is too much: put quotes around a value with spaces")
+    if not words or not words[0]:
+        raise UsageError("a value is missing")
+    return words[0]
+
+
+def _first(name: str, convert: Callable[[str], object] = str) -> Setter:
+    return lambda request, words: request.set_first(name, convert(_one(words)))
+
+
+def _choose(name: str, choices: Mapping[str, object]) -> Setter:
+    def choose(request: Request, words: Sequence[str]) -> None:
+        value = _one(words)
+        if value.lower() not in choices:
+            *most, last = choices
+            raise UsageError(f"it is {', '.join(most)} or {last}, not {value!r}")
+        request.set_first(name, choices[value.lower()])
+
+    return choose
+
+
+_YES_OR_NO = {"yes": True, "no": False, "true": True, "false": False}
+_LEVELS = ("quiet", "fatal", "error", "info", "verbose", "debug", "debug1", "debug2", "debug3")
+
+
+def _time(text: str) -> float | None:
+    return None if text.lower() == "none" or text.strip("0") == "" else seconds(text)
+
+
+def _append(name: str) -> Setter:
+    # -o has a space where -L has a colon.
+    return lambda request, words: getattr(request, name).append(forward(":".join(words)))
+
+
+def _remote_command(request: Request, words: Sequence[str]) -> None:
+    if words[0].lower() != "none":
+        request.set_first("remote_command", words[0])
+
+
+KEYWORDS: dict[str, Setter] = {
+    "BindAddress": _first("source_ip"),
+    "ClearAllForwardings": _choose("no_forwards", _YES_OR_NO),
+    "ConnectTimeout": _first("timeout", _time),
+    "ForkAfterAuthentication": _choose("background", _YES_OR_NO),
+    "HostName": _first("host_name"),
+    "IgnoreUnknown": _first("unknown"),
+    "LocalForward": _append("local"),
+    "LogLevel": _choose("log_level", {level: level for level in _LEVELS}),
+    "Port": _first("port", port_number),
+    "RemoteCommand": _remote_command,
+    "RemoteForward": _append("remote"),
+    "RequestTTY": _choose("terminal", {**_YES_OR_NO, "force": True, "auto": None}),
+    "SendEnv": Request.send_variables,
+    "SessionType": _choose("session", {"none": "none", "subsystem": "subsystem", "default": ""}),
+    "SetEnv": Request.set_variables,
+    "StdinNull": _choose("no_input", _YES_OR_NO),
+    "User": _first("user"),
+}
+"""Keywords that count; the others are in IGNORED and REFUSED."""
+
+_SETTERS = {name.lower(): setter for name, setter in {**_WITHOUT_EFFECT, **KEYWORDS}.items()}
+
+_WHOLE_VALUE = ("knownhostscommand", "localcommand", "proxycommand", "remotecommand")
+
+
+def _keyword(request: Request, words: Sequence[str]) -> None:
+    """Take the value of -o: ``NAME=VALUE`` or ``NAME VALUE``, as a line of ssh_config(5)."""
+    text = words[0]
+    line = text.strip()
+    end = min((at for at in map(line.find, "= \t") if at >= 0), default=len(line))
+    name, value = line[:end].lower(), line[end:].strip().removeprefix("=").strip()
+    if name.startswith("-") or name not in _SETTERS:
+        if name and request.unknown and _matches(name, request.unknown):
+            return
+        raise UsageError(f"-o {text!r}: ssh has no such option, or it is not known here")
+    try:
+        if not value:
+            raise UsageError("a value is missing")
+        split = split_words(value)
+        _SETTERS[name](request, [value] if name in _WHOLE_VALUE else split)
+    except UsageError as error:
+        raise UsageError(f"-o {text!r}: {error}") from None
+
+
+def _matches(name: str, patterns: str) -> bool:
+    from fnmatch import fnmatchcase
+
+    return any(fnmatchcase(name, pattern.lower()) for pattern in patterns.split(","))
+
+
+def split_words(text: str) -> list[str]:
+    """Split a value into words, as ssh_config(5) has it.
+
+    Words are in single or double quotes, or end at a space; ``#`` begins a comment.  A backslash
+    stands before a quote, a backslash or, outside of quotes, a space; elsewhere it is itself.
+
+    Raises:
+        UsageError: a quotation is not closed.
+    """
+    words: list[str] = []
+    word: str | None = None
+    quote, at = "", 0
+    while at < len(text):
+        letter, after = text[at], text[at + 1 : at + 2]
+        at += 1
+        if word is None:
+            if letter in " \t":
+                continue
+            if letter == "#":
+                break
+            word = ""
+        if letter == "\\" and after and after in ("'\"\\" if quote else "'\"\\ "):
+            word += after
+            at += 1
+        elif letter == quote or (not quote and letter in "'\""):
+            quote = "" if quote else letter
+        elif letter in " \t" and not quote:
+            words.append(word)
+            word = None
+        else:
+            word += letter
+    if quote:
+        raise UsageError("No closing quotation")
+    return words if word is None else [*words, word]
+
+
+# -- The options that do something ----------------------------------------------------------------
 
 
 class Option:
@@ -26,258 +241,108 @@ class Option:
     Attributes:
         names: as they are typed.
         metavar: what its value is called; None if it has none.
+        set: called with the request, and the value in a list (nothing in it if it has none).
         help: what it does; "" leaves it out of the help page.
-        set: called with the request, and the value ("" if it has none).
     """
 
-    def __init__(self, names: tuple[str, ...], metavar: str | None, help: str, set: Setter) -> None:
-        self.names = names
+    def __init__(self, names: str, metavar: str | None, set: Setter, help: str = "") -> None:
+        self.names = names.split()
         self.metavar = metavar
-        self.help = help
         self.set = set
-
-
-def _first(name: str, convert: Callable[[str], object] = str) -> Setter:
-    return lambda request, value: request.set_first(name, convert(value))
+        self.help = help
 
 
 def _always(name: str, value: object = True) -> Setter:
     return lambda request, _: setattr(request, name, value)
 
 
-def _nothing(_request: Request, _value: str) -> None:
-    pass
+def _session(value: str) -> Setter:
+    def set_session(request: Request, _words: Sequence[str]) -> None:
+        request.set_first("session", value)
+        if request.session != value:
+            raise UsageError("-N, -s and SessionType exclude each other")
+
+    return set_session
 
 
-def _append(name: str) -> Setter:
-    return lambda request, value: getattr(request, name).append(forward(value))
+def _ours(name: str, convert: Callable[[str], object] = str) -> Setter:
+    return lambda request, words: request.set_first(name, convert(words[0]))
 
 
-def _refuse(what: str) -> Setter:
-    def refuse(_request: Request, _value: str) -> None:
-        raise UsageError(f"there is no way to have {what} over remctl")
+def _completion(request: Request, words: Sequence[str]) -> None:
+    if words[0] not in SHELLS:
+        raise UsageError(f"completion is for {', '.join(SHELLS)}, not {words[0]!r}")
+    request.page = words[0]
 
-    return refuse
-
-
-def _refuse_if_wanted(what: str) -> Setter:
-    def refuse(_request: Request, value: str) -> None:
-        if value.lower() not in ("none", "no", "false"):
-            raise UsageError(f"there is no way to have {what} over remctl")
-
-    return refuse
-
-
-def _completion(request: Request, value: str) -> None:
-    if value not in SHELLS:
-        raise UsageError(f"completion is for {', '.join(SHELLS)}, not {value!r}")
-    request.page = value
-
-
-# -- Keywords of -o, ssh_config(5) ----------------------------------------------------------------
-
-
-def _if_yes(name: str) -> Setter:
-    def set_(request: Request, value: str) -> None:
-        if value.lower() in ("yes", "true", "force"):
-            setattr(request, name, True)
-
-    return set_
-
-
-def _address_of_tunnel(name: str) -> Setter:
-    """Take ``[bind_address:]port host:port``: unlike with -L, a space is in it."""
-    return lambda request, value: getattr(request, name).append(forward(":".join(value.split())))
-
-
-def _remote_command(request: Request, value: str) -> None:
-    if value.lower() != "none":
-        request.set_first("remote_command", value)
-
-
-def _session_type(request: Request, value: str) -> None:
-    if value.lower() not in ("none", "subsystem", "default"):
-        raise UsageError(f"SessionType is none, subsystem or default, not {value!r}")
-    request.no_command = value.lower() == "none"
-    request.subsystem = value.lower() == "subsystem"
-
-
-def _log_level(request: Request, value: str) -> None:
-    request.quiet = value.upper() in ("QUIET", "FATAL")
-    request.verbose = value.upper() in ("VERBOSE", "DEBUG", "DEBUG1", "DEBUG2", "DEBUG3")
-
-
-_KEYWORDS: dict[str, Setter] = {
-    "bindaddress": _first("source_ip"),
-    "connecttimeout": lambda request, value: (
-        None if value == "none" else request.set_first("timeout", seconds(value))
-    ),
-    "dynamicforward": _refuse_if_wanted("a SOCKS proxy"),
-    "forkafterauthentication": _refuse_if_wanted("ssh's way into the background"),
-    "hostname": lambda request, value: setattr(request, "host", request.host or value),
-    "localforward": _address_of_tunnel("local"),
-    "loglevel": _log_level,
-    "port": _first("port", port_number),
-    "proxycommand": _refuse_if_wanted("a proxy command"),
-    "proxyjump": _refuse_if_wanted("a jump host"),
-    "remotecommand": _remote_command,
-    "remoteforward": _address_of_tunnel("remote"),
-    "requesttty": _if_yes("terminal"),
-    "sendenv": lambda request, value: request.send_variables(value),
-    "sessiontype": _session_type,
-    "setenv": lambda request, value: request.set_variables(value),
-    "stdinnull": _if_yes("no_input"),
-    "tunnel": _refuse_if_wanted("a network interface"),
-    "user": _first("user"),
-}
-
-# They are about ssh's own encryption, keys, files, agents and X11: Kerberos has settled all that,
-# or nobody misses it.  A name that is nowhere here is somebody's mistake.
-_IGNORED_KEYWORDS = """
-    addkeystoagent addressfamily batchmode bindinterface canonicaldomains canonicalizefallbacklocal
-    canonicalizehostname canonicalizemaxdots canonicalizepermittedcnames casignaturealgorithms
-    certificatefile challengeresponseauthentication channeltimeout checkhostip ciphers
-    clearallforwardings compression connectionattempts controlmaster controlpath controlpersist
-    enableescapecommandline enablesshkeysign escapechar exitonforwardfailure fingerprinthash
-    forwardagent forwardx11 forwardx11timeout forwardx11trusted gatewayports globalknownhostsfile
-    gssapiauthentication gssapiclientidentity gssapidelegatecredentials gssapikexalgorithms
-    gssapikeyexchange gssapirenewalforcesrekey gssapiserveridentity gssapitrustdns hashknownhosts
-    hostbasedacceptedalgorithms hostbasedauthentication hostbasedkeytypes hostkeyalgorithms
-    hostkeyalias identitiesonly identityagent identityfile ignoreunknown ipqos
-    kbdinteractiveauthentication kbdinteractivedevices kexalgorithms knownhostscommand localcommand
-    logverbose macs nohostauthenticationforlocalhost numberofpasswordprompts
-    obscurekeystroketiming passwordauthentication permitlocalcommand permitremoteopen
-    pkcs11provider preferredauthentications proxyusefdpass pubkeyacceptedalgorithms
-    pubkeyacceptedkeytypes pubkeyauthentication rekeylimit requiredrsasize revokedhostkeys
-    securitykeyprovider serveralivecountmax serveraliveinterval streamlocalbindmask
-    streamlocalbindunlink stricthostkeychecking syslogfacility tag tcpkeepalive tunneldevice
-    updatehostkeys userknownhostsfile verifyhostkeydns visualhostkey warnweakcrypto xauthlocation
-"""
-
-
-def _keyword(request: Request, text: str) -> None:
-    """Take the value of -o: ``NAME=VALUE`` or ``NAME VALUE``."""
-    first, *rest = text.split(None, 1) or [""]
-    name, equals, value = text.partition("=") if "=" in first else (first, "", "".join(rest))
-    name, value = name.strip(), value.strip()
-    if not equals and value.startswith("="):  # Port = 22
-        value = value[1:].strip()
-    setter = _KEYWORDS.get(name.lower())
-    if setter is None:
-        if name.lower() not in _IGNORED_KEYWORDS.split():
-            raise UsageError(f"-o {text!r}: ssh has no such option, or it is not known here")
-        return
-    if not value:
-        raise UsageError(f"-o {text!r}: a value is missing")
-    try:
-        setter(request, value)
-    except UsageError as error:
-        raise UsageError(f"-o {text!r}: {error}") from None
-
-
-# -- The table ------------------------------------------------------------------------------------
 
 OPTIONS = (
-    Option(("-p",), "PORT", "port of the server (default: 4373, then 4444)", _KEYWORDS["port"]),
-    Option(("-l",), "USER", "the account to run as; USER@HOST is the same", _KEYWORDS["user"]),
+    Option("-p", "PORT", KEYWORDS["Port"], "port of the server (default: 4373, then 4444)"),
+    Option("-l", "USER", KEYWORDS["User"], "the account to run as; USER@HOST is the same"),
     Option(
-        ("--principal",),
-        "PRINCIPAL",
+        *("--principal", "PRINCIPAL", _ours("principal")),
         "Kerberos principal of the server (default: host/HOST)",
-        _first("principal"),
     ),
     Option(
-        ("--python",),
-        "NAME",
-        "the remctl command that runs Python there (default: python)",
-        _first("python"),
+        *("--python", "NAME", _ours("python")),
+        "the remctl command that runs Python on the host (default: python)",
     ),
     Option(
-        ("--shell",),
-        "NAME",
-        "the remctl command that runs sh there (default: sh); used if the server has it, never"
-        " if NAME is empty",
-        _first("shell"),
+        *("--shell", "NAME", _ours("shell")),
+        "the remctl command that runs sh on the host (default: sh); used if the server has it,"
+        " never if NAME is empty",
+    ),
+    Option("--ccache", "CCACHE", _ours("ccache"), "the credential cache with the tickets to use"),
+    Option(
+        *("--timeout", "SECONDS", _ours("timeout", seconds)),
+        "time limit for each step of connecting (default: 30)",
+    ),
+    Option("-b", "ADDRESS", KEYWORDS["BindAddress"], "connect from this address"),
+    Option("-n", None, _always("no_input"), "no standard input: the command has an empty one"),
+    Option("--exact", None, _always("exact"), "run the words as they are, without a shell"),
+    Option("-s", None, _session("subsystem"), "the command is the name of a subsystem: sftp"),
+    Option("-N", None, _session("none"), "run no command: keep tunnels open until a signal"),
+    Option(
+        *("-f", None, _always("background")),
+        "go to the background when the command has started and the tunnels are open",
     ),
     Option(
-        ("--ccache",), "CCACHE", "the credential cache with the tickets to use", _first("ccache")
+        *("-L", "[BIND:]PORT:HOST:PORT", KEYWORDS["LocalForward"]),
+        "forward a local PORT to HOST:PORT, connecting from the server",
     ),
     Option(
-        ("--timeout",),
-        "SECONDS",
-        "time that each step of connecting may take (default: 30)",
-        _first("timeout", seconds),
-    ),
-    Option(("-b",), "ADDRESS", "connect from this address", _KEYWORDS["bindaddress"]),
-    Option(("-n",), None, "no standard input: the command has an empty one", _always("no_input")),
-    Option(
-        ("--exact",),
-        None,
-        "run the command's words as they are: no shell takes spaces and quotes for its own",
-        _always("exact"),
+        *("-R", "[BIND:]PORT:HOST:PORT", KEYWORDS["RemoteForward"]),
+        "forward a PORT of the server to HOST:PORT, connecting from here",
     ),
     Option(
-        ("-s",),
-        None,
-        "the command is the name of a subsystem; the one there is is sftp",
-        _always("subsystem"),
+        *("-W", "HOST:PORT", _first("stdio", place)),
+        "run no command: forward standard input and output to HOST:PORT, from the server",
     ),
     Option(
-        ("-N",), None, "run no command: keep tunnels open until a signal", _always("no_command")
+        *("-o", "NAME=VALUE", _keyword),
+        f"an option of ssh_config(5). These count: {', '.join(KEYWORDS)}; the others are ignored,"
+        " or errors",
     ),
+    Option("-t", None, _always("terminal"), "ask for a terminal: the command runs without one"),
+    Option("-T", None, _always("terminal", False), "no terminal"),
+    Option("-q", None, _always("log_level", "quiet"), "do not report that a signal ended it"),
+    Option("-v", None, _always("log_level", "verbose"), "report what is done"),
+    Option("-G", None, _always("page", "configuration"), "print host, port and user, and exit"),
     Option(
-        ("-L",),
-        "[BIND:]PORT:HOST:PORT",
-        "have connections to a port here continue from there to a host's port",
-        _append("local"),
+        *("--print-completion", "SHELL", _completion),
+        "print a script that completes options and hosts, for bash, zsh or fish",
     ),
-    Option(
-        ("-R",),
-        "[BIND:]PORT:HOST:PORT",
-        "have connections to a port there continue from here to a host's port",
-        _append("remote"),
+    Option("-h --help", None, _always("page", "help"), "show this page"),
+    Option("-V --version", None, _always("page", "version"), "show the version"),
+    *(
+        Option(name, "VALUE" if name[1] in _WITH_VALUE else None, setter)
+        for name, setter in _WITHOUT_EFFECT.items()
+        if name.startswith("-")
     ),
-    Option(
-        ("-o",),
-        "NAME=VALUE",
-        "an option of ssh_config(5): Port, User, HostName, ConnectTimeout, BindAddress, SendEnv,"
-        " SetEnv, RemoteCommand, LocalForward, RemoteForward, StdinNull, SessionType and LogLevel"
-        " count; ProxyCommand, ProxyJump, DynamicForward, Tunnel and ForkAfterAuthentication are"
-        " errors; the others do nothing",
-        _keyword,
-    ),
-    Option(
-        ("-t",),
-        None,
-        "ask for a terminal: there is none over remctl, which is said, and all goes on",
-        _always("terminal"),
-    ),
-    Option(("-T",), None, "no terminal, and no word about it", _always("terminal", False)),
-    Option(("-q",), None, "say nothing about a command that a signal ended", _always("quiet")),
-    Option(("-v",), None, "say what is done", _always("verbose")),
-    Option(
-        ("-G",), None, "print host, port and user, and do nothing", _always("page", "configuration")
-    ),
-    Option(
-        ("--print-completion",),
-        "SHELL",
-        "print what makes bash, zsh or fish complete options and hosts",
-        _completion,
-    ),
-    Option(("-h", "--help"), None, "show this page", _always("page", "help")),
-    Option(("-V", "--version"), None, "show the version", _always("page", "version")),
-    *(Option((f"-{letter}",), None, "", _nothing) for letter in "46AaCgKkMXxYy"),
-    *(Option((f"-{letter}",), "VALUE", "", _nothing) for letter in "BcEeFIimPS"),
-    Option(("-D",), "PORT", "", _refuse("a SOCKS proxy")),
-    Option(("-f",), None, "", _refuse("ssh's way into the background")),
-    Option(("-J",), "HOST", "", _refuse("a jump host")),
-    Option(("-O",), "WORD", "", _refuse("a shared connection")),
-    Option(("-Q",), "WORD", "", _refuse("ssh's algorithms")),
-    Option(("-W",), "HOST:PORT", "", _refuse("standard input as a tunnel: use -L")),
-    Option(("-w",), "TUNNEL", "", _refuse("a network interface")),
 )
 
 _BY_NAME = {name: option for option in OPTIONS for name in option.names}
+
+# -- The command line -----------------------------------------------------------------------------
 
 
 def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Request:
@@ -288,7 +353,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Request:
         environ: where the variables REMCTL_RSH_* may be.
 
     Raises:
-        UsageError: it cannot be right.
+        UsageError: it is wrong.
     """
     request = Request()
     words = deque(argv)
@@ -301,72 +366,69 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Request:
     _take_options(words, request)
     request.command = list(words)
     request.set_from_environment(environ)
-    _check(request)
+    _finish(request)
     return request
 
 
-def _check(request: Request) -> None:
+def _finish(request: Request) -> None:
+    """Apply what depends on several options, and check that they go together."""
+    if request.host_name:
+        parts = request.host_name.split("%%")
+        request.host = "%".join(part.replace("%h", request.host) for part in parts)
+    if request.no_forwards:
+        request.local, request.remote = [], []
     if request.command and request.remote_command is not None:
         raise UsageError("there is a command, and another one is the option RemoteCommand")
     if request.remote_command is not None:
         request.command = [request.remote_command]
+    if request.stdio and (request.command or request.subsystem):
+        raise UsageError("-W goes without a command")
     if request.subsystem and len(request.command) != 1:
         raise UsageError("-s goes with the name of a subsystem")
     if request.exact and (request.subsystem or not request.command):
         raise UsageError("--exact goes with a command")
-    if request.no_command and (request.command or request.subsystem):
+    if request.no_command and request.command:
         raise UsageError("-N goes without a command")
+    if request.background and not (request.command or request.no_command):
+        raise UsageError("-f goes with a command, or with -N")
+    request.background = bool(request.background)
+    request.no_input = bool(request.no_input) or request.background
+    request.terminal = bool(request.terminal)
 
 
 def _take_options(words: deque[str], request: Request) -> None:
-    """Take options from the front, as far as the first word that is none."""
+    """Take options from the front, up to the first word that is not one."""
     while words and words[0].startswith("-") and words[0] != "-":
         word = words.popleft()
         if word == "--":
             return
         if word.startswith("--"):
-            _take_long(word, words, request)
-        else:
-            _take_letters(word, words, request)
+            name, equals, value = word.partition("=")
+            _take(name, [value] if equals else [], words, request)
+            continue
+        letters = word[1:]  # -xT, -p22, -xp 22
+        while letters:
+            name, letters = f"-{letters[0]}", letters[1:]
+            if _take(name, [letters] if letters else [], words, request, letter=True):
+                break
 
 
-def _take_long(word: str, words: deque[str], request: Request) -> None:
-    name, equals, value = word.partition("=")
-    option = _option(name)
-    if equals and option.metavar is None:
-        raise UsageError(f"{name} has no value")
-    if option.metavar is not None and not equals:
-        value = _value(name, words)
-    _set(option, name, value, request)
-
-
-def _take_letters(word: str, words: deque[str], request: Request) -> None:
-    """Take ``-xT``, ``-p22``, ``-xp 22``."""
-    letters = word[1:]
-    while letters:
-        name, letters = f"-{letters[0]}", letters[1:]
-        option = _option(name)
-        value = ""
-        if option.metavar is not None:
-            value, letters = letters or _value(name, words), ""
-        _set(option, name, value, request)
-
-
-def _option(name: str) -> Option:
+def _take(
+    name: str, value: list[str], words: deque[str], request: Request, letter: bool = False
+) -> bool:
+    """Take an option; return whether it has a value."""
     option = _BY_NAME.get(name)
     if option is None:
         raise UsageError(f"no such option: {name}")
-    return option
-
-
-def _value(name: str, words: deque[str]) -> str:
-    if not words:
-        raise UsageError(f"{name}: a value is missing")
-    return words.popleft()
-
-
-def _set(option: Option, name: str, value: str, request: Request) -> None:
+    valued = option.metavar is not None
+    if valued and not value:
+        if not words:
+            raise UsageError(f"{name}: a value is missing")
+        value = [words.popleft()]
+    elif value and not valued and not letter:
+        raise UsageError(f"{name} has no value")
     try:
-        option.set(request, value)
+        option.set(request, value if valued else [])
     except UsageError as error:
         raise UsageError(str(error) if name == "-o" else f"{name}: {error}") from None
+    return valued

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 
 import remctl
 from remctl_toolkit.cli.completion import host_names, matching, script
 
-from .options import COMMAND, OPTIONS
+from .options import COMMAND, IGNORED, OPTIONS, REFUSED
 
 __all__ = ["page", "parser"]
 
@@ -15,7 +16,7 @@ USAGE = "%(prog)s [OPTION ...] [USER@]HOST [COMMAND [ARGUMENT ...]]"
 
 DESCRIPTION = """\
 Run a command on a host as ssh does, over remctl: for the programs that run ssh.
-The words of the command are joined with spaces, and /bin/sh runs them over there;
+The words of the command are joined with spaces, and /bin/sh runs them on the host;
 standard input, output and error are its own. Without a command it is the account's
 shell. The host's remctl.conf needs a line, and may have a second, which is faster:
 
@@ -28,17 +29,22 @@ EXAMPLES = """\
   GIT_SSH_COMMAND=remctl-rsh git clone web1:/srv/project.git
   sftp -S remctl-rsh web1
   scp -S remctl-rsh notes.txt backup@web1:
-  remctl-rsh -N -L 5432:localhost:5432 db1"""
+  remctl-rsh -f -N -L 5432:localhost:5432 db1"""
+
+
+def _letters(names: Iterable[str]) -> str:
+    return " ".join(sorted(name for name in " ".join(names).split() if name.startswith("-")))
+
 
 NOTES = {
     "accounts": """\
   USER@HOST is the account that the remctl commands python-USER and sh-USER run as;
-  where the server has no such commands, python and sh will do if they run as USER.
+  where the server has no such commands, python and sh are used if they run as USER.
   With --python NAME and --shell NAME: NAME-USER, or else NAME.""",
     "exit status": """\
-  the command's own; 127 and 126 if there is no such command, or it is none
-  255  what went wrong is ours (standard error says what, and what to do), or a
-       signal ended the command: as ssh has it
+  the command's own; 127 and 126 if there is no such command, or it cannot be run
+  255  remctl-rsh failed (standard error says why, and the cure), or a signal ended
+       the command: as with ssh
   SIGINT, SIGTERM and SIGHUP are passed on; they end the command, and then this
   process, as does SIGPIPE when nobody reads the output.""",
     "environment": """\
@@ -47,11 +53,20 @@ NOTES = {
       the options of these names, where a program has no way to pass them
   KRB5CCNAME
       the tickets to use""",
-    "ssh's options": """\
-  Those that are about ssh's keys, encryption, X11 and such are accepted, and do
-  nothing: -4 -6 -A -a -C -g -K -k -M -X -x -Y -y, and -B -c -E -e -F -I -i -m -P -S
-  with their values. -D, -f, -J, -O, -Q, -W and -w are errors.""",
+    "ssh's options": f"""\
+  These do nothing, as they are about what Kerberos or remctl does in another way:
+      {_letters(IGNORED.values())}
+  These are errors:
+      {_letters(REFUSED)}
+  So are the names of -o that go with them; {COMMAND}(1) lists these.""",
 }
+
+
+def ssh_options() -> list[tuple[list[str], str]]:
+    """Return the options of ssh that are ignored or errors, and what is said about them."""
+    refused = {names: f"error: {what}; {cure}" for names, (what, cure) in REFUSED.items()}
+    ignored = {names: f"ignored: {reason}" for reason, names in IGNORED.items()}
+    return [(names.split(), text) for names, text in (*ignored.items(), *refused.items())]
 
 
 def page(name: str) -> str:
@@ -77,14 +92,9 @@ def parser() -> argparse.ArgumentParser:
     built.add_argument("host", metavar="[USER@]HOST", help="the host, and the account there")
     built.add_argument("command", nargs="*", metavar="COMMAND", help="what to run there")
     for option in OPTIONS:
-        if option.metavar is None:
-            built.add_argument(*option.names, action="store_true", help=option.help or _HIDDEN)
-        else:
-            built.add_argument(*option.names, metavar=option.metavar, help=option.help or _HIDDEN)
+        added = built.add_argument(*option.names, help=option.help or argparse.SUPPRESS)
+        added.metavar, added.nargs = option.metavar, None if option.metavar else 0
     return built
-
-
-_HIDDEN = argparse.SUPPRESS
 
 
 def candidates(words: list[str], word: str) -> list[str]:

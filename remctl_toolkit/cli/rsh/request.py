@@ -1,9 +1,9 @@
-"""What remctl-rsh was asked for; see options.py for how it is found in the command line."""
+"""What remctl-rsh was asked for; options.py reads it from the command line."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 TYPE_CHECKING = False  # typing takes longer to import than all of this to run.
 if TYPE_CHECKING:
@@ -11,13 +11,17 @@ if TYPE_CHECKING:
 
 __all__ = ["Request", "UsageError"]
 
+Place: TypeAlias = "tuple[str | None, int | str]"
 Forward: TypeAlias = "tuple[str | None, int | str, str | None, int | str]"
 
 CONNECT_TIMEOUT = 30.0  # seconds
 
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_LONGEST_TIME = 1 << 22  # seconds, as everywhere in remctl_toolkit.machine
+
 
 class UsageError(Exception):
-    """The command line, or a variable of the environment, cannot be right."""
+    """The command line, or a variable of the environment, is wrong."""
 
 
 class Request:
@@ -28,18 +32,24 @@ class Request:
 
     Attributes:
         page: "help", "version" or "configuration": print that, and do nothing else; "bash", "zsh"
-            and "fish" are what completes options and hosts in that shell.
-        command: the words to run; empty means the account's shell.
+            and "fish" are completion scripts.
+        host, typed_host: the host to connect to, and as it was typed before HostName replaced it.
+        command: the words to run; empty means the account's login shell.
         exact: whether they are the words of a program, not of a shell.
+        session: "none" for -N, "subsystem" for -s.
         terminal: whether a terminal was asked for.
+        background: whether to fork when the command has started.
         changes: what to set in the command's environment.
+        stdio: the (host, port) that standard input and output are forwarded to.
+        unknown: patterns of options that are ignored, separated by commas.
         local, remote: the tunnels, as (bind address, port, host, port); a Unix socket is None and
             a path.
     """
 
     def __init__(self) -> None:
         self.page: str | None = None
-        self.host = ""
+        self.host = self.typed_host = ""
+        self.host_name: str | None = None
         self.user: str | None = None
         self.port: int | None = None
         self.principal: str | None = None
@@ -51,15 +61,37 @@ class Request:
         self.command: list[str] = []
         self.remote_command: str | None = None
         self.exact = False
-        self.subsystem = False
-        self.no_command = False
-        self.no_input = False
-        self.terminal = False
-        self.quiet = False
-        self.verbose = False
+        self.session: str | None = None
+        self.no_input: bool | None = None
+        self.terminal: bool | None = None
+        self.background: bool | None = None
+        self.log_level: str | None = None
         self.changes: dict[str, str] = {}
+        self.stdio: Place | None = None
         self.local: list[Forward] = []
         self.remote: list[Forward] = []
+        self.no_forwards: bool | None = None
+        self.unknown: str | None = None
+
+    @property
+    def no_command(self) -> bool:
+        """Whether no command runs: only tunnels are open."""
+        return self.session == "none"
+
+    @property
+    def subsystem(self) -> bool:
+        """Whether the command is the name of a subsystem."""
+        return self.session == "subsystem"
+
+    @property
+    def quiet(self) -> bool:
+        """Whether not to report a command that a signal ended."""
+        return self.log_level in ("quiet", "fatal")
+
+    @property
+    def verbose(self) -> bool:
+        """Whether to report what is done."""
+        return (self.log_level or "").startswith(("verbose", "debug"))
 
     def set_first(self, name: str, value: object) -> None:
         """Set an attribute that has no value yet."""
@@ -67,23 +99,35 @@ class Request:
             setattr(self, name, value)
 
     def set_destination(self, text: str) -> None:
-        """Take ``[user@]host``.
+        """Take ``[user@]host`` or ``ssh://[user@]host[:port]``; the host may be in brackets.
 
         Raises:
-            UsageError: there is no host or user in it.
+            UsageError: the host, the user or the port is missing or wrong.
         """
-        user, at, host = text.rpartition("@")
+        uri = text.startswith("ssh://")
+        user, at, host = text.removeprefix("ssh://").rpartition("@")
+        port = ""
+        if uri:
+            from urllib.parse import unquote
+
+            user = unquote(user.partition(";")[0])
+            host, port, *more = [*split_address(host.removesuffix("/")), ""]
+            host = "" if len(more) > 1 else host
+        elif host.startswith("[") and host.endswith("]"):
+            host = host[1:-1]
         if not host or (at and not user) or host.startswith("-") or "/" in host:
-            raise UsageError(f"{text!r} is no host, and no user@host")
+            raise UsageError(f"{text!r} is no host, USER@HOST or ssh://USER@HOST:PORT")
         if at:
             self.set_first("user", user)
-        self.host = self.host or host
+        if port:
+            self.set_first("port", port_number(port))
+        self.host = self.typed_host = host
 
     def set_from_environment(self, environ: Mapping[str, str]) -> None:
         """Take the variables REMCTL_RSH_*, for programs that pass no options.
 
         Raises:
-            UsageError: one cannot be right; its name is in the text.
+            UsageError: one is wrong; its name is in the text.
         """
         for name, convert in _VARIABLES.items():
             variable = f"REMCTL_RSH_{name.upper()}"
@@ -93,11 +137,13 @@ class Request:
                 except UsageError as error:
                     raise UsageError(f"environment variable {variable}: {error}") from None
 
-    def send_variables(self, patterns: str, environ: Mapping[str, str] = os.environ) -> None:
-        """Have the variables whose names match set for the command, as ssh's SendEnv."""
+    def send_variables(
+        self, patterns: Sequence[str], environ: Mapping[str, str] = os.environ
+    ) -> None:
+        """Set the variables whose names match for the command, as SendEnv does."""
         from fnmatch import fnmatchcase
 
-        for pattern in patterns.split():
+        for pattern in patterns:
             if pattern.startswith("-"):
                 for name in [n for n in self.changes if fnmatchcase(n, pattern[1:])]:
                     del self.changes[name]
@@ -105,18 +151,12 @@ class Request:
                 found = {n: v for n, v in environ.items() if fnmatchcase(n, pattern)}
                 self.changes = {**found, **self.changes}
 
-    def set_variables(self, text: str) -> None:
-        """Have variables set for the command, as ssh's SetEnv.
+    def set_variables(self, words: Sequence[str]) -> None:
+        """Set variables for the command, as SetEnv does.
 
         Raises:
-            UsageError: it is not NAME=VALUE [...].
+            UsageError: a word is not NAME=VALUE.
         """
-        import shlex
-
-        try:
-            words = shlex.split(text)
-        except ValueError as error:
-            raise UsageError(f"{text!r}: {error}") from None
         for word in words:
             name, equals, value = word.partition("=")
             if not name or not equals:
@@ -128,7 +168,7 @@ def port_number(text: str) -> int:
     """Return a port.
 
     Raises:
-        UsageError: it is none.
+        UsageError: it is not a port.
     """
     if not (text.isascii() and text.isdecimal()) or not 1 <= int(text) <= 65535:
         raise UsageError(f"a port is a number from 1 to 65535, not {text!r}")
@@ -136,47 +176,67 @@ def port_number(text: str) -> int:
 
 
 def seconds(text: str) -> float:
-    """Return a time.
+    """Return a time: ``90``, ``2.5``, ``90s`` or ``1m30s``; see TIME FORMATS in sshd_config(5).
 
     Raises:
-        UsageError: it is none.
+        UsageError: it is not a time, or it is 0 or longer than 48 days.
     """
+    total, number = 0.0, ""
     try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise UsageError(f"it must be seconds, more than 0, not {text!r}")
-    return value
+        for letter in text if text[-1:].isalpha() else f"{text}s":
+            if letter in "0123456789.":
+                number += letter
+            else:
+                total += float(number) * _UNITS[letter.lower()]
+                number = ""
+    except (KeyError, ValueError):
+        total = 0.0
+    if not 0 < total <= _LONGEST_TIME:
+        raise UsageError(f"it must be seconds, more than 0, not {text!r}: write 90, 90s or 1m30s")
+    return total
+
+
+def place(text: str) -> Place:
+    """Return what ``host:port``, or the path of a Unix socket, stands for.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    parts = split_address(text)
+    if not all(parts) or len(parts) != (1 if "/" in text else 2):
+        raise UsageError(f"it must be HOST:PORT or the path of a Unix socket, not {text!r}")
+    return _end(parts)
 
 
 def forward(text: str) -> Forward:
     """Return what ``[bind_address:]port:host:port`` stands for.
 
     The path of a Unix socket, with a slash in it, may take the place of ``[bind_address:]port`` and
-    of ``host:port``: its host is None.
+    of ``host:port``: its host is None.  A bind address that is empty or ``*`` is all addresses.
 
     Raises:
         UsageError: it is something else.
     """
-    parts = _split_address(text)
+    parts = split_address(text)
     size = 1 if "/" in parts[-1] else 2
     here, there = parts[:-size], parts[-size:]
     if len(here) == 1 and "/" not in here[0]:
         here.insert(0, "localhost")
-    if len(here) not in (1, 2) or not all(parts):
+    elif len(here) == 2 and here[0] in ("", "*"):
+        here[0] = "::"
+    if len(here) not in (1, 2) or not all((*here, *there)):
         raise UsageError(f"a tunnel is [bind_address:]port:host:port, not {text!r}")
     return (*_end(here, zero=True), *_end(there))
 
 
-def _end(parts: list[str], *, zero: bool = False) -> tuple[str | None, int | str]:
+def _end(parts: list[str], *, zero: bool = False) -> Place:
     if len(parts) == 1:
         return None, parts[0]
     host, port = parts
     return host, 0 if zero and port == "0" else port_number(port)  # 0: any that is free
 
 
-def _split_address(text: str) -> list[str]:
+def split_address(text: str) -> list[str]:
     """Split at colons, but not at those within brackets."""
     parts = [""]
     bracketed = False

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import threading
-from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,17 +14,9 @@ if TYPE_CHECKING:
 
     from remctl_toolkit.machine.channel.channel import Channel
 
-__all__ = ["Input", "Over", "Pumps", "StreamError"]
+__all__ = ["Over", "Pumps", "StreamError"]
 
 _PIECE = 1 << 18  # octets
-
-
-class Input(Enum):
-    """What a command gets on standard input."""
-
-    OURS = "what we get"
-    NONE = "nothing: it ends at once"
-    SILENT = "nothing: it does not end"
 
 
 class Over:
@@ -46,19 +38,17 @@ class Pumps:
     Args:
         channel: the command.
         events: where to tell.
-        input: what the command gets on standard input.
+        reads: whether to pass on standard input, too.
     """
 
-    def __init__(self, channel: Channel, events: SimpleQueue[Any], input: Input) -> None:
+    def __init__(self, channel: Channel, events: SimpleQueue[Any], *, reads: bool) -> None:
         self._channel = channel
         self._events = events
         self._over, self._wake = os.pipe()
-        targets: list[Callable[[], None]] = [self._errors, self._output]
-        if input is Input.OURS:
-            targets.append(self._input)
-        elif input is Input.NONE:
-            channel.close_write()
-        self._threads = [threading.Thread(target=target, daemon=True) for target in targets]
+        targets = [self._errors, self._output, *([self._input] if reads else ())]
+        self._threads = [
+            threading.Thread(target=self._report, args=[target], daemon=True) for target in targets
+        ]
         for thread in self._threads:
             thread.start()
 
@@ -70,15 +60,17 @@ class Pumps:
             thread.join()
         os.close(self._over)
 
-    def _input(self) -> None:
+    def _report(self, target: Callable[[], None]) -> None:
         try:
+            target()
+        except Exception as error:
+            self._events.put(error)
+
+    def _input(self) -> None:
+        with contextlib.suppress(BrokenPipeError):  # The command has closed its standard input.
             while octets := self._read_input():
                 self._channel.write(octets)
             self._channel.close_write()
-        except BrokenPipeError:
-            pass  # The command wants no more of it, which is its business.
-        except Exception as error:
-            self._events.put(error)
 
     def _read_input(self) -> bytes:
         """Return b"" at the end, and when the command has ended."""
@@ -96,18 +88,12 @@ class Pumps:
                 raise StreamError(f"cannot read standard input: {error.strerror}") from None
 
     def _errors(self) -> None:
-        try:
-            self._pass_on(self._channel.read_stderr, 2, "error")
-        except Exception as error:
-            self._events.put(error)
+        self._pass_on(self._channel.read_stderr, 2, "error")
 
     def _output(self) -> None:
-        try:
-            self._pass_on(self._channel.read, 1, "output")
-            self._threads[0].join()
-            self._events.put(Over(self._channel.wait()))
-        except Exception as error:
-            self._events.put(error)
+        self._pass_on(self._channel.read, 1, "output")
+        self._threads[0].join()
+        self._events.put(Over(self._channel.wait()))
 
     def _pass_on(self, read: Callable[[int], bytes], fd: int, name: str) -> None:
         """Write all that there is to read; what cannot be written is read all the same."""

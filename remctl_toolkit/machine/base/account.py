@@ -31,6 +31,7 @@ class FarSide(NamedTuple):
         user, home, shell: that user's name, home folder ("/" if it cannot be entered) and shell.
         path: where remctld looks for programs, its PATH.
         system: what uname(2) says: the system's name, node, release, version and machine.
+        client: the address of this client as remctld sees it, its REMOTE_ADDR; "" if it is unknown.
     """
 
     python_version: tuple[int, int, int]
@@ -41,6 +42,7 @@ class FarSide(NamedTuple):
     shell: str
     path: str
     system: tuple[str, str, str, str, str]
+    client: str = ""
 
 
 def find_python(probe: Probe, host: str, python: str) -> FarSide:
@@ -65,7 +67,7 @@ def _far_side(result: remctl.RemctlSimpleResult) -> FarSide:
     try:
         far = FarSide(**literal(result.stdout or b"", LONGEST_ANSWER))
         numbers = [*far.python_version, far.uid]
-        texts = [far.python, far.user, far.home, far.shell, far.path, *far.system]
+        texts = [far.python, far.user, far.home, far.shell, far.path, far.client, *far.system]
         if list(map(type, numbers)) != [int] * 4 or set(map(type, texts)) != {str}:
             raise ValueError
     except (TypeError, ValueError):

@@ -25,6 +25,7 @@ print(
             "user": name,
             "home": home,
             "shell": shell or "/bin/sh",
+            "client": os.environ.get("REMOTE_ADDR", ""),
             "path": os.environ.get("PATH", os.defpath),
             "system": tuple(os.uname()),
         }
