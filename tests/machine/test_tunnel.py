@@ -35,7 +35,7 @@ from machine.tunnel_servers import (
 from support.waiting import eventually, open_descriptors
 
 from remctl_toolkit.machine import Connection, MachineError
-from remctl_toolkit.machine.tunnel import both_mux, both_sockets
+from remctl_toolkit.machine.tunnel import both_mux
 from remctl_toolkit.machine.tunnel.tunnel import Tunnel, TunnelError, connect_sock
 
 pytestmark = pytest.mark.once
@@ -91,13 +91,28 @@ def test_a_port_there_leads_here(either: Connection, echo_port: int) -> None:
 @pytest.mark.parametrize("reverse", [False, True])
 def test_a_port_of_ones_own_choice(connection: Connection, echo_port: int, reverse: bool) -> None:
     with reserved_port() as free:
-        ports = (echo_port, free) if reverse else (str(free), str(echo_port))
+        ports = (echo_port, free) if reverse else (free, echo_port)
         with Tunnel(connection, *ports, reverse=reverse) as tunnel:
-            assert (tunnel.dport if reverse else tunnel.lport) == free
+            assert (tunnel.lport, tunnel.dport) == ports
             with connect(free) as sock:
                 assert answers(sock)
         with pytest.raises(ConnectionRefusedError):
             connect(free)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_port_that_is_text(connection: Connection, echo_port: int, reverse: bool) -> None:
+    with reserved_port() as free:
+        ports = (str(echo_port), str(free)) if reverse else (str(free), str(echo_port))
+        with Tunnel(connection, *ports, reverse=reverse) as tunnel, connect(free) as sock:
+            assert (tunnel.lport, tunnel.dport) == ports
+            assert answers(sock)
+    ports = (str(echo_port), "0") if reverse else ("0", str(echo_port))
+    with Tunnel(connection, *ports, reverse=reverse) as tunnel:
+        port = tunnel.dport if reverse else tunnel.lport
+        assert isinstance(port, str)
+        with connect(int(port)) as sock:
+            assert answers(sock)
 
 
 def test_ip_version_6(connection: Connection) -> None:
@@ -151,16 +166,17 @@ def test_a_free_port_is_free_on_all_addresses(monkeypatch: pytest.MonkeyPatch) -
         socket.create_server(("127.0.0.1", taken)) as free_here,
         socket.create_server(("::1", taken), family=socket.AF_INET6),
     ):
-        really_listen = both_sockets.listen
+        really_listen = both_mux.listen_tcp
         chosen = [free_here.dup(), free_here.dup()]
 
-        def listen(family: int, address: Any) -> socket.socket:
+        def listen_tcp(family: int, address: Any) -> socket.socket:
             if address == ("127.0.0.1", 0) and chosen:
                 return chosen.pop()
             return really_listen(family, address)
 
-        monkeypatch.setattr(both_sockets, "listen", listen)
-        socks = both_sockets.bind(both_sockets.addresses(both_sockets.ANY, "localhost", 0))
+        monkeypatch.setattr(both_mux, "listen_tcp", listen_tcp)
+        loopback = [(socket.AF_INET, ("127.0.0.1", 0)), (socket.AF_INET6, ("::1", 0))]
+        socks = both_mux.bind(loopback)
         assert not chosen
         first, second = (sock.getsockname() for sock in socks)
         assert (first[:2], second[0]) == (("127.0.0.1", second[1]), "::1")
@@ -172,11 +188,11 @@ def test_a_free_port_is_free_on_all_addresses(monkeypatch: pytest.MonkeyPatch) -
 def test_an_address_that_the_host_has_not_is_left_out() -> None:
     foreign = (socket.AF_INET, ("192.0.2.1", 0))
     own = (socket.AF_INET6, ("::1", 0))
-    (sock,) = both_sockets.bind([foreign, own])
+    (sock,) = both_mux.bind([foreign, own])
     assert sock.getsockname()[0] == "::1"
     sock.close()
     with pytest.raises(OSError, match="assign") as caught:
-        both_sockets.bind([foreign])
+        both_mux.bind([foreign])
     assert caught.value.errno == errno.EADDRNOTAVAIL
 
 
@@ -272,7 +288,6 @@ def test_much_both_ways_at_once(connection: Connection, echo_port: int, reverse:
             received.update(piece)
         sending.result()
         assert received.digest() == sent.digest()
-        assert mux_of(tunnel).budget <= both_mux.WINDOW_BUDGET
 
 
 def test_each_direction_ends_by_itself(connection: Connection) -> None:
@@ -340,7 +355,7 @@ def test_a_slow_reader_is_alone_with_that(connection: Connection, echo_port: int
 
         eventually(settled, 20)
         assert sent < BOUND
-        assert unwritten(mux_of(tunnel)) <= both_mux.MAX_WINDOW
+        assert unwritten(mux_of(tunnel)) <= both_mux.WINDOW
         read_exactly(slow, sent)
         assert answers(quick, bytes(MEBIBYTE))
 
@@ -411,7 +426,6 @@ def test_many_in_turn_leave_nothing(connection: Connection, echo_port: int) -> N
                 assert answers(sock)
         eventually(lambda: not mux.takers)
         eventually(about_as_before)
-        assert mux.budget == both_mux.WINDOW_BUDGET
 
 
 # -- What does not go through ---------------------------------------------------------------------

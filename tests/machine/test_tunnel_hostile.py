@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import contextlib
 import errno
 import queue
@@ -13,15 +15,21 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from machine.tunnel_servers import NoConnection, connect, muxes_over, read_all, read_exactly
+from machine.tunnel_servers import (
+    NoConnection,
+    connect,
+    muxes_over,
+    read_all,
+    read_exactly,
+    serving,
+)
 from support.waiting import eventually, open_descriptors, thread_count
 
 from remctl_toolkit.machine import MachineError
 from remctl_toolkit.machine.tunnel import mux as tunnel_mux
 from remctl_toolkit.machine.tunnel import tunnel
-from remctl_toolkit.machine.tunnel.address import Address, error_named
+from remctl_toolkit.machine.tunnel.both_mux import ADDRESS, ANY, LIMIT, WINDOW, error_named
 from remctl_toolkit.machine.tunnel.both_mux import FIRST_FAR_ID as FAR
-from remctl_toolkit.machine.tunnel.both_mux import LIMIT, MAX_WINDOW, WINDOW
 from remctl_toolkit.machine.tunnel.mux import FarListener, NearMux
 from remctl_toolkit.machine.tunnel.tunnel import Tunnel, TunnelError, connect_sock
 from remctl_toolkit.machine.wire.both_frames import frame
@@ -70,65 +78,67 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Script:
     return script
 
 
-class Situation:
-    """A mux with a connection, number 0, and a listener, number 1, that the far side knows of."""
+def address(port: int) -> bytes:
+    return ADDRESS.pack(ANY, port, 5000) + b"127.0.0.1"
 
-    def __init__(self, script: Script, connection: Any) -> None:
-        self.mux = NearMux(connection)
-        assert self.mux.enter()
-        self.sock, theirs = socket.socketpair()
-        self.sock.settimeout(20)
-        mux = self.mux
-        self.connected = mux.begin(mux.connect, theirs, Address("localhost", 80), 5)
-        self.listener = FarListener(mux, [], 5)
-        self.listening = mux.begin(mux.listen_there, self.listener, Address("localhost", 0))
-        eventually(lambda: script.heard.count(b"localhost") == 2)
+
+class Situation:
+    """A mux with a connection, number 1, and a listener, number 2, that the far side knows of."""
+
+    def __init__(self, script: Script, connection: Any, target: int = 1) -> None:
+        self.mux = mux = NearMux(connection)
+        self.connected = mux.begin(mux.connect(address(80)))
+        eventually(lambda: frame(b"C", 1, address(80)) in script.heard)
+        self.listener = FarListener(mux, address(target))
+        self.listening = mux.begin(self.listener.begin(address(0)))
+        eventually(lambda: frame(b"L", 2, address(0)) in script.heard)
+
+    def sock(self) -> socket.socket:
+        sock = self.connected.result(20)
+        sock.settimeout(20)
+        return sock
 
     def end(self) -> None:
         self.mux.close()
-        self.sock.close()
+        with contextlib.suppress(OSError, concurrent.futures.CancelledError):
+            self.connected.result(20).close()
 
 
 def number(value: int) -> bytes:
     return value.to_bytes(4, "big")
 
 
-OPENED = frame(b"O", 0)
-LISTENS = frame(b"O", 1, b"\0\1")
-INCOMING = frame(b"I", FAR, number(1))
-FULL_WINDOW = frame(b"D", 0, bytes(LIMIT)) * (WINDOW // LIMIT)
+OPENED = frame(b"O", 1)
+LISTENS = frame(b"O", 2, b"\0\1")
+INCOMING = frame(b"I", FAR, number(2))
+FULL_WINDOW = frame(b"D", 1, bytes(LIMIT)) * (WINDOW // LIMIT)
 
 
 @pytest.mark.parametrize(
     ("frames", "reason"),
     [
         (b"Traceback (most recent call last):\n", "not begin a frame"),
-        (frame(b"?", 0), "not begin a frame"),
+        (frame(b"?", 1), "not begin a frame"),
         (frame(b"C", 3, b"\0" * 10), "not begin a frame"),  # Only the client may ask for that.
         (frame(b"L", 3, b"\0" * 10), "not begin a frame"),
-        (frame(b"D", 0, bytes(LIMIT + 1)), "not begin a frame"),
+        (frame(b"D", 1, bytes(LIMIT + 1)), "not begin a frame"),
         (b"D" + b"\0" * 4 + b"\xff" * 4, "not begin a frame"),
-        (frame(b"D", 3, b"x"), "wrong number"),
-        (frame(b"E", 2), "wrong number"),
-        (frame(b"W", FAR, number(1)), "wrong number"),
-        (frame(b"O", 7), "wrong number"),
-        (frame(b"X", 0, b"EIO") * 2, "wrong number"),
-        (frame(b"X", 1, b"EIO") * 2, "wrong number"),
-        (LISTENS + INCOMING * 2, "wrong number"),
-        (OPENED + frame(b"D", 0), "beyond"),
-        (FULL_WINDOW * 8, "beyond"),
-        (OPENED + frame(b"E", 0) + frame(b"D", 0, b"x"), "beyond"),
-        (frame(b"E", 0) * 2, "after the end"),
-        (frame(b"E", 0, b"x"), "after the end"),
-        (frame(b"W", 0, number(2 * MAX_WINDOW)), "wrong size"),
-        (frame(b"W", 0, b"\0"), "wrong size"),
-        (frame(b"W", 0, b"\0" * 5), "wrong size"),
-        (frame(b"O", 0, b"x"), "wrong length"),
-        (frame(b"O", 1, b"\0"), "wrong length"),
-        (frame(b"D", 1, b"x"), "data for a listener"),
-        (frame(b"I", FAR, number(2)), "unknown listener"),
-        (frame(b"I", FAR, b"\0\0\1"), "unknown listener"),
-        (frame(b"I", 5, number(1)), "unknown listener"),
+        (LISTENS + INCOMING * 2, "in use"),
+        (OPENED + frame(b"D", 1), "beyond"),
+        (FULL_WINDOW * 2, "beyond"),
+        (OPENED + frame(b"E", 1) + frame(b"D", 1, b"x"), "beyond"),
+        (frame(b"E", 1) * 2, "after the end"),
+        (frame(b"E", 1, b"x"), "after the end"),
+        (frame(b"W", 1, number(1)), "wrong size"),
+        (frame(b"W", 1, b"\0"), "wrong size"),
+        (frame(b"W", 1, b"\0" * 5), "wrong size"),
+        (frame(b"O", 1, b"x"), "wrong length"),
+        (frame(b"O", 2, b"\0"), "data for a listener"),
+        (frame(b"D", 2, b"x"), "data for a listener"),
+        (frame(b"I", FAR, number(1)), "unknown listener"),
+        (frame(b"I", FAR, number(3)), "unknown listener"),
+        (frame(b"I", FAR, b"\0\0\2"), "unknown listener"),
+        (frame(b"I", 5, number(2)), "unknown listener"),
     ],
 )
 def test_what_cannot_be_ends_it_all(script: Script, frames: bytes, reason: str) -> None:
@@ -139,29 +149,42 @@ def test_what_cannot_be_ends_it_all(script: Script, frames: bytes, reason: str) 
     with pytest.raises(
         TunnelError, match=f"tunnels to {HOST} are lost: the server sent .*({reason})"
     ):
-        raise situation.mux.lost()
-    read_all(situation.sock)
+        situation.mux.call(20, "", asyncio.sleep(0))
     assert script.closed.is_set()
-    for future in (situation.listening, situation.connected):
-        with contextlib.suppress(OSError, TunnelError):
-            future.result(20)
+    assert situation.listening.done()
+    with contextlib.suppress(OSError, concurrent.futures.CancelledError):
+        read_all(situation.sock())
+    situation.end()
+
+
+@pytest.mark.parametrize("letter", b"DWEXO")
+@pytest.mark.parametrize("number", [3, 0, FAR, 1])
+def test_what_is_sent_to_nobody_is_ignored(script: Script, letter: int, number: int) -> None:
+    situation = Situation(script, NoConnection())
+    over = frame(b"X", 1, b"EIO")
+    script.said.put(over + frame(bytes([letter]), number, b"x" * 4) + LISTENS)
+    with pytest.raises(OSError, match="Input/output error"):
+        situation.sock()
+    assert situation.listening.result(20) == 1
     situation.end()
 
 
 def test_too_many_connections(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tunnel_mux, "MAX_STREAMS", 10)
-    situation = Situation(script, NoConnection())
-    script.said.put(b"".join(frame(b"I", FAR + n, number(1)) for n in range(30)))
-    situation.mux._thread.join(20)
-    assert situation.mux.reason == "the server sent too many connections"
-    situation.end()
+    with serving(read_all) as port:
+        situation = Situation(script, NoConnection(), port)
+        script.said.put(b"".join(frame(b"I", FAR + n, number(2)) for n in range(30)))
+        eventually(lambda: frame(b"X", FAR + 29, b"ECONNREFUSED") in script.heard)
+        assert script.heard.count(b"ECONNREFUSED") == 22
+        assert frame(b"X", FAR + 7, b"ECONNREFUSED") not in script.heard
+        situation.end()
 
 
 KINDS = st.sampled_from([bytes([letter]) for letter in b"DWEXOIDWEX?"])
-NUMBERS = st.sampled_from([0, 0, 1, FAR, FAR + 1, 3])
+NUMBERS = st.sampled_from([1, 1, 2, FAR, FAR + 1, 3])
 DATA = st.one_of(
     st.binary(max_size=8),
-    st.sampled_from([b"", number(0), number(1), b"\0\2", b"EIO", bytes(LIMIT)]),
+    st.sampled_from([b"", number(0), number(2), b"\0\2", b"EIO", bytes(LIMIT)]),
 )
 
 
@@ -187,18 +210,18 @@ def test_whatever_comes_nothing_hangs_or_is_left(
     situation.mux._thread.join(20)
     assert situation.mux.over
     assert situation.mux.reason != "an error in the program"
-    read_all(situation.sock)
+    with contextlib.suppress(OSError, concurrent.futures.CancelledError):
+        read_all(situation.sock())
     situation.end()
     eventually(lambda: open_descriptors() <= before)
 
 
 def test_frames_come_in_any_pieces(script: Script) -> None:
     situation = Situation(script, NoConnection())
-    for octet in OPENED + frame(b"D", 0, b"hello") + LISTENS:
+    for octet in OPENED + frame(b"D", 1, b"hello") + LISTENS:
         script.said.put(bytes([octet]))
-    assert situation.connected.result(20) is None
     assert situation.listening.result(20) == 1
-    assert read_exactly(situation.sock, 5) == b"hello"
+    assert read_exactly(situation.sock(), 5) == b"hello"
     situation.end()
 
 
@@ -206,8 +229,9 @@ def test_what_it_says_last_is_the_reason(script: Script) -> None:
     situation = Situation(script, NoConnection())
     script.words = b"Traceback:\n  something\nMemoryError\n"
     script.said.put(b"")
+    situation.mux._thread.join(20)
     with pytest.raises(TunnelError, match=f"the tunnels to {HOST} are lost: MemoryError"):
-        situation.connected.result(20)
+        situation.mux.call(20, "", asyncio.sleep(0))
     situation.end()
 
 
@@ -222,7 +246,7 @@ def test_a_flood_waits_until_it_is_wanted(script: Script) -> None:
     situation.mux.loop.call_soon_threadsafe(delay)
     assert begun.wait(20)
     for _ in range(20):
-        script.said.put(frame(b"W", 0, number(0)))
+        script.said.put(frame(b"W", 1, number(0)))
     eventually(lambda: script.said.qsize() < 20)
     assert script.said.qsize() >= 20 - 5  # Four wait for the loop, and the reader holds one.
     release.set()
@@ -267,16 +291,37 @@ def test_a_host_that_hangs_does_not_keep_us(
     eventually(lambda: thread_count() <= before)
 
 
+def test_the_way_is_lost_while_it_is_closed(script: Script) -> None:
+    def opened(number: int) -> Tunnel:
+        opening = pool.submit(Tunnel, connection, 80, 0, reverse=True)
+        eventually(lambda: script.heard.count(b"L\0\0\0") == number)
+        script.said.put(frame(b"O", number, b"\0\1"))
+        return opening.result(20)
+
+    connection: Any = NoConnection()
+    with (
+        concurrent.futures.ThreadPoolExecutor(1) as pool,
+        opened(1) as one,
+        opened(2) as other,
+    ):
+        closing = pool.submit(one.close)
+        eventually(lambda: frame(b"X", 1) in script.heard)
+        script.said.put(b"")
+        closing.result(20)
+        assert one.closed
+        assert other.closed
+
+
 @pytest.mark.parametrize(
     ("begin", "text"),
     [
         (
             lambda connection: Tunnel(connection, 80, 0, reverse=True, connect_timeout=0.1),
-            f"no answer whether it listens on localhost:0 of {HOST}",
+            f"cannot listen on localhost:0 of {HOST}: .*timed out",
         ),
         (
             lambda connection: connect_sock(connection, 80, connect_timeout=0.1),
-            f"no answer from {HOST} about localhost:80",
+            f"cannot connect to localhost:80 from {HOST}: .*timed out",
         ),
     ],
 )
@@ -303,4 +348,4 @@ def test_errors_have_names(script: Script) -> None:
         (b"", errno.EIO),
         (b"\xff", errno.EIO),
     ):
-        assert error_named(name, "doing").errno == number
+        assert error_named(name).errno == number

@@ -25,6 +25,9 @@ class NoConnection:
     host = "far.example.org"
     far = SimpleNamespace(home="/")
 
+    def __init__(self) -> None:
+        self.parts: dict[object, object] = {}
+
 
 def echo(sock: socket.socket) -> None:
     """Send back what comes, until it ends."""
@@ -139,8 +142,7 @@ def mux_of(tunnel: Tunnel) -> NearMux:
 
 def muxes_over(channel: object) -> list[NearMux]:
     """Return those that live over that channel, or over its substitute."""
-    found = [slot.mux() for slot in tunnel_mux._slots.values()]
-    return [mux for mux in found if mux is not None and mux._channel is channel]
+    return [mux for mux in tunnel_mux._muxes if mux._channel is channel]
 
 
 def streams_of(mux: NearMux) -> list[Stream]:

@@ -7,101 +7,235 @@ A frame has a letter, the number of a connection or of a listener on the remote 
   C  connect to this address          L  listen on this address
   O  that was done; on this port      I  a new connection, of the listener with this number
   D  data                             W  this much more data may be sent
-  E  the end of the data              X  the last frame: an error's name, or nothing
+  E  the end of the data              X  it is over, and not by two ends: an error's name
 
-Each side sends X once for each number, and forgets the number when it has also received X.
+A number is forgotten when E went both ways, or X one way.  What arrives for it later is ignored.
 """
 
 import asyncio
+import concurrent.futures
+import contextlib
+import errno
+import os
+import re
 import socket
 import struct
+import threading
 
-from remctl_toolkit.machine.tunnel.both_sockets import connect, error_name
 from remctl_toolkit.machine.wire.both_frames import frame
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
     from typing import Any
 
-    from remctl_toolkit.machine.tunnel.both_sockets import Pairs
-
 ADDRESS = struct.Struct(">BHI")  # family, port, milliseconds to connect; the host or path follows
+ANY, UNIX, IPV6 = 0, 1, 6
+FAMILIES = {ANY: socket.AF_UNSPEC, UNIX: socket.AF_UNIX, IPV6: socket.AF_INET6}
 
 LIMIT = 1 << 16  # octets in a frame
-WINDOW = 1 << 18  # octets of a new connection that may be on their way
-MAX_WINDOW = 1 << 23  # the same for a connection whose reader always keeps up
-WINDOW_BUDGET = 1 << 26  # octets by which all windows of a side together may grow
-MAX_STREAMS = 8192  # connections that the other side may ask for
+WINDOW = 1 << 21  # octets of a connection that may be on their way, as with ssh
 FIRST_FAR_ID = 1 << 31  # The remote side numbers its connections from here on.
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing resets the connection.
+NO_SUCH_ADDRESS = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)  # as of ::1 without IPv6
+BACKLOG = 128
+RETRY_DELAY = 0.05  # seconds between attempts to connect to a Unix socket whose backlog is full
+
+
+def error_name(error: "BaseException") -> bytes:
+    """Return the name of an error: the numbers differ between systems."""
+    # asyncio puts the errors of several addresses into the text of one.
+    numbers = [int(number) for number in re.findall(r"\[Errno (\d+)\]", str(error))]
+    if numbers:
+        usable = [number for number in numbers if number not in NO_SUCH_ADDRESS]
+        return errno.errorcode.get((usable or numbers)[-1], "EIO").encode()
+    if isinstance(error, socket.gaierror):
+        return b"EAI_NONAME"
+    if isinstance(error, asyncio.TimeoutError):
+        return b"ETIMEDOUT"
+    # Only a path that is too long for a Unix socket has no number.
+    return b"ENAMETOOLONG" if isinstance(error, OSError) else b"EIO"
+
+
+def error_named(name: bytes, doing: str = "") -> OSError:
+    """Return the exception for an error that was sent by its name."""
+    if name == b"EAI_NONAME":
+        return socket.gaierror(socket.EAI_NONAME, f"{doing}: no such host is known")
+    text = name.decode("ascii", "replace")
+    number = getattr(errno, text, errno.EIO) if re.fullmatch("E[A-Z0-9]{1,20}", text) else errno.EIO
+    return OSError(number, f"{doing}: {os.strerror(number)}")
+
+
+class Loop(asyncio.SelectorEventLoop):
+    """An event loop that looks up each name in a thread of its own: a look-up may take long."""
+
+    async def getaddrinfo(self, host: "Any", port: "Any", **options: "Any") -> "list[Any]":
+        """Look up a host; localhost is both loopback addresses, whatever /etc/hosts says."""
+        if host.lower() == "localhost":
+            return [
+                (family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (address, port))
+                for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
+                if options.get("family", 0) in (0, family)
+            ]
+        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        future.set_running_or_notify_cancel()
+
+        def look_up() -> None:
+            try:
+                future.set_result(socket.getaddrinfo(host, port, **options))
+            except OSError as error:
+                future.set_exception(error)
+
+        threading.Thread(target=look_up, daemon=True).start()
+        return await asyncio.wrap_future(future)
+
+
+async def listen(
+    loop: asyncio.AbstractEventLoop, family: int, host: str, port: "Any"
+) -> "list[socket.socket]":
+    """Return sockets that listen on all addresses of a host that this system has.
+
+    Raises:
+        OSError: it has none of them, or cannot listen on one that it has.
+    """
+    if family == socket.AF_UNIX:
+        return [listen_unix(port)]
+    found = await loop.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
+    return bind(list(dict.fromkeys((family, name) for family, _, _, _, name in found)))
+
+
+def bind(names: "list[tuple[int, Any]]", attempts: int = 100) -> "list[socket.socket]":
+    """Return sockets that listen on all of these names that this system has, on the same port.
+
+    Another user could take an address that is left out, and get connections that are meant for us.
+    Port 0 is a port that is free on all addresses: one of so many attempts finds it.
+    """
+    socks = []  # type: list[socket.socket]
+    try:
+        for family, name in names:
+            port = socks[0].getsockname()[1] if socks else name[1]
+            try:
+                socks.append(listen_tcp(family, (name[0], port, *name[2:])))
+            except OSError as error:
+                if error.errno not in NO_SUCH_ADDRESS or (not socks and name == names[-1][1]):
+                    raise
+        return socks
+    except OSError as error:
+        for sock in socks:
+            sock.close()
+        if socks and names[0][1][1] == 0 and error.errno == errno.EADDRINUSE and attempts > 1:
+            return bind(names, attempts - 1)
+        raise
+
+
+def listen_tcp(family: int, name: "Any") -> socket.socket:
+    both = name[0] == "::" and socket.has_dualstack_ipv6()
+    sock = socket.create_server(name, family=family, backlog=BACKLOG, dualstack_ipv6=both)
+    # Accepted sockets inherit it; asyncio sets it for those that it made itself.
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock
+
+
+def listen_unix(path: bytes) -> socket.socket:
+    with contextlib.ExitStack() as failed:
+        sock = failed.enter_context(socket.socket(socket.AF_UNIX))
+        sock.bind(path)
+        os.chmod(path, 0o600)  # Nobody can connect until it listens.
+        sock.listen(BACKLOG)
+        failed.pop_all()
+        return sock
+
+
+async def connect(stream: "Stream", family: int, host: str, port: "Any") -> None:
+    """Connect a stream to the first address of a host that answers."""
+    if family == socket.AF_UNIX:
+        where = {"sock": await connect_unix(port)}  # type: dict[str, Any]
+    else:
+        where = {"host": host, "port": port, "family": family}
+        if not re.fullmatch("localhost|[0-9.]+|.*:.*", host):  # These need no race.
+            where["happy_eyeballs_delay"] = stream.mux.next_address_delay
+    await stream.mux.loop.create_connection(lambda: stream, **where)
+
+
+async def connect_unix(path: bytes) -> socket.socket:
+    """Connect to a Unix socket, also when its backlog is full, of which asyncio knows nothing."""
+    with contextlib.ExitStack() as failed:
+        sock = failed.enter_context(socket.socket(socket.AF_UNIX))
+        sock.setblocking(False)
+        while True:
+            try:
+                sock.connect(path)
+                failed.pop_all()
+                return sock
+            except BlockingIOError:
+                await asyncio.sleep(RETRY_DELAY)
+
+
+# -- The connections ------------------------------------------------------------------------------
 
 
 class ProtocolError(Exception):
     """The other side sent a frame that it may not send."""
 
 
+def place(address: bytes) -> "tuple[int, str, int | bytes]":
+    """Return the family, host, and port or path of an address."""
+    family, port, _ = ADDRESS.unpack_from(address)
+    rest = address[ADDRESS.size :]
+    return FAMILIES[family], rest.decode("latin-1"), rest if family == UNIX else port
+
+
 class Stream(asyncio.BufferedProtocol):
     """One connection: its socket on this side, and the state of the other side.
 
-    Each side may send as much data as the other has granted.  More is granted when the socket has
-    taken what came, so a socket that nobody reads holds one window in memory, and stops nobody.
+    Each side may send a window of data more than the socket of the other side has taken, so one
+    that nobody reads holds one window in memory, and stops nobody.
     """
 
     def __init__(
-        self, mux: "Mux", number: int, owner: object = None, letter: bytes = b"", data: bytes = b""
+        self, mux: "Mux", number: int, hello: "tuple[bytes, bytes] | None", owner: object = None
     ) -> None:
-        self.mux = mux
-        self.number = number
+        self.mux, self.number = mux, number
+        self.hello = hello  # the letter and octets of a frame to send as soon as there is a socket
         self.owner = owner  # the listener that it belongs to
-        self.first = letter, data  # the frame to send as soon as there is a transport
-        self.connecting: asyncio.Task[None] | None = None
-        self.adopting: asyncio.Task[Any] | None = None
+        self.answer = mux.loop.create_future()  # the first O or X: its letter and octets
+        self.connecting: asyncio.Task[Any] | None = None
         self.transport: Any = None
-        self.early: list[bytes] = []  # data that arrived before there was a transport
-        self.may_send = self.granted = self.window = WINDOW
-        self.kept_up = False  # The socket took all data at least once since the last grant.
+        self.early = b""  # data that arrived before there was a transport
+        self.may_send = self.granted = WINDOW
         self.ended = False  # We sent E.
         self.finishing = False  # We received E.
-        self.gone = False  # We sent X.
-        self.left = False  # We received X.
         mux.takers[number] = self
 
-    def begin(self, find: "Callable[[], Awaitable[Pairs]]", patience: float) -> None:
-        """Connect to what a coroutine function finds, all within that many seconds."""
-        self.connecting = self.mux.loop.create_task(self._connect(find, patience))
-
-    async def _connect(self, find: "Callable[[], Awaitable[Pairs]]", patience: float) -> None:
+    async def connect(self, address: bytes) -> None:
+        """Connect to an address."""
+        self.connecting = asyncio.current_task()
+        timeout = ADDRESS.unpack_from(address)[2] / 1000
+        timer = self.mux.loop.call_later(timeout, self.break_off, b"ETIMEDOUT")
         try:
-            self.adopt(await asyncio.wait_for(connect(find), patience))
-        except asyncio.TimeoutError:
-            self.break_off(b"ETIMEDOUT")
-        except OSError as error:
+            await connect(self, *place(address))
+        except Exception as error:
             self.break_off(error_name(error))
+        finally:
+            timer.cancel()
 
-    def adopt(self, sock: socket.socket) -> None:
-        """Use a socket that is connected."""
-        loop = self.mux.loop
-        self.adopting = loop.create_task(loop.create_connection(lambda: self, sock=sock))
+    @property
+    def over(self) -> bool:
+        return self.mux.takers.get(self.number) is not self
 
     # The socket.
 
     def connection_made(self, transport: "Any") -> None:
         self.transport = transport
-        if self.gone:
-            transport.abort()
+        if self.over:
+            self.reset()
             return
-        (letter, data), self.first = self.first, (b"", b"")
-        if letter:
-            self.mux.send(letter, self.number, data)
-        early, self.early = self.early, []
-        for data in early:
-            self.write(data)
+        transport.set_write_buffer_limits(WINDOW // 2, WINDOW // 2)
+        if self.hello is not None:
+            self.mux.send(self.hello[0], self.number, self.hello[1])
+        transport.write(self.early)
         if self.finishing:
             transport.write_eof()
-        sock = transport.get_extra_info("socket")
-        if sock.family != socket.AF_UNIX:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self.mux.buffer[: min(LIMIT, self.may_send)]
@@ -111,15 +245,10 @@ class Stream(asyncio.BufferedProtocol):
         self.mux.send(b"D", self.number, bytes(self.mux.buffer[:size]))
         if self.mux.full or not self.may_send:
             self.transport.pause_reading()
-            self.read_on()
 
     def read_on(self) -> None:
         """Read the socket, unless the other side does not want more."""
-        if self.transport is None or self.ended or not self.may_send:
-            return
-        if self.mux.full:
-            self.mux.held.add(self)
-        else:
+        if self.transport is not None and self.may_send and not self.mux.full:
             self.transport.resume_reading()
 
     def eof_received(self) -> bool:
@@ -127,151 +256,152 @@ class Stream(asyncio.BufferedProtocol):
         self.mux.send(b"E", self.number)
         return not self.finishing  # When both directions have ended, asyncio closes the transport.
 
-    def connection_lost(self, error: "Exception | None") -> None:
-        self.finish(b"" if self.ended and self.finishing and not error else error_name(error))
-
     def resume_writing(self) -> None:
-        self.grant()
-
-    def write(self, data: bytes) -> None:
-        if not self.transport.is_closing():
-            # asyncio calls resume_writing() when the socket has taken half of a window.
-            self.transport.set_write_buffer_limits(self.window // 2, self.window // 2)
-            self.transport.write(data)
-            self.grant()
-
-    def grant(self) -> None:
         """Grant as much as the socket has taken, if that is worth a frame."""
-        waiting = self.transport.get_write_buffer_size()
-        self.kept_up = self.kept_up or not waiting
-        more = self.window - self.granted - waiting
-        if more < self.window // 2 or self.finishing or self.gone:
-            return
-        if self.kept_up:
-            wider = min(self.window, MAX_WINDOW - self.window, self.mux.budget)
-            self.mux.budget -= wider
-            self.window += wider
-            more += wider
-        self.granted += more
-        self.kept_up = False
-        self.mux.send(b"W", self.number, more.to_bytes(4, "big"))
+        more = WINDOW - self.granted - self.transport.get_write_buffer_size()
+        if more >= WINDOW // 2 and not self.finishing and not self.over:
+            self.granted += more
+            self.mux.send(b"W", self.number, more.to_bytes(4, "big"))
 
-    # Frames.
-
-    def on_opened(self, data: bytes) -> None:
-        if data:
-            raise ProtocolError("an answer of the wrong length")
-        self.mux.settle(self.number, 0)
-
-    def on_data(self, data: bytes) -> None:
-        self.granted -= len(data)
-        if self.granted < 0 or self.finishing or not data:
-            raise ProtocolError("data beyond what was granted")
-        if self.transport is None:
-            self.early.append(data)
+    def connection_lost(self, error: "Exception | None") -> None:
+        if error is None:
+            self.forget()
         else:
-            self.write(data)
+            self.break_off(error_name(error))
 
-    def on_window(self, data: bytes) -> None:
-        self.may_send += int.from_bytes(data, "big")
-        if len(data) != 4 or self.may_send > 2 * MAX_WINDOW:
-            raise ProtocolError("a window of the wrong size")
-        self.read_on()
+    # The other side.
 
-    def on_end(self, data: bytes) -> None:
-        if self.finishing or data:
-            raise ProtocolError("an end after the end")
-        self.finishing = True
-        if self.transport is None:
-            return
-        try:
+    def on_frame(self, letter: bytes, data: bytes) -> None:
+        if letter == b"D":
+            self.granted -= len(data)
+            if self.granted < 0 or self.finishing or not data:
+                raise ProtocolError("data beyond what was granted")
+            if self.transport is None:
+                self.early += data
+            elif not self.transport.is_closing():
+                self.transport.write(data)
+                self.resume_writing()
+        elif letter == b"W":
+            self.may_send += int.from_bytes(data, "big")
+            if len(data) != 4 or self.may_send > WINDOW:
+                raise ProtocolError("a window of the wrong size")
+            self.read_on()
+        elif letter == b"E":
+            if self.finishing or data:
+                raise ProtocolError("an end after the end")
+            self.finishing = True
             if self.ended:
                 self.transport.close()  # when the socket has taken all data
-            else:
-                self.transport.write_eof()
-        except OSError:  # It was reset: what happens to the other direction tells us more.
-            pass
-
-    def on_close(self, data: bytes) -> None:
-        if self.left:
-            raise ProtocolError("a frame after the last")
-        self.left = True
-        # Without an error the other side has all of our data, but we may still hold some of its.
-        if data or not (self.ended and self.finishing):
-            self.break_off(data or b"ECONNRESET")
-
-    # The end.
+            elif self.transport is not None:
+                with contextlib.suppress(OSError):  # connection_lost() will tell us.
+                    self.transport.write_eof()
+        elif letter == b"X":
+            self.forget()
+            self.reset()
+        elif data:
+            raise ProtocolError("an answer of the wrong length")
 
     def break_off(self, name: bytes) -> None:
         """Reset the connection on both sides, because of this error."""
-        self.finish(name)
+        if not self.over:
+            self.mux.send(b"X", self.number, name)
+            self.forget()
+            self.reset()
+
+    def forget(self) -> None:
+        if not self.over:
+            del self.mux.takers[self.number]
+            self.answer.cancel()
+            if self.connecting is not None:
+                self.connecting.cancel()
+            self.mux.rest()
+
+    def reset(self) -> None:
         if self.transport is not None:
             sock = self.transport.get_extra_info("socket")
-            try:
+            with contextlib.suppress(OSError):  # It has been reset already, or closed.
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-            except OSError:
-                pass  # It has been reset already, or closed.
             self.transport.abort()
 
-    def finish(self, name: bytes) -> None:
-        """Send the last frame."""
-        if self.gone:
-            return
-        self.gone = True
-        self.early.clear()
-        if self.connecting is not None:
-            self.connecting.cancel()
-        self.mux.held.discard(self)
-        self.mux.budget += self.window - WINDOW
-        if self.first[0] in (b"C", b"I"):  # The other side has not heard of it.
-            del self.mux.takers[self.number]
-            self.mux.settle(self.number, name)
-        else:
-            self.mux.send_last(self.number, name, self.left)
 
+class Listener:
+    """Sockets of this side that listen; `hello` asks the other side to join, see `Stream`."""
 
-ON_FRAME = {b"O": "on_opened", b"D": "on_data", b"W": "on_window", b"E": "on_end", b"X": "on_close"}
+    def __init__(self, mux: "Mux", hello: "tuple[bytes, bytes]") -> None:
+        self.mux, self.hello = mux, hello
+        self.socks: list[socket.socket] = []
+        self.path = ""  # of a Unix socket
+        self.file: os.stat_result | None = None
+
+    async def begin(self, address: bytes) -> int:
+        """Listen, and return the port; 0 for a Unix socket."""
+        self.mux.listeners.add(self)
+        self.socks = await listen(self.mux.loop, *place(address))
+        name = self.socks[0].getsockname()
+        if isinstance(name, str):
+            self.path, self.file = name, os.lstat(name)
+        for sock in self.socks:
+            await self.mux.loop.create_server(self.accept, sock=sock, backlog=BACKLOG)
+        return 0 if self.path else name[1]
+
+    def accept(self) -> Stream:
+        """Return the protocol of a new connection."""
+        stream = Stream(self.mux, self.mux.new_number(), self.hello, self)
+        if not self.socks:  # It was closed meanwhile.
+            stream.break_off(b"ECONNRESET")
+        return stream
+
+    def close(self) -> None:
+        """Free the port, or remove the path, unless it is another file by now; reset all."""
+        self.mux.listeners.discard(self)
+        socks, self.socks = self.socks, []
+        for sock in socks:
+            self.mux.loop.remove_reader(sock)
+            sock.close()
+        with contextlib.suppress(OSError):  # The file or its directory may be gone.
+            if self.file is not None and os.path.samestat(self.file, os.lstat(self.path)):
+                os.unlink(self.path)
+        self.mux.break_off(self)
 
 
 class Mux:
-    """All connections of a channel, on one side; everything here runs in its loop's thread.
+    """All connections of a channel, on one side; everything here runs in its loop's thread."""
 
-    Args:
-        loop: the event loop.
-        first: the first of the numbers that this side gives.
-    """
+    # Seconds after which the next address of a host is tried, too.  With None asyncio waits for the
+    # end of an attempt, and loses no socket, with a ResourceWarning, when it is cancelled.
+    next_address_delay: "float | None" = None
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, first: int) -> None:
-        self.loop = loop
-        self.first = self.last = first
-        # By number, the objects that take frames; None if only the other side's X is missing.
-        self.takers: dict[int, Any] = {}
+    def __init__(self, first: int) -> None:
+        self.loop = Loop()
+        self.first = self.last = first  # the numbers that this side gives
+        self.takers: dict[int, Any] = {}  # by number, the objects that take frames
+        self.listeners: set[Any] = set()
         self.openers: dict[bytes, Callable[[int, bytes], None]] = {}  # for frames with a new number
-        self.budget = WINDOW_BUDGET
         self.buffer = memoryview(bytearray(LIMIT))
         self.outgoing: list[bytes] = []
         self.full = False  # The other side does not keep up; sockets are not read.
-        self.held: set[Stream] = set()  # connections that are not read because of that
-        self.ended: asyncio.Future[None] = loop.create_future()
-        loop.set_exception_handler(self.on_exception)
+        self.ended: asyncio.Future[None] = self.loop.create_future()
+        self.loop.set_exception_handler(self.on_exception)
 
     def write(self, octets: bytes) -> None:
         """Write to the channel."""
         raise NotImplementedError
 
-    def settle(self, number: int, said: "int | bytes") -> None:
-        """Give whoever waits for this number an answer: a port, the name of an error, or 0."""
+    def rest(self) -> None:
+        """Note that a connection is over."""
 
     def new_number(self) -> int:
-        while self.last in self.takers:
-            self.last = self.first + (self.last + 1 - self.first) % FIRST_FAR_ID
-        return self.last
+        """Return a number that was not in use for long."""
+        self.last = self.first + (self.last + 1 - self.first) % FIRST_FAR_ID
+        return self.new_number() if self.last in self.takers else self.last
 
     def on_exception(self, loop: asyncio.AbstractEventLoop, context: "dict[str, Any]") -> None:
         """End everything because of an exception in a callback or task."""
         error = context.get("exception")
-        # asyncio reports some errors of sockets here, in addition to connection_lost().
-        if error is not None and not isinstance(error, OSError) and not self.ended.done():
+        # asyncio reports some errors of sockets here, in addition to connection_lost(), and a plain
+        # ValueError when it wants to accept again after a shortage, and the listener was closed.
+        harmless = isinstance(error, OSError) or type(error) is ValueError
+        if error is not None and not harmless and not self.ended.done():
             self.ended.set_exception(error)
 
     def quit(self) -> None:
@@ -289,35 +419,27 @@ class Mux:
         outgoing, self.outgoing = self.outgoing, []
         self.write(b"".join(outgoing))
 
-    def send_last(self, number: int, name: bytes, left: bool) -> None:
-        """Send X, and forget the number if the other side did."""
-        self.send(b"X", number, name)
-        self.takers[number] = None
-        if left:
-            del self.takers[number]
-        self.settle(number, name)
-
     def on_frame(self, letter: bytes, number: int, octets: bytes) -> None:
         """Do what a frame asks for.
 
         Raises:
             ProtocolError: it is not allowed.
         """
-        if (letter in self.openers) == (number in self.takers):
-            raise ProtocolError("a frame with a wrong number")
+        taker = self.takers.get(number)
         if letter in self.openers:
+            if taker is not None:
+                raise ProtocolError("a number that is in use")
             self.openers[letter](number, octets)
-        elif self.takers[number] is not None:
-            take = getattr(self.takers[number], ON_FRAME[letter], None)
-            if take is None:
-                raise ProtocolError("data for a listener")
-            take(octets)
-        elif letter == b"X":
-            del self.takers[number]
-            self.settle(number, 0)
+        elif taker is not None:
+            if letter in b"OX" and not taker.answer.done():
+                taker.answer.set_result((letter, octets))
+            taker.on_frame(letter, octets)
 
     def break_off(self, owner: object = None) -> None:
-        """Reset the connections of a listener, or all."""
+        """Reset the connections of a listener; or end all listeners, and reset all connections."""
+        if owner is None:
+            for listener in list(self.listeners):
+                listener.close()
         for stream in list(self.takers.values()):
             if isinstance(stream, Stream) and owner in (None, stream.owner):
                 stream.break_off(b"ECONNRESET")

@@ -3,52 +3,29 @@ standard input and output.
 """
 
 import asyncio
-import concurrent.futures
-import contextlib
-import errno
-import os
 import signal
-import socket
 import sys
-import threading
 
-from remctl_toolkit.machine.tunnel.both_mux import ADDRESS, FIRST_FAR_ID, LIMIT, Mux, Stream
-from remctl_toolkit.machine.tunnel.both_sockets import UNIX, Listener, addresses, error_name
+from remctl_toolkit.machine.tunnel.both_mux import (
+    FIRST_FAR_ID,
+    LIMIT,
+    Listener,
+    Mux,
+    Stream,
+    error_name,
+)
 from remctl_toolkit.machine.wire.both_frames import Frames
 
 FULL = 1 << 19  # octets that may wait for the client until sockets are not read any more
 
 
-async def find(data):
-    """Return the addresses that a frame asks for."""
-    family, port, _ = ADDRESS.unpack_from(data)
-    host = data[ADDRESS.size :]
-    if family == UNIX:
-        return [(socket.AF_UNIX, host)]
-    host = host.decode("ascii")
-    with contextlib.suppress(socket.gaierror):
-        return addresses(family, host, port, socket.AI_NUMERICHOST)
-    future: concurrent.futures.Future[object] = concurrent.futures.Future()
-    future.set_running_or_notify_cancel()
-
-    def look_up():
-        try:
-            future.set_result(addresses(family, host, port))
-        except OSError as error:
-            future.set_exception(error)
-
-    try:
-        threading.Thread(target=look_up, daemon=True).start()  # It may take long.
-    except RuntimeError:
-        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from None
-    return await asyncio.wrap_future(future)
-
-
 class FarMux(Mux, asyncio.Protocol):
     """The protocol of standard input, which has frames, and of standard output."""
 
-    def __init__(self, loop):
-        super().__init__(loop, FIRST_FAR_ID)
+    next_address_delay = 0.25
+
+    def __init__(self):
+        super().__init__(FIRST_FAR_ID)
         self.openers = {b"C": self.connect, b"L": self.listen}
         self.frames = Frames(self.on_frame, b"CLDWEX", LIMIT)
         self.output = None
@@ -61,9 +38,9 @@ class FarMux(Mux, asyncio.Protocol):
 
     def resume_writing(self):
         self.full = False
-        held, self.held = self.held, set()
-        for stream in held:
-            stream.read_on()
+        for taker in list(self.takers.values()):
+            if isinstance(taker, Stream):
+                taker.read_on()
 
     def connection_lost(self, error):
         self.quit()
@@ -71,56 +48,47 @@ class FarMux(Mux, asyncio.Protocol):
     def write(self, octets):
         self.output.write(octets)
 
-    def connect(self, number, data):
-        stream = Stream(self, number, letter=b"O")
-        stream.begin(lambda: find(data), ADDRESS.unpack_from(data)[2] / 1000)
+    def connect(self, number, address):
+        self.loop.create_task(Stream(self, number, (b"O", b"")).connect(address))
 
-    def listen(self, number, data):
-        self.takers[number] = FarListener(self, number, data)
+    def listen(self, number, address):
+        self.takers[number] = FarListener(self, number, address)
 
 
-class FarListener:
+class FarListener(Listener):
     """What the client asked us to listen on."""
 
-    def __init__(self, mux, number, data):
-        self.mux = mux
+    def __init__(self, mux, number, address):
+        super().__init__(mux, (b"I", number.to_bytes(4, "big")))
         self.number = number
-        self.listener = None
-        self.task = mux.loop.create_task(self.begin(data))
+        self.answer = mux.loop.create_future()
+        self.task = mux.loop.create_task(self.open(address))
 
-    async def begin(self, data):
+    async def open(self, address):
         try:
-            self.listener = Listener(await find(data))
-        except OSError as error:
-            self.mux.send_last(self.number, error_name(error), False)
-            return
-        self.mux.send(b"O", self.number, self.listener.port.to_bytes(2, "big"))
-        self.listener.start(self.accepted)
+            port = await self.begin(address)
+        except Exception as error:
+            self.over(error_name(error))
+        else:
+            self.mux.send(b"O", self.number, port.to_bytes(2, "big"))
 
-    def accepted(self, sock):
-        owner = self.number.to_bytes(4, "big")
-        Stream(self.mux, self.mux.new_number(), self, b"I", owner).adopt(sock)
-
-    def on_close(self, data):
+    def on_frame(self, letter, data):
         self.task.cancel()
-        if self.listener is not None:
-            self.listener.close()
-        self.mux.break_off(self)  # The client must not hear of new connections after this.
-        self.mux.send_last(self.number, b"", True)
+        self.over(b"")  # after the last frame of its connections
+
+    def over(self, name):
+        self.close()
+        del self.mux.takers[self.number]
+        self.mux.send(b"X", self.number, name)
 
 
-async def serve():
+async def serve(mux):
     """Serve until the client ends, or the channel asks us to end."""
-    loop = asyncio.get_running_loop()
-    mux = FarMux(loop)
-    loop.add_signal_handler(signal.SIGTERM, mux.quit)
-    mux.output, _ = await loop.connect_write_pipe(lambda: mux, sys.stdout)
+    mux.loop.add_signal_handler(signal.SIGTERM, mux.quit)
+    mux.output, _ = await mux.loop.connect_write_pipe(lambda: mux, sys.stdout)
     mux.output.set_write_buffer_limits(FULL, FULL // 2)
-    await loop.connect_read_pipe(lambda: mux, sys.stdin)
+    await mux.loop.connect_read_pipe(lambda: mux, sys.stdin)
     try:
         await mux.ended
     finally:
         mux.break_off()
-        for taker in list(mux.takers.values()):
-            if isinstance(taker, FarListener):
-                taker.on_close(b"")

@@ -9,8 +9,7 @@ import socket
 import threading
 import weakref
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import remctl
 
@@ -18,146 +17,137 @@ from ..base.errors import MachineError
 from ..base.program import Program, source
 from ..channel.channel import Channel
 from ..wire.both_frames import FrameError, Frames
-from .address import Address, error_named
-from .both_mux import FIRST_FAR_ID, LIMIT, MAX_STREAMS, Mux, ProtocolError, Stream
-from .both_sockets import Listener
+from .both_mux import (
+    FIRST_FAR_ID,
+    LIMIT,
+    Listener,
+    Mux,
+    ProtocolError,
+    Stream,
+    error_name,
+    error_named,
+)
 
 if TYPE_CHECKING:
     from ..base.connection import Connection
-    from .both_sockets import Pairs
 
 _T = TypeVar("_T")
-Work: TypeAlias = Coroutine[Any, Any, _T]
-Answer: TypeAlias = int | bytes
 
 LINGER = 5.0  # seconds for which the channel stays open after its last use by a socket
 REPLY_TIMEOUT = 8.0  # seconds for replies that should be immediate
 CLOSE_TIMEOUT = 2.0  # seconds for closing the channel, which goes on after them
+MAX_STREAMS = 1024  # connections that may be open when the server asks for another one
 _READ_SIZE = 1 << 20  # octets
 _READS = 4  # reads that may wait for the event loop
 
-_MODULES = ("wire/both_frames", "tunnel/both_sockets", "tunnel/both_mux")
+_MODULES = ("wire.both_frames", "tunnel.both_mux")
 
 
 def far_program(before: str = "") -> Program:
     """Return the program that runs on the server; some text may run before it serves."""
-    main = f"{source('tunnel/far_tunnel')}\n{before}\nasyncio.run(serve())\n"
-    names = {name: f"remctl_toolkit.machine.{name.replace('/', '.')}" for name in _MODULES}
-    return Program(main, {module: source(name) for name, module in names.items()})
+    main = f"{source('tunnel/far_tunnel')}\n{before}\nmux = FarMux()\n"
+    # asyncio can do without ssl, and is imported a fifth faster.
+    modules = {"no_ssl": "import sys\nsys.modules['ssl'] = None\n"}
+    for name in _MODULES:
+        modules[f"remctl_toolkit.machine.{name}"] = source(name.replace(".", "/"))
+    return Program(f"{main}mux.loop.run_until_complete(serve(mux))\n", modules)
 
 
 class TunnelError(MachineError):
     """The way from a machine's tunnels to the server was lost, and their connections with it."""
 
 
-@dataclass(eq=False)
 class FarListener:
-    """A socket that listens on the server.
+    """What listens on the server; its connections lead to a target on this side."""
 
-    Attributes:
-        mux: the mux that it belongs to.
-        target: the addresses that its connections are forwarded to.
-        patience: seconds that connecting there may take.
-        number: its number.
-    """
+    def __init__(self, mux: NearMux, target: bytes) -> None:
+        self.mux, self.target = mux, target
+        self.number = -1
+        self.answer = mux.loop.create_future()  # see `Stream`
+        self.ended = asyncio.Event()
 
-    mux: NearMux
-    target: Pairs
-    patience: float
-    number: int = 0
+    async def begin(self, address: bytes) -> int:
+        """Have the server listen; see `Listener.begin()`."""
+        self.mux.listeners.add(self)
+        self.number = self.mux.new_number()
+        self.mux.takers[self.number] = self
+        self.mux.send(b"L", self.number, address)
+        return int.from_bytes(await self.mux.answered(self), "big")
 
-    async def find(self) -> Pairs:
-        """Return the target."""
-        return self.target
+    def on_frame(self, letter: bytes, data: bytes) -> None:
+        """Take a frame of the server."""
+        if letter == b"X":
+            del self.mux.takers[self.number]
+            self.ended.set()
+        elif letter != b"O" or len(data) != 2:
+            raise ProtocolError("data for a listener")
 
-    def on_opened(self, data: bytes) -> None:
-        """Pass on the port."""
-        if len(data) != 2:
-            raise ProtocolError("an answer of the wrong length")
-        self.mux.settle(self.number, int.from_bytes(data, "big"))
-
-    def on_close(self, data: bytes) -> None:
-        """Pass on the reason why it does not listen."""
-        self.mux.send_last(self.number, data or b"EIO", True)
+    def close(self) -> None:
+        """Reset its connections, and have the server stop listening."""
+        self.mux.listeners.discard(self)
+        self.mux.break_off(self)
+        if self.mux.takers.get(self.number) is self:
+            self.mux.send(b"X", self.number)
+        else:
+            self.ended.set()
 
 
 class NearMux(Mux):
-    """This side: one thread runs the event loop, another one reads the channel.
-
-    Attributes:
-        over: whether it has ended.
-        reason: the reason, if no caller ended it.
-        pid: the process that it belongs to.
-    """
+    """This side: one thread runs the event loop, another one reads the channel."""
 
     def __init__(self, connection: Connection) -> None:
-        super().__init__(asyncio.SelectorEventLoop(), 0)
+        self._channel = Channel(connection, source=far_program(), label="tunnels")
+        super().__init__(0)
         self.openers = {b"I": self._on_incoming}
-        self.over = False
-        self.reason: str | None = None
+        self.host = connection.host
         self.pid = os.getpid()
-        self.users = 0  # tunnels, and calls of connect_sock() that have not returned yet
-        self._host = connection.host
+        self.over = False
+        self.reason: str | None = None  # None if it is over because nobody used it
         self._frames = Frames(self.on_frame, b"OIDWEX", LIMIT)
-        # By number: become a port, or the name of an error.
-        self._answers: dict[int, asyncio.Future[Answer]] = {}
-        self._listeners: set[Listener] = set()
         self._linger: asyncio.TimerHandle | None = None
         self._lock = threading.RLock()  # A finalizer may come in between.
         self._reads = threading.Semaphore(_READS)
-        try:
-            self._channel = Channel(connection, source=far_program(), label="tunnels")
-        except BaseException:
-            self.loop.close()
-            raise
+        _muxes.add(self)
+        self.loop.call_soon(self.rest)
         self._thread = threading.Thread(target=self._run, name="remctl-tunnels", daemon=True)
         self._thread.start()
         threading.Thread(target=self._read, name="remctl-tunnels-in", daemon=True).start()
 
     # For other threads.
 
-    def enter(self) -> bool:
-        """Begin to use it; False if it has ended."""
-        with self._lock:
-            self.users += not self.over
-            return not self.over
-
-    def leave(self) -> None:
-        """Stop using it; it ends if nobody uses it again soon."""
-        with self._lock:
-            self.users -= 1
-            if not self.over:
-                self.loop.call_soon_threadsafe(self._rest)
-
-    def lost(self) -> TunnelError:
-        """Return the exception for what is impossible now."""
-        error = TunnelError(f"the tunnels to {self._host} are lost: {self.reason or 'closed'}")
-        error.host = self._host
-        return error
-
-    def begin(self, work: Callable[..., Work[_T]], *args: Any) -> concurrent.futures.Future[_T]:
-        """Run a coroutine function in the event loop.
+    def begin(self, work: Coroutine[Any, Any, _T]) -> concurrent.futures.Future[_T]:
+        """Run a coroutine in the event loop.
 
         Raises:
             TunnelError: it has ended.
         """
         with self._lock:
             if self.over:
-                raise self.lost()
-            return asyncio.run_coroutine_threadsafe(self._run_work(work, args), self.loop)
+                work.close()
+                raise self._lost()
+            return asyncio.run_coroutine_threadsafe(work, self.loop)
 
-    def call(self, timeout: float, work: Callable[..., Work[_T]], *args: Any) -> _T:
-        """Run a coroutine function in the event loop, and return the result.
+    def call(self, timeout: float, doing: str, work: Coroutine[Any, Any, _T]) -> _T:
+        """Run a coroutine in the event loop, and return the result.
 
         Raises:
             TunnelError: it has ended, or ends meanwhile.
-            TimeoutError: there was no result within so many seconds; it has no number.
+            OSError: it has failed, or took longer than so many seconds.
         """
-        future = self.begin(work, *args)
+        future = self.begin(work)
         try:
             return future.result(timeout)
+        except concurrent.futures.CancelledError:
+            raise self._lost() from None
+        except OSError as error:
+            raise error_named(error_name(error), doing) from None
         finally:
             future.cancel()
+
+    def _lost(self) -> TunnelError:
+        error = TunnelError(f"the tunnels to {self.host} are lost: {self.reason or 'closed'}")
+        error.host = self.host
+        return error
 
     def close(self, reason: str | None = None) -> None:
         """End everything, and wait a little until nothing is left."""
@@ -173,7 +163,8 @@ class NearMux(Mux):
         self.reason = "they belong to the process that this one was forked from"
         streams = [each for each in self.takers.values() if isinstance(each, Stream)]
         socks = [each.transport.get_extra_info("socket") for each in streams if each.transport]
-        socks += [sock for listener in self._listeners for sock in listener.socks]
+        for listener in self.listeners:
+            socks += getattr(listener, "socks", ())
         null = os.open(os.devnull, os.O_RDWR)
         for descriptor in [sock.fileno() for sock in socks]:
             if descriptor >= 0:
@@ -182,51 +173,34 @@ class NearMux(Mux):
 
     # Work for them, in the event loop.
 
-    async def connect(self, sock: socket.socket, address: Address, patience: float) -> None:
-        """Join a socket to a new connection of the server."""
-        doing = f"cannot connect to {address} from {self._host}"
-        stream = Stream(self, self.new_number(), None, b"C", address.encoded(patience))
-        stream.adopt(sock)
-        await self._ask(stream.number, doing)
-
-    async def listen(self, listener: Listener, target: bytes) -> int:
-        """Forward the connections of a listener to an address, and return the port."""
-        self._listeners.add(listener)
-
-        def accepted(sock: socket.socket) -> None:
-            Stream(self, self.new_number(), listener, b"C", target).adopt(sock)
-
-        listener.start(accepted)
-        return listener.port
-
-    async def listen_there(self, listener: FarListener, address: Address) -> int:
-        """Have the server listen, and return the port."""
-        listener.number = number = self.new_number()
-        self.takers[number] = listener
-        self.send(b"L", number, address.encoded(0))
-        return await self._ask(number, f"cannot listen on {address} of {self._host}")
+    async def connect(self, address: bytes) -> socket.socket:
+        """Return a socket that is joined to a new connection of the server."""
+        stream = Stream(self, self.new_number(), (b"C", address))
+        ours, theirs = socket.socketpair()
+        try:
+            await self.loop.create_connection(lambda: stream, sock=theirs)
+            await self.answered(stream)
+        except BaseException:
+            stream.break_off(b"ECONNRESET")
+            ours.close()
+            if stream.transport is None:
+                theirs.close()
+            raise
+        return ours
 
     async def stop(self, listener: Listener | FarListener) -> None:
-        """End a listener with its connections, and leave; if it was the last, end everything."""
-        self.break_off(listener)
-        with self._lock:
-            self.users -= 1
-        if isinstance(listener, Listener):
-            self._listeners.discard(listener)
-            listener.close()
+        """End a listener with its connections; if nothing else is there, end everything."""
+        listener.close()
         self._lose_unused()
-        if isinstance(listener, FarListener) and self.takers.get(listener.number) is listener:
-            self.send_last(listener.number, b"", False)
-            await self._ask(listener.number, "")
+        if isinstance(listener, FarListener) and not self.over:
+            await listener.ended.wait()
 
-    async def _run_work(self, work: Callable[..., Work[_T]], args: tuple[Any, ...]) -> _T:
-        try:
-            if not self.over:
-                return await work(*args)
-        except asyncio.CancelledError:
-            if not self.over:
-                raise  # Nobody waits for it any more.
-        raise self.lost()
+    async def answered(self, asker: Stream | FarListener) -> bytes:
+        """Wait for the server's answer, and return its octets; an error's name is raised."""
+        answer: tuple[bytes, bytes] = await asker.answer
+        if answer[0] == b"X":
+            raise error_named(answer[1])
+        return answer[1]
 
     # The threads.
 
@@ -238,21 +212,26 @@ class NearMux(Mux):
                 with self._lock:
                     if self.over:
                         return
-                    self.loop.call_soon_threadsafe(self._receive, octets)
+                    self.loop.call_soon_threadsafe(self._take, octets)
             said = self._channel.read_stderr(4096).decode("utf-8", "replace").strip()
             end = said.splitlines()[-1] if said else end
         except (remctl.RemctlError, OSError) as error:
             end = str(error)
         self._lose(end)
 
+    def _take(self, octets: bytes) -> None:
+        self._reads.release()
+        try:
+            if not self.over:
+                self._frames.write(octets)
+        except (FrameError, ProtocolError) as error:
+            self._lose(f"the server sent {error}")
+
     def _run(self) -> None:
-        reason = "an error in the program"
         try:
             self.loop.run_until_complete(self.ended)
-        except (FrameError, ProtocolError) as error:
-            reason = f"the server sent {error}"
         finally:
-            self._lose(reason)
+            self._lose("an error in the program")
             self.loop.run_until_complete(self._clear())
             self.loop.close()
             self._channel.close()
@@ -265,28 +244,25 @@ class NearMux(Mux):
                 self.loop.call_soon_threadsafe(self.quit)
 
     def _lose_unused(self) -> None:
-        with self._lock:
-            if not self.users and not any(isinstance(t, Stream) for t in self.takers.values()):
-                self._lose(None)
+        streams = any(isinstance(taker, Stream) for taker in self.takers.values())
+        if not self.listeners and not streams:
+            self._lose(None)
 
-    def _rest(self) -> None:
-        """End soon, if nobody uses it until then."""
+    def rest(self) -> None:
+        """End soon, unless it is used until then."""
         if self._linger is not None:
             self._linger.cancel()
-        self._linger = self.loop.call_later(LINGER, self._lose_unused)
+        if not self.listeners:
+            self._linger = self.loop.call_later(LINGER, self._lose_unused)
 
     async def _clear(self) -> None:
         """Close all sockets, and let nobody wait."""
         self._reads.release()
-        await asyncio.sleep(0)  # What was begun before the end comes first.
-        answers, self._answers = self._answers, {}
-        for answer in answers.values():
-            answer.cancel()
-        for listener in self._listeners:
-            listener.close()
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         self.break_off()
-        if tasks := asyncio.all_tasks() - {asyncio.current_task()}:
-            await asyncio.wait(tasks)
         await asyncio.sleep(0)  # Here asyncio closes the sockets.
 
     # Frames.
@@ -299,79 +275,46 @@ class NearMux(Mux):
             except (remctl.RemctlError, OSError) as error:
                 self._lose(str(error))
 
-    def _receive(self, octets: bytes) -> None:
-        self._reads.release()
-        if not self.over:
-            self._frames.write(octets)
-
-    async def _ask(self, number: int, doing: str) -> int:
-        """Wait for the answer about this number."""
-        self._answers[number] = self.loop.create_future()
-        said = await self._answers[number]
-        if isinstance(said, bytes):
-            raise error_named(said, doing)
-        return said
-
-    def settle(self, number: int, said: Answer) -> None:
-        """Give whoever waits for this number an answer."""
-        answer = self._answers.pop(number, None)
-        if answer is not None and not answer.done():
-            answer.set_result(said)
-        if not self.users and not self.over:
-            self._rest()
-
     def _on_incoming(self, number: int, data: bytes) -> None:
-        owner = int.from_bytes(data, "big")
-        listener = self.takers.get(owner)
-        if number < FIRST_FAR_ID or len(data) != 4 or owner not in self.takers:
+        listener = self.takers.get(int.from_bytes(data, "big"))
+        if number < FIRST_FAR_ID or len(data) != 4 or not isinstance(listener, FarListener):
             raise ProtocolError("a connection of an unknown listener")
-        if len(self.takers) >= 2 * MAX_STREAMS:
-            raise ProtocolError("too many connections")
-        stream = Stream(self, number, listener)
-        if isinstance(listener, FarListener) and len(self.takers) <= MAX_STREAMS:
-            stream.begin(listener.find, listener.patience)
+        stream = Stream(self, number, None, listener)
+        if listener in self.listeners and len(self.takers) <= MAX_STREAMS:
+            self.loop.create_task(stream.connect(listener.target))
         else:
             stream.break_off(b"ECONNREFUSED")
 
 
 # -- One for each connection ----------------------------------------------------------------------
 
-
-class _Slot:
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        # The mux holds the connection, which is the slot's key, as long as its threads run.
-        self.mux: Callable[[], NearMux | None] = lambda: None
+_muxes: weakref.WeakSet[NearMux] = weakref.WeakSet()
 
 
-_slots: weakref.WeakKeyDictionary[Connection, _Slot] = weakref.WeakKeyDictionary()
-_slots_lock = threading.Lock()
-
-
-def enter_mux(connection: Connection) -> NearMux:
-    """Return the mux of a connection, which is opened if there is none, and begin to use it.
+def with_mux(connection: Connection, use: Callable[[NearMux], _T]) -> _T:
+    """Call a function with the mux of a connection, which is opened if there is none.
 
     Raises:
         ClosedError, RemctlError: see `Channel`.
     """
-    with _slots_lock:
-        slot = _slots.setdefault(connection, _Slot())
-    with slot.lock:
-        mux = slot.mux()
-        if mux is None or not mux.enter():
-            mux = NearMux(connection)
-            mux.enter()
-            slot.mux = weakref.ref(mux)
-        return mux
+    while True:
+        key = ("tunnels", os.getpid())
+        with connection.parts.setdefault((*key, "lock"), threading.Lock()):
+            mux: NearMux | None = connection.parts.get(key, lambda: None)()
+            if mux is None or mux.over:
+                mux = NearMux(connection)
+                # The mux holds the connection as long as its threads run.
+                connection.parts[key] = weakref.ref(mux)
+        try:
+            return use(mux)
+        except TunnelError:
+            if not mux.over or mux.reason is not None:
+                raise  # Otherwise it ended because nobody used it until now.
 
 
 def _forget_all() -> None:
-    global _slots_lock
-    _slots_lock = threading.Lock()
-    for mux in [slot.mux() for slot in _slots.values()]:
-        if mux is not None:
-            mux.forget()
-    _slots.clear()
+    for mux in list(_muxes):
+        mux.forget()
 
 
 os.register_at_fork(after_in_child=_forget_all)

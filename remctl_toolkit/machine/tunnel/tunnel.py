@@ -7,18 +7,18 @@ import os
 import socket
 import warnings
 import weakref
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeAlias
 
 from ..base.program import check_seconds
-from .address import Address, Port
-from .both_sockets import ANY, IPV6, Listener
-from .mux import REPLY_TIMEOUT, FarListener, NearMux, TunnelError, enter_mux
+from .both_mux import ADDRESS, ANY, IPV6, UNIX, Listener
+from .mux import REPLY_TIMEOUT, FarListener, NearMux, TunnelError, with_mux
 
 if TYPE_CHECKING:
     from ..base.connection import Connection
 
 __all__ = ["Tunnel", "TunnelError", "connect_sock"]
+
+Port: TypeAlias = "int | str | bytes | os.PathLike[str] | os.PathLike[bytes]"
 
 _CONNECT_TIMEOUT = 30.0  # seconds
 
@@ -48,7 +48,7 @@ class Tunnel:
         connect_timeout: seconds that each connection may take to be made, and a listener to begin.
 
     Attributes:
-        lport, dport: the port that is listened on, or the path.
+        lport, dport: as given; instead of 0 the port that it listens on; a path as absolute text.
         lhost, dhost, reverse: as given.
 
     Raises:
@@ -72,59 +72,37 @@ class Tunnel:
         reverse: bool = False,
         connect_timeout: float = _CONNECT_TIMEOUT,
     ) -> None:
-        near = Address.checked("l", lhost, lport, os.getcwdb(), listens=not reverse)
-        far = Address.checked("d", dhost, dport, _home(connection), listens=reverse)
         check_seconds("connect_timeout", connect_timeout)
+        near, self.lport = _address("l", lhost, lport, os.getcwdb(), connect_timeout, not reverse)
+        home = os.fsencode(connection.far.home)
+        far, self.dport = _address("d", dhost, dport, home, connect_timeout, reverse)
         self.lhost, self.dhost, self.reverse = lhost, dhost, reverse
-        self._near, self._far = near, far
-        port = self._listen(connection, float(connect_timeout))
+        timeout = connect_timeout + REPLY_TIMEOUT
+        port = with_mux(connection, lambda mux: self._listen(mux, near, far, timeout))
         if port and reverse:
-            self._far = Address(dhost, port)
+            self.dport = str(port) if isinstance(dport, str) else port
         elif port:
-            self._near = Address(lhost, port)
+            self.lport = str(port) if isinstance(lport, str) else port
         text = f"unclosed {self!r}: use it in a with statement, or call close()"
         self._finalizer = weakref.finalize(self, _forgotten, self._mux, self._listener, text)
         self._finalizer.atexit = False  # The end of the program needs no help.
 
-    def _listen(self, connection: Connection, patience: float) -> int:
-        here = None
+    def _listen(self, mux: NearMux, near: bytes, far: bytes, timeout: float) -> int:
+        self._mux = mux
+        where, address = _text(self.lhost, self.lport), near
+        listener: Listener | FarListener = Listener(mux, (b"C", far))
+        if self.reverse:
+            if self.lhost is not None:  # Later nobody could be told that it is unknown.
+                known = mux.loop.getaddrinfo(self.lhost, None)
+                mux.call(timeout, f"cannot connect to {where}", known)
+            where, address = f"{_text(self.dhost, self.dport)} of {mux.host}", far
+            listener = FarListener(mux, near)
+        self._listener = listener
         try:
-            pairs = self._near.look_up()
-            if not self.reverse:
-                here = Listener(pairs)
-        except OSError as error:
-            doing = "connect to" if self.reverse else "listen on"
-            raise self._near.explained(error, f"cannot {doing}") from None
-        try:
-            self._mux = mux = enter_mux(connection)
+            return mux.call(timeout, f"cannot listen on {where}", listener.begin(address))
         except BaseException:
-            if here is not None:
-                here.close()
+            _stop(mux, listener)
             raise
-        self._listener = here or FarListener(mux, pairs, patience)
-        try:
-            if here is not None:
-                return mux.call(REPLY_TIMEOUT, mux.listen, here, self._far.encoded(patience))
-            timeout = patience + REPLY_TIMEOUT
-            return mux.call(timeout, mux.listen_there, self._listener, self._far)
-        except BaseException as error:
-            _stop(mux, self._listener)
-            if here is not None:
-                here.close()  # It may have been too late to begin.
-            if isinstance(error, TimeoutError) and error.errno is None:
-                where = f"{self._far} of {connection.host}"
-                raise TimeoutError(f"no answer whether it listens on {where}") from None
-            raise
-
-    @property
-    def lport(self) -> int | str:
-        """The port, or the Unix socket's path, on this side."""
-        return self._near.shown
-
-    @property
-    def dport(self) -> int | str:
-        """The port, or the Unix socket's path, on the server's side."""
-        return self._far.shown
 
     @property
     def closed(self) -> bool:
@@ -142,18 +120,14 @@ class Tunnel:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __repr__(self) -> str:
         ways = "<-" if self.reverse else "->"
         state = ", closed" if hasattr(self, "_finalizer") and self.closed else ""
-        return f"<Tunnel {self._near} {ways} {self._far}{state}>"
+        near, far = _text(self.lhost, self.lport), _text(self.dhost, self.dport)
+        return f"<Tunnel {near} {ways} {far}{state}>"
 
 
 def connect_sock(
@@ -185,30 +159,65 @@ def connect_sock(
         TunnelError: the way to the server was lost meanwhile.
         ClosedError, RemctlError: see `Channel`.
     """
-    family = IPV6 if ipv6 else ANY
-    address = Address.checked("d", dhost, dport, _home(connection), listens=False, family=family)
     check_seconds("connect_timeout", connect_timeout)
-    patience = float(connect_timeout)
-    mux = enter_mux(connection)
+    home, family = os.fsencode(connection.far.home), IPV6 if ipv6 else ANY
+    address, port = _address("d", dhost, dport, home, connect_timeout, False, family)
+    doing = f"cannot connect to {_text(dhost, port)} from {connection.host}"
+    timeout = connect_timeout + REPLY_TIMEOUT
+    return with_mux(connection, lambda mux: mux.call(timeout, doing, mux.connect(address)))
+
+
+def _address(
+    side: str,
+    host: str | None,
+    port: Port,
+    folder: bytes,
+    timeout: float,
+    listens: bool,
+    family: int = ANY,
+) -> tuple[bytes, int | str]:
+    """Return an address as both sides know it, and its port as given or its path as text.
+
+    Raises:
+        TypeError, ValueError: an argument, whose name begins with the letter `side`, is wrong.
+    """
+    milliseconds = min(int(timeout * 1000), 2**32 - 1)
+    name = f"{side}port"
+    if host is None:
+        if isinstance(port, int) or not isinstance(port, (str, bytes, os.PathLike)):
+            kind = type(port).__name__
+            raise TypeError(f"{name} is a Unix socket's path without a host, not {kind}")
+        path = os.fsencode(port)
+        if not path or b"\0" in path:
+            raise ValueError(f"{name} is {port!r}: that cannot be the path of a Unix socket")
+        path = os.path.join(folder, path)
+        return ADDRESS.pack(UNIX, 0, milliseconds) + path, os.fsdecode(path)
+    if isinstance(port, bool) or not isinstance(port, (int, str)):
+        raise TypeError(f"{name} must be a number, not {type(port).__name__}")
+    if isinstance(port, str) and not (port.isascii() and port.isdigit()):
+        raise ValueError(f"{name} is {port!r}: for a Unix socket's path, its host must be None")
+    if not (0 if listens else 1) <= int(port) <= 65535:
+        least = "0 (for a free one)" if listens else "1"
+        raise ValueError(f"{name} is {port}: it must be from {least} to 65535")
+    return ADDRESS.pack(family, int(port), milliseconds) + _host(f"{side}host", host), port
+
+
+def _host(name: str, host: str) -> bytes:
+    if not isinstance(host, str):
+        raise TypeError(f"{name} must be a string or None, not {type(host).__name__}")
     try:
-        ours, theirs = socket.socketpair()
-        try:
-            mux.call(patience + REPLY_TIMEOUT, mux.connect, theirs, address, patience)
-        except BaseException as error:
-            ours.close()
-            if mux.over:
-                theirs.close()  # It may have been too late to use it.
-            if isinstance(error, TimeoutError) and error.errno is None:
-                text = f"no answer from {connection.host} about {address}"
-                raise TimeoutError(text) from None
-            raise
-    finally:
-        mux.leave()
-    return ours
+        known = host.encode("idna")
+    except UnicodeError:
+        known = b""
+    if not known or not known.decode("ascii").isprintable() or b" " in known:
+        raise ValueError(f"{name} is {host!r}: that cannot be a host's name or number")
+    return known
 
 
-def _home(connection: Connection) -> bytes:
-    return os.fsencode(connection.far.home)
+def _text(host: str | None, port: int | str) -> str:
+    if host is None:
+        return str(port)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _stop(mux: NearMux, listener: Listener | FarListener) -> None:
@@ -216,7 +225,7 @@ def _stop(mux: NearMux, listener: Listener | FarListener) -> None:
     if mux.pid != os.getpid():
         return
     try:
-        mux.begin(mux.stop, listener).result(REPLY_TIMEOUT)
+        mux.call(REPLY_TIMEOUT, "cannot stop listening", mux.stop(listener))
     except TimeoutError:
         mux.close("the server does not answer")
     except TunnelError:
@@ -229,5 +238,5 @@ def _forgotten(mux: NearMux, listener: Listener | FarListener, text: str) -> Non
     """End the listener of a tunnel that nobody refers to; wait for nothing, in any thread."""
     if mux.pid == os.getpid() and not mux.over:
         with contextlib.suppress(TunnelError):
-            mux.begin(mux.stop, listener)
+            mux.begin(mux.stop(listener))
         warnings.warn(text, ResourceWarning, stacklevel=2)
