@@ -15,6 +15,7 @@ from __future__ import annotations
 import atexit
 import codecs
 import contextlib
+import errno
 import sys
 import threading
 from typing import TYPE_CHECKING, cast
@@ -117,6 +118,7 @@ class _ChannelIO:
         self._name = " ".join(map(str, python))
         self._writing = threading.Lock()
         self._greeted = False
+        self._at_end = False  # The interpreter's output has ended.
         self._complaint = Tail()
         self._channel = Channel(connection, [*python, "-u", "-c", _BOOTSTRAP], label="gateway")
         self._errors = threading.Thread(
@@ -129,12 +131,16 @@ class _ChannelIO:
     def read(self, size: int, /) -> bytes:
         try:
             octets = self._channel.read_exactly(size)
-        except MachineError as error:
+        except (EOFError, MachineError) as error:
+            self._at_end = True
             raise EOFError(str(error)) from error
         self._greeted = True
         return octets
 
     def write(self, octets: bytes, /) -> None:
+        # The channel still takes data until it is told that the interpreter has ended.
+        if self._at_end or self._channel.returncode is not None:
+            raise BrokenPipeError(errno.EPIPE, f"Python on {self.remoteaddress} has ended")
         try:
             with self._writing:  # A large message must not be cut by another thread's.
                 self._channel.write(octets)

@@ -244,6 +244,24 @@ def test_interpreter_that_is_killed(alone: Connection, group: execnet.Group) -> 
     assert not gateway.hasreceiver()
 
 
+@pytest.mark.parametrize("shell", ["sh", None])
+def test_message_to_an_interpreter_that_has_died(
+    server: RemctldServer, group: execnet.Group, shell: str | None
+) -> None:
+    with Connection(server.host, server.port, server.principal, shell=shell) as connection:
+        # Its shell reads on, so the command of the channel does not end.
+        words = ["sh", "-c", '"$@"; exec >/dev/null; cat', "sh", connection.far.python]
+        gateway = open_gateway(connection, group=group, python=words)
+        channel = gateway.remote_exec("channel.receive()")
+        os.kill(pid_of(gateway), 9)
+        with pytest.raises(EOFError):
+            channel.waitclose(WAIT)
+        with pytest.raises(OSError, match="cannot send") as caught:
+            channel.send(None)
+        assert "has ended" in str(caught.value.__cause__)
+        group.terminate(timeout=WAIT)
+
+
 def test_it_ends_with_a_process_that_does_not_end_it(server: RemctldServer) -> None:
     """As with execnet's own: what is in the default group ends before Python does."""
     code = f"""
