@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from .base.errors import MachineError as MachineError
     from .base.errors import NoPythonError as NoPythonError
     from .base.errors import WorkingFolderError as WorkingFolderError
-    from .call.interpreter import CallTimeoutError as CallTimeoutError
-    from .call.interpreter import Interpreter as Interpreter
-    from .call.interpreter import InterpreterEndedError as InterpreterEndedError
-    from .call.interpreter import RemoteCallError as RemoteCallError
-    from .call.interpreter import ResultError as ResultError
-    from .call.interpreter import SendError as SendError
+    from .call import CallTimeoutError as CallTimeoutError
+    from .call import Interpreter as Interpreter
+    from .call import InterpreterEndedError as InterpreterEndedError
+    from .call import RemoteCallError as RemoteCallError
+    from .call import ResultError as ResultError
+    from .call import SendError as SendError
     from .channel.channel import Channel as Channel
     from .channel.channel import ChannelError as ChannelError
     from .files.transfer import TransferError as TransferError

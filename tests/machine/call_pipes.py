@@ -16,7 +16,7 @@ from support.waiting import eventually
 
 from remctl_toolkit.machine import ClosedError
 from remctl_toolkit.machine.base.program import Program
-from remctl_toolkit.machine.call.interpreter import Interpreter
+from remctl_toolkit.machine.call import Interpreter
 from remctl_toolkit.machine.call.link import Reply
 
 OLDEST = (3, 8)
@@ -83,8 +83,16 @@ class PipeStream:
     drop = close
 
 
+class _Far:
+    def __init__(self, python: str) -> None:
+        self.python = python
+
+
 class _Here:
     host = "far.example.org"
+
+    def __init__(self, python: str) -> None:
+        self.far = _Far(python)
 
 
 class PipeInterpreter(Interpreter):
@@ -92,7 +100,7 @@ class PipeInterpreter(Interpreter):
 
     def __init__(self, python: str, **settings: Any) -> None:
         self.python = python
-        super().__init__(_Here(), **settings)  # type: ignore[arg-type]
+        super().__init__(_Here(python), **settings)  # type: ignore[arg-type]
 
     def _start(self, program: Program) -> PipeStream:
         self.stream = PipeStream(self.python, program.text())

@@ -23,7 +23,7 @@ from support.waiting import LIMIT, eventually
 
 from remctl import RemctlStream
 from remctl_toolkit.machine import ClosedError, Connection
-from remctl_toolkit.machine.call.interpreter import (
+from remctl_toolkit.machine.call import (
     CallTimeoutError,
     Interpreter,
     InterpreterEndedError,

@@ -17,7 +17,7 @@ from machine.call_pipes import PipeInterpreter
 from support.waiting import LIMIT, eventually, nothing_left_behind
 
 from remctl_toolkit.machine import ClosedError
-from remctl_toolkit.machine.call.interpreter import CallTimeoutError, InterpreterEndedError
+from remctl_toolkit.machine.call import CallTimeoutError, InterpreterEndedError
 
 # -- Threads, time, signals -----------------------------------------------------------------------
 

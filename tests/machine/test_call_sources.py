@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from machine.call_pipes import PipeInterpreter, pythons
 
-from remctl_toolkit.machine.call.interpreter import RemoteCallError
+from remctl_toolkit.machine.call import RemoteCallError
 
 pytestmark = pytest.mark.once
 
@@ -238,7 +238,7 @@ def test_decorated_and_made_functions(far: PipeInterpreter, main: Any) -> None:
     assert far.call(main.make_odd_even(), 7) is False
     add = main.make(3)
     assert far.call(add) == 3
-    assert far.call(add, 2, again=Path("/")) == 15
+    assert far.call(add, 2, again=Path("/")) == 12  # Its variables are those of here each time.
 
 
 def test_classes_of_main(far: PipeInterpreter, main: Any) -> None:
@@ -354,6 +354,76 @@ def test_programs_as_they_are_written(far: PipeInterpreter, tmp_path: Path) -> N
     assert far.call(main.meta) == "meta"
     assert far.call(main.Config().get) == (5, 9, 2, 3)
     assert far.served == ()
+
+
+# Statements that call, when they are run, what needs names in any order.
+AT_ONCE = """
+import functools
+FACTOR = 3
+SIGN = "+"
+
+def traced(function):
+    def wrapper(*args):
+        return (SIGN, function(*args))
+    return wrapper
+
+@traced
+def double(x):
+    return x * FACTOR
+
+class Later:
+    made = 1
+
+def later():
+    return Later.made
+
+@functools.lru_cache(maxsize=4)
+def cached(x):
+    return x + FACTOR
+
+class Table:
+    order = sorted([1, 2, 3], key=lambda x: -x * FACTOR)
+    doubled = double(2)
+    cached = cached(1)
+    made = later()
+    names = [f"{SIGN}{n}" for n in range(2)]
+    def get(self):
+        made = self.order, self.doubled, self.cached, self.made, self.names
+        return (*made, TABLE.made, Child().own())
+
+class Child(Table):
+    own_made = Table.made
+    def own(self):
+        return later() + isinstance(self, Child)
+
+TABLE = Table()
+CHILDREN = {"a": Child(), "b": [Table, later]}
+
+def get():
+    return Table().get(), type(CHILDREN["a"]).__name__, CHILDREN["b"][1]()
+"""
+
+
+@pytest.mark.parametrize("first", ["get", "later", "double", "cached"])
+def test_names_are_made_in_an_order_in_which_they_can_be(first: str, tmp_path: Path) -> None:
+    with PipeInterpreter(sys.executable) as far:
+        main = script(tmp_path / "at_once.py", AT_ONCE)
+        arguments = (1,) if first in ("double", "cached") else ()
+        assert far.call(getattr(main, first), *arguments) is not None
+        found = ([3, 2, 1], ("+", 6), 4, 1, ["+0", "+1"], 1, 2)
+        assert far.call(main.get) == (found, "Child", 1)
+        assert far.call(main.TABLE.get) == found
+
+
+def test_a_name_that_is_nowhere_is_one_error(far: PipeInterpreter, tmp_path: Path) -> None:
+    text = "class Mine:\n    x = 1\n    def get(self):\n        return missing\n"
+    main = script(tmp_path / "missing.py", text)
+    with pytest.raises(RemoteCallError, match=r"NameError on .*: name 'missing' is not defined"):
+        far.call(main.Mine().get)
+    text = f"import os\nHERE = os.getpid() == {os.getpid()}\n"
+    text += "class Mine:\n    x = 1 if HERE is True else missing\n"
+    text += "def get():\n    return Mine.x\n"
+    assert far.call(script(tmp_path / "here.py", text).get) == 1
 
 
 def test_state_is_kept_between_calls(far: PipeInterpreter, main: Any) -> None:

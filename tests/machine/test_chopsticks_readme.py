@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from remctl_toolkit.machine import Connection
-from remctl_toolkit.machine.call.interpreter import Interpreter
+from remctl_toolkit.machine.call import Interpreter
 
 pytestmark = pytest.mark.once
 

@@ -1,16 +1,14 @@
 """Python functions that run on the far side."""
 
-from .interpreter import (
+from .errors import (
     CallTimeoutError,
-    Interpreter,
     InterpreterEndedError,
     RemoteCallError,
-    RemoteFunction,
-    RemoteIterator,
-    RemoteModule,
     ResultError,
     SendError,
 )
+from .functions import RemoteFunction, RemoteModule
+from .interpreter import Interpreter, RemoteIterator
 
 __all__ = [
     "CallTimeoutError",

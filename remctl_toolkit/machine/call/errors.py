@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 from ..base.errors import MachineError
+
+_E = TypeVar("_E", bound=MachineError)
+
+
+def at(host: str, error: _E) -> _E:
+    """Return an error with the host that it is about."""
+    error.host = host
+    return error
 
 
 class RemoteCallError(MachineError):

@@ -6,12 +6,11 @@ question's) and octets.  What functions print goes through pipes of its own, and
 
 import _signal
 import os
-import struct
 import sys
 from _thread import allocate_lock, get_ident, start_new_thread
 from itertools import count
 
-from remctl_toolkit.machine.call.far_imports import SOURCES, Finder, connect
+from remctl_toolkit.machine.call.far_imports import SENT, Finder, connect
 from remctl_toolkit.machine.call.far_shipping import TEXTS, load, loads
 from remctl_toolkit.machine.call.far_values import Unsendable, encode
 from remctl_toolkit.machine.wire.both_frames import Frames, frame
@@ -22,7 +21,6 @@ except ImportError:
     from queue import Empty, SimpleQueue
 
 HIDDEN = ("<remctl ", "<frozen importlib._bootstrap>")  # what begins so is not in tracebacks
-GRANT = struct.Struct(">II")
 STOP = _signal.SIGRTMAX  # interrupts what the main thread waits for
 GRACE = 1.0  # seconds for calls to end in when the line does
 END = 4.0  # seconds for all that is to be done then
@@ -76,13 +74,12 @@ class Printed:
         self.line = line
         self.lock = allocate_lock()
         self.pipes = {}
-        for number in (1, 2):
+        for number, name in ((1, "stdout"), (2, "stderr")):
             reading, writing = os.pipe()
             os.dup2(writing, number)
             os.close(writing)
             os.set_blocking(reading, False)
             self.pipes[reading] = b"%d" % number
-        for name, number in (("stdout", 1), ("stderr", 2)):
             file = open(  # noqa: SIM115
                 number, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False
             )
@@ -92,11 +89,8 @@ class Printed:
     def pump(self):
         import select
 
-        waiter = select.poll()
-        for pipe in self.pipes:
-            waiter.register(pipe, select.POLLIN)
         while True:
-            waiter.poll()
+            select.select(list(self.pipes), [], [])
             self.drain()
 
     def drain(self):
@@ -137,7 +131,7 @@ class Call:
         self.interrupted = False  # That was raised in it.
         self.streams = False
         self.thread = 0
-        self.grants: SimpleQueue[tuple[int, int] | None] = SimpleQueue()
+        self.grants: SimpleQueue[int] = SimpleQueue()
 
     def run(self):
         self.thread = get_ident()
@@ -173,7 +167,7 @@ class Call:
             return b"P", self.failure("prepare", Cancelled())
         try:
             message, self.octets = loads(self.octets), None
-            function, (args, kwargs) = load(*message)
+            function, args, kwargs = load(*message)
         except BaseException as error:
             return b"P", self.failure("prepare", error)
         result = function(*args, **kwargs)
@@ -190,23 +184,21 @@ class Call:
     def stream(self, results):
         self.streams = True
         self.agent.line.send(b"G", self.number, b"")
-        items = octets = 0  # on their way
+        ahead = 0  # what it costs that is on its way
         try:
             for item in results:
                 self.leave()
                 letter, frame = self.encoded(b"I", item)
                 if letter != b"I":
                     return letter, frame
-                items += 1
-                octets += len(frame)
+                ahead += len(frame) + self.agent.item_cost
                 self.agent.printed.flush()
                 self.agent.line.send(letter, self.number, frame)
-                while items >= self.agent.window_items or octets >= self.agent.window_octets:
-                    grant = self.grants.get()
-                    if grant is None:
+                while ahead >= self.agent.window:
+                    granted = self.grants.get()
+                    if not granted:
                         return b"X", b""
-                    items -= grant[0]
-                    octets -= grant[1]
+                    ahead -= granted
                 if not self.enter():
                     return b"X", b""
         finally:
@@ -224,7 +216,7 @@ class Call:
             if self.stopped is not None:
                 return
             self.stopped = GeneratorExit if self.streams else Cancelled
-            self.grants.put(None)
+            self.grants.put(0)
             if not self.inside:
                 return
             if self.thread == self.agent.main:
@@ -269,31 +261,23 @@ def traceback_of(error):
     import linecache
     import traceback
 
-    for texts in (SOURCES, TEXTS):
-        for name, text in list(texts.items()):
-            linecache.cache[name] = (len(text), None, text.splitlines(True), name)
+    texts = {name: text.splitlines(True) for name, text in list(SENT.values())}
+    for name, lines in list(TEXTS.items()):
+        texts[name] = [lines.get(number, "") + "\n" for number in range(max(lines, default=0) + 1)]
+    for name, text in texts.items():
+        linecache.cache[name] = (sum(map(len, text)), None, text, name)
     try:
         told = traceback.TracebackException(type(error), error, error.__traceback__)
-        hide(told, set())
+        told.stack[:] = [each for each in told.stack if not each.filename.startswith(HIDDEN)]
         return "".join(told.format())
     except Exception as another:  # A class may do anything when it is to be shown.
         return f"(no traceback: showing it raised {type(another).__name__})\n"
 
 
-def hide(told, seen):
-    """Leave the frames of this program out of a traceback."""
-    if told is None or id(told) in seen:
-        return
-    seen.add(id(told))
-    told.stack[:] = [frame for frame in told.stack if not frame.filename.startswith(HIDDEN)]
-    hide(told.__cause__, seen)
-    hide(told.__context__, seen)
-
-
 class Agent:
     def __init__(self, settings):
         self.limit = settings["limit"]
-        self.window_items, self.window_octets = settings["window"]
+        self.window, self.item_cost = settings["window"]
         self.source = os.dup(0)
         self.line = Line(os.dup(1))
         nothing = os.open(os.devnull, os.O_RDONLY)
@@ -342,7 +326,7 @@ class Agent:
             if known is None:
                 return
             if letter == b"M":
-                known.grants.put(GRANT.unpack(octets))
+                known.grants.put(int.from_bytes(octets, "big"))
             elif letter == b"X":
                 known.stop()
 
@@ -389,7 +373,7 @@ class Agent:
 def start(settings):
     agent = Agent(settings)
     connect(agent.line.ask)
-    sys.meta_path.append(Finder(settings["prefer_far"]))
+    sys.meta_path.append(Finder(settings["prefer_far"], settings["python"]))
     names = vars(sys.modules["__main__"])
     for name in [name for name in names if not name.startswith("__")]:
         del names[name]  # It is the callers'.

@@ -2,9 +2,10 @@
 
 import sys
 from abc import ABCMeta
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import ExtensionFileLoader, ModuleSpec, PathFinder, SourceFileLoader
+from posixpath import dirname, normpath, realpath
 
-SOURCES: "dict[str, str]" = {}  # from a path to its text, for tracebacks
+SENT: "dict[str, tuple[str, str]]" = {}  # from a module to its file and its text
 SCHEME = "remctl:"  # begins the entries of a package's __path__
 
 
@@ -14,38 +15,32 @@ def connect(asking):
     ask = asking
 
 
-class Imported:
-    """A loader for what was sent: source, or None for a package without any."""
+class Imported(SourceFileLoader):
+    """A loader for source that was sent."""
 
     def __init__(self, name, origin, source):
-        self.name = name
-        self.origin = origin
+        super().__init__(name, origin)
         self.source = source
-
-    def create_module(self, spec):
-        return None
-
-    def exec_module(self, module):
-        if self.source is not None:
-            exec(self.get_code(self.name), module.__dict__)
 
     def get_source(self, name):
         return self.source
 
     def get_code(self, name):
-        return compile(self.source, self.origin, "exec", dont_inherit=True)
-
-    def is_package(self, name):
-        return sys.modules[name].__spec__.submodule_search_locations is not None
+        return compile(self.source, self.path, "exec", dont_inherit=True)
 
     def get_data(self, path):
-        folder = self.origin.rpartition("/")[0] + "/"
-        if not path.startswith(folder):
-            raise FileNotFoundError(2, f"not a file of package {self.name}", path)
-        return File(self.name, tuple(path[len(folder) :].split("/"))).read_bytes()
+        """Read a file of the package that this is, or is in, or of one around it."""
+        package = self.name if self.is_package(self.name) else self.name.rpartition(".")[0]
+        folder = dirname(self.path)
+        inside = normpath(path)
+        while package:
+            if inside.startswith(folder + "/"):
+                return File(package, tuple(inside[len(folder) + 1 :].split("/"))).read_bytes()
+            package, folder = package.rpartition(".")[0], dirname(folder)
+        raise FileNotFoundError(2, f"not a file of the package of {self.name}", path)
 
-    def get_resource_reader(self, name):
-        return Resources(name)
+    def get_resource_reader(self, name):  # type: ignore[override]
+        return File(name, ()) if self.is_package(name) else None
 
 
 class File:
@@ -54,6 +49,7 @@ class File:
     def __init__(self, package, parts):
         self.package = package
         self.parts = parts
+        self.answer = None
 
     @property
     def name(self):
@@ -65,23 +61,29 @@ class File:
 
     __truediv__ = joinpath
 
-    def _ask(self, question):
-        found, answer = ask(question, self.package, self.parts)
-        if not found:
-            raise FileNotFoundError(2, answer, "/".join(self.parts))
-        return answer
+    def look(self):
+        if self.answer is None:
+            self.answer = ask("file", self.package, self.parts)
+        return self.answer
 
-    def iterdir(self):
-        return iter([self.joinpath(name) for name in self._ask("list")])
+    def get(self, wanted):
+        kind, found = self.look()
+        if kind != wanted:
+            why = found if kind == "missing" else f"it is a {kind}"
+            raise FileNotFoundError(2, why, "/".join(self.parts))
+        return found
 
     def is_dir(self):
-        return ask("kind", self.package, self.parts)[1] == "dir"
+        return self.look()[0] == "folder"
 
     def is_file(self):
-        return ask("kind", self.package, self.parts)[1] == "file"
+        return self.look()[0] == "file"
+
+    def iterdir(self):
+        return iter([self.joinpath(name) for name in self.get("folder")])
 
     def read_bytes(self):
-        return self._ask("data")
+        return self.get("file")
 
     def read_text(self, encoding=None, errors=None):
         with self.open("r", encoding=encoding, errors=errors) as file:
@@ -93,33 +95,30 @@ class File:
         octets = io.BytesIO(self.read_bytes())
         return octets if "b" in mode else io.TextIOWrapper(octets, encoding, errors, newline)
 
-
-class Resources:
-    """What importlib.resources asks, in its old form and its new one."""
-
-    def __init__(self, package):
-        self.root = File(package, ())
+    # That of a package is its reader, too: in the new form, and in that of Python 3.8.
 
     def files(self):
-        return self.root
+        return self
 
     def open_resource(self, name):
-        return self.root.joinpath(name).open("rb")
+        return self.joinpath(name).open("rb")
 
     def resource_path(self, name):
         raise FileNotFoundError(2, "it is no file over here", name)
 
     def is_resource(self, name):
-        return self.root.joinpath(name).is_file()
+        return self.joinpath(name).is_file()
 
     def contents(self):
-        return [file.name for file in self.root.iterdir()]
+        return [file.name for file in self.iterdir()]
 
 
 class Standin(ABCMeta):
     """The class of what has the names of this package there: it fails when it is used."""
 
     def __getattr__(cls, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
         return stand_in(cls.__module__, name)
 
     def __call__(cls, *args, **kwargs):
@@ -128,61 +127,104 @@ class Standin(ABCMeta):
 
 
 def stand_in(module, name):
-    if name.startswith("__"):
-        raise AttributeError(name)
     # An exception, since one can be named wherever another class can be.
     names = {"__module__": module, "__class_getitem__": classmethod(lambda cls, item: cls)}
     return Standin(name, (Exception,), names)
 
 
 class StandinLoader:
-    """A loader for modules that have a stand-in for each name."""
+    """A loader for modules that have a stand-in for each name that there is where they are asked.
+
+    Args:
+        loader: for a module that is installed here, which lacks some of the names; or None.
+    """
+
+    def __init__(self, loader):
+        self.loader = loader
 
     def create_module(self, spec):
-        return None
+        return None if self.loader is None else self.loader.create_module(spec)
 
     def exec_module(self, module):
-        name = module.__name__
-        module.__getattr__ = lambda each: stand_in(name, each)
+        if self.loader is None:
+            module.__all__ = list(ask("names", module.__name__))
+        else:
+            self.loader.exec_module(module)
+
+        def missing(name):
+            if name.startswith("__") and name != "__version__":
+                raise AttributeError(name)
+            return stand_in(module.__name__, name)
+
+        module.__dict__.setdefault("__getattr__", missing)
+
+
+def site_folders(python):
+    """Return the folders of what is installed for this Python; its path may be that, or unknown."""
+    import site  # Does nothing by itself, as this interpreter was told not to.
+
+    # remctld sets argv[0], and so sys.executable, to a name without a folder.
+    started = python if realpath(python) == realpath("/proc/self/exe") else sys.executable
+    home = dirname(dirname(started))
+    # A user's own folder comes first for Python, too; that user is whom this runs as.
+    folders = [site.getusersitepackages(), *site.getsitepackages()]
+    try:
+        with open(home + "/pyvenv.cfg") as file:
+            wide = "include-system-site-packages = true" in file.read()
+    except OSError:  # It has no environment of its own.
+        return folders
+    own = home + "/lib/python{}.{}/site-packages".format(*sys.version_info)
+    return [own, *(folders if wide else ())]
 
 
 class Finder:
     """Finds modules at the other end, and then those installed here besides the standard library.
 
-    The standard library itself comes first: this is behind the finders that know it.
+    The standard library itself comes first: this is behind the finders that know it.  Of a package
+    that has extension modules, which cannot be sent, what is installed comes first, and whole.
     """
 
-    def __init__(self, prefer_far):
+    def __init__(self, prefer_far, python):
         self.prefer_far = prefer_far
-        self.installed = None
+        self.python = python
+        self.folders = None
 
     def find_spec(self, name, path=None, target=None):
         if path is not None and not any(str(entry).startswith(SCHEME) for entry in path):
             return None
-        top, _, last = name.rpartition(".")
-        top = top.partition(".")[0] or last
-        # Of remctl, the halves belong together: both are those installed here.
-        here = self.prefer_far is True or top in self.prefer_far or name in ("remctl", "_remctl")
-        spec = self.find_installed(name) if path is None and here else None
-        if spec is not None:
-            return spec
-        if (top == "remctl_toolkit" and not last.startswith("far_")) or name in (
-            "remctl",
-            "_remctl",
-        ):
-            return self.spec(name, StandinLoader(), None, True)
+        top, _, last = name.partition(".")
+        installed = None
+        if self.prefer_far is True or top in self.prefer_far:
+            installed = self.find_installed(name)
+        if installed is not None:
+            return installed
+        ours = top in ("remctl", "remctl_toolkit") or top.startswith("_remctl")
+        if ours and not last.rpartition(".")[2].startswith("far_"):
+            return self.find_ours(name)
         kind, *answer = ask("module", name)
-        if kind in ("module", "package"):
-            SOURCES[answer[0]] = answer[1]
-            return self.spec(name, Imported(name, *answer), answer[0], kind == "package")
-        if kind == "namespace":
-            return self.spec(name, Imported(name, None, None), None, True)
-        spec = self.find_installed(name) if path is None else None
-        if spec is None and kind == "refused":
+        if kind in ("module", "package", "namespace"):
+            origin, source, has_extensions = answer
+            installed = self.find_installed(name) if has_extensions else None
+            if installed is not None and installed.origin is not None:
+                return installed
+            if kind == "namespace":
+                return self.spec(name, None, None, True)
+            SENT[name] = (origin, source)
+            return self.spec(name, Imported(name, origin, source), origin, kind == "package")
+        installed = self.find_installed(name)
+        if installed is None and kind == "refused":
             raise ModuleNotFoundError(answer[0], name=name)
-        if spec is None and kind == "unfit":
+        if installed is None and kind == "unfit":
             raise ImportError(answer[0], name=name)
-        return spec
+        return installed
+
+    def find_ours(self, name):
+        # remctl.py belongs to its extension module: both are those installed here, or neither.
+        installed = self.find_installed(name) if not name.startswith("remctl_toolkit") else None
+        if installed is None or not self.find_installed("_remctl"):
+            return self.spec(name, StandinLoader(None), None, True)
+        installed.loader = StandinLoader(installed.loader)
+        return installed
 
     def spec(self, name, loader, origin, is_package):
         spec = ModuleSpec(name, loader, origin=origin)
@@ -192,9 +234,20 @@ class Finder:
         return spec
 
     def find_installed(self, name):
-        if self.installed is None:
-            import site  # Does nothing by itself, as this interpreter was told not to.
-
-            # A user's own folder comes first for Python, too; that user is whom this runs as.
-            self.installed = [site.getusersitepackages(), *site.getsitepackages()]
-        return PathFinder.find_spec(name, self.installed)
+        """Find a module that is installed here, unless it belongs to what was sent."""
+        if name.rpartition(".")[0] in SENT:
+            return None
+        if self.folders is None:
+            self.folders = site_folders(self.python)
+        spec, so_far, path = None, "", self.folders
+        for part in name.split("."):
+            so_far = so_far + "." + part if so_far else part
+            spec = PathFinder.find_spec(so_far, path)
+            if spec is None:
+                return None
+            path = spec.submodule_search_locations or []
+        for sent in SENT if isinstance(spec.loader, ExtensionFileLoader) else ():
+            if (name + "_").startswith("_" + sent.replace(".", "_") + "_"):
+                text = "extension module {!r} of this host may not fit {!r}, which was sent"
+                raise ImportError(text.format(name, sent), name=name)
+        return spec

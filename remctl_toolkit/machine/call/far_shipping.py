@@ -14,31 +14,57 @@ try:
 except ImportError:
     from pickle import loads as loads
 
-KEPT = 64  # functions that were sent by value: what they change of themselves stays
-
 LOCK = RLock()  # One at a time: what one makes the next may need.
 SPACES: "dict[str, dict[str, object]]" = {}  # from the name of a module to its names
-LOADED: "dict[tuple[str, str], bytes]" = {}  # from a module and a name to the digest of its pickle
-CALLED: "dict[bytes, FunctionType]" = {}  # from a pickle to the function, the last one used last
-CODES: "dict[tuple[str, ...], CodeType]" = {}
-TEXTS: "dict[str, str]" = {}  # from a file's name to what was sent of it, for tracebacks
+LOADED: "dict[tuple[str, str], int]" = {}  # from a module and a name to the hash of its pickle
+TEXTS: "dict[str, dict[int, str]]" = {}  # from a file's name to its lines, for tracebacks
+
+# What one call has brought:
+PENDING: "dict[tuple[str, str], bytes]" = {}  # from a module and a name to a pickle to be loaded
+MAKING: "list[str]" = []  # names that are being loaded
+MADE: "list[tuple[CodeType, str]]" = []  # code of functions, and whose names it uses
 
 
-def load(names, keep, called, arguments):
+def load(names, function, arguments):
     """Take in what came with a call; return its function and its arguments."""
     with LOCK:
-        for module, name, digest, octets in names:
-            if LOADED.get((module, name)) != digest:
-                space(module)[name] = loads(octets)
-                LOADED[module, name] = digest
-        function = CALLED.pop(called, None) if keep else None
-        if function is None:
-            function = loads(called)
-        if keep:
-            CALLED[called] = function
-            if len(CALLED) > KEPT:
-                del CALLED[next(iter(CALLED))]
-        return function, loads(arguments)
+        try:
+            for module, name, octets in names:
+                if LOADED.get((module, name)) != hash(octets):
+                    PENDING[module, name] = octets
+            while PENDING:
+                need(*next(iter(PENDING)))
+            return (loads(function), *loads(arguments))
+        finally:
+            for left in (PENDING, MAKING, MADE):
+                left.clear()
+
+
+def need(module, name):
+    """Load a name if that is still to be done, and then those that its functions use."""
+    octets = PENDING.pop((module, name), None)
+    if octets is None:
+        return
+    MAKING.append(name)
+    try:
+        space(module)[name] = loads(octets)
+        while MADE:
+            use(*MADE.pop())
+    except NameError:
+        if len(MAKING) == 1:
+            raise
+        PENDING[module, name] = octets  # It may use what is just being loaded: try again later.
+    else:
+        LOADED[module, name] = hash(octets)
+    MAKING.pop()
+
+
+def use(code, module):
+    for name in code.co_names:
+        need(module, name)
+    for each in code.co_consts:
+        if isinstance(each, CodeType):
+            use(each, module)
 
 
 def space(module):
@@ -51,17 +77,15 @@ def space(module):
 
 
 def named(module, qualname):
-    """Return what was sent before, by its name."""
+    """Return what was sent under that name."""
     first, *rest = qualname.split(".")
+    need(module, first)
+    if first not in space(module):
+        raise NameError(f"name {first!r} is not defined")
     found = space(module)[first]
     for part in rest:
         found = getattr(found, part)
     return found
-
-
-def public(module, name):
-    """Return a class by the name that all versions of Python know it by."""
-    return getattr(import_module(module), name)
 
 
 def module(name, parts):
@@ -79,25 +103,25 @@ def cached(function, maxsize, typed):
 def defined(piece, module):
     """Run a statement among the names of a module; return what it has bound there."""
     text, filename, name, _ = piece
-    exec(compiled(text, filename), space(module))
+    code = compiled(text, filename)
+    use(code, module)
+    exec(code, space(module))
     return space(module)[name]
 
 
-def function(piece, marshalled, module, imported):
+def function(made_of, module, imported):
     """Return a function without what it may refer to itself by; `complete` adds that."""
-    names = import_module(module).__dict__ if imported else space(module)
-    if piece not in CODES:
-        if marshalled is None:
-            text, filename, name, arguments = piece
-            CODES[piece] = find_code(compiled(text, filename), name, arguments)
-        else:
-            import marshal
+    if isinstance(made_of, bytes):
+        import marshal
 
-            CODES[piece] = marshal.loads(marshalled)
-    code = CODES[piece]
-    return FunctionType(
-        code, names, code.co_name, None, tuple(CellType() for _ in code.co_freevars)
-    )
+        code = marshal.loads(made_of)
+    else:
+        text, filename, name, arguments = made_of
+        code = find_code(compiled(text, filename), name, arguments)
+    names = import_module(module).__dict__ if imported else space(module)
+    MADE.append((code, module))
+    cells = tuple(CellType() for _ in code.co_freevars)
+    return FunctionType(code, names, code.co_name, None, cells)
 
 
 def complete(made, state):
@@ -113,28 +137,18 @@ def complete(made, state):
 
 
 def compiled(text, filename):
-    remember(filename, text)
+    lines = TEXTS.setdefault(filename, {})
+    lines.update((number, line) for number, line in enumerate(text.split("\n")) if line)
     # Annotations stay text: nothing that they name needs to be here.
     flags = import_module("__future__").annotations.compiler_flag
     return compile(text, filename, "exec", flags, True)
-
-
-def remember(filename, text):
-    """Add a piece of a file to those that came before, line by line."""
-    known = TEXTS.get(filename, "").split("\n")
-    lines = text.split("\n")
-    known += [""] * (len(lines) - len(known))
-    for place, line in enumerate(lines):
-        if line:
-            known[place] = line
-    TEXTS[filename] = "\n".join(known)
 
 
 def find_code(code: CodeType, name: str, arguments: "tuple[str, ...]") -> CodeType:
     """Return a function's code from that of its source: the last one of the outermost."""
     level = [code]
     while level:
-        level = [each for one in level for each in one.co_consts if type(each) is type(code)]
+        level = [each for one in level for each in one.co_consts if isinstance(each, CodeType)]
         for one in reversed(level):
             if one.co_name == name and arguments_of(one) == arguments:
                 return one

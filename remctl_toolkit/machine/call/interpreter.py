@@ -8,43 +8,23 @@ import threading
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import ModuleType, TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from _remctl_text import printable
 
+from ..base.connection import Connection
 from ..base.errors import ClosedError
 from ..base.program import Program, check_seconds
+from ..channel.channel import Channel
 from ..wire.values import DecodeError, decode
-from .errors import (
-    CallTimeoutError,
-    InterpreterEndedError,
-    RemoteCallError,
-    ResultError,
-    SendError,
-)
-from .link import WINDOW, Link, Reply, Stream, agent_program
-from .modules import Allowed, ModuleServer, RemoteFunction, RemoteModule
+from .errors import InterpreterEndedError, RemoteCallError, ResultError, at
+from .functions import RemoteModule
+from .link import ITEM_COST, WINDOW, Link, Reply, agent_program
+from .modules import Allowed, ModuleServer
 from .output import Lines, Output, show
 from .shipping import Packer
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from ..base.connection import Connection
-
-__all__ = [
-    "CallTimeoutError",
-    "Interpreter",
-    "InterpreterEndedError",
-    "RemoteCallError",
-    "RemoteFunction",
-    "RemoteIterator",
-    "RemoteModule",
-    "ResultError",
-    "SendError",
-]
 
 RESULT_LIMIT = 256 << 20  # octets
 
@@ -112,21 +92,19 @@ class Interpreter:
     def _open(self) -> None:
         settings = {
             "limit": self._limit,
-            "window": WINDOW,
+            "window": (WINDOW, ITEM_COST),
             "prefer_far": self._prefer_far or (),
+            "python": self._connection.far.python,
         }
         stream = self._start(agent_program(settings))
         lines = Lines(self.name, self._output)
-        link = Link(stream, self.name, self._limit, self._modules, lines)
+        self._link = Link(stream, self.name, self._limit, self._modules, lines)
         # When this is forgotten, a thread that is there already ends the interpreter.  When the
         # program ends, the far side notices.
-        weakref.finalize(self, link.hang_up).atexit = False
-        self._packer = Packer(self._modules, link.version)
-        self._link = link
+        weakref.finalize(self, self._link.hang_up).atexit = False
+        self._packer = Packer(self._modules, self._link.version)
 
-    def _start(self, program: Program) -> Stream:
-        from ..channel.channel import Channel
-
+    def _start(self, program: Program) -> Channel:
         return Channel(self._connection, source=program, label="call")
 
     @property
@@ -168,7 +146,7 @@ class Interpreter:
             InterpreterEndedError: the interpreter has ended; see `reopen()`.
             ClosedError: this was closed, or belongs to another process.
         """
-        return self._call(self._timeout, function, args, kwargs)
+        return self.call_within(self._timeout, function, *args, **kwargs)
 
     def call_within(
         self, timeout: float | None, function: Callable[..., Any], /, *args: Any, **kwargs: Any
@@ -176,47 +154,29 @@ class Interpreter:
         """Call a function that has so many seconds; see `call()`."""
         if timeout is not None:
             check_seconds("timeout", timeout)
-        return self._call(timeout, function, args, kwargs)
-
-    def _call(
-        self,
-        timeout: float | None,
-        function: Any,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> Any:
-        if not callable(function):
-            raise TypeError(f"only a function can be called, not {type(function).__name__}")
         reply = self._begin(timeout, function, args, kwargs)
         letter, octets = reply.next()
         if letter == b"G":
             return RemoteIterator(reply)
         return _value(reply.host, letter, octets)
 
-    def _begin(
-        self,
-        timeout: float | None,
-        function: Any,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> Reply:
+    def _begin(self, timeout: float | None, function: Any, args: Any, kwargs: Any) -> Reply:
+        if not callable(function):
+            raise TypeError(f"only a function can be called, not {type(function).__name__}")
         link, packer = self._open_link(), self._packer
-        self._check_allowed(function)
-        octets, digests = packer.pack(function, args, kwargs)
+        module = getattr(function, "__module__", None)
+        if isinstance(module, str) and module != "__main__" and self._modules.refuses(module):
+            text = f"{module} is not among the modules that may be sent: add it to modules="
+            raise ValueError(text)
+        octets, hashes = packer.pack(function, args, kwargs)
         reply = Reply(link, timeout)
-        reply.on_success = lambda: packer.learn(digests)
+        reply.on_success = lambda: packer.learn(hashes)
         try:  # Ctrl-C may come at any moment.
             link.call(reply, octets)
         except BaseException:
             reply.abandon()
             raise
         return reply
-
-    def _check_allowed(self, function: Any) -> None:
-        module = getattr(function, "__module__", None)
-        if isinstance(module, str) and module != "__main__" and self._modules.refuses(module):
-            text = f"{module} is not among the modules that may be sent: add it to modules="
-            raise ValueError(text)
 
     def _open_link(self) -> Link:
         if self._closed or self._link is None:
@@ -236,7 +196,7 @@ class Interpreter:
         """
         if not isinstance(module, ModuleType):
             raise TypeError(f"module must be a module, not {type(module).__name__}")
-        return RemoteModule(self, module)
+        return RemoteModule(self.call, self.name, module)
 
     # The end.
 
@@ -247,7 +207,7 @@ class Interpreter:
             See `Interpreter`.
         """
         with self._opening:
-            self._end()
+            self._end(Link.close)
             self._open()
             self._closed = False
 
@@ -256,20 +216,17 @@ class Interpreter:
 
         It takes ten seconds at most, whatever the far side does.
         """
-        self._closed = True
-        self._end()
-
-    def _end(self) -> None:
-        link, self._link = self._link, None
-        if link is not None:
-            link.close()
+        self._end(Link.close)
 
     def drop(self) -> None:
         """Have a thread that is there end the interpreter.  Nothing is waited for."""
+        self._end(Link.hang_up)
+
+    def _end(self, how: Callable[[Link], None]) -> None:
         self._closed = True
         link, self._link = self._link, None
         if link is not None:
-            link.hang_up()
+            how(link)
 
     @property
     def closed(self) -> bool:
@@ -307,9 +264,7 @@ def _value(host: str, letter: bytes, octets: bytes) -> Any:
     if letter in (b"!", b"P"):
         raise _told(host, octets)
     if letter == b"X":
-        ended = InterpreterEndedError(f"call was ended with its interpreter on {host}")
-        ended.host = host
-        raise ended
+        raise at(host, InterpreterEndedError(f"call was ended with its interpreter on {host}"))
     raise DecodeError(f"a call was answered by {letter!r}")
 
 
@@ -324,13 +279,11 @@ def _told(host: str, octets: bytes) -> RemoteCallError | ResultError:
     except (TypeError, ValueError):
         raise DecodeError("an error that is none") from None
     if stage == "result":
-        unfit = ResultError(f"{message} (on {host})")
-        unfit.host = host
-        return unfit
+        return at(host, ResultError(f"{message} (on {host})"))
     text = f"{names[0]} on {host}"
-    error = RemoteCallError(f"{text}: {message}" if message else text)
-    error.host, error.type_name, error.type_names = host, names[0], names
-    error.message, error.remote_args, error.remote_traceback = message, values, traceback
+    error = at(host, RemoteCallError(f"{text}: {message}" if message else text))
+    error.type_name, error.type_names, error.message = names[0], names, message
+    error.remote_args, error.remote_traceback = values, traceback
     error.add_note(printable(f"On {host}:\n{traceback.rstrip()}", lines=True))
     return error
 
@@ -359,15 +312,15 @@ class RemoteIterator(Iterator[Any]):
             letter, octets = reply.next()
             if letter == b"I":
                 reply.took(len(octets))
-                return _value(reply.host, letter, octets)
+            elif letter == b"E":
+                raise StopIteration
+            else:
+                self._reply = None
+            return _value(reply.host, letter, octets)
         except BaseException:
             self._reply = None
             reply.abandon()
             raise
-        self._reply = None
-        if letter == b"E":
-            raise StopIteration
-        return _value(reply.host, letter, octets)
 
     def close(self) -> None:
         """End it, and wait for its end there; again does nothing.

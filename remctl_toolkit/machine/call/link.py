@@ -7,26 +7,28 @@ for the writing one: it puts the far side's questions into its queue, up to a li
 from __future__ import annotations
 
 import contextlib
+import copy
 import itertools
 import os
 import pickle
-import struct
 import threading
 import time
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
-from typing import Any, Protocol
+from typing import Any
 
 from _remctl_text import printable
 from remctl import RemctlError, RemctlStream
 
 from ..base.program import Program, source
+from ..channel.channel import Channel
 from ..wire.both_frames import FrameError, Frames, frame
 from ..wire.values import DecodeError, decode
-from .errors import CallTimeoutError, InterpreterEndedError
+from .errors import CallTimeoutError, InterpreterEndedError, at
 from .output import Lines
 
-WINDOW = (256, 1 << 20)  # items and octets of a generator that may be on their way
+WINDOW = 1 << 20  # octets of a generator's items that may be on their way
+ITEM_COST = 4096  # octets that each of them counts for besides its own
 CLOSE_TIME = 10.0  # seconds that closing takes at most, whatever the far side does
 
 _AGENT = (
@@ -36,7 +38,6 @@ _AGENT = (
     "call/far_shipping",
     "call/far_agent",
 )
-_GRANT = struct.Struct(">II")
 _MESSAGE_LIMIT = 1 << 31
 _QUESTION_LIMIT = 4096
 _QUESTIONS = 256  # that wait for their answers at most: a thread there waits for one at a time
@@ -45,16 +46,6 @@ _READ_SIZE = 1 << 18
 _END_WAIT = 5.0  # seconds that an interpreter is given to end by itself: it takes four at most
 _STATUS_WAIT = 10.0  # seconds until a process has ended that has closed its output
 _START_WAIT = 30.0
-
-
-class Stream(Protocol):
-    """What a link needs of a channel."""
-
-    def write(self, data: bytes, /) -> None: ...
-    def read(self, n: int = -1, /) -> bytes: ...
-    def read_stderr(self, n: int = -1, /) -> bytes: ...
-    def wait(self, timeout: float | None = None, /) -> int: ...
-    def close(self) -> None: ...
 
 
 class Reply:
@@ -72,10 +63,7 @@ class Reply:
         self.frames: SimpleQueue[tuple[bytes, bytes]] = SimpleQueue()
         self.on_success: Callable[[], object] = lambda: None  # when what came with it was read
         self._streams = False  # Its result is a generator.
-        # Items, and their octets: the first pair is the reading thread's, the second the caller's.
-        self._came = (0, 0)
-        self._granted = (0, 0)
-        self._taken = (0, 0)
+        self._came = self._taken = self._granted = 0  # the cost of its items
 
     def put(self, letter: bytes, octets: bytes) -> None:
         """Take what came, in the reading thread.
@@ -90,9 +78,9 @@ class Reply:
         elif letter == b"I":
             if not self._streams:
                 raise DecodeError("an item of no generator")
-            if any(c - g >= w for c, g, w in zip(self._came, self._granted, WINDOW, strict=True)):
+            if self._came - self._granted >= WINDOW:
                 raise DecodeError("more of a generator's items than it was asked for")
-            self._came = self._came[0] + 1, self._came[1] + len(octets)
+            self._came += len(octets) + ITEM_COST
         self.frames.put((letter, octets))
 
     def next(self) -> tuple[bytes, bytes]:
@@ -121,17 +109,15 @@ class Reply:
 
     def too_late(self, how: str) -> CallTimeoutError:
         """Return the error for a call that was given up."""
-        error = CallTimeoutError(f"call {how} on {self.host}, and was told to end")
-        error.host = self.host
-        return error
+        return at(self.host, CallTimeoutError(f"call {how} on {self.host}, and was told to end"))
 
     def took(self, octets: int) -> None:
         """Count an item that the caller has taken, and let the far side send more."""
-        self._taken = self._taken[0] + 1, self._taken[1] + octets
-        items, size = (t - g for t, g in zip(self._taken, self._granted, strict=True))
-        if 2 * items >= WINDOW[0] or 2 * size >= WINDOW[1]:
+        self._taken += octets + ITEM_COST
+        more = self._taken - self._granted
+        if 2 * more >= WINDOW:
             self._granted = self._taken
-            self._link.send(b"M", self.number, _GRANT.pack(items, size))
+            self._link.send(b"M", self.number, more.to_bytes(8, "big"))
 
     def abandon(self) -> None:
         """Have the call ended there, unless it has; what comes for it is dropped.  Never waits."""
@@ -161,7 +147,7 @@ class Link:
     """
 
     def __init__(
-        self, stream: Stream, host: str, limit: int, answer: Callable[..., Any], lines: Lines
+        self, stream: Channel, host: str, limit: int, answer: Callable[..., Any], lines: Lines
     ) -> None:
         self._stream = stream
         self.host = host
@@ -181,24 +167,19 @@ class Link:
         try:
             self.thread.start()
             self._writer.start()
-            self._await_hello()
+            with contextlib.suppress(Empty):
+                self._hello.get(timeout=_START_WAIT)
+            if not self.version:
+                self._fail("its interpreter did not start", ended=False)
+            self.check()
         except BaseException:
             self.close()
             raise
 
-    def _await_hello(self) -> None:
-        try:
-            self._hello.get(timeout=_START_WAIT)
-        except Empty:
-            self._fail("its interpreter did not start", ended=False)
-        self.check()
-
     def check(self) -> None:
         """Raise the error that has ended the link: for each who meets it, one of its own."""
         if self.error is not None:
-            error = InterpreterEndedError(*self.error.args)
-            error.host, error.status = self.host, self.error.status
-            raise error
+            raise copy.copy(self.error)
 
     # Sending.
 
@@ -308,14 +289,18 @@ class Link:
     # The end.
 
     def _fail(self, reason: str, *, ended: bool = True) -> None:
-        status = self._status() if ended else None
-        text = f"{reason} on {self.host}"
-        if status is not None:
-            text += f" ({'signal' if status < 0 else 'status'} {abs(status)})"
-        said = self._last_words() if status is not None and not self.version else ""
-        error = InterpreterEndedError(f"{text}: {said}" if said else text)
-        error.host, error.status = self.host, status
+        text, status, said = f"{reason} on {self.host}", None, b""
+        # It may go on without us, or not be able to say how it has ended.
+        with contextlib.suppress(OSError, RemctlError):
+            if ended:
+                status = self._stream.wait(_STATUS_WAIT)
+                text += f" ({'signal' if status < 0 else 'status'} {abs(status)})"
+                said = b"" if self.version else self._stream.read_stderr(4096).strip()
+        if said:
+            text += f": {printable(said.splitlines()[-1])}"
         if self.error is None:
+            error = at(self.host, InterpreterEndedError(text))
+            error.status = status
             self.error = error
         if threading.current_thread() is self.thread:  # Nobody else may: it makes the lines.
             self._lines.flush()
@@ -324,19 +309,6 @@ class Link:
             if reply is not None:
                 reply.frames.put((b"", b""))
         self._hello.put(False)
-
-    def _status(self) -> int | None:
-        try:
-            return self._stream.wait(_STATUS_WAIT)
-        except (OSError, RemctlError):  # It has not ended, or cannot say so any more.
-            return None
-
-    def _last_words(self) -> str:
-        try:
-            lines = self._stream.read_stderr(4096).split(b"\n")
-        except (OSError, RemctlError):
-            return ""
-        return printable(next((line for line in reversed(lines) if line.strip()), b""))
 
     def hang_up(self) -> None:
         """Have the writing thread end the interpreter; never waits: a finalizer may call it."""

@@ -1,4 +1,4 @@
-"""Modules on their way: what the far side may import from here, and modules that run there.
+"""Modules on their way: what the far side may import from here.
 
 The far side asks by name; it is answered with text that was found the way `import` finds it.
 Nothing is imported or run here because it asks.
@@ -7,6 +7,7 @@ Nothing is imported or run here because it asks.
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import importlib.machinery
 import logging
@@ -14,18 +15,13 @@ import os
 import sys
 import sysconfig
 from collections.abc import Callable, Iterable
-from types import BuiltinFunctionType, FunctionType, ModuleType
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeAlias, TypeVar
-
-if TYPE_CHECKING:
-    from .interpreter import Interpreter
+from pathlib import Path
+from typing import Any, TypeAlias
 
 Allowed: TypeAlias = "Callable[[str], object] | Iterable[str] | None"
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
 _EXTENSION = (importlib.machinery.ExtensionFileLoader, importlib.machinery.BuiltinImporter)
+_EXTENSION_SUFFIXES = tuple(importlib.machinery.EXTENSION_SUFFIXES)
 _CODE = tuple(importlib.machinery.all_suffixes())
 _PARTS_LIMIT = 64
 
@@ -56,24 +52,22 @@ class ModuleServer:
         self._needed: dict[str, None] = dict.fromkeys(listed)
         self._found: set[str] = set()
         self._served: dict[str, None] = {}
-        self._failed: dict[str, None] = {}
 
-    def __call__(self, question: str, name: str, parts: tuple[str, ...] = ()) -> tuple[Any, ...]:
+    def __call__(self, question: str, name: str, parts: Any = ()) -> tuple[Any, ...]:
         """Answer one question; what the far side says is never trusted to be sensible."""
         if not _is_name(name):
-            return ("missing",)
+            return ("missing", "that is no name of a module")
         try:
             if question == "module":
                 return self._module(name)
-            if question in ("data", "list", "kind"):
-                return self._resource(question, name, parts)
+            if question == "file":
+                return self._file(name, parts)
+            if question == "names" and _is_ours(name):  # of what has stand-ins there
+                return _star_names(name)
         except Exception as error:  # Finders and loaders of others: they raise anything.
-            if name not in self._failed:
-                self._failed[name] = None
-                log.debug("cannot look for %s", name, exc_info=True)
-            text = f"{name!r} cannot be looked for: {type(error).__name__}: {error}"
-            return ("unfit" if question == "module" else False, text)
-        return ("missing",)
+            kind = "unfit" if question == "module" else "missing"
+            return (kind, f"{name!r} cannot be looked for: {type(error).__name__}: {error}")
+        return ("missing", "that is no question")
 
     @property
     def served(self) -> tuple[str, ...]:
@@ -133,16 +127,17 @@ class ModuleServer:
             why = "it may not be sent" if self._choose else "no function called imports it"
             return ("refused", f"No module named {name!r}: {why} (see modules=)")
         if spec is None or _is_main(spec.origin):
-            return ("missing",)
+            return ("missing", "there is none")
         return self._answer(spec)
 
     def _answer(self, spec: importlib.machinery.ModuleSpec) -> tuple[Any, ...]:
         name = spec.name
         package = spec.submodule_search_locations is not None
         if package and spec.origin is None:
-            return ("namespace",)
+            return ("namespace", None, None, _has_extensions(name))
         if isinstance(spec.loader, _EXTENSION):
-            return ("unfit", f"module {name!r} is an extension module, which cannot be sent")
+            text = f"module {name!r} is an extension module, which cannot be sent: install it there"
+            return ("unfit", text)
         try:
             source = spec.loader.get_source(name)  # type: ignore[union-attr]
         except (ImportError, OSError, SyntaxError, UnicodeError) as error:
@@ -152,44 +147,39 @@ class ModuleServer:
         for each in sorted(imports_of(source, name if package else name.rpartition(".")[0])):
             self.need(each)
         self._note(name)
-        return ("package" if package else "module", spec.origin or f"<{name}>", source)
+        kind = "package" if package else "module"
+        return (kind, spec.origin or f"<{name}>", source, _has_extensions(name))
 
     def _note(self, name: str) -> None:
         log.debug("sent %s", name)
         self._served[name] = None
 
-    def _resource(self, question: str, name: str, parts: Any) -> tuple[Any, ...]:
+    def _file(self, name: str, parts: Any) -> tuple[Any, ...]:
+        """Return the octets of a file of a package, or the names in a folder of it."""
         sensible = isinstance(parts, tuple) and len(parts) <= _PARTS_LIMIT
         if not sensible or not all(map(_is_file_name, parts)):
-            return (False, "no file of a package is called that")
+            return ("missing", "no file of a package is called that")
         spec = _find(name) if self.allows(name) else None
-        if spec is None or spec.submodule_search_locations is None or _is_standard(spec):
-            return (False, f"{name} is no package that files can be sent of")
+        folders = None if spec is None else spec.submodule_search_locations
+        if spec is None or folders is None or _is_standard(spec):
+            return ("missing", f"{name} is no package that files can be sent of")
         reader = getattr(spec.loader, "get_resource_reader", lambda _: None)(name)
-        if reader is None:
-            return (False, f"the files of {name} cannot be read")
-        try:
-            return self._read(question, reader.files(), name, parts)
-        except (OSError, ValueError) as error:
-            return (False, f"cannot be read in {name}: {getattr(error, 'strerror', error)}")
-
-    def _read(self, question: str, root: Any, name: str, parts: tuple[str, ...]) -> tuple[Any, ...]:
-        place = root.joinpath(*parts) if parts else root
-        kind = "dir" if place.is_dir() else "file" if place.is_file() else "none"
+        roots = [Path(folder) for folder in folders] if reader is None else [reader.files()]
+        places = [root.joinpath(*parts) if parts else root for root in roots]
+        place = next((each for each in places if each.is_dir() or each.is_file()), places[0])
         # A link may lead out of the package.
-        if hasattr(place, "resolve") and not place.resolve().is_relative_to(root.resolve()):
-            kind = "none"
-        if question == "kind":
-            return (True, kind)
-        if question == "list" and kind == "dir":
-            return (True, tuple(sorted(entry.name for entry in place.iterdir())))
+        inside = map(os.path.realpath, folders)
+        if isinstance(place, Path) and not any(map(place.resolve().is_relative_to, inside)):
+            return ("missing", f"that is not in package {name}")
         # Modules are asked for by their names.
         code = self._choose is None and place.name.endswith(_CODE)
-        if question == "data" and kind == "file" and not code and not _is_main(str(place)):
+        if place.is_dir():
+            return ("folder", tuple(sorted(entry.name for entry in place.iterdir())))
+        if place.is_file() and not code and not _is_main(str(place)):
             octets = place.read_bytes()
             self._note("/".join((name, *parts)))
-            return (True, octets)
-        return (False, f"there is no such file in package {name}")
+            return ("file", octets)
+        return ("missing", f"there is no such file in package {name}")
 
 
 @functools.lru_cache(maxsize=256)
@@ -220,54 +210,6 @@ def imports_of(text: str, package: str) -> frozenset[str]:
     return frozenset(found)
 
 
-class RemoteFunction(Generic[P, T]):
-    """A function that runs over there."""
-
-    def __init__(self, interpreter: Interpreter, function: Callable[P, T]) -> None:
-        self._interpreter = interpreter
-        self._function = function
-        self.__name__ = getattr(function, "__name__", "?")
-        self.__doc__ = function.__doc__
-        self.__wrapped__ = function
-
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call it over there; see `Interpreter.call()`."""
-        return self._interpreter.call(self._function, *args, **kwargs)  # type: ignore[no-any-return]
-
-    def __repr__(self) -> str:
-        return f"<function {self.__name__} on {self._interpreter.name}>"
-
-
-class RemoteModule:
-    """A module whose functions run over there; nothing but its functions can be had of it."""
-
-    def __init__(self, interpreter: Interpreter, module: ModuleType) -> None:
-        self._interpreter = interpreter
-        self._module = module
-        self.__name__ = module.__name__
-        self.__doc__ = module.__doc__
-
-    def __getattr__(self, name: str) -> RemoteFunction[..., Any]:
-        found = vars(self._module).get(name)
-        if name.startswith("__") or not isinstance(found, (FunctionType, BuiltinFunctionType)):
-            raise AttributeError(
-                f"module {self.__name__!r} has no function {name!r} to run on "
-                f"{self._interpreter.name}",
-                name=name,
-                obj=self,
-            )
-        return RemoteFunction(self._interpreter, found)
-
-    def __dir__(self) -> list[str]:
-        kinds = (FunctionType, BuiltinFunctionType)
-        return sorted(
-            name for name, value in vars(self._module).items() if isinstance(value, kinds)
-        )
-
-    def __repr__(self) -> str:
-        return f"<module {self.__name__!r} on {self._interpreter.name}>"
-
-
 def _is_name(name: object) -> bool:
     return isinstance(name, str) and all(part.isidentifier() for part in name.split("."))
 
@@ -286,6 +228,33 @@ def _is_sent(name: str) -> bool:
 
 def _has_standard_name(name: str) -> bool:
     return name.partition(".")[0] in sys.stdlib_module_names
+
+
+def _is_ours(name: str) -> bool:
+    top = name.partition(".")[0]
+    return top in ("remctl", "remctl_toolkit") or top.startswith("_remctl")
+
+
+def _has_extensions(name: str) -> bool:
+    """Whether a module is of a package with extension modules, or has one for its other half."""
+    top = name.partition(".")[0]
+    spec = _find(top)
+    folders = tuple(spec.submodule_search_locations or ()) if spec else ()
+    beside = folders[0] if folders else spec.origin if spec else None
+    return _is_extended(top, folders, os.path.dirname(beside or ""))
+
+
+@functools.lru_cache(maxsize=256)
+def _is_extended(top: str, folders: tuple[str, ...], beside: str) -> bool:
+    files = [file for folder in folders for _, _, files in os.walk(folder) for file in files]
+    with contextlib.suppress(OSError):  # It is in a zip file, say.
+        files += [f for f in os.listdir(beside) if f.startswith((f"_{top}.", f"_{top}_"))]
+    return any(file.endswith(_EXTENSION_SUFFIXES) for file in files)
+
+
+def _star_names(name: str) -> tuple[str, ...]:
+    found = vars(sys.modules[name]) if name in sys.modules else {}
+    return tuple(found.get("__all__", [each for each in found if not each.startswith("_")]))
 
 
 @functools.cache

@@ -31,20 +31,11 @@ class Piece(NamedTuple):
 
 
 @functools.lru_cache(maxsize=1024)
-def used_names(code: CodeType, deep: bool = True) -> frozenset[str]:
-    """Return the names that code uses of its module.
-
-    Args:
-        code: the code.
-        deep: whether those count that functions inside it use, which run later.
-    """
+def used_names(code: CodeType) -> frozenset[str]:
+    """Return the names that code, and functions inside it, use of its module."""
     steps = dis.get_instructions(code)
     found = {s.argval for s in steps if "GLOBAL" in s.opname or s.opname == "LOAD_NAME"}
-    for inner in _inner(code):
-        at_once = not inner.co_flags & inspect.CO_OPTIMIZED or inner.co_name.startswith("<")
-        if deep or at_once:
-            found |= used_names(inner, deep)
-    return frozenset(found)
+    return frozenset(found).union(*map(used_names, _inner(code)))
 
 
 @functools.lru_cache(maxsize=1024)

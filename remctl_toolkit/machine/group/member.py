@@ -68,7 +68,7 @@ class Member:
         """Run a function there."""
         machine = self.machine()
         if isinstance(machine, Connection):
-            from ..call.interpreter import Interpreter
+            from ..call import Interpreter
 
             with self._lock:
                 if self._interpreter is None:

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     import socket
     from types import ModuleType
 
-    from ..call.interpreter import Interpreter, RemoteModule
+    from ..call import Interpreter, RemoteModule
     from ..tunnel.tunnel import Tunnel
 
 _T = TypeVar("_T")
@@ -364,7 +364,7 @@ class Machine(MachineFiles, BaseRemoteMachine):  # type: ignore[misc]
     @property
     def interpreter(self) -> Interpreter:
         """The Python over there that `call()` and `import_module()` use; it is started once."""
-        from ..call.interpreter import Interpreter
+        from ..call import Interpreter
 
         with self._lock:
             self._check_open()

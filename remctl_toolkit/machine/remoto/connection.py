@@ -17,7 +17,7 @@ from _remctl_text import printable
 from ..base import connection as machine_connection
 from ..base.connection import ConnectionSettings
 from ..base.program import Program, python_arguments, python_payload
-from ..call.interpreter import Interpreter, RemoteCallError, RemoteFunction
+from ..call import Interpreter, RemoteCallError, RemoteFunction
 from ..channel.channel import Channel
 from ..process.target import Target
 

@@ -3,7 +3,7 @@
 from remctl import RemctlConnectError as HostNotFound
 
 from ..base.errors import CommandTimeoutError as TimeoutError
-from ..call.interpreter import RemoteCallError as RemoteError
-from ..call.interpreter import ResultError as DataFormatError
+from ..call import RemoteCallError as RemoteError
+from ..call import ResultError as DataFormatError
 
 __all__ = ["DataFormatError", "HostNotFound", "RemoteError", "TimeoutError"]
