@@ -18,7 +18,7 @@ Probe: TypeAlias = "Callable[[tuple[str | bytes, ...]], remctl.RemctlSimpleResul
 OLDEST_PYTHON = (3, 8)
 LONGEST_ANSWER = 1 << 16  # octets
 
-_LONGEST_WORD = 200  # characters of what something else said than we asked
+_LONGEST_WORD = 400  # characters of what something else said than we asked
 
 
 class FarSide(NamedTuple):
@@ -73,6 +73,9 @@ def _far_side(result: remctl.RemctlSimpleResult) -> FarSide:
     except (TypeError, ValueError):
         said = (result.stderr or result.stdout or b"").strip().splitlines()
         last = printable(said[-1]) if said else f"status {result.status}, and no word"
+        if any(b"No module named 'encodings'" in line for line in said):
+            last = "it finds no modules, as remctld starts it without its folder: name a script "
+            last += 'that runs it by its path: exec /PATH/bin/python3 "$@"'
         raise ValueError(last[:_LONGEST_WORD]) from None
     return far
 

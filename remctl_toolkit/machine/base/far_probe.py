@@ -4,6 +4,44 @@ import os
 import pwd
 import sys
 
+EXECFN = 31  # AT_EXECFN, see getauxval(3)
+PREFIX = "import sys; print(sys.base_prefix)"
+
+
+def path_of_python():
+    """Return the path that this was started by: argv[0], and so sys.executable, has no folder."""
+    python = os.readlink("/proc/self/exe")
+    try:
+        with open("/proc/self/auxv", "rb") as file:
+            numbers = memoryview(file.read()).cast("L")
+        with open("/proc/self/mem", "rb", 0) as file:
+            file.seek(dict(zip(numbers[::2], numbers[1::2]))[EXECFN])
+            started = os.fsdecode(file.read(4096).partition(b"\0")[0])
+    except (KeyError, OSError, TypeError):
+        return python
+    # Of its names, that one counts which has an environment of its own, as venv makes them.
+    folder = os.path.dirname(os.path.dirname(started))
+    is_own = started.startswith("/") and os.path.exists(folder + "/pyvenv.cfg")
+    return started if is_own else python
+
+
+def check_prefix(python):
+    """Exit if this has taken another Python's modules, that of its name in PATH."""
+    real = os.path.realpath(python)
+    if os.path.dirname(os.path.dirname(real)) == os.path.realpath(sys.base_prefix):
+        return
+    reading, writing = os.pipe()
+    words, to_pipe = [python, "-IS", "-c", PREFIX], [(os.POSIX_SPAWN_DUP2, writing, 1)]
+    pid = os.posix_spawn(python, words, os.environ, file_actions=to_pipe)
+    os.close(writing)
+    with open(reading) as file:
+        prefix = file.read().strip()
+    os.waitpid(pid, 0)
+    if prefix not in ("", sys.base_prefix):
+        why = f"it uses the modules of {sys.base_prefix}, as remctld starts it without its folder"
+        sys.exit(f'{why}: name a script that runs it by its path: exec {python} "$@"')
+
+
 try:
     account = pwd.getpwuid(os.getuid())
     name, home, shell = account.pw_name, account.pw_dir, account.pw_shell
@@ -12,10 +50,10 @@ except KeyError:
 # The same path is not the same folder where it cannot be entered.
 if not os.access(home, os.X_OK):
     home = "/"
-try:
-    python = os.readlink("/proc/self/exe")  # sys.executable goes by argv[0], which has no folder.
-except OSError:
-    python = sys.executable
+python = sys.executable
+if os.path.exists("/proc/self/exe"):
+    python = path_of_python()
+    check_prefix(python)
 print(
     ascii(
         {
