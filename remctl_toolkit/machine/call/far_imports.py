@@ -166,15 +166,14 @@ def site_folders(python):
     # remctld sets argv[0], and so sys.executable, to a name without a folder.
     started = python if realpath(python) == realpath("/proc/self/exe") else sys.executable
     home = dirname(dirname(started))
-    # A user's own folder comes first for Python, too; that user is whom this runs as.
-    folders = [site.getusersitepackages(), *site.getsitepackages()]
     try:
         with open(home + "/pyvenv.cfg") as file:
             wide = "include-system-site-packages = true" in file.read()
+        own = [home + "/lib/python{}.{}/site-packages".format(*sys.version_info)]
     except OSError:  # It has no environment of its own.
-        return folders
-    own = home + "/lib/python{}.{}/site-packages".format(*sys.version_info)
-    return [own, *(folders if wide else ())]
+        wide, own = True, []
+    # A user's own folder comes first for Python, too; that user is whom this runs as.
+    return [*own, site.getusersitepackages(), *(site.getsitepackages() if wide else ())]
 
 
 class Finder:
