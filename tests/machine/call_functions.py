@@ -157,7 +157,7 @@ def forked_while_output_is_sent() -> int:
     frame = sys._getframe()
     while "self" not in frame.f_locals:
         frame = frame.f_back  # type: ignore[assignment]
-    lock = frame.f_locals["self"].agent.printed.lock
+    lock = frame.f_locals["self"].agent.line.draining
     lock.acquire()
     pid = os.fork()
     if pid == 0:

@@ -33,7 +33,7 @@ def found(name: str) -> bool:
 
 
 def of_the_system() -> list[str]:
-    """Return the packages that are installed for the Python that virtual environments begin with."""
+    """Return the packages of the Python that virtual environments begin with."""
     base = {"base": sys.base_prefix, "platbase": sys.base_prefix}
     folder = Path(sysconfig.get_path("purelib", vars=base))
     return [path.parent.name for path in folder.glob("[a-z]*/__init__.py")]

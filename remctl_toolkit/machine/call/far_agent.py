@@ -20,7 +20,7 @@ try:
 except ImportError:
     from queue import Empty, SimpleQueue
 
-HIDDEN = ("<remctl ", "<frozen importlib._bootstrap>")  # what begins so is not in tracebacks
+HIDDEN = ("<remctl ", "<frozen importlib._bootstrap")  # what begins so is not in tracebacks
 STOP = _signal.SIGRTMAX  # interrupts what the main thread waits for
 GRACE = 1.0  # seconds for calls to end in when the line does
 END = 4.0  # seconds for all that is to be done then
@@ -36,14 +36,27 @@ class Cancelled(BaseException):
 
 
 class Line:
-    """The way to the other end, and what was asked there."""
+    """The way to the other end: calls and results, questions, and what is printed here."""
 
-    def __init__(self, target):
-        self.target = target
-        self.lock = allocate_lock()
+    def __init__(self):
+        self.target = os.dup(1)
+        self.sending = allocate_lock()
+        self.draining = allocate_lock()
         self.pid = os.getpid()
         self.numbers = count(1)
         self.questions = {}
+        self.pipes = {}  # with the letter of what they bring
+        for number, name in ((1, "stdout"), (2, "stderr")):
+            reading, writing = os.pipe()
+            os.dup2(writing, number)
+            os.close(writing)
+            os.set_blocking(reading, False)
+            self.pipes[reading] = b"%d" % number
+            file = open(  # noqa: SIM115
+                number, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False
+            )
+            setattr(sys, name, file)
+            setattr(sys, f"__{name}__", file)
 
     def check_fork(self):
         if os.getpid() != self.pid:
@@ -52,7 +65,7 @@ class Line:
     def send(self, letter, number, octets):
         self.check_fork()
         rest = memoryview(frame(letter, number, octets))
-        with self.lock:
+        with self.sending:
             while rest:
                 rest = rest[os.write(self.target, rest) :]
 
@@ -66,26 +79,6 @@ class Line:
         finally:
             del self.questions[number]
 
-
-class Printed:
-    """What is written to file descriptors 1 and 2, on its way to the other end."""
-
-    def __init__(self, line):
-        self.line = line
-        self.lock = allocate_lock()
-        self.pipes = {}
-        for number, name in ((1, "stdout"), (2, "stderr")):
-            reading, writing = os.pipe()
-            os.dup2(writing, number)
-            os.close(writing)
-            os.set_blocking(reading, False)
-            self.pipes[reading] = b"%d" % number
-            file = open(  # noqa: SIM115
-                number, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False
-            )
-            setattr(sys, name, file)
-            setattr(sys, f"__{name}__", file)
-
     def pump(self):
         import select
 
@@ -94,20 +87,18 @@ class Printed:
             self.drain()
 
     def drain(self):
-        """Send all that was written so far."""
-        self.line.check_fork()  # There, nobody may be left who gives the lock back.
-        with self.lock:
+        """Send all that was printed so far."""
+        self.check_fork()  # There, nobody may be left who gives the lock back.
+        with self.draining:
             for pipe, letter in self.pipes.items():
-                while True:
+                size = PIECE
+                while size == PIECE:
                     try:
                         octets = os.read(pipe, PIECE)
                     except BlockingIOError:
                         break
-                    if not octets:
-                        break
-                    self.line.send(letter, 0, octets)
-                    if len(octets) < PIECE:
-                        break
+                    size = len(octets)
+                    self.send(letter, 0, octets)
 
     def flush(self):
         for file in (sys.stdout, sys.stderr):
@@ -145,7 +136,7 @@ class Call:
                 letter, octets = b"X", b""
             else:
                 letter, octets = b"!", self.failure("call", error)
-        self.agent.printed.flush()
+        self.agent.line.flush()
         if self.thread == self.agent.main:
             self.agent.current = None  # The next call may be here before this thread goes on.
         self.agent.line.send(letter, self.number, octets)
@@ -192,7 +183,7 @@ class Call:
                 if letter != b"I":
                     return letter, frame
                 ahead += len(frame) + self.agent.item_cost
-                self.agent.printed.flush()
+                self.agent.line.flush()
                 self.agent.line.send(letter, self.number, frame)
                 while ahead >= self.agent.window:
                     granted = self.grants.get()
@@ -279,11 +270,10 @@ class Agent:
         self.limit = settings["limit"]
         self.window, self.item_cost = settings["window"]
         self.source = os.dup(0)
-        self.line = Line(os.dup(1))
+        self.line = Line()
         nothing = os.open(os.devnull, os.O_RDONLY)
         os.dup2(nothing, 0)
         os.close(nothing)
-        self.printed = Printed(self.line)
         self.listening = True
         self.main = get_ident()
         self.current: Call | None = None  # the main thread's
@@ -349,7 +339,7 @@ class Agent:
         version = tuple(sys.version_info[:3])
         self.line.send(b"H", 0, encode((version, os.getpid()), PIECE))
         start_new_thread(self.listen, ())
-        start_new_thread(self.printed.pump, ())
+        start_new_thread(self.line.pump, ())
         while True:
             given = self.waiting.get()
             if given is None:
@@ -365,7 +355,7 @@ class Agent:
         import atexit
 
         atexit._run_exitfuncs()
-        self.printed.flush()
+        self.line.flush()
         self.ended.release()
         self.waiting.get()  # The other thread ends this process.
 

@@ -17,6 +17,7 @@ except ImportError:
 LOCK = RLock()  # One at a time: what one makes the next may need.
 SPACES: "dict[str, dict[str, object]]" = {}  # from the name of a module to its names
 LOADED: "dict[tuple[str, str], int]" = {}  # from a module and a name to the hash of its pickle
+CODES: "dict[object, CodeType]" = {}  # from what code is made of
 TEXTS: "dict[str, dict[int, str]]" = {}  # from a file's name to its lines, for tracebacks
 
 # What one call has brought:
@@ -111,17 +112,22 @@ def defined(piece, module):
 
 def function(made_of, module, imported):
     """Return a function without what it may refer to itself by; `complete` adds that."""
-    if isinstance(made_of, bytes):
-        import marshal
-
-        code = marshal.loads(made_of)
-    else:
-        text, filename, name, arguments = made_of
-        code = find_code(compiled(text, filename), name, arguments)
+    code = CODES.get(made_of)
+    if code is None:
+        code = CODES[made_of] = code_of(made_of)
     names = import_module(module).__dict__ if imported else space(module)
     MADE.append((code, module))
     cells = tuple(CellType() for _ in code.co_freevars)
     return FunctionType(code, names, code.co_name, None, cells)
+
+
+def code_of(made_of):
+    if isinstance(made_of, bytes):
+        import marshal
+
+        return marshal.loads(made_of)
+    text, filename, name, arguments = made_of
+    return find_code(compiled(text, filename), name, arguments)
 
 
 def complete(made, state):

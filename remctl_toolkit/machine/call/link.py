@@ -59,7 +59,7 @@ class Reply:
         self._link = link
         self.host = link.host
         self.timeout = timeout
-        self.number = link.new_number()
+        self.number = next(link.numbers)
         self.frames: SimpleQueue[tuple[bytes, bytes]] = SimpleQueue()
         self.on_success: Callable[[], object] = lambda: None  # when what came with it was read
         self._streams = False  # Its result is a generator.
@@ -155,7 +155,7 @@ class Link:
         self._answer = answer
         self._lines = lines
         self._calls: dict[int, Reply] = {}  # No lock: each step with it is one of Python's.
-        self._numbers = itertools.count(1)
+        self.numbers = itertools.count(1)
         self._outgoing: SimpleQueue[tuple[bytes, int, bytes]] = SimpleQueue()
         self._asked = self._answered = 0
         self.pid = os.getpid()
@@ -182,10 +182,6 @@ class Link:
             raise copy.copy(self.error)
 
     # Sending.
-
-    def new_number(self) -> int:
-        """Return a number for a call."""
-        return next(self._numbers)
 
     def call(self, reply: Reply, octets: bytes) -> None:
         """Send a call; what comes back is in `reply`.
@@ -266,15 +262,12 @@ class Link:
                 raise DecodeError("more questions than it waits for the answers to")
             self.send(letter, number, octets)
         else:
-            self._deliver(letter, number, octets)
-
-    def _deliver(self, letter: bytes, number: int, octets: bytes) -> None:
-        last = letter not in b"GI"
-        reply = self._calls.pop(number, None) if last else self._calls.get(number)
-        if last:
-            self._lines.flush()
-        if reply is not None:
-            reply.put(letter, octets)
+            last = letter not in b"GI"
+            reply = self._calls.pop(number, None) if last else self._calls.get(number)
+            if last:
+                self._lines.flush()
+            if reply is not None:
+                reply.put(letter, octets)
 
     def _greet(self, octets: bytes) -> None:
         hello = decode(octets)
