@@ -83,16 +83,8 @@ class PipeStream:
     drop = close
 
 
-class _Far:
-    def __init__(self, python: str) -> None:
-        self.python = python
-
-
 class _Here:
     host = "far.example.org"
-
-    def __init__(self, python: str) -> None:
-        self.far = _Far(python)
 
 
 class PipeInterpreter(Interpreter):
@@ -100,7 +92,7 @@ class PipeInterpreter(Interpreter):
 
     def __init__(self, python: str, **settings: Any) -> None:
         self.python = python
-        super().__init__(_Here(python), **settings)  # type: ignore[arg-type]
+        super().__init__(_Here(), **settings)  # type: ignore[arg-type]
 
     def _start(self, program: Program) -> PipeStream:
         self.stream = PipeStream(self.python, program.text())

@@ -10,8 +10,9 @@ PREFIX = "import sys; print(sys.base_prefix)"
 
 def path_of_python():
     """Return the path that this was started by: argv[0], and so sys.executable, has no folder."""
-    python = os.readlink("/proc/self/exe")
+    python = sys.executable
     try:
+        python = os.readlink("/proc/self/exe")
         with open("/proc/self/auxv", "rb") as file:
             numbers = memoryview(file.read()).cast("L")
         with open("/proc/self/mem", "rb", 0) as file:
@@ -28,7 +29,8 @@ def path_of_python():
 def check_prefix(python):
     """Exit if this has taken another Python's modules, that of its name in PATH."""
     real = os.path.realpath(python)
-    if os.path.dirname(os.path.dirname(real)) == os.path.realpath(sys.base_prefix):
+    home = os.path.dirname(os.path.dirname(real))
+    if home == os.path.realpath(sys.base_prefix) or not os.path.exists("/proc/self/exe"):
         return
     reading, writing = os.pipe()
     words, to_pipe = [python, "-IS", "-c", PREFIX], [(os.POSIX_SPAWN_DUP2, writing, 1)]
@@ -42,30 +44,28 @@ def check_prefix(python):
         sys.exit(f'{why}: name a script that runs it by its path: exec {python} "$@"')
 
 
-try:
-    account = pwd.getpwuid(os.getuid())
-    name, home, shell = account.pw_name, account.pw_dir, account.pw_shell
-except KeyError:
-    name, home, shell = str(os.getuid()), "/", "/bin/sh"
-# The same path is not the same folder where it cannot be entered.
-if not os.access(home, os.X_OK):
-    home = "/"
-python = sys.executable
-if os.path.exists("/proc/self/exe"):
-    python = path_of_python()
-    check_prefix(python)
-print(
-    ascii(
-        {
-            "python_version": sys.version_info[:3],
-            "python": python,
-            "uid": os.getuid(),
-            "user": name,
-            "home": home,
-            "shell": shell or "/bin/sh",
-            "client": os.environ.get("REMOTE_ADDR", ""),
-            "path": os.environ.get("PATH", os.defpath),
-            "system": tuple(os.uname()),
-        }
-    )
-)
+def account():
+    try:
+        account = pwd.getpwuid(os.getuid())
+        name, home, shell = account.pw_name, account.pw_dir, account.pw_shell
+    except KeyError:
+        name, home, shell = str(os.getuid()), "/", "/bin/sh"
+    # The same path is not the same folder where it cannot be entered.
+    if not os.access(home, os.X_OK):
+        home = "/"
+    return {
+        "python_version": sys.version_info[:3],
+        "python": path_of_python(),
+        "uid": os.getuid(),
+        "user": name,
+        "home": home,
+        "shell": shell or "/bin/sh",
+        "client": os.environ.get("REMOTE_ADDR", ""),
+        "path": os.environ.get("PATH", os.defpath),
+        "system": tuple(os.uname()),
+    }
+
+
+if __name__ == "__main__":
+    check_prefix(path_of_python())
+    print(ascii(account()))

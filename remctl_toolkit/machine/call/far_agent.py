@@ -363,7 +363,7 @@ class Agent:
 def start(settings):
     agent = Agent(settings)
     connect(agent.line.ask)
-    sys.meta_path.append(Finder(settings["prefer_far"], settings["python"]))
+    sys.meta_path.append(Finder(settings["prefer_far"]))
     names = vars(sys.modules["__main__"])
     for name in [name for name in names if not name.startswith("__")]:
         del names[name]  # It is the callers'.

@@ -3,7 +3,9 @@
 import sys
 from abc import ABCMeta
 from importlib.machinery import ExtensionFileLoader, ModuleSpec, PathFinder, SourceFileLoader
-from posixpath import dirname, normpath, realpath
+from posixpath import dirname, normpath
+
+from remctl_toolkit.machine.base.far_probe import path_of_python
 
 SENT: "dict[str, tuple[str, str]]" = {}  # from a module to its file and its text
 SCHEME = "remctl:"  # begins the entries of a package's __path__
@@ -159,13 +161,11 @@ class StandinLoader:
         module.__dict__.setdefault("__getattr__", missing)
 
 
-def site_folders(python):
-    """Return the folders of what is installed for this Python; its path may be that, or unknown."""
+def site_folders():
+    """Return the folders of what is installed for this Python."""
     import site  # Does nothing by itself, as this interpreter was told not to.
 
-    # remctld sets argv[0], and so sys.executable, to a name without a folder.
-    started = python if realpath(python) == realpath("/proc/self/exe") else sys.executable
-    home = dirname(dirname(started))
+    home = dirname(dirname(path_of_python()))
     try:
         with open(home + "/pyvenv.cfg") as file:
             wide = "include-system-site-packages = true" in file.read()
@@ -183,9 +183,8 @@ class Finder:
     that has extension modules, which cannot be sent, what is installed comes first, and whole.
     """
 
-    def __init__(self, prefer_far, python):
+    def __init__(self, prefer_far):
         self.prefer_far = prefer_far
-        self.python = python
         self.folders = None
 
     def find_spec(self, name, path=None, target=None):
@@ -237,7 +236,7 @@ class Finder:
         if name.rpartition(".")[0] in SENT:
             return None
         if self.folders is None:
-            self.folders = site_folders(self.python)
+            self.folders = site_folders()
         spec, so_far, path = None, "", self.folders
         for part in name.split("."):
             so_far = so_far + "." + part if so_far else part

@@ -94,7 +94,6 @@ class Interpreter:
             "limit": self._limit,
             "window": (WINDOW, ITEM_COST),
             "prefer_far": self._prefer_far or (),
-            "python": self._connection.far.python,
         }
         stream = self._start(agent_program(settings))
         lines = Lines(self.name, self._output)

@@ -33,6 +33,7 @@ CLOSE_TIME = 10.0  # seconds that closing takes at most, whatever the far side d
 
 _AGENT = (
     "wire/both_frames",
+    "base/far_probe",
     "call/far_values",
     "call/far_imports",
     "call/far_shipping",
