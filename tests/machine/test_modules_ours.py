@@ -157,6 +157,39 @@ def test_names_fail_when_they_are_used(here: Path, there: PipeInterpreter) -> No
     assert there.served == ("ro_uses",)
 
 
+MADE = """
+from remctl_toolkit.backend import Backend
+from remctl_toolkit.machine import Group, Machine
+from remctl_toolkit.pool import Pool
+machine = Machine("server.example.org", connect_timeout=1)
+pool = Pool("server.example.org")
+machines = [Machine(host) for host in ("web1", "web2")] + list(Pool(host) for host in ["web3"])
+backend = Backend("tool")
+@backend.command("disk", "usage")
+def usage(path: str = "/"):
+    return path
+class Site:
+    hosts = Group(["web1", "web2"])
+    def ask(self):
+        return self.hosts.call(usage)
+def run():
+    return machine.run(["true"])
+def ask():
+    return Site().ask()
+"""
+
+
+@pytest.mark.parametrize("version", EDGES)
+def test_what_a_module_makes_fails_when_it_is_used(here: Path, there: PipeInterpreter) -> None:
+    """Nothing is connected to from there as a module is imported."""
+    (here / "ro_made.py").write_text(MADE)
+    with PipeInterpreter(there.python, modules=["ro_made"]) as far:
+        assert far.call(eval, "__import__('ro_made').usage()") == "/"
+        for name in ("run", "ask"):
+            with pytest.raises(RemoteCallError, match=r"ImportError .* cannot be used here"):
+                far.call(eval, f"__import__('ro_made').{name}()")
+
+
 @pytest.mark.parametrize("version", EDGES)
 def test_remctl_is_theirs_and_whole_or_a_stand_in(
     here: Path, there: PipeInterpreter, request: pytest.FixtureRequest

@@ -4,10 +4,12 @@ import sys
 from abc import ABCMeta
 from importlib.machinery import ExtensionFileLoader, ModuleSpec, PathFinder, SourceFileLoader
 from posixpath import dirname, normpath
+from types import FunctionType
 
 from remctl_toolkit.machine.base.far_probe import path_of_python
 
 SENT: "dict[str, tuple[str, str]]" = {}  # from a module to its file and its text
+OPTIMIZED = 1  # CO_OPTIMIZED: code of a function
 SCHEME = "remctl:"  # begins the entries of a package's __path__
 
 
@@ -124,6 +126,13 @@ class Standin(ABCMeta):
         return stand_in(cls.__module__, name)
 
     def __call__(cls, *args, **kwargs):
+        frame = sys._getframe(1)
+        while frame.f_code.co_name.endswith(("comp>", "expr>")):
+            frame = frame.f_back  # type: ignore[assignment]
+        if not frame.f_code.co_flags & OPTIMIZED:
+            # A module, or a class, is being made: as by a decorator, or for what functions use.
+            made = args[0] if args and isinstance(args[0], FunctionType) else None
+            return made or stand_in(cls.__module__, cls.__name__)
         text = "{}.{} cannot be used here: it works where the call was made"
         raise ImportError(text.format(cls.__module__, cls.__name__))
 
