@@ -53,13 +53,26 @@ def test_one_version():
 
 @pytest.mark.once
 def test_version_is_written_once():
-    """No other file repeats it; the changelog, which tells of versions, may."""
+    """Only the recipes of distributions repeat it, and changelogs, which tell of versions."""
     users = [
         relative(path)
         for path in project_files()
         if path.suffix != ".md" and f'"{remctl.__version__}"' in path.read_text(errors="replace")
     ]
-    assert users == ["remctl.py"]
+    assert [name for name in users if not name.startswith("packaging/")] == ["remctl.py"]
+
+
+@pytest.mark.once
+@pytest.mark.skipif(not (ROOT / "debian").exists(), reason="not in an sdist")
+def test_packages_have_this_version():
+    tilde = re.sub(r"\.?((a|b|rc|dev)\d+)$", r"~\1", remctl.__version__)
+    changelog = (ROOT / "debian" / "changelog").read_text()
+    spec = (ROOT / "packaging" / "fedora" / "python-remctl.spec").read_text()
+    recipe = (ROOT / "packaging" / "conda-forge" / "meta.yaml").read_text()
+    assert changelog.startswith(f"python-remctl ({tilde}-")
+    assert re.search(rf"^Version: +{re.escape(tilde)}$", spec, re.MULTILINE)
+    assert spec.count(remctl.__version__) == 2
+    assert f'{{% set version = "{remctl.__version__}" %}}' in recipe
 
 
 # --- The extension ---
@@ -129,7 +142,12 @@ def test_sdist_holds_the_whole_project(sdist: Path):
     """Who has the sdist can test it, change it and build the next one."""
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    assert {relative(path) for path in project_files()} - names == set()
+    missing = {relative(path) for path in project_files()} - names
+    uses_them = {"benchmarks", "faults", "fuzz_corpus", "readme", "sanitize", "soak"}
+    missing -= {f"tests/test_{name}.py" for name in uses_them}
+    assert {name.partition("/")[0] for name in missing} <= {
+        *("benchmarks", "debian", "packaging", "stress")
+    }
 
 
 def test_wheel_serves_every_later_python(wheel: Path):
@@ -300,7 +318,8 @@ def says_what_it_is_for(path: Path) -> bool:
 def test_files_open_with_what_they_are_for():
     """A module by its docstring, any other file by a comment or heading at the top."""
     silent = [relative(path) for path in project_files() if not says_what_it_is_for(path)]
-    assert silent == []
+    # Their names and forms are Debian's.
+    assert [name for name in silent if not name.startswith("debian/")] == []
 
 
 # --- ./run ---

@@ -59,11 +59,10 @@ def found_by_autodoc(module: ModuleType) -> Iterator[str]:
     """What it takes of `__all__`: it goes by dir(), and leaves out what has no docstring."""
     for name in set(module.__all__) & set(dir(module)):
         value = getattr(module, name)
+        pattern = rf'^{name}\b.* = (.*|\([^)]*\))\n"""'
+        described = re.search(pattern, inspect.getsource(module), re.MULTILINE) is not None
         if inspect.isclass(value) or inspect.isroutine(value):
-            described = inspect.getdoc(value) is not None
-        else:
-            pattern = rf'^{name}\b.* = (.*|\([^)]*\))\n"""'
-            described = bool(re.search(pattern, inspect.getsource(module), re.MULTILINE))
+            described = described or inspect.getdoc(value) is not None
         if described:
             yield name
 
