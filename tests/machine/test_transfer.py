@@ -349,13 +349,13 @@ def test_nothing_stays_of_what_was_interrupted(
     copy: Copy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
 ) -> None:
     monkeypatch.setattr(sending, "_BATCH", 1 << 19)
-    (tmp_path / "here").write_bytes(os.urandom(3_000_000))
+    (tmp_path / "here").write_bytes(os.urandom(6_000_000))
     (tmp_path / "folder").mkdir()
     seen = []
 
     def progress(done: int, total: int | None, path: str) -> None:
         seen.append(os.listdir(tmp_path / "folder"))
-        if done > 1_000_000:
+        if done > 4_000_000:
             raise error("enough")
 
     with pytest.raises(error) as caught:
@@ -364,7 +364,7 @@ def test_nothing_stays_of_what_was_interrupted(
     assert seen[-1][0].startswith(".remctl-")
     assert os.listdir(tmp_path / "folder") == []
     copy(tmp_path / "here", tmp_path / "folder")
-    assert (tmp_path / "folder/here").stat().st_size == 3_000_000
+    assert (tmp_path / "folder/here").stat().st_size == 6_000_000
 
 
 def test_the_temporary_file_is_nobody_elses(copy: Copy, tmp_path: Path) -> None:

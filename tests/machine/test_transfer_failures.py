@@ -6,14 +6,16 @@ import errno
 import os
 import resource
 import shutil
+import subprocess
+import sys
 import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support.waiting import eventually
 
 import remctl
 from remctl_toolkit.machine import Connection
@@ -81,20 +83,11 @@ def test_what_may_not_be_written_over_there(
     account: Account, monkeypatch: pytest.MonkeyPatch, batch: int
 ) -> None:
     monkeypatch.setattr(sending, "_BATCH", batch)
-    # Over there it was put in order already.
-    asked: list[bytes] = []
-    really = sending._Upload._ask
-    monkeypatch.setattr(
-        sending._Upload,
-        "_ask",
-        lambda self, payload: asked.append(payload) or really(self, payload),
-    )
     top = Path(tempfile.mkdtemp(dir=account.folder))
     top.chmod(0o555)
     with pytest.raises(PermissionError, match="Permission denied") as caught:
         upload(account.connection, "/etc/passwd", top)
     assert caught.value.filename == str(top / "passwd")
-    assert len(asked) == 1
 
 
 # -- The disk is full -----------------------------------------------------------------------------
@@ -160,55 +153,59 @@ def test_a_full_disk_here(connection: Connection, tmp_path: Path) -> None:
 # -- On the way -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("late", [False, True])
-def test_interrupted_when_the_temporary_file_is_made(
-    connection: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: bool
+def test_a_program_that_is_killed_leaves_nothing(
+    remctl_realm: Realm, server: RemctldServer, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(sending, "_BATCH", 1 << 19)
-    (tmp_path / "here").write_bytes(os.urandom(3_000_000))
+    (tmp_path / "here").write_bytes(os.urandom(20_000_000))
     (tmp_path / "folder").mkdir()
-    really, threads = connection.python_stream, []
-
-    def run(*arguments: Any, **how: Any) -> None:
-        with really(*arguments, **how) as tokens:
-            list(tokens)
-
-    def interrupted(program: str, payload: bytes = b"", **how: Any) -> Any:
-        if payload[:1] != b"f":
-            return really(program, payload, **how)
-        delay = threading.Timer(0.3 if late else 0.0, run, (program, payload), how)
-        delay.start()
-        threads.append(delay)
-        if not late:
-            delay.join()
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(connection, "python_stream", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        upload(connection, tmp_path / "here", tmp_path / "folder")
-    for thread in threads:
-        thread.join()
-    assert len(threads) == 1
-    assert os.listdir(tmp_path / "folder") == []
+    program = f"""
+import os, sys
+from remctl_toolkit.machine import Connection
+from remctl_toolkit.machine.files import sending, upload
+sending._PATIENCE = 2.0
+def progress(done, total, path):
+    while not os.listdir("folder"):
+        pass
+    os.kill(os.getpid(), 9)
+connection = Connection({server.host!r}, {server.port!r}, {server.principal!r})
+upload(connection, "here", "{tmp_path}/folder", progress=progress)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={**os.environ, **remctl_realm.env},
+        timeout=50,
+    )
+    assert done.returncode == -9
+    eventually(lambda: os.listdir(tmp_path / "folder") == [])
 
 
-def test_what_could_not_be_taken_away_is_told(
-    connection: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_what_may_be_left_is_told(
+    remctl_realm: Realm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sending, "_BATCH", 1 << 19)
-    (tmp_path / "here").write_bytes(os.urandom(3_000_000))
-    really = connection.python_stream
+    monkeypatch.setattr(sending, "_PATIENCE", 1.0)
+    (tmp_path / "here").write_bytes(os.urandom(9_000_000))
+    (tmp_path / "folder").mkdir()
+    with (
+        RemctldServer(remctl_realm, machine_commands()) as server,
+        Connection(server.host, server.port, server.principal) as connection,
+    ):
+        left: list[str] = []
 
-    def cut(program: str, payload: bytes = b"", **how: Any) -> Any:
-        if payload[:1] != b"f":
-            raise remctl.RemctlDisconnectedError("the network is gone")
-        return really(program, payload, **how)
+        def progress(octets: int, total: int | None, path: str) -> None:
+            if not left:
+                left.extend(eventually(lambda: os.listdir(tmp_path / "folder")))
+                server.freeze()
 
-    monkeypatch.setattr(connection, "python_stream", cut)
-    with pytest.raises(remctl.RemctlDisconnectedError) as caught:
-        upload(connection, tmp_path / "here", tmp_path / "there")
-    (left,) = [name for name in os.listdir(tmp_path) if name.startswith(".remctl-")]
-    assert f"a temporary file {left} may be left on {connection.host}" in caught.value.__notes__[0]
+        try:
+            with pytest.raises(remctl.RemctlError) as caught:
+                upload(connection, tmp_path / "here", tmp_path / "folder", progress=progress)
+        finally:
+            server.thaw()
+        text = f"a temporary file {left[0]} may be left on {connection.host}"
+        assert text in caught.value.__notes__
+        eventually(lambda: os.listdir(tmp_path / "folder") == [])
 
 
 def test_a_source_that_becomes_shorter(

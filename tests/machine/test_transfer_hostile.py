@@ -372,7 +372,7 @@ def test_paths_of_a_machine_that_lies(name: str, monkeypatch: pytest.MonkeyPatch
 
 def test_sources_need_nothing_of_the_package(inside: Path) -> None:
     for names in (("both_send", "far_answer", "far_send"), sending._PROGRAM):
-        source = answers._text_of(("wire/both_frames", *(f"files/{name}" for name in names)))
+        source = answers.program_of(names)
         source.encode("ascii")
         done = subprocess.run(
             [sys.executable, "-IS", "-W", "error", "-"], input=source.encode(), capture_output=True

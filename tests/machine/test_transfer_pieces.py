@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from support.waiting import eventually
 
 import remctl
 from remctl_toolkit.machine import Connection, files
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.once
 
-SIZE = 3_000_000
+SIZE = 8_000_000  # More than what may be on its way while progress is reported.
 OLD = (1_000_000_000_123_456_789, 1_100_000_000_987_654_321)  # ns
 
 
@@ -81,43 +81,13 @@ def test_a_large_file_in_folders_that_cannot_be_listed(
     assert copy.read_bytes() == (tmp_path / "tree/sub/large").read_bytes()
 
 
-def test_two_sessions_at_most_and_both_given_back(
-    connection: Connection, here: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    really, counts = connection.session, []
-
-    @contextlib.contextmanager
-    def counted(*limit: float) -> Iterator[remctl.Remctl]:
-        with really(*limit) as session:
-            counts.append(connection._pool.stats.in_use)
-            yield session
-
-    monkeypatch.setattr(connection, "session", counted)
+def test_sessions_are_given_back(connection: Connection, here: Path, folder: Path) -> None:
     upload(connection, here, folder)
-    assert max(counts) == 2
-    assert not connection._pool.stats.in_use
+    eventually(lambda: not connection._pool.stats.in_use)
     before = connection._pool.stats.idle
     upload(connection, here, folder)
+    eventually(lambda: not connection._pool.stats.in_use)
     assert connection._pool.stats.idle == before
-
-
-def test_one_session_does_all_if_there_is_no_other(
-    connection: Connection, here: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    really, refused = connection.session, []
-
-    @contextlib.contextmanager
-    def single(*limit: float) -> Iterator[remctl.Remctl]:
-        if connection._pool.stats.in_use:
-            refused.append(1)
-            raise remctl.RemctlConnectError("refused")
-        with really(*limit) as session:
-            yield session
-
-    monkeypatch.setattr(connection, "session", single)
-    upload(connection, here, folder)
-    assert refused
-    assert (folder / "here").read_bytes() == here.read_bytes()
 
 
 def test_put_in_pieces(connection: Connection, here: Path, tmp_path: Path) -> None:
@@ -135,7 +105,7 @@ def test_an_interrupted_upload_lets_its_sessions_go(
 
     with pytest.raises(KeyboardInterrupt):
         upload(connection, here, folder, progress=interrupt)
-    assert not connection._pool.stats.in_use
+    eventually(lambda: not connection._pool.stats.in_use)
     assert os.listdir(folder) == []
 
 
@@ -222,7 +192,7 @@ def test_a_link_that_is_planted_at_the_destination_meanwhile(
     (tmp_path / "victim").write_bytes(b"victim")
 
     def progress(octets: int, total: int | None, path: str) -> None:
-        if not (folder / "copy").exists():
+        if list(folder.glob(".remctl-*")) and not (folder / "copy").is_symlink():
             (folder / "copy").symlink_to(tmp_path / "victim")
 
     way(connection, here, folder / "copy", progress=progress)
@@ -247,19 +217,15 @@ def test_the_destination_becomes_a_link(
             folder.rename(moved)
             folder.symlink_to(elsewhere)
 
-    if way is upload:
-        with pytest.raises(OSError, match="not the one that it was") as caught:
-            upload(connection, top, folder, progress=progress)
-        # It is no longer where it could be taken away, and that is told.
-        (part,) = (moved / "tree/sub").iterdir()
-        assert part.name in str(getattr(caught.value, "__notes__", ""))
-    else:
-        download(connection, top, folder, progress=progress)
-        assert sorted(os.listdir(moved / "tree/sub")) == ["large", "other"]
+    way(connection, top, folder, progress=progress)
+    assert sorted(os.listdir(moved / "tree/sub")) == ["large", "other"]
     assert os.listdir(elsewhere / "tree/sub") == []
 
 
-def test_a_folder_that_becomes_a_link(connection: Connection, here: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", [upload, download])
+def test_a_folder_that_becomes_a_link(
+    connection: Connection, here: Path, tmp_path: Path, way: Callable[..., str]
+) -> None:
     (tmp_path / "tree/sub").mkdir(parents=True)
     here.rename(tmp_path / "tree/sub/large")
     elsewhere = tmp_path / "elsewhere"
@@ -270,11 +236,9 @@ def test_a_folder_that_becomes_a_link(connection: Connection, here: Path, tmp_pa
             sub.rename(elsewhere)
             sub.symlink_to(elsewhere)
 
-    with pytest.raises(OSError, match=r"Not a directory|symbolic link") as caught:
-        upload(connection, tmp_path / "tree", tmp_path / "copy", progress=progress)
-    assert "large" not in os.listdir(elsewhere)
-    (part,) = elsewhere.iterdir()
-    assert part.name in str(getattr(caught.value, "__notes__", ""))
+    way(connection, tmp_path / "tree", tmp_path / "copy", progress=progress)
+    assert os.listdir(elsewhere) == ["large"]
+    assert sub.is_symlink()
 
 
 # -- Links in the path that was named -------------------------------------------------------------

@@ -7,8 +7,7 @@ import functools
 import os
 import re
 import time
-from collections.abc import Callable, Generator, Iterable
-from typing import TypeAlias
+from collections.abc import Callable
 
 import remctl
 from _remctl_text import printable
@@ -23,8 +22,6 @@ from .both_receive import LONGEST
 _LONGEST_TEXT = 200
 _TAIL = 4096
 _IMPORTS = re.compile(r"^from (__future__|\.).*\n", re.MULTILINE)
-
-Reply: TypeAlias = Generator[None, None, tuple[int, bytes]]
 
 
 class TransferError(MachineError):
@@ -144,14 +141,81 @@ class LeftOut:
 
 
 @functools.cache
-def _text_of(names: tuple[str, ...]) -> str:
-    texts = [_IMPORTS.sub("", source(name)) for name in names]
-    return "\n".join(["from __future__ import annotations", *texts])
+def program_of(names: tuple[str, ...]) -> str:
+    """Return the text of source files, each after those that it needs."""
+    paths = ("wire/both_frames", *(f"files/{name}" for name in names))
+    texts = [_IMPORTS.sub("", source(path)) for path in paths]
+    return "\n".join(["from __future__ import annotations", *texts, ""])
+
+
+class Reply:
+    """A reply as it arrives: frames, of which the last says how it went.
+
+    Args:
+        connection: the connection to the host that replies.
+        take, letters: called for each frame before the last, and the letters allowed there.
+
+    Attributes:
+        errors: the end of the program's standard error.
+        since: when the last frame arrived, on the monotonic clock.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        take: Callable[[bytes, int, bytes], object] = lambda *frame: None,
+        letters: bytes = b"",
+    ) -> None:
+        self.errors = b""
+        self.since = time.monotonic()
+        self._connection = connection
+        self._take = take
+        self._frames = Frames(self._take_any, b"zem" + letters, LONGEST)
+        self._last: tuple[int, bytes] | Exception | None = None
+
+    def write(self, octets: bytes) -> None:
+        """Take the next octets.
+
+        Raises:
+            TransferError: they are malformed.
+        """
+        try:
+            self._frames.write(octets)
+        except FrameError as error:
+            raise malformed(self._connection, str(error)) from None
+
+    def _take_any(self, letter: bytes, number: int, octets: bytes) -> None:
+        self.since = time.monotonic()
+        if self._last is not None:
+            raise FrameError("something comes after the end")
+        if letter == b"z":
+            self._last = number, octets
+        elif letter == b"e":
+            self._last = failure_of(self._connection, octets)
+        elif letter == b"m":
+            self._last = malformed(self._connection, octets.decode("utf-8", "replace"))
+        else:
+            self._take(letter, number, octets)
+
+    def result(self, status: int | None) -> tuple[int, bytes]:
+        """Return the number and octets of the last frame.
+
+        Raises:
+            OSError: an error on the remote host.
+            TransferError: the reply is incomplete.
+        """
+        if self._last is None:
+            lines = self.errors.decode("utf-8", "replace").strip().splitlines()
+            said = repr(lines[-1][:_LONGEST_TEXT]) if lines else "no word"
+            raise malformed(self._connection, f"it stopped (status {status}, and {said})")
+        if isinstance(self._last, Exception):
+            raise self._last
+        return self._last
 
 
 def ask(
     connection: Connection,
-    names: Iterable[str],
+    names: tuple[str, ...],
     call: str,
     payload: bytes = b"",
     *,
@@ -159,75 +223,36 @@ def ask(
     timeout: float | None,
     take: Callable[[bytes, int, bytes], object] = lambda *frame: None,
     letters: bytes = b"",
-) -> Reply:
-    """Send a program and read its reply; return the number and octets of the last frame.
-
-    The first `next()` sends the program, the second waits for the reply; `close()` cancels.
+) -> tuple[int, bytes]:
+    """Run a program on the remote host; return the number and octets of its last frame.
 
     Args:
-        names: source files of the program, each after those that it needs.
+        names: see `program_of()`.
         call: the expression that the program ends with.
         payload: octets for its standard input.
         label, timeout: see `Connection.python_stream()`; the timeout also ends a reply that
             makes no progress.
-        take, letters: called for each frame before the last, and the letters allowed there.
+        take, letters: see `Reply`.
 
     Raises:
         OSError: an error on the remote host.
         TransferError: the reply is malformed or incomplete.
         RemctlError: see `Connection.python_stream()`.
     """
-    last: tuple[int, bytes] | Exception | None = None
-    errors, status, since = b"", None, 0.0
-
-    def take_any(letter: bytes, number: int, octets: bytes) -> None:
-        nonlocal last, since
-        since = time.monotonic()
-        if last is not None:
-            raise FrameError("something comes after the end")
-        if letter == b"z":
-            last = number, octets
-        elif letter == b"e":
-            last = failure_of(connection, octets)
-        elif letter == b"m":
-            last = malformed(connection, octets.decode("utf-8", "replace"))
-        else:
-            take(letter, number, octets)
-
-    frames = Frames(take_any, b"zem" + letters, LONGEST)
-    program = f"{_text_of(('wire/both_frames', *(f'files/{name}' for name in names)))}\n{call}\n"
+    program = f"{program_of(names)}{call}\n"
+    status = None
     with connection.python_stream(program, payload, label=label, timeout=timeout) as tokens:
         del payload
-        yield
-        since = time.monotonic()
+        reply = Reply(connection, take, letters)
         for token in tokens:
-            try:
-                if token.stream == 1:
-                    frames.write(token.output or b"")
-            except FrameError as error:
-                raise malformed(connection, str(error)) from None
-            if token.stream == 2:
-                errors = (errors + (token.output or b""))[-_TAIL:]
+            if token.stream == 1:
+                reply.write(token.output or b"")
+            elif token.stream == 2:
+                reply.errors = (reply.errors + (token.output or b""))[-_TAIL:]
             status = token.status
             # A host that sends output but no frames would never run into the network timeout.
-            if timeout is not None and time.monotonic() - since > timeout + STARTS_AND_ENDS:
+            if timeout is not None and time.monotonic() - reply.since > timeout + STARTS_AND_ENDS:
                 late = remctl.RemctlTimeoutError(f"{connection.host} sent no reply in time")
                 late.host = connection.host
                 raise late
-    if last is None:
-        lines = errors.decode("utf-8", "replace").strip().splitlines()
-        said = repr(lines[-1][:_LONGEST_TEXT]) if lines else "no word"
-        raise malformed(connection, f"it stopped (status {status}, and {said})")
-    if isinstance(last, Exception):
-        raise last
-    return last
-
-
-def wait_for(reply: Reply) -> tuple[int, bytes]:
-    """Send the program unless that was done, and return its reply; see `ask()`."""
-    try:
-        while True:
-            next(reply)
-    except StopIteration as end:
-        answer: tuple[int, bytes] = end.value
-        return answer
+    return reply.result(status)

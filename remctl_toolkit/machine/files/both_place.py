@@ -117,9 +117,7 @@ class Part:
         # that cannot be replaced are written in place: devices, files with several names or of
         # other users, files in /proc or in folders where no file can be made.
         if status is None:
-            mask = os.umask(0o077)
-            os.umask(mask)
-            self.mode = 0o666 & ~mask if mode is None else mode
+            self.mode = 0o666 & ~umask() if mode is None else mode
             return self.make()
         self.mode = status.st_mode & 0o777 if mode is None else mode
         if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
@@ -192,29 +190,22 @@ class Part:
             if self.part_name is not None:
                 remove(self.part_name, self.folder)
 
-    # A later command resumes from this state.
-
-    def state(self):
-        file = identity(os.fstat(self.descriptor))
-        return self.name, self.part_name, self.mode, file
-
-    def resume(self, state, position):
-        # The sender gives the position, because pieces may be written out of order.
-        _, self.part_name, self.mode, file = state
-        self.position = position
-        self.descriptor = os.open(self.part_name or self.name, OLD_FILE, dir_fd=self.folder)
-        os.set_blocking(self.descriptor, True)
-        status = os.fstat(self.descriptor)
-        if identity(status) != file:
-            raise OSError(errno.ESTALE, CHANGED)
-        self.check()
-        if stat.S_ISREG(status.st_mode):
-            os.lseek(self.descriptor, position, os.SEEK_SET)
-
 
 def remove(name, folder):
     try:
         os.unlink(name, dir_fd=folder)
     except FileNotFoundError:
-        return False
-    return True
+        pass
+
+
+def umask() -> int:
+    try:
+        with open("/proc/self/status", "rb") as file:
+            for line in file:
+                if line.startswith(b"Umask:"):
+                    return int(line.split()[1], 8)
+    except OSError:
+        pass
+    found = os.umask(0o077)  # Other threads' files are private meanwhile.
+    os.umask(found)
+    return found

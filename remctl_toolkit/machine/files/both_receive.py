@@ -1,6 +1,5 @@
 """Make files and folders from the frames of both_send.py.  This runs on both sides: on the remote
-host for uploads, which may take several commands; locally for downloads, whose sender is not
-trusted.
+host for uploads; locally for downloads, whose sender is not trusted.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import os
 from zlib import crc32
 
 from ..wire.both_frames import FrameError
-from .both_place import ANY_FOLDER, NO_LINK, Part, Place, check_name, identity
+from .both_place import ANY_FOLDER, NO_LINK, Part, Place, check_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,8 +43,7 @@ class Receiver:
         self.replaces: tuple[bool, int | None] | None = None  # see Part.replace()
         self.begun = self.ended = False
         self.part: Part | None = None
-        # Folders: their names, whether they were made by us, and which they are.
-        self.stack: list[tuple[str, bool, Any]] = []
+        self.stack: list[tuple[str, bool]] = []  # folders, and whether they were made by us
         self.folders = [place.folder]
         self.where = self.path(self.name)
 
@@ -93,10 +91,6 @@ class Receiver:
             made = True
         except FileExistsError:
             made = False
-        self.enter(name, made)
-
-    def enter(self, name, made):
-        self.where = self.path(name)
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW if made else ANY_FOLDER
         try:
             self.folders.append(os.open(name, flags, dir_fd=self.folders[-1]))
@@ -104,7 +98,7 @@ class Receiver:
             if os.path.islink(self.where):
                 raise OSError(errno.ENOTDIR, NO_LINK) from None
             raise
-        self.stack.append((name, made, identity(os.fstat(self.folders[-1]))))
+        self.stack.append((name, made))
 
     def end_folder(self, mode, octets):
         self.where = self.path("")

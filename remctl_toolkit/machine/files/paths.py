@@ -15,7 +15,7 @@ from zlib import crc32
 
 from ..base.connection import Connection
 from ..base.program import Word
-from .answers import ask, check_mode, far_path, malformed, wait_for
+from .answers import ask, check_mode, far_path, malformed
 from .sending import Frame, send
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class _RemoteFile:
         """Call a function of far_files.py; return the octets of its reply."""
         program = ("both_place", "far_answer", "far_files")
         how = {"label": "file", "timeout": self.timeout, **how}
-        return wait_for(ask(self.connection, program, f"main({call})", payload, **how))[1]
+        return ask(self.connection, program, f"main({call})", payload, **how)[1]
 
     def use(
         self,

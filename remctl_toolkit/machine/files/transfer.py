@@ -20,9 +20,8 @@ from .answers import (
     failure_of,
     far_path,
     malformed,
-    wait_for,
 )
-from .both_place import Place
+from .both_place import Place, umask
 from .both_receive import Receiver
 from .both_send import Sender, total
 from .sending import Frame, send
@@ -64,17 +63,17 @@ def _last_name(path: str) -> str:
 
 def _upload(
     connection: Connection,
-    source_path: str,
-    destination: bytes,
+    source: str | os.PathLike[str],
+    destination: Word,
     *,
-    progress: Progress | None,
+    progress: Progress | None = None,
     timeout: float | None,
-    single: bool = False,
-    change: Callable[[Frame], Frame] = lambda frame: frame,
+    change: Callable[[Frame], Frame] | None = None,
 ) -> str:
+    source_path, place = _local_path(source), far_path(connection, destination)
     left_out = LeftOut(connection)
-    # A single file is one whose digest is wanted: zeros count for that.
-    sender = Sender(left_out.add, single)
+    # Only a single file is changed: one whose digest is wanted, and zeros count for that.
+    sender = Sender(left_out.add, single=change is not None)
     octets = total(source_path) if progress is not None else 0
     so_far = 0
 
@@ -85,10 +84,10 @@ def _upload(
             progress(so_far, octets, sender.where)
 
     frames: Any = sender.frames(source_path)
-    name = _last_name(source_path)
     with contextlib.closing(frames):
-        changed = map(change, frames)
-        path = send(connection, destination, name, changed, timeout=timeout, done=done)
+        changed = frames if change is None else map(change, frames)
+        name = _last_name(source_path)
+        path = send(connection, place, name, changed, timeout=timeout, done=done)
     left_out.check()
     return path
 
@@ -125,13 +124,7 @@ def upload(
         TransferError: something in the tree was left out, or the far side did not do as it must.
         RemctlError: see `Connection.run()`.
     """
-    return _upload(
-        connection,
-        _local_path(source),
-        far_path(connection, destination),
-        progress=progress,
-        timeout=timeout,
-    )
+    return _upload(connection, source, destination, progress=progress, timeout=timeout)
 
 
 def put(
@@ -167,46 +160,30 @@ def put(
             number = number & _PUT_MODE if mode is None else mode
         return letter, number, octets
 
-    local_path = _local_path(local)
-    chosen = f"/tmp/remctl-{secrets.token_hex(8)}" if remote is None else remote
-    path = _upload(
-        connection,
-        local_path,
-        far_path(connection, chosen),
-        progress=None,
-        timeout=timeout,
-        single=True,
-        change=change,
-    )
+    if remote is None:
+        remote = f"/tmp/remctl-{secrets.token_hex(8)}"
+    path = _upload(connection, local, remote, timeout=timeout, change=change)
     return Transferred(
-        local_path=local_path, remote_path=path, size=size, sha1sum=digest.hexdigest()
+        local_path=os.fsdecode(local), remote_path=path, size=size, sha1sum=digest.hexdigest()
     )
 
 
 # -- Download -------------------------------------------------------------------------------------
 
 
-def _umask() -> int:
-    with contextlib.suppress(OSError), open("/proc/self/status", "rb") as file:
-        for line in file:
-            if line.startswith(b"Umask:"):
-                return int(line.split()[1], 8)
-    found = os.umask(0o077)  # Other threads' files are private meanwhile.
-    os.umask(found)
-    return found
-
-
 def _download(
     connection: Connection,
-    source_path: bytes,
-    destination: str,
+    source: Word,
+    destination: str | os.PathLike[str],
     *,
-    progress: Progress | None,
+    progress: Progress | None = None,
     timeout: float | None,
     mode: int | None = None,
     digest: Any = None,
 ) -> tuple[str, int]:
     """Return the copy's path, and how many octets it has."""
+    place, source_path = _local_path(destination), far_path(connection, source)
+    name = _last_name(os.fsdecode(source_path))
     single = digest is not None
     left_out = LeftOut(connection)
     so_far, octets_in_all = 0, None
@@ -228,11 +205,10 @@ def _download(
         else:
             receiver.take(letter, number, octets)
 
-    place, name = Place(destination), _last_name(os.fsdecode(source_path))
     token = secrets.token_hex(8)
-    receiver = Receiver(place, name, token, mask=_umask(), mode=mode, on_data=on_data)
+    receiver = Receiver(Place(place), name, token, mask=umask(), mode=mode, on_data=on_data)
     try:
-        reply = ask(
+        ask(
             connection,
             ("both_send", "far_answer", "far_send"),
             f"send({source_path!a}, {single}, {progress is not None})",
@@ -241,14 +217,12 @@ def _download(
             take=take,
             letters=b"fbca" if single else b"fbcadulhtx",
         )
-        wait_for(reply)
         if not receiver.complete():
             raise malformed(connection, "it ends before its end")
     finally:
         receiver.discard()
     left_out.check()
-    path = os.path.join(destination, name) if receiver.into else destination
-    return os.path.normpath(path), so_far
+    return os.path.normpath(os.path.join(place, name) if receiver.into else place), so_far
 
 
 def download(
@@ -279,9 +253,7 @@ def download(
         TransferError: something in the tree was left out, or the far side did not do as it must.
         RemctlError: see `Connection.run()`.
     """
-    place = _local_path(destination)
-    path = far_path(connection, source)
-    return _download(connection, path, place, progress=progress, timeout=timeout)[0]
+    return _download(connection, source, destination, progress=progress, timeout=timeout)[0]
 
 
 def fetch(
@@ -301,20 +273,13 @@ def fetch(
     Raises:
         OSError, TransferError, RemctlError: see `download()`.
     """
-    path, mode = far_path(connection, remote), None
+    mode = None
     if local is None:
         local = os.path.join(tempfile.gettempdir(), f"remctl-{secrets.token_hex(8)}")
         mode = _PRIVATE
     digest = hashlib.sha1(usedforsecurity=False)
-    copy, size = _download(
-        connection,
-        path,
-        _local_path(local),
-        progress=None,
-        timeout=timeout,
-        mode=mode,
-        digest=digest,
-    )
+    copy, size = _download(connection, remote, local, timeout=timeout, mode=mode, digest=digest)
+    remote_path = os.fsdecode(far_path(connection, remote))
     return Transferred(
-        local_path=copy, remote_path=os.fsdecode(path), size=size, sha1sum=digest.hexdigest()
+        local_path=copy, remote_path=remote_path, size=size, sha1sum=digest.hexdigest()
     )
