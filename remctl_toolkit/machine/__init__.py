@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .base.account import FarSide as FarSide
+    from .base.accounts import UnknownUserError as UnknownUserError
     from .base.connection import Connection as Connection
     from .base.errors import ClosedError as ClosedError
     from .base.errors import CommandTimeoutError as CommandTimeoutError
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "base.account": "FarSide",
+    "base.accounts": "UnknownUserError",
     "base.connection": "Connection",
     "base.errors": "ClosedError CommandTimeoutError MachineError NoPythonError WorkingFolderError",
     "call": "CallTimeoutError Interpreter InterpreterEndedError RemoteCallError",

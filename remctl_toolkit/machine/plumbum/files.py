@@ -18,22 +18,21 @@ if TYPE_CHECKING:
 
     from ..base.connection import Connection
     from ..files.transfer import Transferred
-    from .session import Shell
 
 
 class MachineFiles:
     """The part of a machine that its paths use."""
 
     connection: Connection
+    host: str
     custom_encoding: str | None
     path: Callable[..., RemotePath]
-    _session: Shell
-    _check_open: Callable[[], None]
+    _session: Any
+    _opened: Callable[[], Connection]
 
     def _own_path(self, path: Any) -> str:
-        self._check_open()
         if isinstance(path, LocalPath):
-            raise TypeError(f"path on {self.connection.host} cannot be {path!r}")
+            raise TypeError(f"path on {self.host} cannot be {path!r}")
         if isinstance(path, RemotePath):
             if path.remote is not self:
                 raise TypeError(f"{path!r} points to a different remote machine")
@@ -64,35 +63,35 @@ class MachineFiles:
         return entries_below(self.connection, str(folder), text, deep=deep)
 
     def _path_read(self, fn: str) -> bytes:
-        octets: bytes = paths.read(self.connection, self._own_path(fn))
+        octets: bytes = paths.read(self._opened(), self._own_path(fn))
         return octets
 
     def _path_write(self, fn: str, data: bytes | str) -> None:
         if isinstance(data, str):
             data = data.encode(self.custom_encoding or "utf8")
-        paths.write(self.connection, self._own_path(fn), bytes(data))
+        paths.write(self._opened(), self._own_path(fn), bytes(data))
 
     def upload(self, src: Any, dst: Any, **how: Any) -> Any:
         """Copy a file or folder from here to there; see `transfer.upload()`."""
         if isinstance(src, RemotePath):
             raise TypeError(f"src of upload cannot be {src!r}")
-        return transfer.upload(self.connection, os.fspath(src), self._own_path(dst), **how)
+        return transfer.upload(self._opened(), os.fspath(src), self._own_path(dst), **how)
 
     def download(self, src: Any, dst: Any, **how: Any) -> Any:
         """Copy a file or folder from there to here; see `transfer.download()`."""
         if isinstance(dst, RemotePath):
             raise TypeError(f"dst of download cannot be {dst!r}")
-        return transfer.download(self.connection, self._own_path(src), os.fspath(dst), **how)
+        return transfer.download(self._opened(), self._own_path(src), os.fspath(dst), **how)
 
     def put(self, local: Any, remote: Any = None, **how: Any) -> Transferred:
         """Copy a file from here to there, and say what was done; see `transfer.put()`."""
         remote = None if remote is None else self._own_path(remote)
-        return transfer.put(self.connection, os.fspath(local), remote, **how)
+        return transfer.put(self._opened(), os.fspath(local), remote, **how)
 
     def fetch(self, remote: Any, local: Any = None, **how: Any) -> Transferred:
         """Copy a file from there to here, and say what was done; see `transfer.fetch()`."""
         local = None if local is None else os.fspath(local)
-        return transfer.fetch(self.connection, self._own_path(remote), local, **how)
+        return transfer.fetch(self._opened(), self._own_path(remote), local, **how)
 
     @property
     def sftp(self) -> _Files:
@@ -110,4 +109,4 @@ class _Files:
         """Open one; `bufsize` is there for plumbum's sake."""
         machine = self._machine
         encoding = None if "b" in mode else machine.custom_encoding or "utf8"
-        return paths.open(machine.connection, machine._own_path(path), mode, encoding=encoding)
+        return paths.open(machine._opened(), machine._own_path(path), mode, encoding=encoding)

@@ -17,11 +17,11 @@ import threading
 import weakref
 from collections.abc import Callable, Sequence
 from subprocess import DEVNULL, PIPE
-from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, cast
 
 try:
     from plumbum.commands import BaseCommand, CommandNotFound
-    from plumbum.machines.remote import BaseRemoteMachine, ClosedRemote
+    from plumbum.machines.remote import BaseRemoteMachine, ClosedRemoteMachine
     from plumbum.machines.session import ShellSession
     from plumbum.path.remote import RemotePath, RemoteWorkdir
 except ImportError as error:
@@ -32,7 +32,10 @@ except ImportError as error:
 
 import remctl
 
+from ..base.accounts import connect as connect_to
+from ..base.accounts import split_user
 from ..base.connection import Connection
+from ..base.errors import ClosedError
 from ..base.program import Word, source
 from .commands import MachineCommand, Words, intent
 from .environment import MachineEnv, MachineWorkdir
@@ -52,6 +55,22 @@ _T = TypeVar("_T")
 _CLOSE_LIMIT = 9.0  # seconds
 
 
+class ClosedMachineError(ClosedError, ClosedRemoteMachine):  # type: ignore[misc]
+    """The machine was closed; also plumbum's ClosedRemoteMachine."""
+
+
+class _ClosedSession:
+    """What a machine has for its session in the end: using it raises `ClosedMachineError`."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+
+    def __getattr__(self, name: str) -> NoReturn:
+        error = ClosedMachineError(f"{self._machine!r} has been closed")
+        error.host = self._machine.host
+        raise error
+
+
 class Machine(MachineFiles, BaseRemoteMachine):  # type: ignore[misc]
     """An account of a host, as a remote machine of plumbum.
 
@@ -60,10 +79,14 @@ class Machine(MachineFiles, BaseRemoteMachine):  # type: ignore[misc]
     and sessions, are channels.
 
     Args:
-        host, port, principal, python, shell, connect_timeout, ccache, source_ip, credentials: see
+        host: the host, or ``user@host``.
+        port, principal, python, shell, connect_timeout, ccache, source_ip, credentials: see
             `Connection`.
+        user: the account's user: the commands are ``python-USER`` and ``sh-USER`` then, or those
+            without it, if that is whom they run as.
         encoding: of commands' output; None has it as octets.
         cwd: the folder to begin in; None is the account's home.
+        connect: whether to connect now; otherwise whatever needs the host first does.
 
     Attributes:
         connection: the way there.
@@ -73,11 +96,14 @@ class Machine(MachineFiles, BaseRemoteMachine):  # type: ignore[misc]
         uname: the name of its operating system.
 
     Raises:
+        ValueError: `host` is no host, or names another user than `user`.
+        UnknownUserError: the server has no commands that run as that user for us.
         NoPythonError, MachineError, RemctlError: see `Connection`.
         ProcessExecutionError: `cwd` cannot be entered.
     """
 
     RemoteCommand = MachineCommand
+    _connection: Connection | None = None
     _owns_connection = False
     _interpreter: Interpreter | None = None
 
@@ -87,6 +113,7 @@ class Machine(MachineFiles, BaseRemoteMachine):  # type: ignore[misc]
         port: int | str | None = None,
         principal: str | None = None,
         *,
+        user: str | None = None,
         python: str = "python",
         shell: str | None = "sh",
         connect_timeout: float = 30.0,
@@ -95,11 +122,18 @@ class Machine(MachineFiles, BaseRemoteMachine):  # type: ignore[misc]
         credentials: remctl.RemctlCredentials | None = None,
         encoding: str | None = "utf8",
         cwd: Word | None = None,
+        connect: bool = True,
     ) -> None:
-        connection = Connection(
-            host,
-            port,
-            principal,
+        self.host, user = split_user(host, user)
+        self._prepare(connect_timeout, encoding)
+        self._owns_connection = True
+        self._first_folder = cwd
+        self._connect = functools.partial(
+            connect_to,
+            self.host,
+            user,
+            port=port,
+            principal=principal,
             python=python,
             shell=shell,
             connect_timeout=connect_timeout,
@@ -107,12 +141,8 @@ class Machine(MachineFiles, BaseRemoteMachine):  # type: ignore[misc]
             source_ip=source_ip,
             credentials=credentials,
         )
-        try:
-            self._begin(connection, connect_timeout, encoding, cwd)
-        except BaseException:
-            connection.close()
-            raise
-        self._owns_connection = True
+        if connect:
+            self._opened()
 
     @classmethod
     def over(
@@ -125,30 +155,49 @@ class Machine(MachineFiles, BaseRemoteMachine):  # type: ignore[misc]
     ) -> Self:
         """Make a machine of a connection that is there; `close()` leaves it open."""
         self = cls.__new__(cls)
-        self._begin(connection, connect_timeout, encoding, cwd)
+        self.host = connection.host
+        self._prepare(connect_timeout, encoding)
+        self._enter(connection, cwd)
         return self
 
-    def _begin(
-        self, connection: Connection, timeout: float, encoding: str | None, cwd: Word | None
-    ) -> None:
+    def _prepare(self, timeout: float, encoding: str | None) -> None:
         # plumbum's own constructor would open a session, and keep it for all that is asked of it.
-        self.connection = connection
         self.connect_timeout = timeout
         self.custom_encoding = encoding
-        self.uname = connection.far.system[0]
-        self._session = Shell(self)
+        self._session: Shell | _ClosedSession = Shell(self)
         self._python = None
         self._program_cache: dict[tuple[str, str], RemotePath] = {}
-        self._lock = threading.RLock()
+        self._lock, self._connecting = threading.RLock(), threading.RLock()
         self._open: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def _enter(self, connection: Connection, folder: Word | None) -> None:
+        self._connection = connection
         self._cwd = MachineWorkdir(self, connection.far.home)
-        if cwd is not None:
-            self._cwd.chdir(cwd if isinstance(cwd, str) else os.fsdecode(cast("Any", cwd)))
+        if folder is not None:
+            self._cwd.chdir(os.fsdecode(cast("Any", folder)))
 
     @property
-    def host(self) -> str:
-        """The host's name, as it was given."""
-        return self.connection.host
+    def connection(self) -> Connection:  # type: ignore[override]
+        """The way there; it is opened now if that was not done."""
+        if self._owns_connection and self._connection is not None:
+            return self._connection  # It may be closed.
+        return self._opened()
+
+    def _opened(self) -> Connection:
+        """Return the connection of a machine that was not closed."""
+        with self._connecting:
+            if self.closed:
+                self._session.run  # noqa: B018  # raises ClosedMachineError
+            if self._connection is None:
+                connection = self._connect()
+                try:
+                    self._enter(connection, self._first_folder)
+                    return self._opened()  # It may have been closed meanwhile.
+                except BaseException:
+                    self._connection = None
+                    connection.close()
+                    raise
+            return self._connection
 
     @property
     def far(self) -> Any:
@@ -156,8 +205,15 @@ class Machine(MachineFiles, BaseRemoteMachine):  # type: ignore[misc]
         return self.connection.far
 
     @property
+    def uname(self) -> str:
+        """The name of its operating system."""
+        system: str = self.far.system[0]
+        return system
+
+    @property
     def _fqhost(self) -> str:
-        return f"{self.connection.far.user}@{self.connection.host}"
+        connection = self._connection
+        return self.host if connection is None else f"{connection.far.user}@{self.host}"
 
     def __str__(self) -> str:
         return f"remctl://{self._fqhost}"
@@ -165,22 +221,19 @@ class Machine(MachineFiles, BaseRemoteMachine):  # type: ignore[misc]
     @property
     def closed(self) -> bool:
         """Whether `close()` was called."""
-        return isinstance(self._session, ClosedRemote)
-
-    def _check_open(self) -> None:
-        if self.closed:
-            self._session.run  # noqa: B018  # raises ClosedRemoteMachine
+        return isinstance(self._session, _ClosedSession)
 
     # The folder and the environment.
 
     @property
     def cwd(self) -> RemoteWorkdir:
         """The folder that commands run in; ``with machine.cwd(folder)`` is for a while."""
+        self._opened()
         return self._cwd
 
     @property
     def _folder(self) -> str:
-        return str(self._cwd) if hasattr(self, "_cwd") else self.connection.far.home
+        return str(self.cwd)
 
     @functools.cached_property
     def env(self) -> MachineEnv:
@@ -188,6 +241,7 @@ class Machine(MachineFiles, BaseRemoteMachine):  # type: ignore[misc]
         return MachineEnv(self)
 
     def _changes(self) -> dict[str, str | None]:
+        self._opened()
         # While the environment is being asked for, there is none to change.
         env = self.__dict__.get("env")
         return {} if env is None else env.changes()
@@ -200,7 +254,6 @@ class Machine(MachineFiles, BaseRemoteMachine):  # type: ignore[misc]
         Raises:
             CommandNotFound: it is not there.
         """
-        self._check_open()
         folders = [str(folder) for folder in self.env.path]
         key = (progname, self.env.get("PATH", ""))
         if key not in self._program_cache:
@@ -210,7 +263,7 @@ class Machine(MachineFiles, BaseRemoteMachine):  # type: ignore[misc]
             candidates = [f"{folder}/{name}" for name in names for folder in folders]
             test = 'for p; do [ -x "$p" ] && [ ! -d "$p" ] && echo "$p." && exit; done; exit 1'
             words = ["/bin/sh", "-c", test, "which", *candidates]
-            found = self.connection.run(words, label="which", cwd=self._folder)
+            found = self._opened().run(words, label="which", cwd=self._folder)
             if found.status != 0:
                 raise CommandNotFound(progname, self.env.path)
             path = os.fsdecode(found.stdout or b"").removesuffix(".\n")
@@ -240,15 +293,14 @@ class Machine(MachineFiles, BaseRemoteMachine):  # type: ignore[misc]
             new_session: for plumbum's sake: over there it has a session of its own, or no terminal.
 
         Raises:
-            ClosedRemoteMachine: the machine was closed.
+            ClosedMachineError: the machine was closed.
             TypeError, ValueError: an argument cannot be right.
         """
-        self._check_open()
-        words, purpose = Words(args), intent.get()
+        connection, words, purpose = self._opened(), Words(args), intent.get()
         if encoding == "auto":
             encoding = self.custom_encoding if words.encoding == "auto" else words.encoding
         process = Popen(
-            self.connection,
+            connection,
             words.argv,
             stdin=DEVNULL if stdin == PIPE and purpose != "input" else stdin,
             stdout=stdout,
@@ -289,11 +341,10 @@ class Machine(MachineFiles, BaseRemoteMachine):  # type: ignore[misc]
         Raises:
             ProcessExecutionError: a file or the folder cannot be opened.
         """
-        self._check_open()
-        words = Words(command)
+        connection, words = self._opened(), Words(command)
         changes = {**self._changes(), **words.env}
         folder = self._folder_of(words, cwd)
-        detached = self.connection.command_of(words.argv, folder, None, changes)
+        detached = connection.command_of(words.argv, folder, None, changes)
         more = {
             "stdout": os.fsencode(str(stdout or "/dev/null")),
             "stderr": None if stderr is None else os.fsencode(str(stderr)),
@@ -301,11 +352,11 @@ class Machine(MachineFiles, BaseRemoteMachine):  # type: ignore[misc]
         }
         program = source("base/far_execute", "plumbum/far_detach")
         program += f"\ndetach({detached.spec(b'', **more)}, execute)\n"
-        result = self.connection.python_run(program, label=detached.label)
+        result = connection.python_run(program, label=detached.label)
         errors = os.fsdecode(result.stderr or b"")
         if result.status != 0:
             raise ProcessExecutionError(words.argv, result.status, "", errors, host=self.host)
-        return Popen.detached(self.connection, words.argv, int(result.stdout or b""))
+        return Popen.detached(connection, words.argv, int(result.stdout or b""))
 
     def session(self, isatty: bool = False, *, new_session: bool = False) -> ShellSession:
         """Open a shell session: one /bin/sh for many commands, which keeps its state.
@@ -339,9 +390,8 @@ class Machine(MachineFiles, BaseRemoteMachine):  # type: ignore[misc]
         """Open a tunnel from a port here to one over there, or the reverse; see `Tunnel`."""
         from ..tunnel.tunnel import Tunnel
 
-        self._check_open()
         tunnel = Tunnel(
-            self.connection,
+            self._opened(),
             lport,
             dport,
             lhost,
@@ -358,8 +408,7 @@ class Machine(MachineFiles, BaseRemoteMachine):  # type: ignore[misc]
         """Return a socket that leads to a port over there; see `tunnel.connect_sock()`."""
         from ..tunnel.tunnel import connect_sock
 
-        self._check_open()
-        return connect_sock(self.connection, dport, dhost, ipv6)
+        return connect_sock(self._opened(), dport, dhost, ipv6)
 
     @property
     def interpreter(self) -> Interpreter:
@@ -367,9 +416,9 @@ class Machine(MachineFiles, BaseRemoteMachine):  # type: ignore[misc]
         from ..call import Interpreter
 
         with self._lock:
-            self._check_open()
+            connection = self._opened()
             if self._interpreter is None or self._interpreter.closed:
-                self._interpreter = Interpreter(self.connection)
+                self._interpreter = Interpreter(connection)
             return self._interpreter
 
     def call(self, function: Callable[..., _T], /, *args: Any, **kwargs: Any) -> _T:
@@ -385,33 +434,32 @@ class Machine(MachineFiles, BaseRemoteMachine):  # type: ignore[misc]
         """Return facts about the far side by their names, all if none is named; see `facts`."""
         from .. import facts
 
-        self._check_open()
-        return facts.gather(self, names or facts.NAMES, timeout=timeout)
+        return facts.gather(self._opened(), names or facts.NAMES, timeout=timeout)
 
     def gateway(self, **how: Any) -> Any:
         """Open a gateway of execnet; see `gateway.open_gateway()`."""
         from ..gateway import open_gateway
 
-        self._check_open()
-        return open_gateway(self.connection, **how)
+        return open_gateway(self._opened(), **how)
 
     # The end.
 
     def close(self) -> None:
         """End what still runs or is open on the host, and close the connection.
 
-        Whatever is asked of the machine, its paths and commands after that raises
-        ClosedRemoteMachine.  Closing again does nothing.  It takes less than ten seconds, even if
-        the host does not answer: what is left there then ends by itself.
+        Whatever is asked of the machine, its paths and commands after that raises a `ClosedError`,
+        which is plumbum's ClosedRemoteMachine, too.  Closing again does nothing.  It takes less
+        than ten seconds, even if the host does not answer: what is left there then ends by itself.
         """
         if self.closed:
             return
-        self._session = ClosedRemote(self)
-        if self._owns_connection:
-            self.connection.begin_closing(_CLOSE_LIMIT)
+        self._session = _ClosedSession(self)
+        connection = self._connection if self._owns_connection else None
+        if connection is not None:
+            connection.begin_closing(_CLOSE_LIMIT)
         with self._lock, contextlib.ExitStack() as stack:
-            if self._owns_connection:
-                stack.callback(self.connection.close)
+            if connection is not None:
+                stack.callback(connection.close)
             for one in list(self._open):
                 stack.callback(one.close)
             if self._interpreter is not None:
@@ -424,5 +472,5 @@ class Machine(MachineFiles, BaseRemoteMachine):  # type: ignore[misc]
             return
         if self._interpreter is not None:
             self._interpreter.drop()
-        if self._owns_connection:
-            self.connection.close()
+        if self._owns_connection and self._connection is not None:
+            self._connection.close()
