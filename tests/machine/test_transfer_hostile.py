@@ -371,7 +371,7 @@ def test_paths_of_a_machine_that_lies(name: str, monkeypatch: pytest.MonkeyPatch
 
 
 def test_sources_need_nothing_of_the_package(inside: Path) -> None:
-    for names in (("both_send", "far_answer", "far_send"), sending._PROGRAM):
+    for names in (("both_place", "both_send", "far_answer", "far_send"), sending._PROGRAM):
         source = answers.program_of(names)
         source.encode("ascii")
         done = subprocess.run(

@@ -14,13 +14,13 @@ from _remctl_text import printable
 
 from ..base.connection import STARTS_AND_ENDS, Connection
 from ..base.errors import MachineError
+from ..base.outputs import Tail
 from ..base.program import Word, octets, source
 from ..wire.both_frames import FrameError, Frames
 from .both_place import check_name
 from .both_receive import LONGEST
 
 _LONGEST_TEXT = 200
-_TAIL = 4096
 _IMPORTS = re.compile(r"^from (__future__|\.).*\n", re.MULTILINE)
 
 
@@ -156,7 +156,7 @@ class Reply:
         take, letters: called for each frame before the last, and the letters allowed there.
 
     Attributes:
-        errors: the end of the program's standard error.
+        errors: the end of the program's standard error, a file.
         since: when the last frame arrived, on the monotonic clock.
     """
 
@@ -166,7 +166,7 @@ class Reply:
         take: Callable[[bytes, int, bytes], object] = lambda *frame: None,
         letters: bytes = b"",
     ) -> None:
-        self.errors = b""
+        self.errors = Tail()
         self.since = time.monotonic()
         self._connection = connection
         self._take = take
@@ -205,8 +205,7 @@ class Reply:
             TransferError: the reply is incomplete.
         """
         if self._last is None:
-            lines = self.errors.decode("utf-8", "replace").strip().splitlines()
-            said = repr(lines[-1][:_LONGEST_TEXT]) if lines else "no word"
+            said = f"'{self.errors}'" if str(self.errors) else "no word"
             raise malformed(self._connection, f"it stopped (status {status}, and {said})")
         if isinstance(self._last, Exception):
             raise self._last
@@ -248,7 +247,7 @@ def ask(
             if token.stream == 1:
                 reply.write(token.output or b"")
             elif token.stream == 2:
-                reply.errors = (reply.errors + (token.output or b""))[-_TAIL:]
+                reply.errors.write(token.output or b"")
             status = token.status
             # A host that sends output but no frames would never run into the network timeout.
             if timeout is not None and time.monotonic() - reply.since > timeout + STARTS_AND_ENDS:

@@ -35,6 +35,12 @@ def check_name(name: str) -> str:
     return name
 
 
+def write_all(descriptor, octets):
+    view = memoryview(octets)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
 def identity(status):
     return status.st_dev, status.st_ino, status.st_uid
 
@@ -137,9 +143,7 @@ class Part:
         return None
 
     def write(self, octets):
-        view = memoryview(octets)
-        while view:
-            view = view[os.write(self.descriptor, view) :]
+        write_all(self.descriptor, octets)
         self.position += len(octets)
 
     def skip(self, length):

@@ -10,19 +10,18 @@ import errno
 import os
 
 from ..wire.both_frames import FrameError, frame
+from .both_place import write_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def write_all(octets):
-    view = memoryview(octets)
-    while view:
-        try:
-            view = view[os.write(1, view) :]
-        except OSError:
-            os._exit(1)  # Nobody reads it any more.
+def send(octets):
+    try:
+        write_all(1, octets)
+    except OSError:
+        os._exit(1)  # Nobody reads it any more.
 
 
 def failure(error, path):
@@ -40,5 +39,5 @@ def answer(do: Callable[[], tuple[int, bytes]], path: bytes) -> None:
         last = frame(b"m", 0, str(error).encode("utf-8", "replace"))
     except OSError as error:
         last = frame(b"e", 0, failure(error, path))
-    write_all(last)
+    send(last)
     os._exit(0)

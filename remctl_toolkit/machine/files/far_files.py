@@ -8,8 +8,8 @@ import stat
 from zlib import crc32
 
 from ..wire.both_frames import FrameError, frame
-from .both_place import Place
-from .far_answer import answer, write_all
+from .both_place import Place, write_all
+from .far_answer import answer, send
 
 PIECE = 1 << 18
 REPLACED = "It was replaced by another file meanwhile"
@@ -48,13 +48,11 @@ def use(path, mode, file, position, read, written, crc, size):
         octets = b"".join(octets_of(0, written))
         if crc32(octets) != crc:
             raise FrameError("what arrived is not what was sent")
-        view = memoryview(octets)  # One write() keeps appended data together.
-        while view:
-            view = view[os.write(descriptor, view) :]
+        write_all(descriptor, octets)  # In one write(), which keeps appended data together.
     if size is not None:
         os.ftruncate(descriptor, size)
     for octets in octets_of(descriptor, read):
-        write_all(frame(b"b", crc32(octets), octets))
+        send(frame(b"b", crc32(octets), octets))
     return b"%d %d %d" % (os.fstat(descriptor).st_size, status.st_dev, status.st_ino)
 
 

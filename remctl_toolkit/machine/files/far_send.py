@@ -6,10 +6,10 @@ import os
 
 from ..wire.both_frames import frame
 from .both_send import PIECE, Sender, total
-from .far_answer import answer, failure, write_all
+from .far_answer import answer, failure, send
 
 
-def send(path, single, wants_total):
+def send_files(path, single, wants_total):
     frames = []  # Small frames are written together.
 
     def add(letter, number, octets):
@@ -18,7 +18,7 @@ def send(path, single, wants_total):
             flush()
 
     def flush():
-        write_all(b"".join(frames))
+        send(b"".join(frames))
         frames.clear()
 
     def do():

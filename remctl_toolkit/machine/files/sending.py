@@ -92,7 +92,7 @@ def _stream(
             status = channel.wait(limit)
             while octets := channel.read():
                 reply.write(octets)
-            reply.errors = channel.read_stderr()
+            reply.errors.write(channel.read_stderr())
     return reply.result(status)
 
 

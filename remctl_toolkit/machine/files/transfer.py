@@ -210,8 +210,8 @@ def _download(
     try:
         ask(
             connection,
-            ("both_send", "far_answer", "far_send"),
-            f"send({source_path!a}, {single}, {progress is not None})",
+            ("both_place", "both_send", "far_answer", "far_send"),
+            f"send_files({source_path!a}, {single}, {progress is not None})",
             label="download",
             timeout=timeout,
             take=take,

@@ -109,16 +109,9 @@ def _as_text(word: Any) -> Any:
 
 
 class Words:
-    """The words of one of plumbum's commands, with what is bound to them.
+    """The words of a command, with the environment, working directory and encoding bound to it.
 
-    Args:
-        command: the command, or a list of words; a text is for the shell.
-
-    Attributes:
-        argv: the program and its arguments.
-        env: what is to be set in its environment.
-        cwd: its working directory, relative to the machine's; None is that.
-        encoding: that of its output, or "auto".
+    The command may also be a list of words; a text is for the shell.
     """
 
     def __init__(self, command: BaseCommand | Sequence[Any] | str) -> None:

@@ -8,11 +8,10 @@ import selectors
 import sys
 import threading
 from collections.abc import Callable, Container, Generator, Iterator
-from typing import IO, Any, Self
+from typing import Any, Self
 
-import plumbum.commands.processes
 from plumbum.commands import processes
-from plumbum.commands.processes import ProcessLineTimedOut, ProcessTimedOut
+from plumbum.commands.processes import ProcessLineTimedOut
 from plumbum.machines.base import PopenAddons
 
 import remctl
@@ -40,21 +39,15 @@ class Popen(Process, PopenAddons):  # type: ignore[misc]
     """A command of a machine.
 
     Args:
-        connection: the connection.
-        argv: the program and its arguments.
         encoding: what plumbum decodes the output with; None has it as octets.
         keep: what must not be deleted as long as this is there: the machine.
-        how: see `Process`.
+        connection, argv, how: see `Process`.
 
     Attributes:
         args, argv: the command as text.
         custom_encoding: the encoding.
-
-    Raises:
-        See `Process`.
     """
 
-    _keep: object = None
     _signalled = False
 
     def __init__(
@@ -127,7 +120,7 @@ class Popen(Process, PopenAddons):  # type: ignore[misc]
         try:
             super().send_signal(sig)
         except remctl.RemctlError as error:
-            reason = f"cannot send a signal to a command on {self.connection.host}"
+            reason = f"cannot send a signal to a command on {self.machine}"
             raise OSError(errno.EIO, reason) from error
 
     def _was_asked_to_end(self) -> bool:
@@ -147,13 +140,10 @@ class Popen(Process, PopenAddons):  # type: ignore[misc]
             ProcessTimedOut: it was ended after `timeout` seconds.
             ProcessExecutionError: its status is none of `retcode`.
         """
-        if self._timed_out:
-            text = f"Process did not terminate within {timeout} seconds"
-            raise ProcessTimedOut(text, self.argv)
-        expected = retcode if isinstance(retcode, Container) else (retcode,)
-        if retcode is not None and self.returncode not in expected:
-            host = self.connection.host
-            raise ProcessExecutionError(self.argv, self.returncode, stdout, stderr, host=host)
+        try:
+            super().verify(retcode, timeout, stdout, stderr)
+        except processes.ProcessExecutionError as error:
+            raise ProcessExecutionError(*error.args, host=self.machine) from None
 
     def iter_lines(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
         """Iterate over lines of output as they come; see plumbum's function for the arguments."""
@@ -166,7 +156,7 @@ class Popen(Process, PopenAddons):  # type: ignore[misc]
 
 def _in_plumbums_timer() -> bool:
     """Whether this is the thread that ends what takes too long; it survives OSError alone."""
-    return threading.current_thread() is plumbum.commands.processes.bgthd
+    return threading.current_thread() is processes.bgthd
 
 
 def _read_lines(
@@ -179,7 +169,7 @@ def _read_lines(
     """
     with selectors.DefaultSelector() as selector:
         buffers: dict[Any, bytearray] = {}
-        for kind, stream in _streams(process):
+        for kind, stream in processes._get_piped_streams(process):
             selector.register(stream, selectors.EVENT_READ, kind)
             buffers[stream] = bytearray()
         while selector.get_map():
@@ -199,14 +189,6 @@ def _read_lines(
                     yield key.data, decode(line)
                 if not piece:
                     selector.unregister(file)
-
-
-def _streams(process: Any) -> Iterator[tuple[int, IO[bytes]]]:
-    while process is not None:
-        for kind, file in ((0, process.stdout), (1, process.stderr)):
-            if file is not None and not file.closed:
-                yield kind, file
-        process = getattr(process, "srcproc", None)
 
 
 def _split(buffer: bytearray, linesize: int, *, last: bool) -> Iterator[bytes]:

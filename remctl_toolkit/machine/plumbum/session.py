@@ -26,9 +26,6 @@ class Shell:
     Each command is a shell of its own, in the machine's working directory and with its environment:
     quicker than a session, and any number may run at once.  Names are decoded as this process
     decodes those of files, so that no octet of them is lost.
-
-    Args:
-        machine: the machine.
     """
 
     def __init__(self, machine: Any) -> None:
@@ -37,13 +34,7 @@ class Shell:
     def run(
         self, command: str | BaseCommand, retcode: int | Container[int] | None = 0
     ) -> tuple[int, str, str]:
-        """Run a command, and return its status, output and standard error.
-
-        Raises:
-            ProcessExecutionError: the status is none of `retcode`.
-            WorkingFolderError: the machine's working directory cannot be entered.
-            ClosedError, RemctlError: see `Connection.run()`.
-        """
+        """Run a command, and return its status, output and standard error."""
         text = " ".join(command.formulate(1)) if isinstance(command, BaseCommand) else command
         machine = self._machine
         result = machine.connection.run(
