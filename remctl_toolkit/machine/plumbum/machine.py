@@ -17,11 +17,11 @@ import threading
 import weakref
 from collections.abc import Callable, Sequence
 from subprocess import DEVNULL, PIPE
-from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 try:
     from plumbum.commands import BaseCommand, CommandNotFound
-    from plumbum.machines.remote import BaseRemoteMachine, ClosedRemoteMachine
+    from plumbum.machines.remote import BaseRemoteMachine
     from plumbum.machines.session import ShellSession
     from plumbum.path.remote import RemotePath, RemoteWorkdir
 except ImportError as error:
@@ -35,13 +35,12 @@ import remctl
 from ..base.accounts import connect as connect_to
 from ..base.accounts import split_user
 from ..base.connection import Connection
-from ..base.errors import ClosedError
 from ..base.program import Word, source
 from .commands import MachineCommand, Words, intent
 from .environment import MachineEnv, MachineWorkdir
 from .files import MachineFiles
 from .popen import Popen, ProcessExecutionError
-from .session import TERMINAL, Session, Shell
+from .session import TERMINAL, ClosedSession, Session, Shell
 
 if TYPE_CHECKING:
     import socket
@@ -53,22 +52,6 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 _CLOSE_LIMIT = 9.0  # seconds
-
-
-class ClosedMachineError(ClosedError, ClosedRemoteMachine):  # type: ignore[misc]
-    """The machine was closed; also plumbum's ClosedRemoteMachine."""
-
-
-class _ClosedSession:
-    """What a machine has for its session in the end: using it raises `ClosedMachineError`."""
-
-    def __init__(self, machine: Machine) -> None:
-        self._machine = machine
-
-    def __getattr__(self, name: str) -> NoReturn:
-        error = ClosedMachineError(f"{self._machine!r} has been closed")
-        error.host = self._machine.host
-        raise error
 
 
 class Machine(MachineFiles, BaseRemoteMachine):  # type: ignore[misc]
@@ -164,8 +147,7 @@ class Machine(MachineFiles, BaseRemoteMachine):  # type: ignore[misc]
         # plumbum's own constructor would open a session, and keep it for all that is asked of it.
         self.connect_timeout = timeout
         self.custom_encoding = encoding
-        self._session: Shell | _ClosedSession = Shell(self)
-        self._python = None
+        self._session: Shell | ClosedSession = Shell(self)
         self._program_cache: dict[tuple[str, str], RemotePath] = {}
         self._lock, self._connecting = threading.RLock(), threading.RLock()
         self._open: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -179,15 +161,13 @@ class Machine(MachineFiles, BaseRemoteMachine):  # type: ignore[misc]
     @property
     def connection(self) -> Connection:  # type: ignore[override]
         """The way there; it is opened now if that was not done."""
-        if self._owns_connection and self._connection is not None:
-            return self._connection  # It may be closed.
-        return self._opened()
+        ours = self._connection if self._owns_connection else None
+        return ours or self._opened()  # Ours may be closed.
 
     def _opened(self) -> Connection:
         """Return the connection of a machine that was not closed."""
         with self._connecting:
-            if self.closed:
-                self._session.run  # noqa: B018  # raises ClosedMachineError
+            self._session.run  # noqa: B018  # raises ClosedMachineError after close()
             if self._connection is None:
                 connection = self._connect()
                 try:
@@ -207,8 +187,7 @@ class Machine(MachineFiles, BaseRemoteMachine):  # type: ignore[misc]
     @property
     def uname(self) -> str:
         """The name of its operating system."""
-        system: str = self.far.system[0]
-        return system
+        return str(self.far.system[0])
 
     @property
     def _fqhost(self) -> str:
@@ -221,7 +200,7 @@ class Machine(MachineFiles, BaseRemoteMachine):  # type: ignore[misc]
     @property
     def closed(self) -> bool:
         """Whether `close()` was called."""
-        return isinstance(self._session, _ClosedSession)
+        return isinstance(self._session, ClosedSession)
 
     # The folder and the environment.
 
@@ -372,9 +351,7 @@ class Machine(MachineFiles, BaseRemoteMachine):  # type: ignore[misc]
     @property
     def python(self) -> Any:
         """The far side's Python, as a command."""
-        if self._python is None:
-            self._python = self[self.connection.far.python]
-        return self._python
+        return self[self.connection.far.python]
 
     # What is not plumbum's.
 
@@ -390,14 +367,9 @@ class Machine(MachineFiles, BaseRemoteMachine):  # type: ignore[misc]
         """Open a tunnel from a port here to one over there, or the reverse; see `Tunnel`."""
         from ..tunnel.tunnel import Tunnel
 
+        timeout = self.connect_timeout if connect_timeout is None else connect_timeout
         tunnel = Tunnel(
-            self._opened(),
-            lport,
-            dport,
-            lhost,
-            dhost,
-            reverse=reverse,
-            connect_timeout=self.connect_timeout if connect_timeout is None else connect_timeout,
+            self._opened(), lport, dport, lhost, dhost, reverse=reverse, connect_timeout=timeout
         )
         self._open.add(tunnel)
         return tunnel
@@ -453,7 +425,7 @@ class Machine(MachineFiles, BaseRemoteMachine):  # type: ignore[misc]
         """
         if self.closed:
             return
-        self._session = _ClosedSession(self)
+        self._session = ClosedSession(self)
         connection = self._connection if self._owns_connection else None
         if connection is not None:
             connection.begin_closing(_CLOSE_LIMIT)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Container
-from typing import Any
+from typing import Any, NoReturn
 
 from plumbum.commands import BaseCommand, processes
+from plumbum.machines.remote import ClosedRemoteMachine
 from plumbum.machines.session import ShellSession, SSHCommsError
 
 from _remctl_text import printable
 
+from ..base.errors import ClosedError
 from .popen import ProcessExecutionError
 
 # What runs a shell that is to believe in a terminal.  Its prompts would be among the output.
@@ -49,6 +51,22 @@ class Shell:
 
     def close(self) -> None:
         """Do nothing: nothing is open."""
+
+
+class ClosedMachineError(ClosedError, ClosedRemoteMachine):  # type: ignore[misc]
+    """The machine was closed; also plumbum's ClosedRemoteMachine."""
+
+
+class ClosedSession:
+    """What a machine has for its session in the end: using it raises `ClosedMachineError`."""
+
+    def __init__(self, machine: Any) -> None:
+        self._machine = machine
+
+    def __getattr__(self, name: str) -> NoReturn:
+        error = ClosedMachineError(f"{self._machine!r} has been closed")
+        error.host = self._machine.host
+        raise error
 
 
 class Session(ShellSession):  # type: ignore[misc]
