@@ -19,7 +19,7 @@ from support.waiting import eventually, runs
 
 import remctl
 from remctl_toolkit.machine import ClosedError, Connection
-from remctl_toolkit.machine.channel import keeper as keepers
+from remctl_toolkit.machine.channel import channel as channels
 from remctl_toolkit.machine.channel.channel import Channel
 
 if TYPE_CHECKING:
@@ -111,8 +111,8 @@ def test_a_command_that_does_not_read_makes_the_writer_wait(either: Connection) 
 def test_nobody_reading_makes_the_command_wait(connection: Connection) -> None:
     size = 32 * MEBIBYTE
     with Channel(connection, ["head", "-c", str(size), "/dev/zero"]) as channel:
-        eventually(lambda: len(channel._stdout.octets) >= keepers.LIMIT)
-        assert len(channel._stdout.octets) < keepers.LIMIT + MEBIBYTE
+        eventually(lambda: len(channel._stdout.octets) >= channels.LIMIT)
+        assert len(channel._stdout.octets) < channels.LIMIT + MEBIBYTE
         assert channel.poll() is None
         assert len(read_all(channel)) == size
         assert channel.wait() == 0

@@ -23,6 +23,7 @@ import remctl
 from remctl_toolkit.machine import ClosedError, Connection, Machine
 from remctl_toolkit.machine.base.program import source
 from remctl_toolkit.machine.call import link
+from remctl_toolkit.machine.channel import channel as channels
 from remctl_toolkit.machine.channel import keeper as keepers
 from remctl_toolkit.machine.channel.channel import Channel, ChannelError
 
@@ -304,7 +305,7 @@ def test_a_network_that_is_cut(proxied: Connection, proxy: Proxy, state: str) ->
 def test_a_network_that_is_cut_while_nobody_reads(proxied: Connection, proxy: Proxy) -> None:
     with opened(proxied, FLOODING, patience=SOME) as channel, blocked_feed(channel) as failures:
         there = traces(channel)
-        eventually(lambda: len(channel._stdout.octets) >= keepers.LIMIT)
+        eventually(lambda: len(channel._stdout.octets) >= channels.LIMIT)
         for direction in (TO_SERVER, TO_CLIENT):
             proxy.stall(direction)
         eventually(there.gone)

@@ -22,6 +22,7 @@ from support.waiting import eventually, runs
 
 import remctl_toolkit
 from remctl_toolkit.machine import Channel, ChannelError, Connection, Machine, MachineError
+from remctl_toolkit.machine.channel import channel as channels
 from remctl_toolkit.machine.channel import keeper as keepers
 from remctl_toolkit.machine.wire.both_frames import frame
 from remctl_toolkit.testing import Command, RemctldServer, machine_commands
@@ -167,7 +168,7 @@ def test_dropping_waits_for_no_lock(connection: Connection) -> None:
     channel = Channel(connection, ["sh", "-c", "echo ready; exec yes"], beat=0.2)
     there = traces(channel)
     stdout = channel._stdout
-    eventually(lambda: len(stdout.octets) >= keepers.LIMIT)
+    eventually(lambda: len(stdout.octets) >= channels.LIMIT)
     keeper = channel._keeper
     assert keeper is not None
     held, go_on = threading.Event(), threading.Event()

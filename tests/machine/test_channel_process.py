@@ -135,8 +135,9 @@ def test_pipes_may_be_joined(connection: Connection) -> None:
 
 def test_one_that_runs_and_is_dropped_says_so(connection: Connection) -> None:
     process = ChannelProcess(connection, ["sleep", "1000"], stdin=DEVNULL)
-    text = repr(process)
-    assert text == f"<ChannelProcess on {connection.host}, process {process.pid}, running>"
+    pid = process.pid
+    text = f"<ChannelProcess on {connection.host}, process {pid}, running>"
+    assert repr(process) == text
     pid = process.pid
     with pytest.warns(ResourceWarning, match=f"command {pid} .* is still running"):
         del process

@@ -6,7 +6,6 @@ import logging
 import os
 import pickle
 import stat
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,11 +21,8 @@ from remctl_toolkit.machine import (
     Connection,
     MachineError,
 )
-from remctl_toolkit.machine.base import (
-    program,
-)
-from remctl_toolkit.machine.process import CommandFailedError, Target, check, process, run
-from remctl_toolkit.machine.wire.both_frames import Frames, frame
+from remctl_toolkit.machine.process import CommandFailedError, Target, check, run
+from remctl_toolkit.machine.wire.both_frames import frame
 from remctl_toolkit.testing import Command, RemctldServer
 
 if TYPE_CHECKING:
@@ -307,29 +303,21 @@ def test_folder_and_environment_of_a_machine(connection: Connection, tmp_path: P
 
 
 @pytest.mark.parametrize("version", ["3.8", "3.9", "3.10", "3.12", "3.13"])
-def test_older_and_newer_pythons(version: str) -> None:
+def test_older_and_newer_pythons(remctl_realm: Realm, version: str) -> None:
     """Whatever Python the far side has."""
     versions = Path.home() / ".pyenv" / "versions"
     pythons = sorted(versions.glob(f"{version}.*/bin/python3"))
     if not pythons:
         pytest.skip(f"no Python {version} here")
-    command = program.Command(["sh", "-c", "echo out; cat; echo err >&2; exit 3"], "/")
-    spec = command.spec(silence=LIMIT, limit=LIMIT)
-    sources = program.source(*process._FAR)
-    done = subprocess.run(
-        [pythons[0], "-IS", "-W", "error", "-c", f"{sources}\nfollow({spec})"],
-        input=b"in",
-        capture_output=True,
-        timeout=30,
-    )
-    frames: list[tuple[bytes, bytes]] = []
-    Frames(lambda letter, _, octets: frames.append((letter, octets)), b"oesb", 1 << 20).write(
-        done.stdout
-    )
-    assert b"".join(octets for kind, octets in frames if kind == b"o") == b"out\nin"
-    assert frames[-1] == (b"s", b"3")
-    assert (b"e", b"err\n") in frames
-    assert (done.stderr, done.returncode) == (b"", 0)
+    line = Command("python", program=pythons[0], stdin="last")
+    script = "echo out; cat; echo err >&2; exit 3"
+    with (
+        RemctldServer(remctl_realm, (line,)) as server,
+        Connection(server.host, server.port, server.principal) as connection,
+    ):
+        for _ in range(2):  # The second time, the program is compiled.
+            found = check(connection, ["sh", "-c", script], stdin="in", timeout=LIMIT)
+            assert found == (["out", "in"], ["err"], 3)
 
 
 @pytest.mark.parametrize(
@@ -459,11 +447,11 @@ def test_sudo_that_is_not_there(connection: Connection) -> None:
 @pytest.mark.parametrize(
     ("octets", "text"),
     [
-        (b"o" + b"\xff" * 8, "does not begin a frame"),
+        (b"O" + b"\xff" * 8, "does not begin a frame"),
         (b"no such thing", "does not begin a frame"),
-        (frame(b"s", 0, b"x"), "a status that is not a number"),
-        (frame(b"s"), "a status that is not a number"),
-        (frame(b"s", 0, b"1" * 8192), "a status that is not a number"),
+        (frame(b"X", 0, b"x"), "a malformed status"),
+        (frame(b"X"), "a malformed status"),
+        (frame(b"X", 0, b"1" * 8192), "a malformed status"),
     ],
 )
 def test_what_it_must_not_send_is_one_error(

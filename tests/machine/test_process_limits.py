@@ -20,9 +20,6 @@ from remctl_toolkit.machine import (
     Connection,
     MachineError,
 )
-from remctl_toolkit.machine.base import (
-    program,
-)
 from remctl_toolkit.machine.process import (
     CommandFailedError,
     Target,
@@ -127,25 +124,17 @@ def test_a_global_timeout(connection: Connection) -> None:
     assert check(target, ["echo", "x"], timeout=-1)[0] == ["x"]
 
 
-def beat_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    text = program.source(*process._FAR)
-    assert "BEAT = 5.0" in text
-    often = text.replace("BEAT = 5.0", "BEAT = 0.2")
-    monkeypatch.setattr(process, "source", lambda *_: often)
-
-
 def test_a_far_side_without_a_sign_of_life_is_given_up(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """That is not the command's silence."""
-    monkeypatch.setattr("remctl_toolkit.machine.base.connection.STARTS_AND_ENDS", 1.0)
-    monkeypatch.setattr(process, "_PATIENCE", 0.5)
+    monkeypatch.setattr(process, "_PATIENCE", 1.5)
     with pytest.raises(remctl.RemctlTimeoutError):
         check(connection, ["sleep", "60"])
-    beat_often(monkeypatch)
+    monkeypatch.setattr(process, "_BEAT", 0.2)
 
     def attempt(limit: float) -> bool:
-        monkeypatch.setattr(process, "_PATIENCE", limit)
+        monkeypatch.setattr(process, "_PATIENCE", limit + 1.0)
         try:
             return check(connection, ["sleep", str(limit + 1.7)])[2] == 0
         except remctl.RemctlTimeoutError:
@@ -158,7 +147,7 @@ def test_a_command_ends_when_nobody_reads_any_more(
     server: RemctldServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may be silent itself: what runs it finds out by its own beats."""
-    beat_often(monkeypatch)
+    monkeypatch.setattr(process, "_BEAT", 0.2)
     connection = Connection(server.host, server.port, server.principal)
     pid_file = tmp_path / "pid"
     script = 'echo $$ >"$0.new"; mv "$0.new" "$0"; exec sleep 300'
@@ -187,7 +176,7 @@ def test_a_far_side_that_does_not_end_it_is_left(
     remctl_realm: Realm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It gives signs of life for ever, or output."""
-    (tmp_path / "beat").write_bytes(frame(b"b"))
+    (tmp_path / "beat").write_bytes(frame(b"B"))
     # It is honest until it is told not to be.
     honest = f'[ -e {tmp_path}/now ] || exec /usr/bin/python3 "$@"\n'
     script = f"#!/bin/sh\n{honest}while cat {tmp_path}/beat; do sleep 0.05; done\n"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
@@ -10,7 +9,15 @@ import remctl
 from _remctl_text import printable
 
 from .errors import MachineError, NoPythonError
-from .program import SHELL_LOADER, literal, python_arguments, python_payload, source
+from .program import (
+    SHELL_ANSWER,
+    SHELL_LOADER,
+    SHELL_PROBE,
+    literal,
+    python_arguments,
+    python_payload,
+    source,
+)
 
 # Runs a remctl command of which nothing is known yet: ValueError if it writes too much.
 Probe: TypeAlias = "Callable[[tuple[str | bytes, ...]], remctl.RemctlSimpleResult]"
@@ -80,15 +87,22 @@ def _far_side(result: remctl.RemctlSimpleResult) -> FarSide:
     return far
 
 
-def has_shell(probe: Probe, host: str, python: str, shell: str, uid: int) -> bool:
-    """Return whether a host has the remctl command `shell`, and that runs sh, as that user."""
+def find_shell(
+    probe: Probe, host: str, python: str, shell: str, uid: int
+) -> tuple[str | None, bytes | None]:
+    """Return the remctl command `shell`, or None if that does not run sh, as that user.
+
+    The other value is the folder in which the shell can make those of channels, see
+    channel/keeper.py; None if it cannot start their commands.
+    """
     try:
-        answer = probe((shell, "-c", SHELL_LOADER, "probe", b"echo `id -u`\n")).stdout or b""
+        answer = probe((shell, "-c", SHELL_LOADER, "probe", SHELL_PROBE)).stdout or b""
     except (remctl.RemctlServerError, ValueError):
-        return False
-    if not re.fullmatch(rb"\d{1,10}\n", answer):
-        return False
-    if int(answer) != uid:
-        text = f"on {host}, command {python!r} runs as user {uid} but {shell!r} as {int(answer)}"
+        return None, None
+    found = SHELL_ANSWER.fullmatch(answer)
+    if found is None:
+        return None, None
+    if int(found[1]) != uid:
+        text = f"on {host}, command {python!r} runs as user {uid} but {shell!r} as {int(found[1])}"
         raise MachineError(f"{text}: name another, or None, as the command for the shell")
-    return True
+    return shell, found[2]

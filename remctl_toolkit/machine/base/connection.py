@@ -15,7 +15,7 @@ import remctl
 from _remctl_text import printable
 
 from ...pool import Pool, PoolClosedError
-from .account import LONGEST_ANSWER, find_python, has_shell
+from .account import LONGEST_ANSWER, find_python, find_shell
 from .errors import (
     ClosedError,
     CommandTimeoutError,
@@ -87,6 +87,7 @@ class Connection:
     Attributes:
         far: what was found there, a `FarSide`.
         shell: None if the server does not have that command.
+        quick_start: where the shell has folders of channels that it starts; None: it cannot.
         compiled: programs as the host's Python has compiled them, by file and text.
         parts: what belongs to a connection and is made by others, by their names.
 
@@ -113,6 +114,7 @@ class Connection:
         self.port = port
         self.python = python
         self.shell: str | None = None
+        self.quick_start: bytes | None = None
         self.compiled: dict[tuple[str, str], bytes] = {}
         self.parts: dict[Any, Any] = {}
         self._until = 0.0  # when all that is asked has to have ended; 0 is never
@@ -130,8 +132,9 @@ class Connection:
         try:
             probe = functools.partial(self._probe, timeout=connect_timeout)
             self.far = find_python(probe, host, python)
-            if shell is not None and has_shell(probe, host, python, shell, self.far.uid):
-                self.shell = shell
+            if shell is not None:
+                found = find_shell(probe, host, python, shell, self.far.uid)
+                self.shell, self.quick_start = found
         except BaseException as error:
             self.close()
             if isinstance(error, MachineError):

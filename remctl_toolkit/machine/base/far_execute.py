@@ -22,14 +22,14 @@ def environment(spec):
     return found
 
 
-def become_program(argv, variables):
+def become_program(argv, variables, mark=b""):
     for number in IGNORED:
         _signal.signal(number, _signal.SIG_DFL)
     try:
         os.execvpe(argv[0], argv, variables)
     except OSError as error:
         missing = isinstance(error, (FileNotFoundError, NotADirectoryError))
-        fail(127 if missing else 126, argv[0] + b": " + error.strerror.encode() + b"\n")
+        fail(127 if missing else 126, mark + argv[0] + b": " + error.strerror.encode() + b"\n")
 
 
 def execute(spec):
@@ -37,4 +37,4 @@ def execute(spec):
         os.chdir(spec["cwd"])
     except OSError as error:
         fail(125, spec["mark"] + b" " + error.strerror.encode() + b"\n")
-    become_program(spec["argv"], environment(spec))
+    become_program(spec["argv"], environment(spec), spec.get("exec_mark", b""))

@@ -1,11 +1,11 @@
 """Loads programs; what takes as long to compile as Python to start is compiled once for each host.
 
-Standard input has a dictionary.  Its "programs" are lists of a file's name, the text, and what
-this Python has made of the text before: b"" if nothing, None if that is not worth keeping.
+Standard input has a dictionary, after its length; what follows is left for the program.  Its
+"programs" are lists of a file's name, the text, and what this Python has made of the text before:
+b"" if nothing, None if that is not worth keeping.  If there is something, the text is compressed.
 """
 
 import marshal
-import os
 import sys
 
 VERSION = sys.version.encode() + b"\0"
@@ -18,6 +18,10 @@ def load(programs):
         if kept and kept.startswith(VERSION):
             code = marshal.loads(kept[len(VERSION) :])
         else:
+            if kept:  # Python is another one by now.
+                import zlib
+
+                text = zlib.decompress(text)
             code = compile(text, name, "exec")
             if kept is not None:
                 made[place] = VERSION + marshal.dumps(code)
@@ -25,13 +29,6 @@ def load(programs):
     return codes, made
 
 
-def read_all():
-    pieces = []  # type: list[bytes]
-    while not pieces or pieces[-1]:
-        pieces.append(os.read(0, 1 << 20))
-    return b"".join(pieces)
-
-
-spec = marshal.loads(read_all())
+spec = marshal.loads(r(int(r(8), 16)))  # noqa: F821  # r() is that of PYTHON_LOADER.
 codes, made = load(spec["programs"])
 exec(codes[0])

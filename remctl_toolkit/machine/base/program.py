@@ -34,6 +34,14 @@ exec(r(int(r(8),16)))"""
 SHELL_LOADER = """remctl_n='
 ';IFS= read -r remctl_s;eval "$remctl_s\""""
 
+# A shell can start programs for channel/keeper.py if it leaves their status to the Python that it
+# becomes (bash and others ask for it themselves), and env and setsid are not too old.
+SHELL_PROBE = (
+    b'echo `id -u` "${BASH_VERSION}${KSH_VERSION}${ZSH_VERSION}${YASH_VERSION}"'
+    b'`env --default-signal=INT,QUIT setsid -- echo quick 2>/dev/null` "${TMPDIR:-/tmp}"\n'
+)
+SHELL_ANSWER = re.compile(rb"(\d{1,10}) ?(?:quick (/[\w./-]{1,150})|.*)\n", re.DOTALL)
+
 LONGEST_TIME = 1 << 22  # seconds, seven weeks: of milliseconds, 32 bits hold so many
 
 _LABEL_LIMIT = 60
@@ -196,27 +204,48 @@ class Command:
         text = source("base/far_execute", "base/far_supervise")
         return f"{text}\nlimited({self.spec(mark, timeout=timeout)})\n"
 
-    def shell_payload(self, mark: bytes, data: bytes) -> bytes | None:
-        """Return what SHELL_LOADER takes to become this command; None if it is not for a shell."""
+    @property
+    def shell_folder(self) -> bytes:
+        """The working directory, quoted for a shell."""
+        return _quote(self.cwd)
+
+    @property
+    def shell_test(self) -> bytes:
+        """What a shell finds true if there is such a program."""
+        program = _quote(self.argv[0])
+        return b"[ -x %b ]" % program if b"/" in program else b"command -v %b >/dev/null" % program
+
+    def shell_script(self, before: bytes = b"") -> bytes | None:
+        """Return what makes sh become this command; None if it is not for a shell.
+
+        Args:
+            before: words of programs that the command is given to.
+        """
         # A whole environment would have to go through the arguments of env(1), where ps shows it.
         if self.env is not None or not all(map(_SHELL_NAME.match, self.extend_env)):
             return None
-        # cd does not say why in all shells.
-        cwd = _quote(self.cwd)
-        fail = b"remctl_r=$(LC_ALL=C ls -d -- %b 2>&1)" % cwd
-        fail += b"&&{ [ -d %b ]&&remctl_r='Permission denied'||remctl_r='Not a directory';}" % cwd
-        fail += b';echo %b "${remctl_r##*: }" >&2;exit 125' % mark
-        steps = [b"cd -- %b 2>/dev/null||{ %b;}" % (cwd, fail)]
-        for name, value in self.extend_env.items():
-            steps.append(
-                b"unset %b" % name if value is None else b"export %b=%b" % (name, _quote(value))
-            )
+        steps = [
+            b"unset %b" % name if value is None else b"export %b=%b" % (name, _quote(value))
+            for name, value in self.extend_env.items()
+        ]
         # `--` is not known to every exec, and a program may begin with a minus.
-        steps.append(b"exec %b" % b" ".join(map(_quote, self.argv)))
+        steps.append(b"exec %b%b" % (before, b" ".join(map(_quote, self.argv))))
         script = b";".join(steps)
         if len(script) > _SHELL_SCRIPT_LIMIT or self.argv[0].startswith(b"-"):
             return None
-        return b"%b\n%b" % (script, data)
+        return script
+
+    def shell_payload(self, mark: bytes, data: bytes) -> bytes | None:
+        """Return what SHELL_LOADER takes to become this command; None if it is not for a shell."""
+        script = self.shell_script()
+        if script is None:
+            return None
+        # cd does not say why in all shells.
+        cwd = self.shell_folder
+        fail = b"remctl_r=$(LC_ALL=C ls -d -- %b 2>&1)" % cwd
+        fail += b"&&{ [ -d %b ]&&remctl_r='Permission denied'||remctl_r='Not a directory';}" % cwd
+        fail += b';echo %b "${remctl_r##*: }" >&2;exit 125' % mark
+        return b"cd -- %b 2>/dev/null||{ %b;};%b\n%b" % (cwd, fail, script, data)
 
 
 def _quote(word: bytes) -> bytes:

@@ -23,11 +23,59 @@ from typing import Literal, Self
 
 from ..base.connection import Connection
 from ..base.errors import ClosedError
-from ..base.program import Environment, Program, Word
+from ..base.program import Environment, Program, Word, check_label
+from .engine import Target
 from .feeds import Outbox
-from .keeper import ChannelError, Inbox, Keeper, describe
+from .keeper import ChannelError, Keeper
 
 __all__ = ["Channel", "ChannelError"]
+
+LIMIT = 1 << 22  # octets of a stream that wait at most; then the command has to
+
+_LOOK = 0.2  # seconds between two looks whether a stream is still wanted that nobody reads
+
+
+class _Inbox(Target):
+    """A stream in memory: written to by the keeper's thread, read by any; see `Target`.
+
+    Attributes:
+        octets: those that wait.
+        failure: why it ended, unless that was all.
+    """
+
+    def __init__(self, changed: threading.Condition) -> None:
+        """Share a condition."""
+        super().__init__()
+        self._changed = changed
+        self.failure: BaseException | None = None
+        self._finished = self._discarding = False
+
+    def write(self, octets: bytes, /) -> int:
+        with self._changed:
+            while len(self.octets) >= LIMIT and not self._discarding:
+                self._changed.wait(_LOOK)
+            if not self._discarding:
+                self.octets += octets
+                self._changed.notify_all()
+        return len(octets)
+
+    def finish(self, failure: BaseException | None) -> None:
+        with self._changed:
+            if not self._finished:
+                self._finished, self.failure = True, failure
+                self._changed.notify_all()
+
+    def discard(self) -> None:
+        self._discarding = True
+
+    def read(self, size: int) -> bytes:
+        """Return up to so many octets (-1: all) as soon as there are any, b"" at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.octets or self._finished)
+            taken = bytes(memoryview(self.octets)[: size if size >= 0 else None])
+            del self.octets[: len(taken)]
+            self._changed.notify_all()
+        return taken
 
 
 class Channel:
@@ -86,18 +134,39 @@ class Channel:
         self._keeper: Keeper | None = None
         if stderr not in (None, "stdout"):
             raise ValueError(f"stderr must be None or 'stdout', not {stderr!r}")
-        spec = describe(
-            connection, argv, source, payload, cwd, env, extend_env, label, beat, patience
-        )
-        spec["merge"] = stderr is not None
+        if (argv is None) == (source is None):
+            raise ValueError("a channel needs either argv, a program, or source, Python text")
+        if argv is not None and payload:
+            raise ValueError("payload is for source: write() gives a program its input")
+        program = Program(source) if isinstance(source, str) else source
+        if not isinstance(program, Program | None):
+            raise TypeError(f"source must be text, not {type(program).__name__}")
+        command = connection.command_of(["python"] if argv is None else argv, cwd, env, extend_env)
+        if label is None:
+            label = "channel" if argv is None else command.label
+        spec = {
+            "label": check_label(label),
+            "payload": bytes(payload),
+            "merge": stderr is not None,
+            "beat": beat,
+            "patience": patience,
+        }
         self.connection = connection
         self._process = os.getpid()
         self._closed = False
         self._closing = threading.Lock()
         changed = threading.Condition()
-        self._stdout, self._stderr = Inbox(changed), Inbox(changed)
-        self._keeper = Keeper(connection, spec, changed, self._stdout, self._stderr)
-        self._outbox = Outbox(self._keeper)
+        self._stdout, self._stderr = _Inbox(changed), _Inbox(changed)
+        keeper = Keeper(connection, self._stdout, self._stderr, command, spec, program)
+        self._outbox = Outbox(keeper)
+        try:
+            keeper.start()
+            if not keeper.await_start():
+                keeper.check()
+        except BaseException:
+            keeper.drop()
+            raise
+        self._keeper = keeper
 
     # Writing.
 
@@ -168,7 +237,7 @@ class Channel:
         """Read standard error; see `read()`."""
         return self._read(self._stderr, n)
 
-    def _read(self, inbox: Inbox, size: int) -> bytes:
+    def _read(self, inbox: _Inbox, size: int) -> bytes:
         keeper = self._check()
         octets = inbox.read(size) if size else b""
         if not octets and size:

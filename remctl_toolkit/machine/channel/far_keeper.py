@@ -5,10 +5,12 @@ Downwards, on our standard output, go frames:
   F  the command cannot be started: why                o, e  its end
   D  its folder cannot be entered: why                 X     the exit status; -N for signal N
   C  program N compiled, for the next time             B     a beat: nothing else was to be said
+  T  time was over, and the command was ended          S     the shell has entered its folder
 Upwards come commands of other sessions, which write to two FIFOs in a folder of our own: `data`
 is the command's standard input, `control` takes lines:
   b  a beat    e  the end of standard input    k N  signal N for the command    q  end it all
   c O, c E  nobody reads that stream any more
+Without "control" there is no folder: standard input is what follows ours, and nobody says anything.
 It comes after both_frames.py, far_execute.py and far_supervise.py, and far_loader.py loads it.
 """
 
@@ -21,6 +23,7 @@ import time
 
 PIECE = 65536  # what a pipe holds, and what a frame of output holds at most
 SETTLING = 0.5  # seconds in which a feed that nobody reads has to end
+LONGEST_WAIT = 3600.0  # seconds; poll() takes no infinite ones
 ENDINGS = (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP)
 
 
@@ -82,50 +85,88 @@ def enlarge(fd, size):
         pass  # The user has many large pipes already.
 
 
-def open_streams(spec, folder):
-    """Return the command's descriptors, our readers with their letters, and our writer or None."""
-    streams, theirs, data = {}, [], None
-    if spec["stdin"]:
-        theirs.append(os.open(folder + b"/data", os.O_RDONLY | os.O_NONBLOCK))
-        data = os.open(folder + b"/data", os.O_WRONLY)  # It is held until the input ends.
-        enlarge(data, spec["pipe"])
-        os.set_blocking(theirs[0], True)
-    else:
-        theirs.append(os.open("/dev/null", os.O_RDONLY))
+def open_input(spec, folder):
+    """Return the command's standard input, and our end of it or None."""
+    if folder is None:
+        return 0, None
+    if not spec["stdin"]:
+        return os.open("/dev/null", os.O_RDONLY), None
+    theirs = os.open(folder + b"/data", os.O_RDONLY | os.O_NONBLOCK)
+    data = os.open(folder + b"/data", os.O_WRONLY)  # It is held until the input ends.
+    os.set_blocking(theirs, True)
+    return theirs, data
+
+
+def start(spec):
+    """Start the command; return what a Keeper takes, or None in the process that runs Python."""
+    try:
+        os.chdir(spec["cwd"])
+    except OSError as error:
+        refuse(b"D", error)
+    spec["cwd"] = b"."
+    folder = make_folder() if spec["control"] else None
+    stdin, data = open_input(spec, folder)
+    streams, theirs = {}, [stdin]
     for letter in (b"O",) if spec["merge"] else (b"O", b"E"):
         if letter in spec["nulls"]:
             theirs.append(os.open("/dev/null", os.O_WRONLY))
         else:
             reader, writer = os.pipe()
-            enlarge(reader, spec["pipe"])
-            os.set_blocking(reader, False)
             streams[reader] = letter
             theirs.append(writer)
-    return theirs, streams, data
+    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+    pid = spawn(spec, (theirs[0], theirs[1], theirs[-1]))  # noqa: F821
+    for fd in theirs if pid else (*theirs, *streams, data):
+        if fd is not None:
+            os.close(fd)
+    if not pid:
+        return None
+    control = folder and os.open(folder + b"/control", os.O_RDWR | os.O_NONBLOCK)
+    return pid, folder, control, data, streams
+
+
+def adopt(spec, pid, greeter):
+    """Return the same for what the shell has started; keeper.py tells which descriptor is what."""
+    os.waitpid(greeter, 0)  # What it says comes first.
+    folder, streams = spec["folder"], {6: b"O", 8: b"E"}
+    for name in (b"/out", b"/err"):
+        os.unlink(folder + name)
+    for fd in [fd for fd in streams if streams[fd] in spec["nulls"] or (spec["merge"] and fd == 8)]:
+        os.close(fd)
+        del streams[fd]
+    os.set_blocking(3, False)
+    return pid, folder, 3, 5, streams
 
 
 class Keeper:
     """What we know and wait for while the command runs."""
 
-    def __init__(self, spec, folder, child, streams, data):
-        self.child, self.folder, self.streams, self.data = child, folder, streams, data
+    def __init__(self, spec, pid, folder, control, data, streams):
+        self.child = Child(pid)  # noqa: F821
+        self.folder, self.control, self.data, self.streams = folder, control, data, streams
         self.beat, self.patience, self.grace = spec["beat"], spec["patience"], spec["grace"]
-        self.pipe = max(spec["pipe"], PIECE)  # octets that one may hold
+        self.silence, self.pipe = spec["silence"], max(spec["pipe"], PIECE)
         self.outgoing = b""
         self.told = False  # the exit status
         self.over = self.ending = False  # whether we, and the command, were asked to end
         self.lost = False  # the client
-        self.control = os.open(folder + b"/control", os.O_RDWR | os.O_NONBLOCK)
-        # Keeps others' cleaning from an old folder: tmpfiles.d(5), on flock().
-        self.lock = os.open(folder, os.O_RDONLY)
-        fcntl.flock(self.lock, fcntl.LOCK_SH)
         self.woken, self.waker = os.pipe()
-        for fd in (self.woken, self.waker, 1):
+        if folder is not None:
+            # Keeps others' cleaning from an old folder: tmpfiles.d(5), on flock().
+            self.lock = os.open(folder, os.O_RDONLY)
+            fcntl.flock(self.lock, fcntl.LOCK_SH)
+            os.set_blocking(1, False)  # Otherwise, it may be the command's standard input, too.
+        for fd in (self.woken, self.waker, *streams):
             os.set_blocking(fd, False)
-        self.heard = self.spoke = time.monotonic()
+        for fd in streams if data is None else (*streams, data):
+            enlarge(fd, spec["pipe"])
+        self.heard = self.spoke = self.wrote = time.monotonic()
+        self.end_by = self.heard + spec["limit"]
         # The command's end wakes us; a signal to us is the end of all.
         _signal.set_wakeup_fd(self.waker, warn_on_full_buffer=False)
         _signal.signal(_signal.SIGCHLD, lambda *_: None)
+        _signal.pthread_sigmask(_signal.SIG_UNBLOCK, [_signal.SIGCHLD])
+        os.write(self.waker, b".")  # It may have ended before.
         for number in ENDINGS:
             _signal.signal(number, self.give_up)
 
@@ -172,6 +213,7 @@ class Keeper:
         octets = os.read(fd, PIECE)
         if octets:
             self.send(self.streams[fd], octets)
+            self.wrote = time.monotonic()
         else:
             self.end_stream(fd)
         return len(octets)
@@ -218,16 +260,21 @@ class Keeper:
 
     # Time.
 
+    def time_over(self):
+        """Return when the command has had its time."""
+        return min(self.end_by, self.wrote + self.silence)
+
     def wait(self):
         """Return what is ready; the streams have to wait while something is to be sent."""
         poller = select.poll()
         poller.register(1, select.POLLOUT if self.outgoing else 0)
         for fd in (self.control, self.woken, *(() if self.outgoing else self.streams)):
-            poller.register(fd, select.POLLIN)
-        date = self.heard + self.patience
+            if fd is not None:
+                poller.register(fd, select.POLLIN)
+        date = min(self.heard + self.patience, self.time_over())
         if not self.outgoing:
             date = min(date, self.spoke + self.beat)
-        return poller.poll(max(0, date - time.monotonic()) * 1000 + 1)
+        return poller.poll(min(max(0, date - time.monotonic()), LONGEST_WAIT) * 1000 + 1)
 
     def tick(self):
         now = time.monotonic()
@@ -237,7 +284,10 @@ class Keeper:
             self.send(b"B")
 
     def is_over(self):
-        return self.lost or self.over or (self.told and not self.outgoing and not self.streams)
+        if self.lost or self.over:
+            return True
+        # What the command has left behind is waited for where somebody may still talk to it.
+        return self.told and not self.outgoing and not (self.streams and self.control is not None)
 
     def keep(self):
         """Go on until the command is over, or the client is."""
@@ -247,6 +297,7 @@ class Keeper:
                     if events & ~select.POLLOUT:
                         self.lost = True
                     self.flush()
+                    self.wrote = time.monotonic()  # It was our client that kept it waiting.
                 elif fd == self.control:
                     self.obey()
                 elif fd == self.woken:
@@ -255,6 +306,9 @@ class Keeper:
                     self.relay(fd)
             if self.child.reap():
                 self.tell_status()
+            elif not self.told and time.monotonic() >= self.time_over():
+                self.over = self.ending = self.told = True
+                self.send(b"T")
             self.tick()
 
     def drain(self):
@@ -290,35 +344,28 @@ class Keeper:
 def keep(spec):
     """Return in the process that is to run Python; in the other one, do not return."""
     leave_session()  # noqa: F821
-    try:
-        os.chdir(spec["cwd"])
-    except OSError as error:
-        refuse(b"D", error)
-    spec["cwd"] = b"."
-    folder = make_folder()
-    theirs, streams, data = open_streams(spec, folder)
-    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
-    pid = spawn(spec, (theirs[0], theirs[1], theirs[-1]))  # noqa: F821
-    for fd in theirs:
-        os.close(fd)
-    if not pid:
-        for fd in streams if data is None else (*streams, data):
-            os.close(fd)
+    adopted = sys.argv[2:]
+    started = adopt(spec, *map(int, adopted[:2])) if adopted else start(spec)
+    if started is None:
         return
     os.chdir("/")
-    keeper = Keeper(spec, folder, Child(pid), streams, data)  # noqa: F821
-    keeper.send(b"H", b"%b\n%d\n%d" % (folder, pid, os.getpid()))
-    watcher, life = keeper.watch()
+    keeper = Keeper(spec, *started)
+    folder, pid, life = keeper.folder, keeper.child.pid, None
+    if folder is not None:
+        if not adopted:
+            keeper.send(b"H", b"%b\n%d\n%d" % (folder, pid, os.getpid()))
+        watcher, life = keeper.watch()
     for place, kept in made.items():  # noqa: F821  # far_loader.py has set it.
         keeper.send(b"C", kept, place)
     keeper.keep()
     keeper.close()
-    remove_folder(folder)
-    try:
-        os.write(life, b".")
-    except BrokenPipeError:
-        pass  # Somebody has killed it.
-    os.waitpid(watcher, 0)
+    if life is not None:
+        remove_folder(folder)
+        try:
+            os.write(life, b".")
+        except BrokenPipeError:
+            pass  # Somebody has killed it.
+        os.waitpid(watcher, 0)
     os._exit(0)
 
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import marshal
+import math
+import os
 import re
+import shlex
 import signal
 import threading
 import time
-from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+import zlib
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 import remctl
 from _remctl_text import printable
@@ -18,25 +23,25 @@ from ..base.connection import Connection
 from ..base.errors import MachineError, WorkingFolderError, describe_folder
 from ..base.outputs import Tail
 from ..base.program import (
+    PYTHON_LOADER,
+    SHELL_LOADER,
     Command,
-    Environment,
     Program,
-    Word,
-    check_label,
     python_arguments,
     python_payload,
     source,
 )
 from ..wire.both_frames import FrameError, Frames
-from .feeds import Errand, Feeder, Pulse, tell
+from .engine import Engine, Errand, Target
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 GRACE = 2.0  # seconds between asking a command to end and ending it
 CLOSE_LIMIT = 8.0  # seconds that closing may take
-LIMIT = 1 << 22  # octets of a stream that wait at most; then the command has to
 
 _PIPE = 1 << 18  # octets in each pipe of a command; a user has 64 MiB for all (pipe(7))
 _PROMPT = 0.2  # seconds in which a keeper ends after its command, and whatever holds its output
-_LOOK = 1.0  # seconds between two looks whether a stream is still wanted that nobody reads
 _FRAME_LIMIT = 1 << 20  # octets; none is larger by far
 _WORTH_KEEPING = 2000  # characters of a program; a shorter one is compiled each time
 _KEPT = 16  # programs for each connection
@@ -44,6 +49,41 @@ _KEPT = 16  # programs for each connection
 _KEEPER = ("wire/both_frames", "base/far_execute", "base/far_supervise", "channel/far_keeper")
 _HELLO = re.compile(rb"(/[^\n]{1,4095})\n(\d{1,10})\n(\d{1,10})")
 _STATUS = re.compile(rb"-?\d{1,3}")
+
+_EXEC_SHELL = """\
+import posix,_signal
+_signal.signal(_signal.SIGPIPE,_signal.SIG_DFL)
+posix.execv('/bin/sh',%a)
+"""
+
+# Starts the command at once; Python, which takes ten times as long, then becomes its keeper.  If
+# anything is not as usual, Python starts the command itself, or tells why it cannot.  The shell
+# must not ask for the command's status: dash does after each builtin, so another process says
+# hello.  Descriptors: 3 is control; 4 and 5, 6 and 7, 8 and 9 are the ends of input, output, error.
+_START_IN_SHELL = (
+    b"set -- \"$1\" %b '\\0\\0\\0\\0\\0\\0\\0';cd -- %b 2>/dev/null&&%b&&"
+    b'printf "S$3\\0"&&mkdir -m 700 $2 2>/dev/null&&{ '
+    b"mkfifo -m 600 $2/data $2/control $2/out $2/err&&exec 3<>$2/data 4<$2/data 5>$2/data "
+    b"3<>$2/out 6<$2/out 7>$2/out 3<>$2/err 8<$2/err 9>$2/err 3<>$2/control||"
+    b"{ rm -r $2;false;};}&&{ "
+    b"(%b)<&4 >%b 2>%b 3>&- 4<&- 5>&- 6<&- 7>&- 8<&- 9>&-&for p in $!;do "
+    b'(printf "H$3%c%%s\\n%%010d\\n%%010d" $2 $p $$)&'
+    b'exec %b -IS -c "$1" "$0" $p $! $2 4<&- 7>&- 9>&-;done;};exec %b -IS -c "$1" "$0"\n%b'
+)
+
+# If the client leaves before its program has arrived, what the shell has started ends.
+_KEEPER_LOADER = PYTHON_LOADER.replace(
+    "  d=posix.read(0,n-len(s))\n",
+    "  try:d=posix.read(0,n-len(s))\n"
+    "  except OSError:d=b''\n"
+    "  if not d and sys.argv[2:]:\n"
+    "   p,f=int(sys.argv[2]),sys.argv[4]\n"
+    "   posix.kill(p,9)\n"
+    "   for n in 'data','control','out','err':posix.unlink(f+'/'+n)\n"
+    "   posix.rmdir(f)\n"
+    "   try:posix.killpg(p,9)\n"
+    "   except OSError:pass\n",
+)
 
 
 class ChannelError(MachineError):
@@ -53,318 +93,231 @@ class ChannelError(MachineError):
     """
 
 
-def describe(
-    connection: Connection,
-    argv: Iterable[Word] | None,
-    program: str | Program | None,
-    payload: bytes,
-    cwd: Word | None,
-    env: Mapping[str, Word] | None,
-    extend_env: Environment | None,
-    label: str | None,
-    beat: float,
-    patience: float,
-) -> dict[str, Any]:
-    """Return what the keeper wants to know of the command.
+@functools.cache
+def _compressed(text: str) -> bytes:
+    return zlib.compress(text.encode())
 
-    Raises:
-        TypeError, ValueError: something cannot be right.
+
+def quote(word: bytes) -> bytes:
+    """Return a word without newlines for a shell."""
+    return shlex.quote(word.decode("latin-1")).encode("latin-1")
+
+
+def shell_command(
+    connection: Connection, words: list[str], payload: bytes
+) -> tuple[str | bytes, ...]:
+    """Return the remctl command that runs sh; its last word, the label, is logged."""
+    if connection.shell is not None:
+        return (connection.shell, *words, payload)
+    program = _EXEC_SHELL % ["sh", *words]
+    loader = python_arguments(words[-1])
+    return (connection.python, *loader, python_payload(program, payload))
+
+
+def tell(connection: Connection, folders: Iterable[bytes], words: bytes, until: float) -> None:
+    """Say something to keepers (see far_keeper.py) by some time of the monotonic clock.
+
+    A keeper that has ended does not hear it.
     """
-    if (argv is None) == (program is None):
-        raise ValueError("a channel needs either argv, a program, or source, Python text")
-    if isinstance(program, str):
-        program = Program(program)
-    if program is not None and not isinstance(program, Program):
-        raise TypeError(f"source must be text, not {type(program).__name__}")
-    if argv is not None and payload:
-        raise ValueError("payload is for source: write() gives a program its input")
-    command = connection.command_of(["python"] if argv is None else argv, cwd, env, extend_env)
-    if program is None:
-        return describe_command(command, label, beat, patience)
-    found = describe_command(command, "channel" if label is None else label, beat, patience)
-    programs = program.parts(found["label"])
-    return {**found, "argv": None, "programs": programs, "payload": bytes(payload)}
+    # remctld logs commands as they stand: the folder is in the input, which it does not log.
+    listed = b" ".join(map(quote, folders))
+    text = b'for d in %b;do echo %b 1<>"$d/control";done 2>/dev/null' % (listed, words)
+    command = shell_command(connection, ["-s", "control"], text)
+    Errand(connection).run(command, until=until)
 
 
-def describe_command(
-    command: Command, label: str | None, beat: float, patience: float
-) -> dict[str, Any]:
-    """Return what the keeper wants to know of a command; see `describe()`."""
-    if not 0 < 2 * beat <= patience:  # A late beat is not yet one that was missed.
-        raise ValueError(f"patience must be twice the beat at least: {patience!r}, {beat!r}")
-    return {
-        **vars(command),
-        "programs": [],
-        "payload": b"",
-        "label": command.label if label is None else check_label(label),
-        "mark": b"",
-        "merge": False,
-        "stdin": True,
-        "nulls": [],
-        "grace": GRACE,
-        "pipe": _PIPE,
-        "beat": beat,
-        "patience": patience,
-    }
-
-
-class Target(Protocol):
-    """Where a stream of the command's output goes."""
-
-    def put(self, octets: bytes) -> None:
-        """Take the next octets; may wait until there is room for them."""
-
-    def finish(self, failure: BaseException | None) -> None:
-        """Nothing more will come, because of a failure or because that was all."""
-
-    def discard(self) -> None:
-        """Keep nothing from now on; this takes no lock."""
-
-
-class Inbox:
-    """A stream in memory: put into by the thread of the keeper, read by any; see `Target`.
-
-    Attributes:
-        octets: those that wait.
-        failure: why it ended, unless that was all.
-    """
-
-    def __init__(self, changed: threading.Condition) -> None:
-        """Share a condition."""
-        self._changed = changed
-        self.octets = bytearray()
-        self.failure: BaseException | None = None
-        self._finished = self._discarding = False
-
-    def put(self, octets: bytes) -> None:  # noqa: D102
-        with self._changed:
-            while len(self.octets) >= LIMIT and not self._discarding:
-                self._changed.wait(_LOOK)
-            if not self._discarding:
-                self.octets += octets
-                self._changed.notify_all()
-
-    def finish(self, failure: BaseException | None) -> None:  # noqa: D102
-        with self._changed:
-            if not self._finished:
-                self._finished, self.failure = True, failure
-                self._changed.notify_all()
-
-    def discard(self) -> None:  # noqa: D102
-        self._discarding = True
-
-    def read(self, size: int) -> bytes:
-        """Return up to so many octets (-1: all) as soon as there are any, b"" at the end."""
-        with self._changed:
-            self._changed.wait_for(lambda: self.octets or self._finished)
-            taken = bytes(memoryview(self.octets)[: size if size >= 0 else None])
-            del self.octets[: len(taken)]
-            self._changed.notify_all()
-        return taken
-
-
-class Keeper:
-    """A keeper on the far side, as this side sees it.
+class Relay(Engine):
+    """A command below a Python of ours on the remote host, which sends what it writes in frames.
 
     Args:
-        connection: the way there.
-        spec: what to start, see `describe()`.
-        changed: a condition for all that may change.
-        stdout, stderr: where its output goes; None is nowhere.
-
-    Attributes:
-        changed: see above.
-        folder: where its FIFOs are.
-        pid, own_pid: the command's process over there, and the keeper's.
-        returncode: the command's exit status, or -N for a signal; None until it has ended.
-        ended: whether the keeper itself has.
+        connection, stdout, stderr: see `Engine`.
+        command: the command.
+        spec: "label", "beat" and "patience", see `Channel`, and what far_keeper.py has to know
+            besides.
+        program: Python text to run in place of the command.
 
     Raises:
-        MachineError, RemctlError: see `Channel`.
+        ValueError: the patience is too short for the beat.
     """
+
+    _feeds = b""  # what follows the spec on standard input
 
     def __init__(
         self,
         connection: Connection,
-        spec: dict[str, Any],
-        changed: threading.Condition,
         stdout: Target | None,
         stderr: Target | None,
+        command: Command,
+        spec: dict[str, Any],
+        program: Program | None = None,
     ) -> None:
-        self.connection = connection
-        self.changed = changed
+        super().__init__(connection, stdout, stderr)
         self.beat: float = spec["beat"]
         self.patience: float = spec["patience"]
-        self.folder = b""
-        self.pid = self.own_pid = 0
-        self.returncode: int | None = None
-        self.ended = False
-        self._cwd: bytes = spec["cwd"]
-        self._feeder: Feeder | None = None
-        self._targets = {b"O": stdout, b"E": stderr}
-        self._programs: list[tuple[str, str]] = []
-        self._complaint = Tail()
-        self._errand = Errand(connection)
-        self._failure: BaseException | None = None
-        self._refusal: MachineError | None = None
-        thread = threading.Thread(
-            target=self._read, args=(spec,), name="remctl-channel", daemon=True
-        )
-        thread.start()
-        try:
-            with self.changed:
-                self.changed.wait_for(lambda: self.folder or self.ended)
-                if not self.folder:
-                    raise self._cannot_start()
-            Pulse.join(self)
-        except BaseException:
-            self.drop()
-            raise
+        if not 0 < 2 * self.beat <= self.patience:  # A late beat is not yet one that was missed.
+            text = f"patience must be twice the beat at least: {self.patience!r}, {self.beat!r}"
+            raise ValueError(text)
+        parts = [] if program is None else program.parts(spec["label"])
+        self._programs = [("<remctl keeper>", source(*_KEEPER)), *(part[1:] for part in parts)]
+        self._command = command
+        self._silence = self.patience  # seconds without a frame after which this gives up
+        self._said: SupportsWrite[bytes] = Tail()  # what is not in frames
+        self._spec: dict[str, Any] = {
+            **vars(command),
+            "argv": None if parts else command.argv,
+            "mark": b"",
+            "modules": [part[0] for part in parts],
+            "payload": b"",
+            "merge": False,
+            "stdin": True,
+            "nulls": [],
+            "grace": GRACE,
+            "pipe": _PIPE,
+            "control": True,
+            "silence": math.inf,
+            "limit": math.inf,
+            **spec,
+        }
 
-    # In the thread that reads.
+    def _payload(self) -> bytes:
+        programs: list[tuple[str, str | bytes, bytes | None]] = []
+        for name, text in self._programs:
+            worth = len(text) >= _WORTH_KEEPING
+            kept = self.connection.compiled.get((name, text), b"") if worth else None
+            programs.append((name, _compressed(text) if kept else text, kept))
+        octets = marshal.dumps({**self._spec, "programs": programs}, 2)
+        data = b"%08x%b%b" % (len(octets), octets, self._feeds)
+        return python_payload(source("base/far_loader"), data)
 
-    def _read(self, spec: dict[str, Any]) -> None:
-        failure: BaseException | None = None
-        try:
-            failure = self._run(spec)
-        except BaseException as error:
-            failure = error
-        with self.changed:
-            failure = self._failure or failure
-            if self.returncode is None:
-                self._failure = failure
-            self.ended = True
-            self.changed.notify_all()
-        for target in self._targets.values():
-            if target is not None:
-                target.finish(failure)
-        if self._feeder is not None:
-            self._feeder.stop()
+    def _remctl_command(self) -> tuple[str | bytes, ...]:
+        return (self.connection.python, *python_arguments(self._spec["label"]), self._payload())
 
-    def _run(self, spec: dict[str, Any]) -> BaseException | None:
-        """Run the keeper to its end; return what is wrong with that end."""
-        frames = Frames(self._take, b"HDFCBOEoeX", _FRAME_LIMIT)
-        parts = [("keeper", "<remctl keeper>", source(*_KEEPER)), *spec["programs"]]
-        self._programs = [(file, text) for _, file, text in parts]
-        spec["modules"] = [name for name, _, _ in parts[1:]]
-        spec["programs"] = [(*program, self._kept(program)) for program in self._programs]
-        payload = python_payload(source("base/far_loader"), marshal.dumps(spec, 2))
-        words = (self.connection.python, *python_arguments(spec["label"]), payload)
-        result = self._errand.run(
-            words, timeout=self.patience, stdout=frames, stderr=self._complaint
-        )
-        if self.returncode is None and self._refusal is None:
-            text = str(self._complaint) or f"status {result.status}"
-            return remctl.RemctlError(f"what kept the command there has ended: {text}")
-        return None
+    def _run(self) -> BaseException | None:
+        frames = Frames(self._take, b"SHDFCBOEoeXT", _FRAME_LIMIT)
+        words = self._remctl_command()
+        status = self._errand.run(words, frames, self._said, timeout=self._silence)
+        return self._unexplained(status or 0) if self.returncode is None else None
 
-    def _kept(self, program: tuple[str, str]) -> bytes | None:
-        if len(program[1]) < _WORTH_KEEPING:
-            return None
-        return self.connection.compiled.get(program, b"")
+    def _unexplained(self, status: int) -> BaseException | None:
+        """Return what is wrong with a Python of ours that ended before it told of the command."""
+        raise NotImplementedError
 
     def _take(self, letter: bytes, number: int, octets: bytes) -> None:
-        if letter in (b"O", b"E"):
+        if letter in b"OE":
             self._put(letter, octets)
+        elif letter in b"oe":
+            target = self._targets[letter.upper()]
+            if target is not None:
+                target.finish(None)
         elif letter == b"X":
             self._take_status(octets)
-        elif letter == b"H":
-            self._take_hello(octets)
         elif letter == b"C":
             if number >= len(self._programs):
                 raise FrameError("a program that was not sent")
             kept, program = self.connection.compiled, self._programs[number]
             if program in kept or len(kept) < _KEPT:
                 kept[program] = octets
-        elif letter == b"D":
-            text = describe_folder(self._cwd, octets, self.connection.host)
-            self._refusal = WorkingFolderError(text)
-        elif letter == b"F":
-            text = f"cannot start a command on {self.connection.host}: cannot make a folder in /tmp"
-            self._refusal = MachineError(f"{text}: {printable(octets)}")
-        elif letter in (b"o", b"e"):
-            target = self._targets[letter.upper()]
-            if target is not None:
-                target.finish(None)
-
-    def _put(self, letter: bytes, octets: bytes) -> None:
-        target = self._targets[letter]
-        if target is None:
-            return
-        try:
-            target.put(octets)
-        except BrokenPipeError:  # As when the far side writes to a pipe that nobody reads.
-            self._targets[letter] = None
-            words = b"c " + letter, time.monotonic() + self.patience
-            threading.Thread(target=self._say, args=words, name="remctl-say", daemon=True).start()
-
-    def _take_hello(self, octets: bytes) -> None:
-        hello = _HELLO.fullmatch(octets)
-        if hello is None or self.folder:
-            raise FrameError("a malformed greeting")
-        with self.changed:
-            self.folder, self.pid, self.own_pid = hello[1], int(hello[2]), int(hello[3])
-            self.changed.notify_all()
 
     def _take_status(self, octets: bytes) -> None:
         status = int(octets) if _STATUS.fullmatch(octets) else 1000
-        if not -signal.NSIG < status < 256 or not self.folder or self.returncode is not None:
+        if not -signal.NSIG < status < 256 or self.returncode is not None:
             raise FrameError("a malformed status")
-        with self.changed:
-            self.returncode = status
-            self.changed.notify_all()
+        self._change(returncode=status)
         if self._feeder is not None:
-            self._feeder.command_ended()
+            self._feeder.stop(over=False)
+
+
+class Keeper(Relay):
+    """A keeper on the remote host, as this side sees it; it hears of us by FIFOs.
+
+    Attributes:
+        folder: where its FIFOs are.
+        own_pid: its own process there.
+    """
+
+    folder = b""
+    own_pid = 0
+
+    # In the thread that reads.
+
+    def _remctl_command(self) -> tuple[str | bytes, ...]:
+        spec, connection = self._spec, self.connection
+        whole_path = spec["cwd"].startswith(b"/")  # Python may have to enter it again.
+        if connection.quick_start and spec["stdin"] and spec["argv"] and whole_path:
+            script = self._command.shell_script(b"env --default-signal=INT,QUIT setsid -- ")
+            if script is not None and b"PATH" not in self._command.extend_env:
+                name = os.urandom(16).hex().encode()
+                spec["folder"] = b"%b/.remctl-%b" % (connection.quick_start, name)
+                out, err = (
+                    b"/dev/null" if letter in spec["nulls"] else to
+                    for letter, to in ((b"O", b"&7"), (b"E", b"&1" if spec["merge"] else b"&9"))
+                )
+                python = quote(os.fsencode(connection.far.python))
+                script = _START_IN_SHELL % (
+                    *(spec["folder"], self._command.shell_folder, self._command.shell_test),
+                    *(script, out, err, len(spec["folder"]) + 22),
+                    *(python, python, self._payload()),
+                )
+                shell = connection.shell or ""
+                return (shell, "-c", SHELL_LOADER, spec["label"], _KEEPER_LOADER, script)
+        return super()._remctl_command()
+
+    def _unexplained(self, status: int) -> BaseException | None:
+        if self.failure is None:
+            text = str(self._said) or f"status {status}"
+            return remctl.RemctlError(f"what kept the command there has ended: {text}")
+        return None
+
+    def _take(self, letter: bytes, number: int, octets: bytes) -> None:
+        if letter == b"S":
+            self._change(started=True)
+        elif letter == b"H":
+            hello = _HELLO.fullmatch(octets)
+            if hello is None or self.folder:
+                raise FrameError("a malformed greeting")
+            pid, own_pid = int(hello[2]), int(hello[3])
+            self._change(folder=hello[1], pid=pid, own_pid=own_pid, started=True)
+            Pulse.join(self)
+        elif letter == b"D":
+            text = describe_folder(self._command.cwd, octets, self.connection.host)
+            self.failure = WorkingFolderError(text)
+        elif letter == b"F":
+            text = f"cannot start a command on {self.connection.host}: cannot make a folder in /tmp"
+            self.failure = MachineError(f"{text}: {printable(octets)}")
+        elif letter == b"X" and not self.folder:
+            raise FrameError("a malformed status")
+        else:
+            super()._take(letter, number, octets)
+
+    def _on_broken_pipe(self, letter: bytes) -> None:
+        words = b"c " + letter, time.monotonic() + self.patience
+        threading.Thread(target=self._say, args=words, name="remctl-say", daemon=True).start()
 
     # In any other.
 
-    def attach(self, feeder: Feeder) -> None:
-        """Have a feeder stopped when this ends."""
-        with self.changed:
-            self._feeder = feeder
-            over, ended = self.returncode is not None, self.ended
-        if over:
-            feeder.command_ended()
-        if ended:
-            feeder.stop()
-
-    def _cannot_start(self) -> BaseException:
-        if self._refusal is not None:
-            self._refusal.host = self.connection.host
-            return self._refusal
-        if isinstance(self._failure, remctl.RemctlProtocolError | MachineError):
-            return self._failure
-        return self.lost(self._failure)
-
-    def lost(self, reason: BaseException | None) -> ChannelError:
-        """Return the exception for a channel that is lost."""
+    def lost(self, reason: BaseException | None) -> BaseException:
+        """Return the exception for a lost channel, or a command that was not started."""
         text = f"channel to {self.connection.host} was lost: {reason or 'it was closed'}"
-        error = ChannelError(text)
-        error.host = self.connection.host
-        error.__cause__ = reason
+        refused = not self.folder and isinstance(reason, remctl.RemctlProtocolError | MachineError)
+        error = reason if refused and reason is not None else ChannelError(text)
+        if isinstance(error, MachineError):
+            error.host = self.connection.host
+        if error is not reason:
+            error.__cause__ = reason
         return error
 
     def check(self) -> None:
         """Raise ChannelError if the channel was lost."""
-        if self._failure is not None:
-            raise self.lost(self._failure)
-
-    def wait(self, timeout: float | None) -> int:
-        """Wait for the command's end; see `Channel.wait()`."""
-        with self.changed:
-            self.changed.wait_for(lambda: self.returncode is not None or self.ended, timeout)
-            if self.returncode is not None:
-                return self.returncode
-            if not self.ended:
-                raise TimeoutError(f"the command did not end within {timeout} seconds")
-            raise self.lost(self._failure)
+        if self.failure is not None:
+            raise self.lost(self.failure)
 
     def send_signal(self, number: int) -> None:
         """Send a signal to the command, and all that it has started; see `Channel`."""
         if not 0 <= number < signal.NSIG:
             raise ValueError(f"{number!r} is not the number of a signal")
-        until = time.monotonic() + self.patience
-        tell(self.connection, [self.folder], b"k %d" % number, until)
+        if self.await_start(self.patience):
+            until = time.monotonic() + self.patience
+            tell(self.connection, [self.folder], b"k %d" % number, until)
 
     def _say(self, words: bytes, until: float) -> bool:
         with contextlib.suppress(remctl.RemctlError):  # What is lost ends by itself.
@@ -375,8 +328,8 @@ class Keeper:
     def fail(self, error: BaseException) -> None:
         """Give the channel up: another part of it has found out that it is lost."""
         with self.changed:
-            if self._failure is None and self.returncode is None and not self.ended:
-                self._failure = error
+            if self.failure is None and self.returncode is None and not self.ended:
+                self.failure = error
         self.drop()
 
     def drop(self) -> None:
@@ -385,23 +338,74 @@ class Keeper:
         This takes no lock and does not wait: it may be called where garbage is collected.
         """
         self._errand.stop()
-        for target in self._targets.values():
-            if target is not None:
-                target.discard()
+        self._discard()
 
     def close(self) -> None:
         """End the command if it still runs, and what it started, and wait for the keeper's end."""
-        for target in self._targets.values():
-            if target is not None:
-                target.discard()
+        self._discard()
         until = self.connection.time_to_end(CLOSE_LIMIT)
         with self.changed:
             self.changed.notify_all()
+        started = self.await_start((until - time.monotonic()) / 2)
         prompt = self.returncode is not None and self._wait_ended(_PROMPT)
-        if not prompt and self._say(b"q", until - (until - time.monotonic()) / 2):
+        if started and not prompt and self._say(b"q", until - (until - time.monotonic()) / 2):
             self._wait_ended(until - time.monotonic())
         self.drop()
 
     def _wait_ended(self, seconds: float) -> bool:
         with self.changed:
             return self.changed.wait_for(lambda: self.ended, max(seconds, 0.0))
+
+
+class Pulse:
+    """Signs of life for the keepers of a connection, from a thread that lives as long as they do.
+
+    A beat is a command over there.  The first comes after one period: a channel that is not used
+    for longer costs none.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._keepers: set[Keeper] = set()
+        self._runs = False
+
+    @classmethod
+    def join(cls, keeper: Keeper) -> None:
+        """Beat for a keeper until it has ended."""
+        # A forked child has its own.
+        self: Pulse = keeper.connection.parts.setdefault(("pulse", os.getpid()), cls())
+        with self._changed:
+            self._keepers.add(keeper)
+            self._changed.notify_all()
+            if not self._runs:
+                self._runs = True
+                threading.Thread(target=self._run, name="remctl-pulse", daemon=True).start()
+
+    def _run(self) -> None:
+        arrived = time.monotonic()  # when the last beat did
+        while keepers := self._next():
+            sent = time.monotonic()
+            patience = min(keeper.patience for keeper in keepers)
+            try:
+                folders = [keeper.folder for keeper in keepers]
+                tell(keepers[0].connection, folders, b"b", sent + patience)
+                arrived = sent
+            except remctl.RemctlError as error:
+                silence = time.monotonic() - arrived
+                for keeper in keepers:
+                    if keeper.connection.closed or silence > keeper.patience:
+                        keeper.fail(error)
+            del keepers
+
+    def _next(self) -> list[Keeper]:
+        """Wait until a beat is due, and return for whom; nobody is the end."""
+        start = time.monotonic()
+        with self._changed:
+            while True:
+                self._keepers = {keeper for keeper in self._keepers if not keeper.ended}
+                left = start - time.monotonic()
+                left += min((keeper.beat for keeper in self._keepers), default=0.0)
+                if left <= 0:
+                    self._runs = bool(self._keepers)
+                    return list(self._keepers)
+                self._changed.wait(left)

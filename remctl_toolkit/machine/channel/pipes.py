@@ -8,10 +8,11 @@ import select
 import stat
 import threading
 
-from .feeds import PIECE, Feeder
+from ..base.errors import MachineError
+from .engine import Target
+from .feeds import PIECE, Outbox
 from .keeper import Keeper
 
-_READ_SIZE = 1 << 16
 # POSIX: what poll() calls writable takes as much without making the writer wait.  Linux: PIPE_BUF.
 _WRITE_SIZE = select.PIPE_BUF
 
@@ -29,12 +30,12 @@ class Stop:
         with contextlib.suppress(IndexError):  # It is set.
             os.close(self._writers.pop())
 
-    def wait(self, fd: int, events: int, timeout: float | None = None) -> bool:
-        """Wait until a descriptor is ready; False if set, or not ready after `timeout` s."""
+    def wait(self, fd: int, events: int) -> bool:
+        """Wait until a descriptor is ready; False if set."""
         poller = select.poll()
         poller.register(fd, events)
         poller.register(self._reader, 0)  # That its writer is closed, poll() always tells.
-        ready = dict(poller.poll(None if timeout is None else timeout * 1000))
+        ready = dict(poller.poll())
         return fd in ready and self._reader not in ready
 
     def close(self) -> None:
@@ -45,17 +46,18 @@ class Stop:
             os.close(reader)
 
 
-class Drain:
+class Drain(Target):
     """A target that writes to a descriptor: what comes, as it comes."""
 
     def __init__(self, fd: int) -> None:
         """Own a descriptor."""
+        super().__init__()
         self._fd = fd
         self._stop = Stop()
         self._finished = False
         self._waits = not stat.S_ISREG(os.fstat(fd).st_mode)
 
-    def put(self, octets: bytes) -> None:
+    def write(self, octets: bytes, /) -> int:
         """Write them; wait while nobody reads.
 
         Raises:
@@ -65,7 +67,7 @@ class Drain:
         try:
             while view and not self._finished:
                 if self._waits and not self._stop.wait(self._fd, select.POLLOUT):
-                    return
+                    break
                 try:
                     view = view[os.write(self._fd, view[:_WRITE_SIZE]) :]
                 except BlockingIOError:  # Whoever shares it has set that, and was quicker.
@@ -73,6 +75,7 @@ class Drain:
         except BrokenPipeError:
             self.finish(None)
             raise
+        return len(octets)
 
     def finish(self, failure: BaseException | None) -> None:
         """Close the descriptor."""
@@ -86,44 +89,30 @@ class Drain:
         self._stop.set()
 
 
-class Pump(Feeder):
+class Pump(Outbox):
     """Feeds a command with what is read from a descriptor, in a thread of its own."""
 
     def __init__(self, keeper: Keeper, fd: int) -> None:
         """Own a descriptor, until the command has ended or the end of its input was read."""
-        super().__init__(keeper)
         self._fd = fd
-        self._ended = Stop()
-        threading.Thread(target=self._run, name="remctl-pump", daemon=True).start()
-        keeper.attach(self)
+        self._over = Stop()
+        super().__init__(keeper)
+        threading.Thread(target=self._pump, name="remctl-pump", daemon=True).start()
 
-    def command_ended(self) -> None:
-        """Read nothing more."""
-        self.stop()
-
-    def stop(self) -> None:
-        """Feed nothing more."""
+    def stop(self, over: bool = True) -> None:
+        """Feed nothing more, as soon as the command itself has ended."""
         super().stop()
-        self._ended.set()
+        self._over.set()
 
-    def _run(self) -> None:
-        self.run()
+    def _pump(self) -> None:
+        # Whoever shares the descriptor may have set that it does not block, and be quicker.
+        with contextlib.suppress(BrokenPipeError, MachineError):
+            while self._over.wait(self._fd, select.POLLIN):
+                with contextlib.suppress(BlockingIOError):
+                    octets = os.read(self._fd, PIECE)
+                    if not octets:
+                        self.end()
+                        break
+                    self.write(octets)
         os.close(self._fd)
-        self._ended.close()
-
-    def take(self) -> tuple[bytes, bool] | None:
-        """Wait for something to read, and return all that is there, and whether that is the end."""
-        if not self._ended.wait(self._fd, select.POLLIN):
-            return None
-        taken: list[bytes] = []
-        left = PIECE
-        while left > 0 and (not taken or self._ended.wait(self._fd, select.POLLIN, 0)):
-            try:
-                piece = os.read(self._fd, min(left, _READ_SIZE))
-            except BlockingIOError:  # Somebody else, who shares it, was quicker.
-                break
-            if not piece:
-                return b"".join(taken), True
-            taken.append(piece)
-            left -= len(piece)
-        return b"".join(taken), False
+        self._over.close()

@@ -17,11 +17,12 @@ from typing import IO, Any, Self
 
 from ..base.connection import Connection
 from ..base.errors import ClosedError
-from ..base.program import Environment, Word
+from ..base.program import Environment, Word, check_label
+from ..channel.engine import Engine, Target
 from ..channel.feeds import PIECE
-from ..channel.keeper import Keeper, Target, describe_command
+from ..channel.keeper import Keeper
 from ..channel.pipes import Drain, Pump
-from .oneshot import Buffer, OneShot
+from .oneshot import OneShot
 from .streams import Exchange, Stream, close_quietly, duplicate, known_input, open_pipe
 
 __all__ = ["DEVNULL", "PIPE", "STDOUT", "ChannelProcess", "Process"]
@@ -80,39 +81,40 @@ class Process:
         beat: float = _BEAT,
         patience: float = _PATIENCE,
     ) -> None:
-        self._closed = False
+        self._closed = self._waiting = False
         self.returncode: int | None = None
         self.stdin: Any = None
         self.connection = connection
         self.args: Any = argv if isinstance(argv, str | bytes) else list(argv)
         self._owner = os.getpid()
         self._lock = threading.RLock()
-        self._engine: OneShot | Keeper | None = None
+        self._engine: Engine | None = None
         self._pump: Pump | None = None
         self._exchange: Exchange | None = None
         self._readers: dict[int, IO[bytes]] = {}
-        self._waiting = False
+        self._targets: dict[int, Target] = {}
         if stdout == STDOUT:
             raise ValueError("stdout cannot be STDOUT: only stderr can")
         self._command = connection.command_of(self.args, cwd, env, extend_env)
-        self._spec = describe_command(self._command, label, beat, patience)
-        nulls = [kind for kind, to in ((b"O", stdout), (b"E", stderr)) if to == DEVNULL]
-        self._spec.update(nulls=nulls, merge=stderr == STDOUT, stdin=stdin != DEVNULL)
-        self._label: str = self._spec["label"]  # Arguments may be secret.
+        self._label = self._command.label if label is None else check_label(label)
+        outputs = {1: stdout, 2: stderr}
+        self._piped = [number for number, to in outputs.items() if to == PIPE]
+        self._spec: dict[str, Any] = {
+            "label": self._label,
+            "nulls": [b" OE"[n : n + 1] for n, to in outputs.items() if to == DEVNULL],
+            "merge": stderr == STDOUT,
+            "stdin": stdin != DEVNULL,
+            "beat": beat,
+            "patience": patience,
+        }
+        self._input = b"" if stdin == DEVNULL and not self._is_channel else None
         with contextlib.ExitStack() as undo:
             self._source: int | None = None
-            self._input: bytes | None = None
-            if stdin == DEVNULL:
-                self._input = b""
-            elif stdin != PIPE:
+            if stdin not in (PIPE, DEVNULL):
                 self._source = duplicate(stdin, 0)
                 undo.callback(os.close, self._source)
                 self._input = None if self._is_channel else known_input(self._source)
-            if self._is_channel:
-                self._input = None
-            self._piped = [number for number, to in ((1, stdout), (2, stderr)) if to == PIPE]
-            self._targets: dict[int, Target] = {}
-            for number, to in ((1, stdout), (2, stderr)):
+            for number, to in outputs.items():
                 if to not in (PIPE, DEVNULL, STDOUT):
                     drain = self._targets[number] = Drain(duplicate(to, number))
                     undo.callback(drain.finish, None)
@@ -135,35 +137,25 @@ class Process:
                     self._readers[number] = undo.enter_context(os.fdopen(reader, "rb"))
                     drain = self._targets[number] = Drain(writer)
                     undo.callback(drain.finish, None)
-                if self._input is None:
-                    self._begin_channel(undo)
-                else:
-                    oneshot = self._engine = self._one_shot(self._input)
-                    oneshot.start()
+                source = self._source
+                if source is None and self._spec["stdin"]:
+                    source, writer = open_pipe(PIECE)
+                    undo.callback(os.close, source)
+                    self.stdin = undo.enter_context(os.fdopen(writer, "wb"))
+                self._engine = engine = self._new_engine()
+                engine.start()
+                if source is not None and isinstance(engine, Keeper):
+                    self._pump = Pump(engine, source)
+                elif source is not None:
+                    os.close(source)
                 undo.pop_all()
-                if self._source is not None and self._pump is None:
-                    os.close(self._source)
 
-    def _one_shot(self, data: bytes) -> OneShot:
-        stdout, stderr = (self._targets.get(number) for number in (1, 2))
-        merged, label = self._spec["merge"], self._label
-        connection, command = self.connection, self._command
-        return OneShot(connection, command, data, stdout, stderr, merged=merged, label=label)
-
-    def _begin_channel(self, undo: contextlib.ExitStack) -> None:
-        source = self._source
-        if source is None:
-            if self._spec["stdin"]:
-                source, writer = open_pipe(PIECE)
-                self.stdin = undo.enter_context(os.fdopen(writer, "wb"))
-            else:
-                source = os.open(os.devnull, os.O_RDONLY)
-            undo.callback(os.close, source)
-        stdout, stderr = (self._targets.get(number) for number in (1, 2))
-        keeper = Keeper(self.connection, self._spec, threading.Condition(), stdout, stderr)
-        undo.callback(keeper.drop)
-        self._pump = Pump(keeper, source)
-        self._engine = keeper
+    def _new_engine(self) -> OneShot | Keeper:
+        connection, command, spec = self.connection, self._command, self._spec
+        out, err = self._targets.get(1), self._targets.get(2)
+        if self._input is None:
+            return Keeper(connection, out, err, command, spec)
+        return OneShot(connection, out, err, command, self._input, self._label, spec["merge"])
 
     @property
     def stdout(self) -> IO[bytes] | None:
@@ -180,9 +172,10 @@ class Process:
     @property
     def pid(self) -> int | None:
         """The command's process on the remote host."""
-        return self._own().pid
+        engine = self._own()
+        return engine.pid if engine.await_start() else None
 
-    def _own(self) -> OneShot | Keeper:
+    def _own(self) -> Engine:
         if self._owner != os.getpid():
             raise ClosedError(f"command belongs to process {self._owner}: start one after a fork")
         self._begin()
@@ -257,15 +250,14 @@ class Process:
             if not self._waiting or self._input is None:
                 return None
             self._waiting = False
-            buffers = {number: Buffer() for number in self._piped}
+            buffers = {number: Target() for number in self._piped}
             self._targets.update(buffers)
-            oneshot = self._engine = self._one_shot(self._input)
+            self._engine = oneshot = self._new_engine()
         with self._undo:
             oneshot.run()
-        stdout, stderr = (
-            buffers[number].octets() if number in buffers else None for number in (1, 2)
-        )
-        return stdout, stderr
+        oneshot.wait()
+        found = [bytes(buffers[n].octets) if n in buffers else None for n in (1, 2)]
+        return found[0], found[1]
 
     def send_signal(self, sig: int) -> None:
         """Send a signal to the command and what it has started; nothing if it has ended.
@@ -357,23 +349,6 @@ class Process:
 
 
 class ChannelProcess(Process):
-    """A command with the interface of `subprocess.Popen`, in octets, that is always a channel.
-
-    Its streams are real pipes of this process (they have a fileno()), or go to and come from files
-    directly.  Standard input that is no pipe is read here as soon as there is any.
-
-    Args:
-        connection, argv, stdin, stdout, stderr, cwd, env, extend_env, label: see `Process`.
-        beat, patience: see `Channel`.
-
-    Attributes:
-        args: the command as it was given, a list.
-        pid: its process on the remote host.
-        stdin, stdout, stderr: binary files over pipes, or None.
-        returncode: None until `poll()` or `wait()` has seen its end; -N if signal N ended it.
-
-    Raises:
-        See `Channel`.
-    """
+    """A `Process` that is always a channel; standard input is read here as soon as there is any."""
 
     _is_channel = True

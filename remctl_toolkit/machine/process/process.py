@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
-import re
 import time
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-import remctl
 from _remctl_text import printable
 
 from ..base.errors import CommandTimeoutError, MachineError, describe_folder
+from ..base.outputs import new_mark
 from ..base.program import (
     Command,
     Environment,
@@ -22,22 +22,19 @@ from ..base.program import (
     check_seconds,
     python_arguments,
     python_payload,
-    source,
 )
-from ..wire.both_frames import FrameError, Frames
-from .output import Lines, text_lines
+from ..channel.engine import Target as Output
+from ..channel.keeper import Relay
+from ..wire.both_frames import FrameError
 from .target import Machine, Target, log_text, target_of
 
 __all__ = ["CommandFailedError", "check", "run"]
 
 # What a root shell finds its programs in, and a server's PATH may lack.
 _SYSTEM_FOLDERS = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"]
-_PATIENCE = 20.0  # seconds without a beat of the far side, see BEAT in process/far_follow.py
+_BEAT = 5.0  # seconds after which the remote side sends something, to find out who still reads
+_PATIENCE = 30.0  # seconds without anything from there
 _SLACK = 10.0  # seconds that starting and ending a command may take besides
-_NO_FOLDER = b"125"
-_FAR = ("wire/both_frames", "base/far_execute", "base/far_supervise", "process/far_follow")
-_LETTERS = b"oestxb"  # what process/far_follow.py sends
-_FRAME_LIMIT = 1 << 20  # octets
 
 
 class CommandFailedError(MachineError, RuntimeError):
@@ -92,27 +89,10 @@ def run(
         ClosedError, RemctlError: see `Connection.run()`.
     """
     target = target_of(machine)
-    job = _Job(target, command, **options)
-    job.silence = _seconds(timeout, target)
     log = target.logger if logger is None else logger
-    log_text(log, logging.INFO, f"Running command: {job.name}")
-    levels = {b"o": stdout_level, b"e": stderr_level}
-    lines = {stream: Lines() for stream in levels}
-    outcome = _Outcome(job)
-    with contextlib.ExitStack() as stack:
-        if exit:
-            stack.callback(target.exit)
-        for kind, octets in job.events():
-            if kind in lines:
-                for line in lines[kind].feed(octets):
-                    log_text(log, levels[kind], printable(line))
-            else:
-                outcome.take(kind, octets)
-        for stream, rest in lines.items():
-            for line in rest.end():
-                log_text(log, levels[stream], printable(line))
-        raising = target.stop_on_timeout if stop_on_timeout is None else stop_on_timeout
-        outcome.report(log, stop_on_nonzero, stop_on_error, raising)
+    outputs = _LogLines(log, stdout_level), _LogLines(log, stderr_level)
+    job = _Job(target, command, *outputs, silence=_seconds(timeout, target), **options)
+    job.perform(log, exit, stop_on_nonzero, stop_on_error, stop_on_timeout)
 
 
 def check(
@@ -163,26 +143,14 @@ def check(
         ClosedError, RemctlError: see `Connection.run()`.
     """
     target = target_of(machine)
-    job = _Job(target, command, **options)
-    job.limit = _seconds(timeout, target)
     log = target.logger if logger is None else logger
-    log_text(log, logging.INFO, f"Running command: {job.name}")
-    written = {b"o": bytearray(), b"e": bytearray()}
-    outcome = _Outcome(job)
-    with contextlib.ExitStack() as stack:
-        if exit:
-            stack.callback(target.exit)
-        for kind, octets in job.events():
-            if kind in written:
-                written[kind] += octets
-            else:
-                outcome.take(kind, octets)
-        raising = target.stop_on_timeout if stop_on_timeout is None else stop_on_timeout
-        outcome.report(log, False, stop_on_error, raising, quiet=True)
-    stdout, stderr = (text_lines(octets) for octets in written.values())
-    if outcome.reason is not None:
-        stderr.append(outcome.reason)
-    return stdout, stderr, -1 if outcome.status is None else outcome.status
+    buffers = Output(), Output()
+    job = _Job(target, command, *buffers, limit=_seconds(timeout, target), **options)
+    job.perform(log, exit, None, stop_on_error, stop_on_timeout)
+    stdout, stderr = (_text_lines(buffer.octets) for buffer in buffers)
+    if job.reason is not None:
+        return stdout, [*stderr, job.reason], -1
+    return stdout, stderr, -1 if job.returncode is None else job.returncode
 
 
 def _seconds(timeout: float | None, target: Target) -> float | None:
@@ -194,20 +162,49 @@ def _seconds(timeout: float | None, target: Target) -> float | None:
     return seconds
 
 
-# -- The command over there -----------------------------------------------------------------------
+class _LogLines(Output):
+    """A target that logs each line as soon as it is there."""
+
+    def __init__(self, logger: Any, level: int) -> None:
+        super().__init__()
+        self._logger = logger
+        self._level = level
+
+    def write(self, octets: bytes, /) -> int:
+        self.octets += octets
+        if b"\n" in octets:
+            *lines, self.octets = self.octets.split(b"\n")
+            for line in lines:
+                log_text(self._logger, self._level, printable(bytes(line.removesuffix(b"\r"))))
+        return len(octets)
+
+    def finish(self, failure: BaseException | None) -> None:
+        if self.octets:
+            self.write(b"\n")
 
 
-class _Job:
-    """A command, checked, and how long it may be silent or take."""
+def _text_lines(octets: bytearray) -> list[str]:
+    """Return lines as text; octets that are no UTF-8 as os.fsdecode() has them."""
+    lines = octets.removesuffix(b"\n").split(b"\n") if octets else []
+    return [line.removesuffix(b"\r").decode("utf-8", "surrogateescape") for line in lines]
 
-    silence: float | None = None
-    limit: float | None = None
+
+class _Job(Relay):
+    """A command of `run()` or `check()`; see there for the options.
+
+    Attributes:
+        reason: why it was not run.
+    """
 
     def __init__(
         self,
         target: Target,
         command: Any,
+        stdout: Output,
+        stderr: Output,
         *,
+        silence: float | None = None,
+        limit: float | None = None,
         env: Mapping[str, Word] | None = None,
         extend_env: Environment | None = None,
         cwd: Word | None = None,
@@ -216,79 +213,116 @@ class _Job:
         sudo: bool | None = None,
         label: str | None = None,
     ) -> None:
-        self.connection = target.connection
-        self.sudo = target.sudo if sudo is None else sudo
-        self.input = _input(stdin)
-        far = self.connection.far
-        if env:
-            changes: dict[str, Any] = {}
-        else:
-            changes = {} if self.sudo else dict(self.connection.account_env)
+        self.reason: str | None = None
+        self._target = target
+        self._sudo = target.sudo if sudo is None else sudo
+        self._limits = {"silence": silence, "limit": limit}
+        self._timed_out = False
+        self._start = self._heard = time.monotonic()
+        self._mark = new_mark()
+        far = target.connection.far
+        changes: dict[str, Any] = {}
+        if not env:
+            changes.update({} if self._sudo else target.connection.account_env)
             path = (far.path or os.defpath).split(":")
             path += [folder for folder in _SYSTEM_FOLDERS if folder not in path]
-            changes["PATH"] = ":".join(path)
-            changes.update(target.changes)
+            changes.update(PATH=":".join(path), **target.changes)
         changes.update(extend_env or {})
         words = target.cmd(_words(command, shell))
         folder = cwd if cwd is not None else far.home if target.cwd is None else target.cwd
-        self._command = Command(words, folder, env or None, changes)
-        self.cwd = self._command.cwd
-        self.name = self._command.label
-        self.label = self.name if label is None else check_label(label)
+        checked = Command(words, folder, env or None, changes)
+        self._name = checked.label
+        spec: dict[str, Any] = {
+            **{name: limit for name, limit in self._limits.items() if limit is not None},
+            "label": self._name if label is None else check_label(label),
+            "control": False,
+            "exec_mark": self._mark,
+            "beat": _BEAT,
+            "patience": math.inf,
+        }
+        super().__init__(target.connection, stdout, stderr, checked, spec)
+        self._silence = _PATIENCE
+        self._feeds = _input(stdin)
+        self._said = stderr
 
-    def events(self) -> Generator[tuple[bytes, bytes], None, None]:
-        """Run it: what it writes, as (b"o" or b"e", octets), and its end, see `_Outcome`."""
-        spec = self._command.spec(silence=self.silence, limit=self.limit)
-        program = f"{source(*_FAR)}\nfollow({spec})\n"
-        payload = self.input
-        if self.sudo:
-            payload = python_payload(program, payload)
-            python = self.connection.far.python
-            words = ["sudo", "-n", "--", python, *python_arguments(self.label)]
-            program = Command(words, "/").python_program(b"")
-        found: list[tuple[bytes, bytes]] = []
-        frames = Frames(
-            lambda letter, _, octets: found.append((letter, octets)), _LETTERS, _FRAME_LIMIT
-        )
-        ways = self.connection.python_stream(program, payload, label=self.label, timeout=_PATIENCE)
-        start = heard = time.monotonic()
-        with ways as tokens:
-            for token in tokens:
-                now = time.monotonic()
-                if self._is_overdue(now - start, now - heard):  # It is not ended over there.
-                    yield b"t", b""
-                    return
-                if token.type == "status":
-                    yield b"!", b"%d" % (token.status or 0)
-                elif token.stream == remctl.RemctlStream.STDERR:  # That of sudo, and of Python.
-                    yield b"e", token.output or b""
+    def perform(
+        self, log: Any, exit: bool, nonzero: bool | None, error: bool, timeout: bool | None
+    ) -> None:
+        """Run it, and log or raise what is to be logged or raised."""
+        log_text(log, logging.INFO, f"Running command: {self._name}")
+        with contextlib.ExitStack() as stack:
+            if exit:
+                stack.callback(self._target.exit)
+            self.run()
+            if isinstance(self.failure, FrameError):
+                text = f"{self.connection.host} does not run commands as it must: {self.failure}"
+                raise self.connection._named(MachineError(text))
+            if self._timed_out:
+                self._report_timeout(
+                    log, self._target.stop_on_timeout if timeout is None else timeout
+                )
+            elif self.failure is not None:
+                raise self.failure
+            elif self.reason is not None:
+                self._report_failure(log, self.reason, error)
+            elif self.returncode and nonzero is not None:
+                text = f"command returned non-zero exit status: {self.returncode}"
+                if nonzero:
+                    self._report_failure(log, text, error)
                 else:
-                    found.clear()
-                    self._take(frames, token.output or b"")
-                    heard = now if any(letter in b"oe" for letter, _ in found) else heard
-                    yield from self._checked(found)
+                    log_text(log, logging.WARNING, text)
 
-    def _is_overdue(self, seconds: float, silence: float) -> bool:
-        """Whether the far side should have ended the command long ago."""
-        limits = (self.limit, seconds), (self.silence, silence)
-        return any(limit is not None and took > limit + _SLACK for limit, took in limits)
+    def _report_timeout(self, log: Any, raising: bool) -> None:
+        silence, limit = self._limits.values()
+        text = (
+            f"no output of {self._name} for {silence:g} s"
+            if silence
+            else (f"{self._name} took longer than {limit:g} s")
+        )
+        text = f"{text} on {self.connection.host}: it was ended"
+        log_text(log, logging.WARNING, text)
+        if raising:
+            raise self.connection._named(CommandTimeoutError(text))
 
-    def _take(self, frames: Frames, octets: bytes) -> None:
-        try:
-            frames.write(octets)
-        except FrameError as error:
-            raise self._malformed(str(error)) from None
+    def _report_failure(self, log: Any, text: str, raising: bool) -> None:
+        log_text(log, logging.ERROR, text)
+        if raising:
+            error = CommandFailedError(f"Failed to execute command: {self._name}: {text}")
+            error.status = None if self.reason else self.returncode
+            raise self.connection._named(error)
 
-    def _checked(self, found: list[tuple[bytes, bytes]]) -> Generator[tuple[bytes, bytes]]:
-        for letter, octets in found:
-            if letter == b"s" and not re.fullmatch(rb"-?\d{1,3}", octets):
-                raise self._malformed("a status that is not a number")
-            if letter != b"b":  # A beat has been of use to the far side alone.
-                yield letter, octets
+    # What comes from there.
 
-    def _malformed(self, reason: str) -> MachineError:
-        text = f"{self.connection.host} does not run commands as it must: {reason}"
-        return self.connection._named(MachineError(text))
+    def _remctl_command(self) -> tuple[str | bytes, ...]:
+        if not self._sudo:
+            return super()._remctl_command()
+        loader = python_arguments(self._spec["label"])
+        words = ["sudo", "-n", "--", self.connection.far.python, *loader]
+        program = Command(words, "/").python_program(b"")
+        return (self.connection.python, *loader, python_payload(program, self._payload()))
+
+    def _take(self, letter: bytes, number: int, octets: bytes) -> None:
+        now = time.monotonic()
+        passed = {"limit": now - self._start, "silence": now - self._heard}
+        limits = self._limits.items()
+        if any(limit is not None and passed[name] > limit + _SLACK for name, limit in limits):
+            self._timed_out = True
+            raise TimeoutError  # The remote side does not end it.
+        if letter in b"OE":
+            self._heard = now
+        if letter == b"T":
+            self._timed_out = True
+        elif letter == b"D":
+            self.reason = describe_folder(self._command.cwd, octets)
+        elif letter == b"E" and octets.startswith(self._mark):
+            self.reason = octets[len(self._mark) :].strip().decode("utf-8", "replace")
+        else:
+            super()._take(letter, number, octets)
+
+    def _unexplained(self, status: int) -> None:
+        if self.reason is None and not self._timed_out:
+            way = "sudo" if self._sudo else "Python"
+            self.reason = f"{way} ended with status {status} and did not run it"
 
 
 def _input(stdin: bytes | str | None) -> bytes:
@@ -309,65 +343,3 @@ def _words(command: Any, shell: bool) -> list[Word]:
         text = "a command is a list of words, or a string with shell=True"
         raise TypeError(f"{text}, not {type(command).__name__}")
     return list(command)
-
-
-class _Outcome:
-    """How a command ended: b"s", a status; b"t", time was over; b"x", it was not run.
-
-    If there is none of these, neither it nor what runs it was run: b"!" then has the status.
-    """
-
-    status: int | None = None
-    reason: str | None = None  # why it was not run
-
-    def __init__(self, job: _Job) -> None:
-        self._job = job
-        self._timed_out = False
-
-    def take(self, kind: bytes, octets: bytes) -> None:
-        """Take one of them."""
-        text = octets.decode("utf-8", "replace")
-        if kind == b"s":
-            self.status = int(octets)
-        elif kind == b"t":
-            self._timed_out = True
-        elif kind == b"x":
-            where, _, why = octets.partition(b" ")
-            folder = where == _NO_FOLDER
-            self.reason = describe_folder(self._job.cwd, why) if folder else text.partition(" ")[2]
-        elif self.status is None and self.reason is None and not self._timed_out:
-            way = "sudo" if self._job.sudo else "Python"
-            self.reason = f"{way} ended with status {text} and did not run it"
-
-    def report(
-        self, logger: Any, nonzero: bool, error: bool, timeout: bool, *, quiet: bool = False
-    ) -> None:
-        """Log or raise what is to be logged or raised."""
-        if self._timed_out:
-            self._report_timeout(logger, timeout)
-        elif self.reason is not None:
-            self._report_failure(logger, self.reason, error)
-        elif self.status and not quiet:
-            text = f"command returned non-zero exit status: {self.status}"
-            if nonzero:
-                self._report_failure(logger, text, error)
-            else:
-                log_text(logger, logging.WARNING, text)
-
-    def _report_timeout(self, logger: Any, raising: bool) -> None:
-        job = self._job
-        if job.silence is not None:
-            text = f"no output of {job.name} for {job.silence:g} s"
-        else:
-            text = f"{job.name} took longer than {job.limit:g} s"
-        text = f"{text} on {job.connection.host}: it was ended"
-        log_text(logger, logging.WARNING, text)
-        if raising:
-            raise job.connection._named(CommandTimeoutError(text))
-
-    def _report_failure(self, logger: Any, text: str, raising: bool) -> None:
-        log_text(logger, logging.ERROR, text)
-        if raising:
-            error = CommandFailedError(f"Failed to execute command: {self._job.name}: {text}")
-            error.status = self.status
-            raise self._job.connection._named(error)

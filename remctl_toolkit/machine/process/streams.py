@@ -40,38 +40,40 @@ class Exchange:
         stderr: IO[bytes] | None,
     ) -> None:
         self._left = memoryview(data or b"")
-        self._stdin = None if stdin is None or stdin.closed else stdin
-        self._files = [None if file is None or file.closed else file for file in (stdout, stderr)]
+        self._stdin, *self._files = (
+            None if file is None or file.closed else file for file in (stdin, stdout, stderr)
+        )
         self._read = {file: bytearray() for file in self._files if file is not None}
-        if self._stdin is not None:
-            if self._left:
-                self._stdin.flush()
-                os.set_blocking(self._stdin.fileno(), False)
-            else:
-                close_quietly(self._stdin)
+        if self._stdin is not None and self._left:
+            self._stdin.flush()
+            os.set_blocking(self._stdin.fileno(), False)
 
     def run(self, deadline: float | None) -> bool:
         """Go on until all has ended; False if the time (time.monotonic()) comes before."""
-        stdin = self._stdin
         with selectors.PollSelector() as selector:
-            if stdin is not None and not stdin.closed:
-                selector.register(stdin, selectors.EVENT_WRITE)
-            for file in self._read:
-                if not file.closed:
-                    selector.register(file, selectors.EVENT_READ)
+            for file in (self._stdin, *self._read):
+                if file is not None and not file.closed:
+                    writes = file is self._stdin
+                    selector.register(
+                        file, selectors.EVENT_WRITE if writes else selectors.EVENT_READ
+                    )
             while selector.get_map():
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:
                     return False
                 for key, _ in selector.select(left):
                     ready: Any = key.fileobj
-                    done = self._write(ready) if ready is stdin else self._take(ready)
-                    if done:
+                    if self._is_done(ready):
                         selector.unregister(ready)
                         close_quietly(ready)
         return True
 
-    def _write(self, file: Any) -> bool:
+    def _is_done(self, file: IO[bytes]) -> bool:
+        """Write to a file, or read from it, as much as it takes or has now."""
+        if file is not self._stdin:
+            octets = os.read(file.fileno(), _READ_SIZE)
+            self._read[file] += octets
+            return not octets
         try:
             self._left = self._left[os.write(file.fileno(), self._left) :]
         except BlockingIOError:
@@ -79,11 +81,6 @@ class Exchange:
         except BrokenPipeError:
             return True
         return not self._left
-
-    def _take(self, file: IO[bytes]) -> bool:
-        octets = os.read(file.fileno(), _READ_SIZE)
-        self._read[file] += octets
-        return not octets
 
     def output(self) -> tuple[bytes | None, bytes | None]:
         """Return what was read; None for what there is no pipe of."""
