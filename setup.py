@@ -27,6 +27,7 @@ import glob
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sysconfig
 import tomllib
@@ -146,6 +147,22 @@ class BuildRemctl(build_ext):
             raise PlatformError(OLD_HEADER.format(YOUNGEST_FUNCTION))
 
 
+commands: dict[str, type] = {"build_ext": BuildRemctl}
+if sboms := sorted(HERE.glob("*.cdx.json")):  # Where libremctl is linked statically, as in wheels.
+    from setuptools.command.bdist_wheel import bdist_wheel
+
+    class BuildWheel(bdist_wheel):
+        """Adds the SBOMs of what is linked in, as PEP 770 says."""
+
+        def write_wheelfile(self, wheelfile_base: str, *args: str) -> None:
+            super().write_wheelfile(wheelfile_base, *args)
+            folder = Path(wheelfile_base, "sboms")
+            folder.mkdir()
+            for sbom in sboms:
+                shutil.copy(sbom, folder)
+
+    commands["bdist_wheel"] = BuildWheel
+
 # PyMODINIT_FUNC marks the module's init function, the one thing that is exported.
 compile_args = ["-Wall", "-Wextra", "-pthread", "-fvisibility=hidden"]
 if os.environ.get("REMCTL_WERROR") == "1":
@@ -177,6 +194,6 @@ setup(
             extra_link_args=["-pthread", *flags("REMCTL_LIBS", "--libs", "-lremctl")],
         )
     ],
-    cmdclass={"build_ext": BuildRemctl},
+    cmdclass=commands,
     options={"bdist_wheel": {"py_limited_api": "cp311"}} if LIMITED_API else {},
 )

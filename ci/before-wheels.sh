@@ -6,3 +6,4 @@ set -eu
 sh ci/build-libremctl.sh /tmp/libremctl
 # The licence asks to go along with copies, and a static library is one.
 cp /tmp/libremctl/LICENSE LICENSE.libremctl
+cp /tmp/libremctl/libremctl.cdx.json .

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Builds libremctl for wheels, as a static library, from upstream's release: sh ci/build-libremctl.sh FOLDER
 #
-# FOLDER gets include/remctl.h, lib/libremctl.a and LICENSE; nothing is done if it has them. A C compiler, make, xz, curl
+# FOLDER gets include/remctl.h, lib/libremctl.a, LICENSE and an SBOM, libremctl.cdx.json; nothing is done if it has them. A C compiler, make, xz, curl
 # (or wget) and the headers of Kerberos are needed, and those of libevent: configure asks for them for the server, the
 # library has no use for them.
 #
@@ -105,4 +105,28 @@ mkdir -p "$folder/include" "$folder/lib"
 cp client/remctl.h "$folder/include/"
 cp client/.libs/libremctl.a "$folder/lib/"
 cp LICENSE "$folder/"
+cat >"$folder/libremctl.cdx.json" <<SBOM
+{
+  "bomFormat": "CycloneDX",
+  "specVersion": "1.6",
+  "version": 1,
+  "components": [
+    {
+      "type": "library",
+      "name": "libremctl",
+      "version": "$version",
+      "description": "linked statically into the extension module",
+      "purl": "pkg:generic/remctl@$version",
+      "licenses": [{ "license": { "name": "MIT and others: see licenses/LICENSE.libremctl" } }],
+      "externalReferences": [
+        {
+          "type": "source-distribution",
+          "url": "https://archives.eyrie.org/software/kerberos/remctl-$version.tar.xz",
+          "hashes": [{ "alg": "SHA-256", "content": "$sha256" }]
+        }
+      ]
+    }
+  ]
+}
+SBOM
 echo "$built" >"$stamp"

@@ -79,7 +79,19 @@ def static_environ(libremctl: Path, system: Path | None) -> dict[str, str]:
         # extension as a RUNPATH. -g comes from its way of compiling, and is of no use to users.
         "LDSHARED": f"{compiler(system)} -shared",
         "LDFLAGS": "-Wl,--strip-debug -Wl,-z,relro -Wl,-z,now",
+        # Two builds of one commit give identical files.
+        "SOURCE_DATE_EPOCH": time_of_build(),
     }
+
+
+def time_of_build() -> str:
+    """Return what builds take for the time, in seconds since 1970."""
+    if chosen := os.environ.get("SOURCE_DATE_EPOCH"):
+        return chosen
+    try:
+        return run("git", "-C", ROOT, "log", "-1", "--format=%ct").strip()
+    except Failed:  # This is an unpacked sdist.
+        return str(int((ROOT / "CHANGELOG.md").stat().st_mtime))
 
 
 def build_wheel(
@@ -89,6 +101,7 @@ def build_wheel(
     tree = unpack_sdist(sdist, work / "tree")
     # The licence asks to go along with copies, and a static library is one.
     shutil.copy(libremctl / "LICENSE", tree / "LICENSE.libremctl")
+    shutil.copy(libremctl / "libremctl.cdx.json", tree)
     builder = Environment(work / "builder", python)
     builder.install(*BUILD_NEEDS)
     built = work / "built"
@@ -110,7 +123,7 @@ def repair(wheel: Path, policy: str, folder: Path) -> Path:
         *(tool("auditwheel"), "repair", "--plat", policy, "--wheel-dir", folder),
         *excludes,
         wheel,
-        env={**os.environ, "PATH": path},
+        env={**os.environ, "PATH": path, "SOURCE_DATE_EPOCH": time_of_build()},
     )
     new = set(folder.glob("*.whl")) - before
     if not new:

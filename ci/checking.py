@@ -40,6 +40,8 @@ def check_names(names: list[str], abi3: bool) -> None:
             any(name.endswith(f".dist-info/licenses/{licence}") for name in names),
             f"{licence} is not in the wheel",
         )
+    sbom = any(name.endswith(".dist-info/sboms/libremctl.cdx.json") for name in names)
+    require(sbom, "the SBOM of what is linked in is not in the wheel")
 
 
 def check_extension(extension: Path) -> list[str]:

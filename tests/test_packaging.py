@@ -133,7 +133,8 @@ def test_what_nm_says():
     assert checking.glibc_versions(symbols) == {(2, 28), (2, 2)}
 
 
-LICENCES = ["p-1.dist-info/licenses/LICENSE", "p-1.dist-info/licenses/LICENSE.libremctl"]
+SBOM = "p-1.dist-info/sboms/libremctl.cdx.json"
+LICENCES = ["p-1.dist-info/licenses/LICENSE", "p-1.dist-info/licenses/LICENSE.libremctl", SBOM]
 
 
 @pytest.mark.parametrize(
@@ -142,6 +143,7 @@ LICENCES = ["p-1.dist-info/licenses/LICENSE", "p-1.dist-info/licenses/LICENSE.li
         ([*LICENCES, "_remctl.abi3.so", "p.libs/libremctl-1234.so.1"], "no library"),
         ([*LICENCES, "_remctl.cpython-311-x86_64-linux-gnu.so"], "not for every Python"),
         ([LICENCES[0], "_remctl.abi3.so"], "LICENSE.libremctl is not in the wheel"),
+        ([*LICENCES[:2], "_remctl.abi3.so"], "the SBOM of what is linked in is not in the wheel"),
     ],
 )
 def test_wheel_that_is_not_as_it_must_be(names: list[str], problem: str):
