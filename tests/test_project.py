@@ -164,14 +164,14 @@ def test_wheel_holds_modules_types_and_nothing_else(wheel: Path):
     (dist_info,) = (name for name in top_level if name.endswith(".dist-info"))
     data = f"{dist_info.removesuffix('.dist-info')}.data"
     parts = {path.name for path in ROOT.glob("_remctl_*.py")}
-    modules = {"remctl.py", extension, "remctl_toolkit", *parts}
+    modules = {"remctl.py", extension, "remctl_toolkit", "ansible_collections", *parts}
     assert top_level == modules | {"remctl-stubs", "_remctl-stubs", dist_info, data}
     shared = {relative(path) for path in project_files() if relative(path).startswith("share/")}
     assert {name for name in names if name.startswith(data)} == {
         f"{data}/data/{path}" for path in shared
     }
 
-    installed = ("remctl_toolkit", "remctl-stubs", "_remctl-stubs")
+    installed = ("remctl_toolkit", "remctl-stubs", "_remctl-stubs", "ansible_collections")
     expected = {relative(p) for p in project_files() if relative(p).startswith(installed)}
     assert expected <= names
     assert {
@@ -198,6 +198,27 @@ def test_wheel_works_on_its_own(wheel: Path, tmp_path: Path):
         check=True,
     )
     assert all(line.startswith(f"{tmp_path}/") for line in done.stdout.splitlines())
+
+
+@pytest.mark.once
+def test_ansible_finds_the_collection_of_the_wheel(wheel: Path, tmp_path: Path):
+    """It looks for collections wherever Python looks for packages."""
+    try:
+        importlib.metadata.version("ansible-core")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("ansible-core is not installed: it has no version for this Python")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path)
+    for kind in ("connection", "module"):
+        done = subprocess.run(
+            [sys.executable, "-m", "ansible", "doc", "-t", kind, "remctl.toolkit.remctl"],
+            cwd=tmp_path,
+            env={**os.environ, "ANSIBLE_HOME": str(tmp_path), "PYTHONPATH": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert f"({tmp_path}/ansible_collections/remctl/toolkit/plugins/" in done.stdout
 
 
 def test_build_without_the_limited_api_works_and_needs_no_shared_gil(tmp_path: Path):

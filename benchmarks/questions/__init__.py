@@ -47,5 +47,6 @@ QUESTIONS = (
     Question("importing", "import remctl"),
     Question("backend", "a command of a small backend, in Python and in Perl"),
     Question("machine", "a whole machine: commands, functions, files, tunnels"),
+    Question("ansible", "a playbook of Ansible, over remctl and over ssh"),
     Question("delay", "20 ms of network delay: round trips"),
 )
