@@ -1,4 +1,8 @@
-"""A playbook over the connection plugin, and over ssh with a shared connection (ControlPersist)."""
+"""A playbook over the connection plugin, and over ssh with a shared connection (ControlPersist).
+
+Measure on a machine that does nothing else: Linux shares the processors among sessions, and each
+connection of sshd is a session of its own, while all commands of remctld belong to one.
+"""
 
 from __future__ import annotations
 
@@ -108,6 +112,9 @@ def ask(place: Place) -> Answer:
         note = str(reason)
     rows, bars = [], []
     for number, (what, (hosts, pipelining)) in enumerate(_WAYS.items()):
+        if hosts > 1 and place.effort.quick:
+            rows.append(Row(what, _SSH, target=Target(1), note="takes too long for --quick"))
+            continue
         playbooks = {
             key: _Playbook(place, f"ansible{number}{index}", variables, hosts, pipelining)
             for index, (key, variables) in enumerate(contestants.items())
