@@ -94,6 +94,7 @@ notes:
 import contextlib
 import os
 import selectors
+import tempfile
 from collections.abc import Iterator
 from subprocess import PIPE
 from typing import Any
@@ -105,11 +106,10 @@ from ansible.utils.display import Display
 
 import remctl
 from remctl_toolkit.cli.cures import explained
-from remctl_toolkit.cli.rsh.accounts import connect
-from remctl_toolkit.cli.rsh.request import Request
 from remctl_toolkit.machine import ChannelProcess
+from remctl_toolkit.machine.base.accounts import connect
 from remctl_toolkit.machine.files import fetch, put
-from remctl_toolkit.machine.process.oneshot import Buffer, OneShot
+from remctl_toolkit.machine.process.popen import Process
 
 _display = Display()
 
@@ -135,15 +135,20 @@ class Connection(ConnectionBase):  # type: ignore[misc]
 
     def _connect(self) -> Connection:
         if not self._connected:
-            request = Request()
-            request.host = self.get_option("remote_addr")
-            request.user = self.get_option("remote_user")
-            for name in ("port", "principal", "python", "shell", "ccache", "timeout"):
-                setattr(request, name, self.get_option(name))
-            _display.vvv("ESTABLISH REMCTL CONNECTION", host=request.host)
+            host = self.get_option("remote_addr")
+            _display.vvv("ESTABLISH REMCTL CONNECTION", host=host)
             try:
-                with _ansible_errors(f"Failed to connect to {request.host} over remctl:"):
-                    self._machine = connect(request)
+                with _ansible_errors(f"Failed to connect to {host} over remctl:"):
+                    self._machine = connect(
+                        host,
+                        self.get_option("remote_user"),
+                        port=self.get_option("port"),
+                        principal=self.get_option("principal"),
+                        python=self.get_option("python"),
+                        shell=self.get_option("shell") or None,
+                        connect_timeout=self.get_option("timeout"),
+                        ccache=self.get_option("ccache"),
+                    )
             except AnsibleConnectionFailure:
                 raise
             except AnsibleError as error:  # No name of a host: ssh is as unreachable with it.
@@ -166,17 +171,27 @@ class Connection(ConnectionBase):  # type: ignore[misc]
             if become and become.expect_prompt():
                 status, stdout, stderr = self._run_with_password(argv, in_data, become)
             else:
-                out, err = Buffer(), Buffer()
-                command = self._machine.command_of(argv, None, None, None)
-                job = OneShot(self._machine, command, in_data or b"", out, err, label="ansible")
-                job.run()
-                status, stdout, stderr = job.returncode, out.octets(), err.octets()
+                status, stdout, stderr = self._run(argv, in_data)
         if become and become.success and not become.check_success(stdout):
             if become.check_incorrect_password(stdout + stderr):
                 raise AnsibleError(f"Incorrect {become.name} password")
             if become.check_missing_password(stdout + stderr):
                 raise AnsibleError(f"Missing {become.name} password")
         return status, stdout, stderr
+
+    def _run(
+        self, argv: list[str | bytes], in_data: bytes | None
+    ) -> tuple[int | None, bytes, bytes]:
+        """Run a command whose input is known."""
+        streams: Any = {"stdout": PIPE, "stderr": PIPE}
+        with tempfile.TemporaryFile() as file:
+            file.write(in_data or b"")
+            file.seek(0)
+            with Process(
+                self._machine, argv, stdin=file, label="ansible", whole=True, **streams
+            ) as process:
+                stdout, stderr = process.communicate()
+                return process.returncode, stdout or b"", stderr or b""
 
     def _run_with_password(
         self, argv: list[str | bytes], in_data: bytes | None, become: Any
