@@ -16,16 +16,13 @@ from typing import Any
 
 import pytest
 from cli.fleets import Hosts
-from support.waiting import eventually
+from support.waiting import TRIES, eventually
 from testing.processes import TIMEOUT
 
 pytestmark = pytest.mark.once
 
 UNSAFE = "not safe to repeat (the command ran, or may have run):"
 SLEEP = ["test", "sleep", "60"]
-# Seconds, one after the other, for what has to come to pass in that time: a busy machine may
-# need the longer ones.
-LIMITS = ("1", "4", "16")
 
 
 def objects(done: subprocess.CompletedProcess[str]) -> dict[str, dict[str, Any]]:
@@ -132,7 +129,7 @@ def test_quiet_says_nothing_about_success(hosts: Hosts) -> None:
 
 
 def test_output_before_a_failure_is_shown(hosts: Hosts) -> None:
-    for limit in LIMITS:
+    for limit in [str(2 * limit) for limit in TRIES]:
         done = hosts.run("--limit", limit, "web[1-2]", "endless", "show")
         if done.stdout == "web[1-2]: so far\n":  # Both had the time to say that.
             break
@@ -350,7 +347,7 @@ def test_it_stops_after_failures(hosts: Hosts) -> None:
 
 
 def test_a_deadline_holds_for_all(hosts: Hosts) -> None:
-    for limit in LIMITS:
+    for limit in [str(2 * limit) for limit in TRIES]:
         done = hosts.run("--deadline", limit, "--concurrency", "2", "web[1-4]", *SLEEP)
         if "2 not begun" in done.stderr:  # It was not over before the first were begun.
             break

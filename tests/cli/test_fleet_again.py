@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from cli.fleets import Hosts
+from support.waiting import TRIES
 from testing.processes import TIMEOUT
 
 from remctl_toolkit.cli.fleet.again import Failures
@@ -220,8 +221,8 @@ SHOWN = {
 def test_a_signal_shows_the_output_so_far(
     hosts: Hosts, tmp_path: Path, view: str, number: signal.Signals
 ) -> None:
-    for seconds in (0.5, 2, 8):  # for the output to arrive, which nobody else gets to see
-        command = ["endless", "show", f"{view}{number}-{seconds}"]  # in the log once only
+    for count, seconds in enumerate(TRIES):  # Nobody else sees the output arrive.
+        command = ["endless", "show", f"{view}{number}-{count}"]  # in the log once only
         arguments = (view, "--outdir", str(tmp_path), "web[1-2],dead1", "--", *command)
         with subprocess.Popen(
             hosts.arguments(*arguments),

@@ -11,7 +11,7 @@ from support.clocks import HeldClock, SkippingClock
 from support.fakeserver import FakeServer, Peer, stall_after_output
 from support.farm import Farm, fleet_threads
 from support.proxy import TO_CLIENT, Proxy, SilentServer, refused_port
-from support.waiting import eventually
+from support.waiting import TRIES, eventually
 
 import remctl
 from remctl_toolkit import schedule
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
 
 LIMIT = 20.0  # seconds after which a wait has failed
-# Seconds, one after the other, for what has to come to pass in that time: a busy machine may
-# need the longer ones.
-LIMITS = (0.5, 2.0, 8.0, 32.0)
 ECHO = ["test", "echo", "hello"]
 
 
@@ -65,7 +62,7 @@ def test_a_limit_holds_for_a_command_and_keeps_its_output(remctl_realm: Realm, l
 
     with FakeServer(remctl_realm.keytab, stall_after_output) as server:
         host = Host("localhost", server.port)
-        assert remctl.RemctlSimpleResult(b"so far") in map(output_until, LIMITS)
+        assert remctl.RemctlSimpleResult(b"so far") in map(output_until, TRIES)
 
 
 def test_a_limit_begins_when_the_host_does(farm: Farm, clock: HeldClock) -> None:
@@ -99,7 +96,7 @@ def test_connecting_has_a_timeout_of_its_own(farm: Farm, options: dict[str, Any]
         (outcome,) = run_on_hosts(farm.good(1), sleep, connect_timeout=timeout, **options)
         return outcome.ok
 
-    assert any(map(command_may_be_silent, LIMITS))
+    assert any(map(command_may_be_silent, TRIES))
 
 
 def test_the_shorter_timeout_holds_for_connecting(farm: Farm) -> None:
@@ -117,7 +114,7 @@ def test_a_refusal_before_the_limit_stays_a_refusal(farm: Farm) -> None:
 
 def test_a_deadline_holds_for_all_hosts_together(farm: Farm) -> None:
     hosts = farm.silent(6)
-    for deadline in LIMITS:
+    for deadline in TRIES:
         outcomes = list(run_on_hosts(hosts, ECHO, deadline=deadline, concurrency=2))
         assert len(outcomes) == 6
         started = [each for each in outcomes if each.started]
@@ -131,7 +128,7 @@ def test_a_deadline_holds_for_all_hosts_together(farm: Farm) -> None:
 
 def test_a_deadline_passes_while_the_first_are_at_work(farm: Farm) -> None:
     (canary,), others = farm.silent(1), farm.good(2)
-    for deadline in LIMITS:
+    for deadline in TRIES:
         outcomes = list(run_on_hosts([canary, *others], ECHO, deadline=deadline, first=1))
         assert [each.host for each in outcomes] == [canary, *others]
         if outcomes[0].started:  # The time was not over before it was begun.
@@ -204,7 +201,7 @@ def stall_after_command(peer: Peer) -> None:
     ("script", "timeouts", "kind"),
     [
         (reset_after_command, [LIMIT], remctl.RemctlDisconnectedError),
-        (stall_after_command, LIMITS, remctl.RemctlTimeoutError),
+        (stall_after_command, TRIES, remctl.RemctlTimeoutError),
     ],
 )
 def test_a_command_that_may_have_run_is_not_sent_again(

@@ -15,6 +15,7 @@ import pytest
 from support.clocks import SkippingClock
 from support.fakeserver import FakeServer, Peer, stall_after_output
 from support.farm import Farm
+from support.waiting import TRIES
 
 import remctl
 from remctl_toolkit import schedule
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
 
 ECHO = ["test", "echo", "hello"]
-# Seconds, one after the other: a busy machine may need the longer ones to authenticate.
-LIMITS = (0.5, 2.0, 8.0, 32.0)
 
 
 # -- On real hosts --------------------------------------------------------------------------------
@@ -107,7 +106,7 @@ def test_of_hosts_that_fail_after_the_command(
 def test_of_hosts_that_are_silent_after_the_command(
     remctl_realm: Realm, script: Callable[[Peer], None], kind: str
 ) -> None:
-    for seconds in LIMITS:
+    for seconds in TRIES:
         with FakeServer(remctl_realm.keytab, script) as server:
             limits: dict[str, Any] = {kind: seconds}
             (outcome,) = run_on_hosts([Host("localhost", server.port)], ECHO, **limits)
@@ -275,7 +274,7 @@ def test_no_argument_input_or_output_is_told(
     with FakeServer(remctl_realm.keytab, script) as server:
         hosts = [Host("localhost", server.port)]
         command = ["account", "password", SECRET]
-        outcomes = list(run_on_hosts(hosts, command, input=SECRET, limit=LIMITS[1]))
+        outcomes = list(run_on_hosts(hosts, command, input=SECRET, limit=TRIES[0]))
     told = [repr(outcomes), *map(str, outcomes), outcomes[0].reason, outcomes[0].advice]
     try:
         check_all(outcomes)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.waiting import eventually, runs
+from support.waiting import TRIES, eventually, runs
 
 import remctl
 from remctl_toolkit.machine import (
@@ -223,13 +223,10 @@ def test_leaving_a_stream_early_leaves_the_connection_usable(either: Connection)
 # -- Time limits ----------------------------------------------------------------------------------
 
 
-TIMEOUTS = (0.3, 3.0, 20.0)  # Where a command has not even started, it gets the next.
-
-
 @pytest.mark.parametrize("script", ["sleep 100", "trap '' TERM; while :; do sleep 0.1; done"])
 def test_a_timeout_ends_the_command_over_there(either: Connection, script: str) -> None:
     text = f"echo $$; {script} & echo $!; wait; wait"
-    for timeout in TIMEOUTS:
+    for timeout in TRIES:
         with pytest.raises(CommandTimeoutError, match=f"longer than {timeout:g} s") as caught:
             either.run(["sh", "-c", f"trap '' TERM; {text}"], timeout=timeout)
         partial = caught.value.partial
@@ -271,7 +268,7 @@ def test_what_is_no_time_is_not_sent(connection: Connection, timeout: Any, error
 
 
 def test_a_stream_that_takes_too_long(either: Connection) -> None:
-    for timeout in TIMEOUTS:
+    for timeout in TRIES:
         found: list[bytes | None] = []
         with (
             pytest.raises(CommandTimeoutError),

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from machine.endings import pids_in, with_more_time
+from machine.endings import attempt_within_limit, pids_in
 from plumbum.commands.processes import (
     ProcessExecutionError,
     ProcessTimedOut,
@@ -90,7 +90,7 @@ def test_a_timeout_ends_the_command_and_what_it_has_started(
         eventually(lambda: not any(map(runs, pids)))
         return len(pids) == 2
 
-    with_more_time(attempt)
+    attempt_within_limit(attempt)
     assert machine["echo"]("x") == "x\n"
 
 
@@ -104,7 +104,7 @@ def test_a_timeout_of_a_pipeline(machine: Machine, tmp_path: Path) -> None:
         eventually(lambda: not any(map(runs, pids)))
         return len(pids) == 1
 
-    with_more_time(attempt)
+    attempt_within_limit(attempt)
 
 
 @pytest.mark.parametrize("started", [False, True])

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from machine.endings import pids_in, with_more_time
+from machine.endings import attempt_within_limit, pids_in
 from machine.loglines import Lines
 from support.waiting import eventually, runs
 
@@ -422,7 +422,7 @@ def test_sudo_timeout_ends_the_command(sudoer: Connection, tmp_path: Path) -> No
         eventually(lambda: not any(map(runs, pids)))
         return len(pids) == 1
 
-    with_more_time(attempt)
+    attempt_within_limit(attempt)
 
 
 def test_sudo_that_is_refused(sudoer: Connection, sudo_folder: Path, logger: Lines) -> None:

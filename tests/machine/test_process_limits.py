@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from machine.endings import pids_in, with_more_time
+from machine.endings import attempt_within_limit, pids_in
 from machine.loglines import Lines
 from support.waiting import eventually, runs
 
@@ -53,7 +53,7 @@ def test_run_ends_a_command_that_is_silent_for_too_long(
         eventually(lambda: not any(map(runs, pids)))
         return len(pids) == 2 and logger.of("DEBUG")[1:] == ["x"]
 
-    with_more_time(attempt)
+    attempt_within_limit(attempt)
 
 
 def test_run_lets_a_command_go_on_that_writes_now_and_then(
@@ -72,7 +72,7 @@ def test_run_lets_a_command_go_on_that_writes_now_and_then(
         assert len(logger.of("DEBUG")) == 9
         return True
 
-    with_more_time(attempt)
+    attempt_within_limit(attempt)
 
 
 def test_check_ends_a_command_that_takes_too_long(connection: Connection, tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_check_ends_a_command_that_takes_too_long(connection: Connection, tmp_pa
         eventually(lambda: not any(map(runs, pids)))
         return len(pids) == 1
 
-    with_more_time(attempt)
+    attempt_within_limit(attempt)
 
 
 def test_a_command_that_will_not_end_is_killed(connection: Connection, tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_a_command_that_will_not_end_is_killed(connection: Connection, tmp_path:
         eventually(lambda: not any(map(runs, pids)))
         return len(pids) == 1
 
-    with_more_time(attempt)
+    attempt_within_limit(attempt)
 
 
 def test_timeouts_that_do_not_raise_return_what_there_was(connection: Connection) -> None:
@@ -113,7 +113,7 @@ def test_timeouts_that_do_not_raise_return_what_there_was(connection: Connection
         assert len(logger.of("ERROR")) == 2
         return stdout == ["x"]
 
-    with_more_time(attempt)
+    attempt_within_limit(attempt)
 
 
 def test_a_global_timeout(connection: Connection) -> None:
@@ -140,7 +140,7 @@ def test_a_far_side_without_a_sign_of_life_is_given_up(
         except remctl.RemctlTimeoutError:
             return False
 
-    with_more_time(attempt)
+    attempt_within_limit(attempt)
 
 
 def test_a_command_ends_when_nobody_reads_any_more(

@@ -17,6 +17,12 @@ PATIENCE = 10.0 if os.environ.get("REMCTL_SANITIZED") else 1.0
 LIMIT = 30.0 * PATIENCE
 """Seconds that anything may take which takes a moment on a machine that does nothing else."""
 
+TRIES = (1.0 * PATIENCE,) * 30
+"""Seconds for what has to come to pass within a time limit, again and again.
+
+A busy machine misses the limit sometimes; what is always late misses it each time.
+"""
+
 
 def eventually(
     condition: Callable[[], T], timeout: float = 30.0, *, interval: float = 0.01, what: str = ""
