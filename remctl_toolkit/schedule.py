@@ -32,8 +32,16 @@ class GivenUpError(remctl.RemctlError):
     """The run was stopped while this host was at work; `may_have_run` says how far it was."""
 
 
-class HostsError(ExceptionGroup[Exception]):
-    """Hosts failed: `exceptions` has the reason of each, whose note names the host."""
+class HostsError(remctl.RemctlError, ExceptionGroup[Exception]):
+    """Hosts failed: `exceptions` has the reason of each, whose note names the host.
+
+    Its `may_have_run` is true if that of any of them is.
+    """
+
+    @property
+    def may_have_run(self) -> bool:  # type: ignore[override]
+        """Whether the command may have run on a host that failed."""
+        return any(getattr(error, "may_have_run", False) for error in self.exceptions)
 
     def derive(self, exceptions: Sequence[Exception], /) -> HostsError:  # type: ignore[override]
         """Make one of some of the exceptions; ``except*`` does."""

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from .gateway import GatewayError as GatewayError
     from .gateway import open_gateway as open_gateway
     from .group.group import Group as Group
-    from .group.group import Queue as Queue
+    from .group.queue import Queue as Queue
     from .group.result import GroupError as GroupError
     from .group.result import GroupResult as GroupResult
     from .plumbum.machine import Machine as Machine

@@ -8,7 +8,7 @@ from .facts import far_facts
 
 __all__ = ["check_output", "output_lines"]
 
-check_output: Callable[..., bytes] = far_facts.check_output
+check_output: Callable[..., str] = far_facts.check_output
 """Run a program, and return what it wrote; other keywords are those of `subprocess.run()`."""
 output_lines: Callable[..., list[str]] = far_facts.output_lines
-"""The same, as lines of text."""
+"""The same, as lines."""

@@ -218,12 +218,13 @@ def test_python_there(connection: Connection) -> None:
     system = facts.gather(connection, "system")["system"]
     assert system["python_version"] == connection.far.python_version
     assert system["python_executable"] == connection.far.python
-    assert facts.python_version() == sys.version_info[:3]
+    assert facts.python_version() == list(sys.version_info[:3])
+    assert facts.python_version(short=True) == list(sys.version_info[:2])
     assert os.path.realpath(facts.python_executable()) == os.path.realpath(sys.executable)
 
 
 def test_helpers() -> None:
-    assert helpers.check_output(["cat"], input=b"\xff\n") == b"\xff\n"
+    assert helpers.check_output(["cat"], input=b"\xff\n") == "\udcff\n"
     assert helpers.output_lines(["printf", r"a\n\nb"]) == ["a", "", "b"]
     assert helpers.output_lines(["true"]) == []
     with pytest.raises(subprocess.CalledProcessError):

@@ -131,7 +131,7 @@ def test_call_of_facts_and_helpers(machines: Machines) -> None:
         assert group.call(facts.python_version)[name][0] == 3
         assert group.call(facts.python_executable)[name].startswith("/")
         assert group.call(helpers.output_lines, ["echo", "x"])[name] == ["x"]
-        assert group.call(helpers.check_output, ["echo", "x"])[name] == b"x\n"
+        assert group.call(helpers.check_output, ["echo", "x"])[name] == "x\n"
 
 
 def test_machines_of_plumbum(machines: Machines, tmp_path: Path) -> None:
@@ -162,8 +162,8 @@ def test_errors_have_their_place(machines: Machines) -> None:
     with machines.group(names) as group:
         result = group.call(operator.truediv, 1, 0)
         assert list(result) == names
-        assert result.successful() == {}
-        assert list(result.failures()) == names
+        assert result.successful() == []
+        assert result.failures() == [(name, result[name]) for name in names]
         assert "division by zero" in str(result[names[0]])
         with pytest.raises(GroupError, match=r"^2 of 2 hosts failed") as info:
             result.raise_failures()
@@ -173,6 +173,24 @@ def test_errors_have_their_place(machines: Machines) -> None:
 
 def test_hosts_that_fail_raise_the_same_in_fleets_and_groups() -> None:
     assert GroupError is FleetError
+
+
+@pytest.mark.parametrize("may_have_run", [False, True])
+def test_the_errors_of_hosts_are_an_error_of_remctl(may_have_run: bool) -> None:
+    """One clause catches what goes wrong on one host and on several."""
+    lost = remctl.RemctlDisconnectedError("lost")
+    lost.may_have_run = may_have_run
+    result = GroupResult(one=ErrorResult("one", OSError("full")), two=ErrorResult("two", lost))
+    with pytest.raises(remctl.RemctlError, match="2 of 2 hosts failed") as info:
+        result.raise_failures()
+    assert info.value.may_have_run is may_have_run
+
+
+def test_names_of_two_letters_are_not_taken_apart() -> None:
+    failure = ErrorResult("db", OSError("full"))
+    result = GroupResult(w1=1, db=failure)
+    assert [(host, value) for host, value in result.successful()] == [("w1", 1)]
+    assert [(host, error.msg) for host, error in result.failures()] == [("db", "full")]
 
 
 def test_a_machine_without_a_thread_has_an_error(
@@ -205,8 +223,8 @@ def test_connection_errors_are_kept_and_repeated(machines: Machines) -> None:
         assert list(group.connection_errors) == dead
         for result in (group.run(["true"]), group.call(operator.mul, 1, 2)):
             assert list(result) == [dead[0], *good, dead[1]]
-            assert list(result.successful()) == good
-            assert list(result.failures()) == dead
+            assert [host for host, _ in result.successful()] == good
+            assert [host for host, _ in result.failures()] == dead
             assert result[dead[0]] is group.connection_errors[dead[0]]
         assert isinstance(result[dead[0]].error, remctl.RemctlConnectError)
         assert machines.connected.count(dead[0]) == 1
@@ -227,7 +245,7 @@ def test_a_group_of_nobody_has_an_empty_result(machines: Machines) -> None:
     with machines.group([]) as group:
         assert group.run(["true"]) == group.call(operator.mul, 1, 2) == {}
         assert isinstance(group.connect().raise_failures(), GroupResult)
-        assert repr(group) == "<Group of no hosts>"
+        assert repr(group) == "Group([])"
 
 
 def test_a_group_may_be_used_again_after_its_end(machines: Machines) -> None:
@@ -315,7 +333,7 @@ def test_set_operations() -> None:
     assert ("two" & a).hosts == ["two"]
     assert ("two" - a).hosts == []
     assert ("two" ^ b).hosts == ["four"]
-    assert repr(b) == "<Group two, four>"
+    assert repr(b) == "Group(['two', 'four'])"
     assert (len(a), list(a), "two" in a, "four" in a) == (3, ["one", "two", "three"], True, False)
 
 
@@ -338,12 +356,15 @@ def test_groups_share_their_connections(machines: Machines) -> None:
 def test_filter(machines: Machines) -> None:
     names, dead = machines.good(2), machines.dead(1)
     with machines.group([*names, *dead]) as group:
-        assert group.filter(os.path.isdir, "/").hosts == [*names, *dead]
-        assert group.filter(os.path.isdir, "/nonexistent").hosts == dead
-        assert group.filter(os.path.isdir, "/", exclude=True).hosts == dead
-        assert group.filter(os.path.isdir, "/nonexistent", exclude=True).hosts == [*names, *dead]
+        with pytest.raises(GroupError, match="1 of 3 hosts failed"):
+            group.filter(os.path.isdir, "/")
+        known = group - group.connection_errors
+        assert known.filter(os.path.isdir, "/").hosts == names
+        assert known.filter(os.path.isdir, "/nonexistent").hosts == []
+        assert known.filter(os.path.isdir, "/", exclude=True).hosts == []
+        assert known.filter(os.path.isdir, "/nonexistent", exclude=True).hosts == names
         with pytest.raises(GroupError, match="2 of 2 hosts failed"):
-            group.filter(operator.truediv, 1, 0)
+            known.filter(operator.truediv, 1, 0)
 
 
 # -- Files ----------------------------------------------------------------------------------------

@@ -56,8 +56,8 @@ packages: _Records = far_facts.packages
 """Packages of dpkg, rpm or apk: name, version, architecture."""
 ip: Callable[[], str | None] = far_facts.ip
 """The address that the machine is seen by; None if it has no route to anywhere."""
-python_version: Callable[[], tuple[int, int, int]] = far_facts.python_version
-"""The version of the machine's Python."""
+python_version: Callable[..., list[int]] = far_facts.python_version
+"""The version of the machine's Python, as a list: three numbers, or two with ``short=True``."""
 python_executable: Callable[[], str] = far_facts.python_executable
 """The path of the machine's Python."""
 

@@ -70,17 +70,20 @@ def fact(finder):
 
 
 def check_output(argv, input=b"", **keywords):
-    """Run a program, and return what it wrote; keywords are those of subprocess.run()."""
+    """Run a program, and return what it wrote; keywords are those of subprocess.run().
+
+    Octets that are no UTF-8 are as os.fsdecode() has them.
+    """
     import subprocess
 
     keywords.setdefault("check", True)
-    return subprocess.run(argv, input=input, stdout=subprocess.PIPE, **keywords).stdout
+    done = subprocess.run(argv, input=input, stdout=subprocess.PIPE, **keywords)
+    return done.stdout.decode("utf-8", "surrogateescape")
 
 
 def output_lines(argv, input=b"", **keywords):
-    """The same, as lines of text; octets that are no UTF-8 as os.fsdecode() has them."""
-    octets = check_output(argv, input, **keywords)
-    lines = octets.decode("utf-8", "surrogateescape").split("\n")
+    """The same, as lines."""
+    lines = check_output(argv, input, **keywords).split("\n")
     return lines[:-1] if lines[-1] == "" else lines
 
 
@@ -162,9 +165,9 @@ def ip():
 # -- The machine ----------------------------------------------------------------------------------
 
 
-def python_version():
-    """Return the version of the Python here, as three numbers."""
-    return tuple(sys.version_info[:3])
+def python_version(short=False):
+    """Return the version of the Python here, as a list of three numbers, or of two."""
+    return list(sys.version_info[: 2 if short else 3])
 
 
 def python_executable():
@@ -197,7 +200,7 @@ def system():
         "load": load,
         "uptime": uptime,
         "boot_time": None if uptime is None else time.time() - uptime,
-        "python_version": python_version(),
+        "python_version": tuple(python_version()),
         "python_executable": python_executable(),
     }
 

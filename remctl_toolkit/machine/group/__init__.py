@@ -1,7 +1,9 @@
 """Many machines at once."""
 
-from .group import Group, Queue
-from .result import AsyncResult, ErrorResult, GroupError, GroupResult, NotCompletedError
+from .group import Group
+from .member import Member
+from .queue import AsyncResult, NotCompletedError, Queue
+from .result import ErrorResult, GroupError, GroupResult
 
 __all__ = [
     "AsyncResult",
@@ -9,6 +11,7 @@ __all__ = [
     "Group",
     "GroupError",
     "GroupResult",
+    "Member",
     "NotCompletedError",
     "Queue",
 ]

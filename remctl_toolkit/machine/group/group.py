@@ -10,25 +10,19 @@ Every host has exactly one entry in each result, whatever happens there: a value
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple, Self, TypeAlias
-
-import remctl
+from typing import Any, Self, TypeAlias
 
 from ..._settings import Settings, check_count
 from ...hosts import canonical_name
-from ...schedule import Scheduler
 from .. import facts as _facts
 from ..base.program import Word
 from ..files import transfer
-from .member import Member, as_member
-from .result import AsyncResult, ErrorResult, GroupResult
+from .member import LocalPath, Member, as_member
+from .queue import Queue, template
+from .result import ErrorResult, GroupResult
 
 Factory: TypeAlias = Callable[[str], Any]
-LocalPath: TypeAlias = "str | os.PathLike[str]"
 
 
 class Group:
@@ -81,13 +75,19 @@ class Group:
         return [member.host for member in self._members.values()]
 
     @property
+    def tunnels(self) -> list[Member]:
+        """The hosts, each to work with alone: `host`, `connected`, `call()`, `put()` and so on."""
+        return list(self._members.values())
+
+    @property
     def connection_errors(self) -> dict[str, ErrorResult]:
         """The hosts that could not be connected to."""
         found = {member.host: member.error for member in self._members.values()}
         return {host: error for host, error in found.items() if error is not None}
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {', '.join(self.hosts) or 'of no hosts'}>"
+        given = [each.host if type(each) is Member else each for each in self.tunnels]
+        return f"{type(self).__name__}({given!r})"
 
     def __len__(self) -> int:
         return len(self._members)
@@ -106,7 +106,7 @@ class Group:
 
     def _each(self, action: Callable[..., Any], *args: Any, **kwargs: Any) -> GroupResult:
         queue = Queue(parallel=self._settings.concurrency)
-        result = queue._add(self, action, *args, **kwargs)
+        result = queue.add(self, action, *args, **kwargs)
         queue.run()
         found: GroupResult = result.value
         return found
@@ -137,23 +137,23 @@ class Group:
         return self._each(Member.run, list(argv), **options)
 
     def put(
-        self, local: LocalPath, remote: Word | None = None, mode: int | None = None
+        self, local_path: LocalPath, remote_path: Word | None = None, mode: int | None = None
     ) -> GroupResult:
         """Copy one file to all; see `transfer.put()`."""
-        return self._each(Member.use, transfer.put, local, remote, mode)
+        return self._each(Member.put, local_path, remote_path, mode)
 
-    def fetch(self, remote: Word, local: LocalPath | None = None) -> GroupResult:
+    def fetch(self, remote_path: Word, local_path: LocalPath | None = None) -> GroupResult:
         """Copy one file from all; see `transfer.fetch()`.
 
         Args:
-            remote: its path there.
-            local: its path here, with ``{host}`` where the host's name is to be; folders on the
-                way are made.  None is a new temporary file for each.
+            remote_path: its path there.
+            local_path: its path here, with ``{host}`` where the host's name is to be; folders on
+                the way are made.  None is a new temporary file for each.
 
         Raises:
             ValueError: without ``{host}`` the copies would overwrite each other.
         """
-        return self._each(Member.copy_here, transfer.fetch, remote, _template(self, local))
+        return self._each(Member.fetch, remote_path, template(self, local_path))
 
     def upload(self, source: LocalPath, destination: Word) -> GroupResult:
         """Copy a file or a tree to all; see `transfer.upload()`."""
@@ -161,8 +161,8 @@ class Group:
 
     def download(self, source: Word, destination: LocalPath) -> GroupResult:
         """Copy a file or a tree from all; see `transfer.download()`, and `fetch()`."""
-        template = _template(self, destination)
-        return self._each(Member.copy_here, transfer.download, source, template)
+        path = template(self, destination)
+        return self._each(Member.copy_here, transfer.download, source, path)
 
     def facts(self, names: Iterable[str] = _facts.NAMES) -> GroupResult:
         """Find out what kind of machines these are; see `facts.gather()`."""
@@ -173,22 +173,17 @@ class Group:
     def filter(self, predicate: Callable[..., Any], /, *args: Any, exclude: bool = False) -> Group:
         """Return the group of those where a function says so; see `call()`.
 
-        Those that cannot be connected to are in it, whatever is asked for: their errors stay in
-        every result.
-
         Args:
             predicate: the function, which runs on the machines.
             args: its arguments.
             exclude: return the others.
 
         Raises:
-            GroupError: it failed somewhere.
+            GroupError: a host cannot be asked, as there is no connection or the function fails.
+                ``group - group.connection_errors`` has those that can be connected to.
         """
-        answers = self.call(predicate, *args)
-        unknown = self.connection_errors
-        GroupResult((h, v) for h, v in answers.items() if h not in unknown).raise_failures()
-        chosen = {h for h, v in answers.items() if h in unknown or bool(v) is not exclude}
-        return self._of(member for member in self._members.values() if member.host in chosen)
+        answers = self.call(predicate, *args).raise_failures()
+        return self._of(each for each in self.tunnels if bool(answers[each.host]) is not exclude)
 
     def close(self) -> None:
         """Close all connections; those to hosts given by their names are opened again if need be.
@@ -247,110 +242,6 @@ class Group:
     __and__ = __rand__ = intersection
     __sub__ = difference
     __xor__ = __rxor__ = symmetric_difference
-
-
-class Job(NamedTuple):
-    """Something to do on one machine."""
-
-    member: Member
-    do: Callable[[], Any]
-    result: AsyncResult
-
-
-class Queue:
-    """Things to do on machines, in order on each of them, and at the same time on all.
-
-    A target is a machine or a group.  Nothing is done before `run()`.  What fails does not keep
-    what comes after it on that machine from being done; but where there is no connection, each has
-    that error.
-
-    Args:
-        parallel: how many machines are worked on at the same time.
-    """
-
-    def __init__(self, *, parallel: int = Settings.concurrency) -> None:
-        self._scheduler: Scheduler[Job] = Scheduler(
-            _check(parallel, {}),
-            lambda job, _: (job.do, job.member.give_up),
-            name="remctl-group",
-        )
-        self._is_run = False
-        self._machines: dict[int, Member] = {}
-
-    def _add(
-        self, target: Any, action: Callable[..., Any], *args: Any, **kwargs: Any
-    ) -> AsyncResult:
-        group = isinstance(target, Group)
-        members = list(target._members.values()) if group else [self._member(target)]
-        result = AsyncResult([member.host for member in members], group=group)
-        for member in members:
-            do = functools.partial(member.do, action, *args, **kwargs)
-            self._scheduler.add(member.identity, Job(member, do, result))
-        return result
-
-    def _member(self, machine: Any) -> Member:
-        if isinstance(machine, str):
-            raise TypeError(f"a target is a machine or a group, not {machine!r}")
-        if id(machine) not in self._machines:
-            self._machines[id(machine)] = as_member(machine, None)
-        return self._machines[id(machine)]
-
-    def connect(self, target: Any) -> AsyncResult:
-        """Connect to it, unless that is done; the value is the machine."""
-        return self._add(target, Member.machine)
-
-    def call(
-        self, target: Any, function: Callable[..., Any], /, *args: Any, **kwargs: Any
-    ) -> AsyncResult:
-        """Run a function there; see `Machine.call()`."""
-        return self._add(target, Member.call, function, *args, **kwargs)
-
-    def command(self, target: Any, argv: Iterable[Word], **options: Any) -> AsyncResult:
-        """Run a command; see `Group.run()`."""
-        return self._add(target, Member.run, list(argv), **options)
-
-    def put(
-        self, target: Any, local: LocalPath, remote: Word | None = None, mode: int | None = None
-    ) -> AsyncResult:
-        """Copy one file there; see `transfer.put()`."""
-        return self._add(target, Member.use, transfer.put, local, remote, mode)
-
-    def fetch(self, target: Any, remote: Word, local: LocalPath | None = None) -> AsyncResult:
-        """Copy one file from there; see `transfer.fetch()`, and `Group.fetch()`."""
-        template = _template(target, local)
-        return self._add(target, Member.copy_here, transfer.fetch, remote, template)
-
-    def run(self) -> None:
-        """Do it all, and what callbacks add meanwhile.
-
-        An exception in a callback, or Ctrl-C, ends what is under way and closes its connections.
-
-        Raises:
-            RemctlBusyError: the queue is being run.
-            BaseException: what a callback raises.
-        """
-        if self._is_run:
-            raise remctl.RemctlBusyError("the queue is being run: wait until that has ended")
-        self._is_run = True
-        try:
-            with contextlib.closing(self._scheduler.results()) as results:
-                for result in results:
-                    host, error = result.task.member.host, result.error
-                    value = result.value if error is None else ErrorResult(host, error)
-                    result.task.result.take(host, value)
-        finally:
-            self._is_run = False
-            for member in self._machines.values():
-                member.release()
-
-
-def _template(target: Any, path: LocalPath | None) -> str | None:
-    """Return a path for copies from all of a target, as text."""
-    template = None if path is None else os.fspath(path)
-    many = isinstance(target, Group) and len(target) > 1
-    if many and template is not None and "{host}" not in template:
-        raise ValueError(f"{template!r} would be overwritten: it needs {{host}} in it")
-    return template
 
 
 def _machines(settings: dict[str, Any]) -> Factory:

@@ -6,18 +6,27 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Self, TypeAlias
 
 from ...hosts import canonical_name
 from ..base.connection import Connection
 from ..base.errors import ClosedError
 from ..base.program import Environment, Word
+from ..files import transfer
 from ..process.target import defaults_of
 from .result import ErrorResult
 
+LocalPath: TypeAlias = "str | os.PathLike[str]"
+
 
 class Member:
-    """A machine, or a host's name and how to make a machine of it."""
+    """One host of groups: a machine, or a name and how to make a machine of it.
+
+    It is connected to when that is needed, and again after `close()` if it was given by its name.
+
+    Attributes:
+        host: its name.
+    """
 
     def __init__(self, host: str, factory: Callable[[str], Any] | None, machine: Any) -> None:
         self.host = host
@@ -44,7 +53,17 @@ class Member:
         with self._lock:
             if self._machine is None:
                 self._machine = self._connect()
+                self.error = None
             return self._machine
+
+    def connect(self) -> None:
+        """Connect to it, unless that is done."""
+        self.machine()
+
+    @property
+    def connected(self) -> bool:
+        """Whether it was connected to, and not closed since."""
+        return self._machine is not None and not getattr(self._machine, "closed", False)
 
     def _connect(self) -> Any:
         assert self._factory is not None
@@ -97,6 +116,17 @@ class Member:
         """Call a function whose first argument is a connection."""
         return function(self.connection(), *args)
 
+    def put(
+        self, local_path: LocalPath, remote_path: Word | None = None, mode: int | None = None
+    ) -> Any:
+        """Copy one file there; see `transfer.put()`."""
+        return transfer.put(self.connection(), local_path, remote_path, mode)
+
+    def fetch(self, remote_path: Word, local_path: LocalPath | None = None) -> Any:
+        """Copy one file from there; see `transfer.fetch()`, and `Group.fetch()`."""
+        path = None if local_path is None else os.fspath(local_path)
+        return self.copy_here(transfer.fetch, remote_path, path)
+
     def copy_here(self, function: Callable[..., Any], source: Word, template: str | None) -> Any:
         """Copy to a path in which ``{host}`` stands for the host; folders on the way are made."""
         path = template
@@ -122,6 +152,15 @@ class Member:
         if machine is not None:
             machine.close()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.host!r})"
+
     def give_up(self) -> None:
         """Close it: that ends what it waits for."""
         with contextlib.suppress(Exception):  # Another exception is on its way.
@@ -130,6 +169,8 @@ class Member:
 
 def as_member(host: Any, factory: Callable[[str], Any] | None) -> Member:
     """Return the member for a name or a machine; TypeError or ValueError if it is neither."""
+    if isinstance(host, Member):
+        return host
     if isinstance(host, str):
         return Member(host, factory, None)
     name = getattr(host, "host", None)

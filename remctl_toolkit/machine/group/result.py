@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
+import textwrap
 import traceback
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
 
+from _remctl_text import printable
+
 from ...schedule import HostsError, raise_failures
-from ..base.errors import MachineError
 
 GroupError = HostsError
-
-
-class NotCompletedError(MachineError):
-    """There is no value yet: the queue was not run so far."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +31,18 @@ class ErrorResult:
         """The exception with all that led to it, as text."""
         return "".join(traceback.format_exception(self.error))
 
+    @property
+    def tb(self) -> str | None:
+        """The traceback from the machine, if a function raised the exception there."""
+        return getattr(self.error, "remote_traceback", None)
+
+    @property
+    def msg(self) -> str:
+        """The exception's text, and `tb` below it."""
+        text = str(self.error) or type(self.error).__name__
+        more = textwrap.indent(printable(self.tb or "", lines=True), "    ")
+        return f"{text}\n\n{more}" if more else text
+
     def __str__(self) -> str:
         return f"{self.host}: {str(self.error) or type(self.error).__name__}"
 
@@ -41,13 +50,13 @@ class ErrorResult:
 class GroupResult(dict[str, Any]):
     """Results of all hosts of a group: a value each, or an `ErrorResult`."""
 
-    def successful(self) -> GroupResult:
-        """Return the values."""
-        return GroupResult((h, v) for h, v in self.items() if not isinstance(v, ErrorResult))
+    def successful(self) -> list[tuple[str, Any]]:
+        """Return the hosts that have values, each with its value."""
+        return [(h, v) for h, v in self.items() if not isinstance(v, ErrorResult)]
 
-    def failures(self) -> GroupResult:
-        """Return the errors."""
-        return GroupResult((h, v) for h, v in self.items() if isinstance(v, ErrorResult))
+    def failures(self) -> list[tuple[str, ErrorResult]]:
+        """Return the hosts that have errors, each with its error."""
+        return [(h, v) for h, v in self.items() if isinstance(v, ErrorResult)]
 
     def raise_failures(self) -> Self:
         """Return this if there are no errors.
@@ -55,53 +64,6 @@ class GroupResult(dict[str, Any]):
         Raises:
             GroupError: there are; it has them all.
         """
-        failures = [(host, failure.error) for host, failure in self.failures().items()]
+        failures = [(host, failure.error) for host, failure in self.failures()]
         raise_failures(failures, len(self))
         return self
-
-
-class AsyncResult:
-    """The result of something in a `Queue`, once that was run."""
-
-    def __init__(self, hosts: list[str], *, group: bool) -> None:
-        self._left = set(hosts)
-        self._group = group
-        self._found = GroupResult(dict.fromkeys(hosts))
-        self._callbacks: list[Callable[[Any], object]] = []
-
-    @property
-    def completed(self) -> bool:
-        """Whether there is a value."""
-        return not self._left
-
-    @property
-    def value(self) -> Any:
-        """The value of a machine, or an `ErrorResult`; of a group, a `GroupResult`.
-
-        Raises:
-            NotCompletedError: there is none yet.
-        """
-        if self._left:
-            raise NotCompletedError("there is no value yet: run the queue")
-        return self._found if self._group else next(iter(self._found.values()))
-
-    def with_callback(self, callback: Callable[[Any], object]) -> Self:
-        """Have a function called with the value when it is there.
-
-        The thread that runs the queue calls it; it may add to the queue.  If the value is there,
-        it is called at once.
-        """
-        if self.completed:
-            callback(self.value)
-        else:
-            self._callbacks.append(callback)
-        return self
-
-    def take(self, host: str, value: Any) -> None:
-        """Take the value of one host."""
-        self._found[host] = value
-        self._left.discard(host)
-        if not self._left:
-            callbacks, self._callbacks = self._callbacks, []
-            for callback in callbacks:
-                callback(self.value)
