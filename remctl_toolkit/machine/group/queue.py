@@ -57,6 +57,20 @@ class AsyncResult:
             self._callbacks.append(callback)
         return self
 
+    def expect(self, hosts: list[str], *, group: bool) -> Callable[[str, Any], None]:
+        """Return a function that takes the value of each host."""
+        found, left = GroupResult(dict.fromkeys(hosts)), set(hosts)
+
+        def done(host: str, value: Any) -> None:
+            found[host] = value
+            left.discard(host)
+            if not left:
+                self._set(found if group else value)
+
+        if not hosts:
+            self._set(found)
+        return done
+
     def _set(self, value: Any) -> None:
         self._values = [value]
         callbacks, self._callbacks = self._callbacks, []
@@ -99,20 +113,11 @@ class Queue:
         """Have ``action(member, *args, **kwargs)`` called for each; the others are made of this."""
         group = hasattr(target, "tunnels")
         members: list[Member] = target.tunnels if group else [self._member(target)]
-        result, found = AsyncResult(), GroupResult({member.host: None for member in members})
-        left = set(found)
-
-        def done(host: str, value: Any) -> None:
-            found[host] = value
-            left.discard(host)
-            if not left:
-                result._set(found if group else value)
-
+        result = AsyncResult()
+        done = result.expect([member.host for member in members], group=group)
         for member in members:
             do = functools.partial(member.do, action, *args, **kwargs)
             self._scheduler.add(member.identity, _Job(member, do, done))
-        if not members:
-            result._set(found)
         return result
 
     def _member(self, machine: Any) -> Member:

@@ -58,6 +58,8 @@ class GroupResult(dict[str, Any]):
         """Return the hosts that have errors, each with its error."""
         return [(h, v) for h, v in self.items() if isinstance(v, ErrorResult)]
 
+    iteritems = dict[str, Any].items  # chopsticks' programs were written for Python 2, too.
+
     def raise_failures(self) -> Self:
         """Return this if there are no errors.
 
