@@ -97,7 +97,9 @@ def test_every_module_can_be_imported(here: Path, there: PipeInterpreter) -> Non
         module = "ro_" + name.replace(".", "_")
         (here / f"{module}.py").write_text("\n".join(lines))
         assert there.call(importlib.import_module(module).work, 1) == 2
-    assert set(there.served) == {"ro_" + name.replace(".", "_") for name in names}
+    expected = {"ro_" + name.replace(".", "_") for name in names}
+    # The functions of facts and helpers are made for there.
+    assert set(there.served) == {*expected, "remctl_toolkit.machine.facts.far_facts"}
 
 
 USES = """
@@ -155,6 +157,27 @@ def test_names_fail_when_they_are_used(here: Path, there: PipeInterpreter) -> No
         with pytest.raises(RemoteCallError, match=text.format(name)):
             there.call(function)
     assert there.served == ("ro_uses",)
+
+
+FOR_THERE = """
+import remctl_toolkit.machine.helpers
+from remctl_toolkit.machine import facts
+from remctl_toolkit.machine.chopsticks import facts as same, output_lines, python_version
+def work():
+    assert same.ip is facts.ip
+    assert facts.memory()["total"] > 0
+    return output_lines(["echo", remctl_toolkit.machine.helpers.check_output(["echo", "x"])])
+def is_python_3():
+    return tuple(python_version(short=True)) >= (3, 0)
+"""
+
+
+@pytest.mark.parametrize("version", EDGES)
+def test_functions_that_are_made_for_there_work(here: Path, there: PipeInterpreter) -> None:
+    (here / "ro_for_there.py").write_text(FOR_THERE)
+    module: Any = importlib.import_module("ro_for_there")
+    assert there.call(module.is_python_3) is True
+    assert there.call(module.work) == ["x", ""]
 
 
 MADE = """

@@ -146,6 +146,8 @@ def stand_in(module, name):
 class StandinLoader:
     """A loader for modules that have a stand-in for each name that there is where they are asked.
 
+    Functions of modules that begin with "far_" are themselves: they are made to be used here.
+
     Args:
         loader: for a module that is installed here, which lacks some of the names; or None.
     """
@@ -157,14 +159,20 @@ class StandinLoader:
         return None if self.loader is None else self.loader.create_module(spec)
 
     def exec_module(self, module):
+        usable = {}
         if self.loader is None:
-            module.__all__ = list(ask("names", module.__name__))
+            names, usable = ask("names", module.__name__)
+            module.__all__ = list(names)
         else:
             self.loader.exec_module(module)
 
         def missing(name):
             if name.startswith("__") and name != "__version__":
                 raise AttributeError(name)
+            if name in usable:
+                home, called = usable[name]
+                __import__(home)
+                return getattr(sys.modules[home], called) if called else sys.modules[home]
             return stand_in(module.__name__, name)
 
         module.__dict__.setdefault("__getattr__", missing)

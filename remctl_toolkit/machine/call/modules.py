@@ -16,6 +16,7 @@ import sys
 import sysconfig
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeAlias
 
 Allowed: TypeAlias = "Callable[[str], object] | Iterable[str] | None"
@@ -63,7 +64,7 @@ class ModuleServer:
             if question == "file":
                 return self._file(name, parts)
             if question == "names" and _is_ours(name):  # of what has stand-ins there
-                return _star_names(name)
+                return _names(name)
         except Exception as error:  # Finders and loaders of others: they raise anything.
             kind = "unfit" if question == "module" else "missing"
             return (kind, f"{name!r} cannot be looked for: {type(error).__name__}: {error}")
@@ -252,9 +253,18 @@ def _is_extended(top: str, folders: tuple[str, ...], beside: str) -> bool:
     return any(file.endswith(_EXTENSION_SUFFIXES) for file in files)
 
 
-def _star_names(name: str) -> tuple[str, ...]:
+def _names(name: str) -> tuple[Any, ...]:
+    """Return the names for a star, and where what may be used on the remote host really is."""
     found = vars(sys.modules[name]) if name in sys.modules else {}
-    return tuple(found.get("__all__", [each for each in found if not each.startswith("_")]))
+    names = tuple(found.get("__all__", [each for each in found if not each.startswith("_")]))
+    usable: dict[str, tuple[str, str]] = {}
+    for each, value in found.items():
+        home = getattr(value, "__module__", None)
+        if isinstance(value, ModuleType) and _is_ours(value.__name__):
+            usable[each] = (value.__name__, "")
+        elif isinstance(home, str) and home.rpartition(".")[2].startswith("far_"):
+            usable[each] = (home, value.__name__)
+    return names, usable
 
 
 @functools.cache
