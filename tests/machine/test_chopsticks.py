@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import getpass
 import hashlib
 import json
@@ -14,7 +13,6 @@ from typing import Any
 
 import pytest
 from support.proxy import refused_port
-from support.waiting import eventually, runs
 
 from remctl_toolkit.machine import UnknownUserError, chopsticks
 from remctl_toolkit.machine.chopsticks import (
@@ -88,15 +86,6 @@ def test_a_tunnel_connects_when_it_is_used_and_again_after_its_end(tunnel: Tunne
     assert not tunnel.connected
     tunnel.connect()
     assert tunnel.call(os.getpid) != first
-
-
-def test_a_tunnel_that_is_forgotten_is_closed(place: dict[str, Any]) -> None:
-    tunnel = Tunnel("localhost", **place)
-    pid = tunnel.call(os.getpid)
-    with pytest.warns(ResourceWarning):
-        del tunnel
-        gc.collect()
-    eventually(lambda: not runs(pid), what="the remote interpreter's end")
 
 
 def test_files(tunnel: Tunnel, tmp_path: Path) -> None:

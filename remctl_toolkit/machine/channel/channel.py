@@ -377,5 +377,5 @@ class Channel:
             return
         if not sys.is_finalizing():
             text = f"unclosed {self!r}: use it in a with statement, or call close()"
-            warnings.warn(text, ResourceWarning, stacklevel=2, source=self)
             self.drop()
+            warnings.warn(text, ResourceWarning, stacklevel=2, source=self)  # It may raise.
