@@ -1,4 +1,4 @@
-"""The arguments of ``remctl``, checked: hosts, commands, and where output goes."""
+"""Check the arguments of ``remctl``: hosts, commands, and targets of output."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ if TYPE_CHECKING:
     from typing import Any, Protocol
 
     class Writable(Protocol):
-        """A binary file to write to, as far as it is needed."""
+        """The part of a binary file that is needed for writing."""
 
         def write(self, octets: bytes, /) -> object: ...
 
     class Readable(Protocol):
-        """A binary file to read from, as far as it is needed."""
+        """The part of a binary file that is needed for reading."""
 
         def read(self, size: int, /) -> bytes | None: ...
 
     Octets = bytes | bytearray | memoryview
     Target = tuple[str, int, str | None]
 
-# What remctld takes (server/internal.h: COMMAND_MAX_ARGS, COMMAND_MAX_DATA).  More than that does
+# Limits of remctld (server/internal.h: COMMAND_MAX_ARGS, COMMAND_MAX_DATA).  A larger command does
 # not just fail: it leaves the session out of step for good.
 _MAX_ARGUMENTS = 4096
 _MAX_COMMAND_OCTETS = 100 * 1024 * 1024 - 1
 
 _READ_SIZE = 1024 * 1024
 
-# As isinstance() takes them: a union would be made anew in each call.
+# For isinstance(): a union would be created again in each call.
 _OCTETS = (bytes, bytearray, memoryview)
 _NO_COMMANDS = (*_OCTETS, bool, int, float)
 
@@ -51,10 +51,10 @@ DEVNULL = -3
 
 
 def check_host(host: str) -> str:
-    """Return a host name as DNS and Kerberos take it: an international one in its ASCII form.
+    """Return a host name in the form for DNS and Kerberos: ASCII, with IDNA if it needs that.
 
     Raises:
-        TypeError, ValueError: it is not one.
+        TypeError, ValueError: it is not a host name.
     """
     if not isinstance(host, str):
         raise TypeError(f"host must be a str: {host!r}")
@@ -72,7 +72,7 @@ def check_port(port: int | str | None) -> int:
     """Return a port number; 0 for None.
 
     Raises:
-        TypeError, ValueError: it is not one.
+        TypeError, ValueError: it is not a port number.
     """
     if port is None:
         return 0
@@ -91,7 +91,7 @@ def check_principal(principal: str | None) -> str | None:
     """Return the principal.
 
     Raises:
-        TypeError, ValueError: it cannot be one.
+        TypeError, ValueError: it cannot be a principal.
     """
     if principal is None:
         return None
@@ -110,7 +110,7 @@ def check_ccache(ccache: str | os.PathLike[str]) -> str:
     """Return the name of a credential cache.
 
     Raises:
-        TypeError, ValueError: it cannot be one.
+        TypeError, ValueError: it cannot be such a name.
     """
     name = os.fspath(ccache)
     if not isinstance(name, str):
@@ -128,7 +128,7 @@ def check_source_ip(source: str) -> str:
     """Return an IP address to connect from; a link-local one may have a scope, as in fe80::1%eth0.
 
     Raises:
-        TypeError, ValueError: it is not one.
+        TypeError, ValueError: it is not an IP address.
     """
     if not isinstance(source, str):
         raise TypeError(f"source address must be a str: {source!r}")
@@ -136,7 +136,7 @@ def check_source_ip(source: str) -> str:
         return source
     address, percent, _ = source.partition("%")
     if percent and ":" in address and _is_numeric(address):
-        raise ValueError(f"source address has a scope that is not known here: {source!r}")
+        raise ValueError(f"source address has an unknown scope: {source!r}")
     raise ValueError(f"source address must be an IP address, not a host name: {source!r}")
 
 
@@ -150,16 +150,17 @@ def _is_numeric(address: str) -> bool:
 def check_credentials(
     credentials: RemctlCredentials | None, ccache: object
 ) -> RemctlCredentials | None:
-    """Return the credentials, in place of which there may be a ccache.
+    """Return the credentials.
 
     Raises:
-        TypeError, ValueError: they are no credentials, or there are both.
+        TypeError: they have no method `ccache()`.
+        ValueError: there is a credential cache, too.
     """
     if credentials is not None:
         if not callable(getattr(credentials, "ccache", None)):
             raise TypeError(f"credentials must have ccache(): {type(credentials).__name__} has not")
         if ccache is not None:
-            raise ValueError("credentials and ccache exclude each other")
+            raise ValueError("credentials and ccache cannot be combined")
     return credentials
 
 
@@ -167,7 +168,7 @@ def check_seconds(seconds: float, name: str = "timeout") -> float:
     """Return a number of seconds, 0 or more.
 
     Raises:
-        TypeError, ValueError: it is not one.
+        TypeError, ValueError: it is not such a number.
     """
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
         raise TypeError(f"{name} must be a number of seconds: {seconds!r}")
@@ -176,14 +177,14 @@ def check_seconds(seconds: float, name: str = "timeout") -> float:
     try:
         return float(seconds)
     except OverflowError:
-        raise ValueError(f"invalid {name}: more seconds than can be counted") from None
+        raise ValueError(f"invalid {name}: the number of seconds is too large") from None
 
 
 def check_keepalive(seconds: float | None) -> int:
     """Return the whole seconds between TCP's probes; 0 for None.
 
     Raises:
-        TypeError, ValueError: that cannot be.
+        TypeError, ValueError: the number is invalid.
     """
     if seconds is None:
         return 0
@@ -193,7 +194,7 @@ def check_keepalive(seconds: float | None) -> int:
 
 
 def deadline_in(seconds: float | None) -> float:
-    """Return the time on the monotonic clock that is so many seconds away; 0 for None.
+    """Return the time on the monotonic clock that is some seconds away; 0 for None.
 
     Raises:
         TypeError, ValueError: it is not a number of seconds.
@@ -204,19 +205,19 @@ def deadline_in(seconds: float | None) -> float:
 
 
 def check_target(host: str, port: int | str | None, principal: str | None) -> Target:
-    """Return the three of them, checked.
+    """Check a host, a port and a principal, and return them.
 
     Raises:
-        TypeError, ValueError: one of them cannot be right.
+        TypeError, ValueError: one of them is invalid.
     """
     return check_host(host), check_port(port), check_principal(principal)
 
 
 def check_named_port(port: Any) -> Any:
-    """Return the second argument of `remctl.remctl()`, if it is not the command.
+    """Return the second argument of `remctl.remctl()`, the port.
 
     Raises:
-        TypeError: it is.
+        TypeError: it is a command.
     """
     if isinstance(port, list | tuple) and port:
         raise TypeError(
@@ -230,7 +231,7 @@ def check_named_port(port: Any) -> Any:
 
 
 def _octets(item: Any) -> Octets:
-    """Turn a part of a command into octets; text becomes UTF-8, file names survive."""
+    """Encode a part of a command: text as UTF-8, file names as their own bytes."""
     if type(item) is not str:
         if isinstance(item, memoryview):
             return item.cast("B") if item.c_contiguous and item.nbytes else item.tobytes()
@@ -245,22 +246,22 @@ def _octets(item: Any) -> Octets:
         if not isinstance(item, str):
             item = str(item)
     try:
-        # What a str holds, not what a subclass such as an enum shows.
+        # str.encode() ignores a subclass's own __str__(), such as that of an enum.
         return str.encode(item, "utf-8", "surrogateescape")
-    except UnicodeEncodeError:  # It would tell the argument, which may be secret.
+    except UnicodeEncodeError:  # Its text has the argument, which may be secret.
         raise ValueError("command contains a surrogate, which is not a character") from None
 
 
 def is_file(input: Octets | str | Readable | None) -> bool:
-    """Whether the input of a command has to be read, which may take its time."""
+    """Return whether the input of a command is a file, so that reading it may block."""
     return hasattr(input, "read")
 
 
 def read_input(input: Any) -> Octets:
-    """Return the input of a command as octets; no more of a file than a server takes.
+    """Return the input of a command as octets; read a file no further than a server accepts.
 
     Raises:
-        TypeError, ValueError: it cannot be that.
+        TypeError, ValueError: it is of the wrong type, or too long.
     """
     if isinstance(input, (*_OCTETS, str)):
         return _octets(input)
@@ -281,16 +282,16 @@ def read_input(input: Any) -> Octets:
 
 
 class Command:
-    """A command as it is sent, within what the protocol and remctld allow.
+    """A command, encoded and checked against the limits of the protocol and of remctld.
 
     Attributes:
         arguments: the octets of its parts.
 
     Raises:
-        TypeError, ValueError: a server would not take it.
+        TypeError, ValueError: a server would not accept it.
     """
 
-    # Little is done here: after a wait for the last command the processor's caches are cold, and
+    # Keep this short: after a wait for the previous command the processor's caches are cold, and
     # every line costs ten times what it costs in a loop.
 
     __slots__ = ("_shown", "arguments")
@@ -299,11 +300,11 @@ class Command:
         self, command: Iterable[Any], input: Octets | str | Readable | None = None
     ) -> None:
         if isinstance(command, str):
-            raise TypeError("command must be a sequence or iterator of arguments: a str is not")
+            raise TypeError("command must be a sequence or iterator of arguments, not a str")
         if isinstance(command, _NO_COMMANDS):
             raise TypeError("command must be a sequence or iterator")
         try:
-            # One more than allowed is enough to know: it may never end.
+            # The iterator may be endless: one item more than allowed is enough.
             items = itertools.islice(command, _MAX_ARGUMENTS + 1)
         except TypeError:
             raise TypeError("command must be a sequence or iterator") from None
@@ -316,7 +317,7 @@ class Command:
         self._check()
 
     def append_input(self, octets: Octets) -> None:
-        """Add the input, which was read meanwhile."""
+        """Add the input, once it was read."""
         self.arguments.append(octets)
         self._check()
 
@@ -325,7 +326,7 @@ class Command:
         count = len(arguments)
         if count > _MAX_ARGUMENTS:
             raise ValueError(
-                f"command has more than {_MAX_ARGUMENTS} arguments: a server takes no more"
+                f"command has more than {_MAX_ARGUMENTS} arguments: a server accepts no more"
             )
         octets = 4 + 4 * count + sum(map(len, arguments))
         if octets > _MAX_COMMAND_OCTETS:
@@ -338,35 +339,35 @@ class Command:
             raise ValueError("the subcommand must not contain a NUL octet")
 
     def __str__(self) -> str:
-        """The command and subcommand, which may be logged; what follows may be secret."""
+        """Return the command and subcommand, for logs; the arguments may be secret."""
         shown = self.arguments[: min(self._shown, 2)]
         return " ".join(printable(bytes(part[:80])) for part in shown)
 
 
 def _write_all(file: Any, octets: bytes) -> None:
-    """Write all of it: an unbuffered file may take less at a time."""
+    """Write everything: one write() to an unbuffered file may write less."""
     while octets:
         written: Any = file.write(octets)
         if not isinstance(written, int) and not isinstance(file, io.RawIOBase):
-            return  # It is not one that says how much.
+            return  # Its write() does not return a count.
         if not written:
-            raise BlockingIOError(errno.EAGAIN, "file does not take the output")
+            raise BlockingIOError(errno.EAGAIN, "file does not accept the output")
         octets = octets[written:]
 
 
-class _Nowhere:
-    """Drops what is written."""
+class _Discard:
+    """A target that discards output."""
 
     def write(self, octets: bytes) -> None:
-        """Take the next octets."""
+        """Discard the octets."""
 
     def getvalue(self) -> bytes:
-        """Return what was kept: nothing."""
+        """Return b"": nothing is kept."""
         return b""
 
 
-class _File(_Nowhere):
-    """A file of the caller's, which is written to at once, or by `flush()` if it is buffered."""
+class _File(_Discard):
+    """A file of the caller's; if it is buffered, only `flush()` writes to it."""
 
     def __init__(self, file: Any, *, buffered: bool) -> None:
         self._file = file
@@ -380,42 +381,42 @@ class _File(_Nowhere):
             _write_all(self._file, octets)
 
     def is_unwritten(self) -> bool:
-        """Whether there is something to flush."""
+        """Return whether there is output to flush."""
         return bool(self._buffer)
 
     def flush(self) -> None:
-        """Write to the file what was buffered for it."""
+        """Write the buffered output to the file."""
         octets = b"".join(self._buffer)
         self._buffer.clear()
         _write_all(self._file, octets)
 
 
 def _sink(target: Any, name: str, *, buffered: bool) -> Any:
-    """Return what takes the octets of a stream, and keeps them if that is wanted."""
+    """Return the object that receives the output of a stream."""
     if target is None:
         return io.BytesIO()
     if isinstance(target, io.TextIOBase):
         raise TypeError(f"{name} must be a binary file: open it with mode 'wb'")
     if isinstance(target, int) and target == DEVNULL:
-        return _Nowhere()
+        return _Discard()
     if not hasattr(target, "write"):
         raise TypeError(f"{name} must be a binary file, not {type(target).__name__}")
     return _File(target, buffered=buffered)
 
 
 class Collector:
-    """Makes a result of a command's output.
+    """Collects a command's output into a result.
 
     Args:
         stdout, stderr: binary files, `DEVNULL`, for stderr `STDOUT`, or None to keep the output.
         buffered: whether files are written to by `flush()` only.
 
     Attributes:
-        write: by stream, a function that takes the next octets.
-        files: those that have to be flushed.
+        write: for each stream, the function that receives its octets.
+        files: the files that have to be flushed.
 
     Raises:
-        TypeError: one of them is something else.
+        TypeError: a target of output is of the wrong type.
     """
 
     def __init__(
@@ -432,6 +433,6 @@ class Collector:
         self.files = [sink for sink in (out, err) if isinstance(sink, _File)] if buffered else ()
 
     def result(self, status: int | None = None) -> RemctlSimpleResult:
-        """Return what there is so far."""
+        """Return the result so far."""
         out, err = self._stdout.getvalue(), self._stderr.getvalue()
         return RemctlSimpleResult(out or None, err or None, status)

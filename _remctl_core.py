@@ -1,11 +1,10 @@
-"""What ``remctl`` and the rooms of ``remctl_toolkit`` share, and nobody else should use.
+"""Internal code that ``remctl`` and ``remctl_toolkit`` share; other programs should not use it.
 
-`Session` has the operations of a connection as generators.  A generator yields whenever it has to
-wait: the descriptor that has to become readable, and for how many seconds at most, or None for
-ever.  It is sent whether the descriptor is readable, and returns what the operation does.  So there
-is one way to open, send and read, and each face waits in its own way: `finish()` for threads and
-greenlets, the event loop for asyncio.  In the faces that may block, C waits instead, and the
-generators do not yield.
+`Session` implements the operations of a connection as generators.  Whenever a generator has to
+wait, it yields the descriptor that has to become readable, and the number of seconds to wait at
+most (None is for ever).  The caller waits, and sends it whether the descriptor is readable.  So
+there is one implementation of each operation, and several ways to wait: `finish()` for greenlets,
+the event loop for asyncio.  For threads, C waits, and the generators do not yield.
 """
 
 from __future__ import annotations
@@ -92,10 +91,10 @@ __all__ = [
     "read_input",
 ]
 
-# Seconds between looks whether a wait that nothing can interrupt is still wanted.
+# Seconds between checks whether an uninterruptible wait has been given up.
 _POLL_INTERVAL = 0.1
 
-# Octets after which a session that does not block lets others run; a token counts for so many more.
+# Octets after which a session that does not block lets others run.  A token adds _TOKEN_COST.
 _FAIR_SHARE = 256 * 1024
 _TOKEN_COST = 2048
 
@@ -110,13 +109,13 @@ _DONE = RemctlOutput("done", None, None, None, None)
 
 
 def token(fields: tuple[Any, ...]) -> RemctlOutput:
-    """Make a token of what `_remctl` returns."""
+    """Convert a token of `_remctl`."""
     kind, output, stream, status, code = fields
     if stream is not None:
         stream = _STREAMS[stream]
     if code is not None:
         code = _ERROR_CODES.get(code, code)
-    # As RemctlOutput() does it, without the frame that it takes for each of very many.
+    # Equal to RemctlOutput(...), without the cost of another Python frame for each token.
     return _new_tuple(RemctlOutput, (kind, output, stream, status, code))
 
 
@@ -124,13 +123,13 @@ def token(fields: tuple[Any, ...]) -> RemctlOutput:
 
 
 def is_patched() -> bool:
-    """Whether gevent or eventlet has put waits that let greenlets run in place of the system's."""
+    """Return whether gevent or eventlet has patched the functions that wait."""
     patched: object = select.select
     return type(patched) is not type(len)
 
 
 def make_lock() -> Any:
-    """Return a reentrant lock that tells greenlets apart where they are patched in."""
+    """Return a reentrant lock; under gevent or eventlet, one that tells greenlets apart."""
     return sys.modules["threading"].RLock() if is_patched() else RLock()
 
 
@@ -138,7 +137,7 @@ def _wait(wants: Wants) -> bool:
     """Wait until a descriptor is readable; return whether it is."""
     descriptor, seconds = wants
     if descriptor < 0:
-        time.sleep(0)  # Greenlets take turns there, but not in a select() that need not wait.
+        time.sleep(0)  # This lets other greenlets run; a select() that need not wait does not.
         return False
     if is_patched():
         return bool(select.select([descriptor], [], [], seconds)[0])
@@ -152,7 +151,7 @@ def finish(steps: Generator[Any, Any, T], wait: Callable[[Any], Any] = _wait) ->
 
     Args:
         steps: the operation.
-        wait: does what a step yields, and returns what the operation is sent.
+        wait: waits for what a step yields, and returns what to send to the operation.
     """
     try:
         wants = next(steps)
@@ -169,11 +168,11 @@ def finish(steps: Generator[Any, Any, T], wait: Callable[[Any], Any] = _wait) ->
 
 
 class _ThreadCall:
-    """A call of somebody else's function, in a thread; in place, where none can be started.
+    """A call of a user's function in a thread; if no thread can be started, in place.
 
     Attributes:
         descriptor: becomes readable when the function has returned.
-        done: whether it has.
+        done: whether the function has returned.
     """
 
     def __init__(self, function: Callable[[], Any]) -> None:
@@ -196,13 +195,13 @@ class _ThreadCall:
         os.close(self._end)
 
     def result(self) -> Any:
-        """Return what the function has returned, or raise what it has raised."""
+        """Return the function's result, or raise its exception."""
         if self._error is None:
             return self._result
         try:
             raise self._error
         finally:
-            self._error = None  # It holds this frame: a cycle.
+            self._error = None  # Its traceback holds this frame, which would be a cycle.
 
 
 # -- Logging --------------------------------------------------------------------------------------
@@ -218,13 +217,13 @@ def log(message: str, *arguments: object) -> None:
         if logging is None:
             return
         _logger = logging.getLogger("remctl")
-    if _logger.isEnabledFor(10):  # DEBUG; debug() would ask in one more call.
+    if _logger.isEnabledFor(10):  # DEBUG; testing this here saves a call of debug().
         _logger.debug(message, *arguments)
 
 
 # -- Failures -------------------------------------------------------------------------------------
 
-# By what handle.failure says.
+# The exception class for each handle.failure.
 _CLASSES: dict[str, type[RemctlError]] = {
     "lookup": RemctlConnectError,
     "connect": RemctlConnectError,
@@ -235,16 +234,16 @@ _CLASSES: dict[str, type[RemctlError]] = {
     "resource": RemctlProtocolError,
 }
 
-# With these, a command has not been sent.
+# Failures after which no part of a command was sent.
 _NOT_SENT = ("running", "disconnected", "resource", "usage")
 
-# With these, the server has looked at a command, and not run it.
+# Errors with which a server refuses a command without running it.
 _REFUSALS = frozenset(RemctlErrorCode) - {RemctlErrorCode.INTERNAL}
 
 
 def _library_class(text: str, *, opening: bool) -> type[RemctlError]:
     """Choose the class of a failure for which libremctl has only a text."""
-    if text.endswith(": timed out"):  # where libremctl had to watch the time
+    if text.endswith(": timed out"):  # by libremctl's own time limit
         return RemctlTimeoutError
     if opening:
         return RemctlAuthenticationError
@@ -271,18 +270,18 @@ def _make_failure(kind: str, text: str, number: int, *, opening: bool) -> Remctl
 
 
 class Session:
-    """A connection, its settings, and its operations as generators of what they wait for.
+    """A connection, its settings, and its operations as generators that yield their waits.
 
     Args:
         blocking: whether C waits where it can; otherwise every wait is yielded.
-        peers: what others who may close it are called: "thread" or "task".
+        peers: the word for others who may close the connection: "thread" or "task".
         timeout, ccache, source_ip, credentials, keepalive: see `remctl.Remctl`.
 
     Attributes:
-        handle: the connection, or None if there is none.
+        handle: the connection, or None.
         target: the host, port and principal to connect to, or None.
-        address: an IP address to connect to in place of the host's, or None.
-        deadline: when the present call has to end, on the monotonic clock; 0 is never.
+        address: an IP address to connect to instead of the host's addresses, or None.
+        deadline: when the current call has to end, on the monotonic clock; 0 is never.
         opened: whether commands may be sent.
         error: the text of the last failure.
     """
@@ -311,13 +310,13 @@ class Session:
         self.keepalive = check_keepalive(keepalive)
         self._blocking = blocking
         self._peers = peers
-        self._used_ccache = self.ccache  # What credentials named last, if there are any.
-        self._applied_timeout = 0.0  # What the handle has.
+        self._used_ccache = self.ccache  # or the one that credentials named last
+        self._applied_timeout = 0.0  # the handle's timeout
         self._share = _FAIR_SHARE
         self._was_open = False
         self._has_output = False  # of the running command
         self._parent: int | None = None  # the process that the last connection belongs to
-        self._parent_runs = False  # a command, whose output is for the parent to read
+        self._parent_runs = False  # whether the parent runs a command and will read its output
         self._own_process()
 
     # Processes.
@@ -327,11 +326,11 @@ class Session:
         self._pid = os.getpid()
 
     def is_inherited(self) -> bool:
-        """Whether the session is another process's, which was forked."""
+        """Return whether the session belongs to the parent of this forked process."""
         return bool(self._forks != fork_count())
 
     def leave_to_parent(self) -> None:
-        """Make the session this process's own: the parent's connection stays as it is."""
+        """Make the session this process's own, without touching the parent's connection."""
         parent, handle = self._pid, self.handle
         self._parent_runs = handle is not None and handle.expecting
         self.drop()
@@ -341,10 +340,10 @@ class Session:
     # Settings.
 
     def set_ccache(self, ccache: str | os.PathLike[str]) -> None:
-        """Use a credential cache from the next opening on.
+        """Use a credential cache for connections that are opened later.
 
         Raises:
-            TypeError, ValueError: that cannot be the name of one.
+            TypeError, ValueError: it cannot be the name of a credential cache.
             RemctlError: the Kerberos library cannot do this.
         """
         name = check_ccache(ccache)
@@ -365,7 +364,7 @@ class Session:
             raise self.failed(RemctlError(str(error))) from None
 
     def patience(self, until: float) -> tuple[float | None, str]:
-        """Return for how many seconds to wait for another's call, and the reason for the end."""
+        """Return the seconds to wait for another call to end, and the reason for the limit."""
         limits: list[tuple[float, str]] = []
         if self.timeout:
             limits.append((self.timeout, "timed out"))
@@ -382,7 +381,7 @@ class Session:
         self.drop()
 
     def warn_unclosed(self, owner: object) -> None:
-        """Close what the owner has not closed, as it is dropped."""
+        """Close the connection of an owner that is being destroyed, with a warning."""
         if self.is_connected():
             if not sys.is_finalizing():
                 text = f"unclosed {owner!r}: use it in a with statement, or call close()"
@@ -390,20 +389,20 @@ class Session:
             self.drop()  # Not close(): a copy of the owner may be in use.
 
     def drop(self) -> None:
-        """Close the connection, but not for good: the next command opens it again."""
+        """Close the connection; the next command opens it again."""
         handle, self.handle = self.handle, None
         if handle is not None:
             _remctl.remctl_close(handle)
 
     def abandon(self, handle: _remctl.Handle | None) -> None:
-        """Close the connection if it runs a command that nobody will read."""
+        """Close the connection if it runs a command whose output nobody will read."""
         if handle is not None and handle.expecting and self.handle is handle:
             self.drop()
 
     # Failures.
 
     def failed(self, error: RemctlError, target: Target | None = None) -> RemctlError:
-        """Note a failure for error(), and in the exception what it is about and what to do."""
+        """Record a failure for error(), add host, port and advice to the exception; return it."""
         self.error = str(error)
         target = target or self.target
         if target is not None and error.host is None:
@@ -411,16 +410,16 @@ class Session:
             error.port = target[1] or None
             try:
                 from _remctl_hints import add_advice
-            except (ImportError, OSError):  # The interpreter is ending, or has no descriptors left.
+            except (ImportError, OSError):  # At interpreter exit, or without a free descriptor.
                 return error
             add_advice(error, target, self._used_ccache)
         return error
 
     def _failure(self, handle: _remctl.Handle, *, opening: bool = False) -> RemctlError:
-        """Make an exception of the failure of the last call."""
+        """Make the exception for the failure of the last call."""
         try:
             text = printable(_remctl.remctl_error(handle))
-        except ValueError:  # It was closed just now.
+        except ValueError:  # Another thread has just closed it.
             return self._closed()
         if handle.failure == "closed":
             return self._closed()
@@ -430,25 +429,26 @@ class Session:
         return self.failed(RemctlNotOpenedError(f"connection closed by another {self._peers}"))
 
     def _unsent(self, handle: _remctl.Handle) -> RemctlError:
-        """Make the exception for a command that could not be sent, or not to its end."""
+        """Make the exception for a command that could not be sent completely."""
         error = self._failure(handle)
         error.may_have_run = handle.failure not in _NOT_SENT
         return error
 
     def _left(self) -> RemctlError:
-        """Make the exception for a command that was left while its output was read."""
-        error = self.failed(RemctlNotOpenedError("connection closed meanwhile"))
+        """Make the exception for a connection that was closed while its tokens were read."""
+        text = "connection closed, or opened again, while its tokens were read"
+        error = self.failed(RemctlNotOpenedError(text))
         error.may_have_run = True
         return error
 
     def _lost(self, handle: _remctl.Handle) -> RemctlError:
-        """Make the exception for a command that was sent and whose answer did not come."""
+        """Make the exception for a command that was sent, but not answered."""
         error = self._failure(handle)
         error.may_have_run = True
         return error
 
     def refusal(self, text: bytes | None, code: int | None) -> RemctlServerError:
-        """Make an exception of an "error" token."""
+        """Make the exception for an "error" token."""
         error = RemctlServerError(printable(text or b""))
         error.code = _ERROR_CODES.get(code, code or 0)
         error.may_have_run = self._has_output or error.code not in _REFUSALS
@@ -456,9 +456,9 @@ class Session:
         return error
 
     def _leave_answer(self, code: int | None) -> None:
-        """Drop the connection if the answer to this command may come a second time.
+        """Drop the connection if the server may send a second answer to this command.
 
-        remctld 3.18 answers a "help" with too many arguments by an error, and then by the help.
+        remctld 3.18 answers a "help" with too many arguments with an error, and then with the help.
         """
         if code == RemctlErrorCode.TOOMANY_ARGS:
             self.drop()
@@ -477,7 +477,7 @@ class Session:
         return target
 
     def connected(self) -> _remctl.Handle:
-        """Return the handle, for an operation that needs the connection as it is.
+        """Return the handle, for an operation that does not open the connection again.
 
         Raises:
             RemctlNotOpenedError: no connection was opened, it was closed, or it was the parent's.
@@ -492,7 +492,7 @@ class Session:
         raise self.failed(RemctlDisconnectedError("no connection open"), target)
 
     def _begin(self, function: Callable[..., Any], handle: _remctl.Handle, *arguments: Any) -> Any:
-        """Call a function of `_remctl`; None says that it has to be waited for."""
+        """Call a function of `_remctl`; return None if its end has to be awaited."""
         try:
             if self._applied_timeout != self.timeout:
                 _remctl.remctl_set_timeout(handle, self.timeout)
@@ -503,7 +503,7 @@ class Session:
             raise self._unusable(error) from None
 
     def _end(self, handle: _remctl.Handle) -> Steps[Any]:
-        """Wait until the operation that was begun ends, and return what it does."""
+        """Wait until the current operation ends, and return its result."""
         answer = None
         try:
             while answer is None:
@@ -513,7 +513,7 @@ class Session:
         return answer
 
     def _poll(self, handle: _remctl.Handle) -> Steps[Any]:
-        """Wait once, and go on with the operation; None if it waits for more."""
+        """Wait once, and continue the operation; return None if it has to wait again."""
         try:
             readable = yield handle.wants
         except BaseException:
@@ -522,7 +522,7 @@ class Session:
         return _remctl.remctl_poll(handle, readable)
 
     def _unusable(self, error: Exception) -> RemctlError:
-        """Make an exception of what `_remctl` says about a handle."""
+        """Make the exception for a handle that `_remctl` refuses."""
         if isinstance(error, _remctl.ClosedError):
             return self._closed()
         return self.failed(RemctlBusyError(str(error)))
@@ -534,13 +534,19 @@ class Session:
         wanted: Callable[[], bool] = lambda: True,
         until: float | None = None,
     ) -> Steps[Any]:
-        """Call somebody else's function, which may block, as long as it is wanted.
+        """Call a user's function, which may block, in a thread.
+
+        Args:
+            function: the function.
+            purpose: the end of the text of a timeout, such as "reading the input".
+            wanted: returns False once the result is no longer needed.
+            until: the deadline, on the monotonic clock; None is the session's.
 
         Raises:
-            RemctlNotOpenedError: it is not wanted any more.
+            RemctlNotOpenedError: the result is no longer needed.
             RemctlProtocolError: this process has no descriptors left.
-            RemctlTimeoutError: it has taken longer than the timeout, or than the deadline allows.
-            BaseException: what the function raises.
+            RemctlTimeoutError: the timeout or the deadline has passed.
+            BaseException: the exception of the function.
         """
         deadline = self.deadline if until is None else until
         quiet_until = time.monotonic() + self.timeout if self.timeout else None
@@ -585,7 +591,7 @@ class Session:
         handle.keepalive = self.keepalive
         self._applied_timeout = 0.0
         try:
-            if self.target is not target:  # close() was called before there was a handle.
+            if self.target is not target:  # close() was called before the handle existed.
                 raise self._closed()
             ccache = self.ccache
             if self.credentials is not None:
@@ -617,7 +623,7 @@ class Session:
         return handle
 
     def start(self, target: Target) -> Steps[None]:
-        """Open a connection in place of the one that there is; see `remctl.Remctl.open()`."""
+        """Close the connection, and open a new one; see `remctl.Remctl.open()`."""
         self.close()
         self.target = target
         try:
@@ -628,29 +634,29 @@ class Session:
             raise
 
     def stay_closed(self, target: Target) -> None:
-        """Have the first command connect."""
+        """Set the target; the first command connects."""
         self.target = target
         self.opened = True
 
     def reopen(self, target: Target) -> Steps[_remctl.Handle]:
-        """Open the connection, and forget the one that there was."""
+        """Drop the connection, and open a new one."""
         log("opening the connection to %s", printable(target[0]))
         self.drop()
         return (yield from self.open(target))
 
     def send(self, command: Command) -> Steps[_remctl.Handle]:
-        """Send a command, opening the connection if it is needed."""
+        """Send a command; open the connection first, if necessary."""
         target = self.check_opened()
         handle = self.handle
         if handle is None or not handle.connected:
             handle = yield from self.reopen(target)
-        unread = handle.expecting  # Another command, which somebody else will read.
+        unread = handle.expecting  # The caller of another command will read its output.
         try:
             if self.deadline and time.monotonic() >= self.deadline:
                 text = "deadline passed before the command was sent"
                 raise self.failed(RemctlTimeoutError(text))
             sent = self._begin(_remctl.remctl_commandv, handle, command.arguments)
-            if sent is False and handle.failure == "disconnected":  # It had ended: not sent.
+            if sent is False and handle.failure == "disconnected":  # Nothing was sent.
                 handle = yield from self.reopen(target)
                 sent = self._begin(_remctl.remctl_commandv, handle, command.arguments)
             if sent is None:
@@ -666,7 +672,7 @@ class Session:
             raise
 
     def read(self, handle: _remctl.Handle, *, refuse: bool = False) -> Steps[RemctlOutput]:
-        """Read a token of the running command; if wanted, raise what an "error" token says."""
+        """Read a token of the running command; with `refuse`, raise an "error" token."""
         fields = self._begin(_remctl.remctl_output, handle)
         if fields is None:
             fields = yield from self._end(handle)
@@ -690,15 +696,15 @@ class Session:
 
     def next_token(self, handle: _remctl.Handle) -> Steps[RemctlOutput]:
         """Read the next token of an iterator; see `remctl.Remctl.tokens()`."""
-        # Not a generator itself, but read()'s: there are very many tokens.
+        # Not a generator itself: one more frame for each of very many tokens is too slow.
         if self._parent is not None:
-            self.connected()  # It raises.
+            self.connected()  # raises
         if self.target is None or self.handle is not handle:
             raise self._left()
         return self.read(handle, refuse=True)
 
     def _spend(self, output: bytes | None) -> bool:
-        """Whether it is somebody else's turn after this much output."""
+        """Count output; return whether it is time to let others run."""
         self._share -= _TOKEN_COST + len(output or b"")
         if self._share > 0:
             return False
@@ -706,7 +712,7 @@ class Session:
         return True
 
     def _flush(self, collector: Collector, handle: _remctl.Handle) -> Steps[None]:
-        """Write to files in a thread what has come for them."""
+        """Write the buffered output to its files, in a thread."""
         for file in collector.files:
             if not file.is_unwritten():
                 continue
@@ -792,7 +798,7 @@ class Session:
         raise self._failure(handle)
 
     def missing(self) -> int:
-        """Return how many octets have to arrive before a token can be read without waiting."""
+        """Return the number of octets to wait for; see `remctl.Remctl.missing()`."""
         handle = self.handle
         if handle is None:
             return 0
@@ -804,7 +810,7 @@ class Session:
     # Looking.
 
     def is_connected(self) -> bool:
-        """Whether this process has a connection, as far as is known."""
+        """Return whether this process has a connection, as far as is known."""
         handle = self.handle
         return handle is not None and handle.connected and not self.is_inherited()
 
@@ -817,7 +823,7 @@ class Session:
         return handle.fd
 
     def __str__(self) -> str:
-        """Describe the connection, for the representation of an object that has it."""
+        """Describe the connection, for the repr of its owner."""
         target = self.target
         if target is None:
             return ", not open"

@@ -1,4 +1,4 @@
-"""What to do about a failure, and whose tickets there are: imported at the first failure."""
+"""Advice for failures, and descriptions of tickets; imported at the first failure."""
 
 from __future__ import annotations
 
@@ -22,16 +22,15 @@ from _remctl_types import (
 
 _PORT = 4373
 
-# What to do about a failure, by what is known of it.  It is told in a note beside the exception's
-# text, which stays libremctl's.  A hint that cannot know which of several causes it was names them
-# all; a failure that is not found here (Kerberos's texts may be translated, and another library's
-# are others) has no note.
+# Advice is added to an exception as a note; its text stays libremctl's.  If a failure can have
+# several causes, the hint names them all.  A failure that is not listed here has no note: Kerberos's
+# texts may be translated, and another library has other texts.
 
 _CONNECT_HINTS = {
     errno.ECONNREFUSED: "nothing listens on port {port} of {host}, or a firewall refuses: is"
     " remctld running there, and is the port right?",
-    errno.ETIMEDOUT: "{host} did not answer on port {port}: it is down, or a firewall is between",
-    errno.EHOSTUNREACH: "the network does not reach {host}: it is down, or a firewall is between",
+    errno.ETIMEDOUT: "{host} did not answer on port {port}: it is down, or a firewall drops packets",
+    errno.EHOSTUNREACH: "the network does not reach {host}: it is down, or a firewall is in the way",
     errno.ENETUNREACH: "this host has no route to {host}: is its network up?",
 }
 
@@ -40,20 +39,20 @@ _UNKNOWN_HOST_HINT = (
 )
 
 _CHANGED_KEY_HINT = (
-    "your ticket is made for a key that the server (or the KDC) does not have: it was changed.\n"
+    "the server (or the KDC) does not have the key that your ticket was made for: it was changed.\n"
     "Run kinit to get new tickets; if that does not help, the server's keytab is out of date"
 )
 
 _OLD_CLIENT_KEYTAB_HINT = (
-    "the client's keytab does not have the present key of its principal: extract it anew"
+    "the client's keytab does not have the current key of its principal: extract it again"
 )
 
 _HUNG_UP_HINT = (
-    "the server ended the connection and did not tell why: see its log.\nIt may be stopping, unable"
-    " to accept anybody (its keytab), or no remctl server"
+    "the server closed the connection without giving a reason: see its log.\nIt may be shutting"
+    " down, its keytab may be wrong, or it is not a remctl server"
 )
 
-# What the text contains; the first that is found counts.
+# Parts of an error's text, and the advice; the first match counts.
 _AUTHENTICATION_HINTS = (
     (
         "Credentials cache permissions incorrect",
@@ -62,13 +61,13 @@ _AUTHENTICATION_HINTS = (
     ),
     (
         "Bad format in credentials cache",
-        "{ccache} is empty, damaged, or no credential cache: look at its name (ccache=,"
+        "{ccache} is empty, damaged, or not a credential cache: check its name (ccache=,"
         " KRB5CCNAME), then run kinit",
     ),
     (
         "Unsupported credentials cache format",
-        "{ccache} is no credential cache, or one of another kind of Kerberos: look at its name"
-        " (ccache=, KRB5CCNAME)",
+        "{ccache} is not a credential cache, or belongs to another Kerberos implementation: check"
+        " its name (ccache=, KRB5CCNAME)",
     ),
     (
         "End of credential cache reached",
@@ -76,12 +75,12 @@ _AUTHENTICATION_HINTS = (
     ),
     (
         "Credential cache is empty",
-        "the credential cache {ccache} has no ticket in it: run kinit",
+        "the credential cache {ccache} contains no ticket: run kinit",
     ),
     (
         "No KCM server found",
-        "{ccache} is kept by a KCM server, and none runs: start it (sssd-kcm, say), or name another"
-        " cache (ccache=, KRB5CCNAME)",
+        "{ccache} needs a KCM server, and none is running: start one (such as sssd-kcm), or name"
+        " another cache (ccache=, KRB5CCNAME)",
     ),
     (
         "No credentials cache found",
@@ -104,8 +103,8 @@ _AUTHENTICATION_HINTS = (
     ),
     (
         "Clock skew too great",
-        "the clock of this host and that of the server or of the KDC differ by more than is allowed"
-        " (five minutes, usually): set the clocks",
+        "the clocks of this host and of the server or the KDC differ by more than is allowed"
+        " (usually five minutes): set the clocks",
     ),
     (
         "unavailable or inaccessible, Decrypt integrity check failed",
@@ -119,40 +118,40 @@ _AUTHENTICATION_HINTS = (
     ("Decrypt integrity check failed", _CHANGED_KEY_HINT),
     (
         "Service key not available",
-        "the server's keytab is missing, or has no key of {principal}: have it mended, or name the"
-        " server's own principal (principal=)",
+        "the server's keytab is missing, or has no key for {principal}: have it fixed, or name the"
+        " server's actual principal (principal=)",
     ),
     (
         "The ticket isn't for us",
         "the server at {host} is not {principal}: is it the right host? If so, name its principal"
-        " (principal=), or have its keytab mended",
+        " (principal=), or have its keytab fixed",
     ),
     (
         "Generic error (see e-text)",
-        "the server or the KDC failed for a reason that it does not tell: see its log; a server's"
-        " keytab may be empty or unreadable",
+        "the server or the KDC failed without giving a reason: see its log; a server's keytab may"
+        " be empty or unreadable",
     ),
     (
         "Server krbtgt/",
-        "{principal} is taken for one of another realm than your ticket's, and the KDC knows no way"
-        " there: name the realm\n(principal=, or [domain_realm] in krb5.conf), or get a ticket of"
-        " that realm",
+        "Kerberos looks for {principal} in another realm than your ticket's, and the KDC has no"
+        " trust path to it:\nname the realm (principal=, or [domain_realm] in krb5.conf), or get a"
+        " ticket in that realm",
     ),
     (
         "Client '",
         "the KDC does not know the principal of your ticket, or of the client's keytab: it was"
-        " deleted, or is of another realm",
+        " deleted, or belongs to another realm",
     ),
     (
         "not found in Kerberos database",
-        "the KDC does not know the server's principal ({principal}, unless DNS names the host"
-        " otherwise):\nuse the host's full name, or name its principal (principal=), and the realm"
-        " if that is another",
+        "the KDC does not know the server's principal ({principal}, unless DNS gives the host"
+        " another name):\nuse the host's full name, or name its principal (principal=), with the"
+        " realm if it is in another one",
     ),
     (
         "Cannot find KDC for realm",
-        "neither krb5.conf ([realms]) nor DNS names a KDC of that realm: is it the right one, of"
-        " the server and of the ticket in {ccache}?",
+        "neither krb5.conf ([realms]) nor DNS names a KDC of that realm: is it the realm of the"
+        " server, and of the ticket in {ccache}?",
     ),
     (
         "Cannot contact any KDC for realm",
@@ -161,7 +160,7 @@ _AUTHENTICATION_HINTS = (
     ),
     (
         ": token too larger",
-        "what listens there is no remctl server: is the port right?",
+        "the program that listens on port {port} of {host} is not remctld: is the port right?",
     ),
     ("error receiving token: ", _HUNG_UP_HINT),
     ("error sending token: ", _HUNG_UP_HINT),
@@ -172,27 +171,27 @@ _SILENT_KDC_HINT = "no KDC answered in time: it hangs, it is down, or the networ
 _DISCONNECTED_HINTS = (
     (
         "no connection open",
-        "the connection was lost before: the next command opens it again",
+        "the connection was lost earlier: the next command opens it again",
     ),
     (
         "unexpected data from server",
-        "the server sent what nobody had asked for; the next command opens the connection again",
+        "the server sent data that was not requested; the next command opens the connection again",
     ),
     (
         "",
-        "the server ended the connection (it was stopped, say), or the network broke: a command"
-        " that was sent may have run,\nso look before you send it again",
+        "the server closed the connection (perhaps it was stopped), or the network failed: a"
+        " command that was sent\nmay have run, so check before you send it again",
     ),
 )
 
 _ACCESS_HINT = (
-    "the server's ACL does not let the principal of your ticket run that command: klist shows"
-    " whose ticket it is"
+    "the server's ACL does not allow the principal of your ticket to run that command: klist shows"
+    " the principal"
 )
 
 
 def _hint(error: RemctlError) -> str | None:
-    """Return what to do about a failure, as a template; None where that is not known."""
+    """Return the advice for a failure, as a template; None if there is none to give."""
     text = str(error)
     if isinstance(error, RemctlAuthenticationError):
         return _find_hint(_AUTHENTICATION_HINTS, text)
@@ -213,7 +212,7 @@ def _find_hint(hints: tuple[tuple[str, str], ...], text: str) -> str | None:
     return next((hint for part, hint in hints if part in text), None)
 
 
-def _ccache_told(text: str) -> str:
+def _ccache_in(text: str) -> str:
     """Return the credential cache that Kerberos names in a text."""
     for mark in ("(default cache: ", "(filename: "):
         _, found, rest = text.partition(mark)
@@ -223,7 +222,7 @@ def _ccache_told(text: str) -> str:
 
 
 def add_advice(error: RemctlError, target: tuple[str, int, str | None], ccache: str | None) -> None:
-    """Say what to do about a failure, and whose tickets there are, where that is known.
+    """Add advice and a description of the tickets to an exception, as far as they are known.
 
     Args:
         error: gets the attribute `advice`, and notes that a traceback shows.
@@ -232,7 +231,7 @@ def add_advice(error: RemctlError, target: tuple[str, int, str | None], ccache: 
     """
     host, port = printable(target[0]), target[1]
     principal = printable(target[2] or f"host/{host}")
-    if hasattr(error, "__notes__"):  # Credentials know better what is the matter.
+    if hasattr(error, "__notes__"):  # The notes of credentials are more precise than ours.
         error.add_note(f"the server was to be {principal}")
         return
     hint = _hint(error)
@@ -241,7 +240,7 @@ def add_advice(error: RemctlError, target: tuple[str, int, str | None], ccache: 
             host=host,
             port=port or _PORT,
             principal=principal,
-            ccache=printable(ccache or _ccache_told(str(error))),
+            ccache=printable(ccache or _ccache_in(str(error))),
         )
         error.add_note(error.advice)
     if isinstance(error, RemctlAuthenticationError):
@@ -252,7 +251,7 @@ def add_advice(error: RemctlError, target: tuple[str, int, str | None], ccache: 
 
 # -- Tickets --------------------------------------------------------------------------------------
 
-# Whose they are, and until when: only python-gssapi can tell, and it need not be installed.
+# Their principal and their end: only python-gssapi can read them, and it may not be installed.
 
 
 def find_tickets(ccache: str | None) -> tuple[str | None, str | None, float | None]:
@@ -277,15 +276,16 @@ def find_tickets(ccache: str | None) -> tuple[str | None, str | None, float | No
     found = gssapi.Credentials(usage="initiate", store=store)
     principal = ends = None
     with contextlib.suppress(gssapi.exceptions.ExpiredCredentialsError):
-        # First, and alone: of expired tickets, MIT's library loses the memory of what it tells.
+        # Ask for the lifetime first, and alone: MIT's library leaks the other answers if the
+        # tickets have expired.
         lifetime = found.inquire(name=False, usage=False, mechs=False).lifetime
         ends = None if lifetime is None else float(int(time.time()) + lifetime)
-        # Not found.name: python-gssapi's names hold themselves, and wait for the collector.
+        # Not found.name: python-gssapi's names are reference cycles.
         name = raw.inquire_cred(found, name=True, lifetime=False, usage=False, mechs=False).name
         if name is not None:
             principal = raw.display_name(name, name_type=False).name.decode(errors="replace")
-    # GSS-API has no word for when tickets ended.  MIT's library writes it, and the name of the
-    # cache, into what it exports (src/lib/gssapi/krb5/export_cred.c); others do not.
+    # GSS-API cannot say when expired tickets ended.  MIT's library exports that time and the name
+    # of the cache (src/lib/gssapi/krb5/export_cred.c); other libraries do not.
     with contextlib.suppress(GSSError, LookupError, TypeError, ValueError):
         text = found.export().decode("latin-1")
         fields = json.JSONDecoder().raw_decode(text, text.index('["K5C1",'))[0][1]
@@ -296,7 +296,7 @@ def find_tickets(ccache: str | None) -> tuple[str | None, str | None, float | No
 
 
 def describe_tickets(principal: str | None, ccache: str | None, ends: float | None) -> str:
-    """Say in words what find_tickets() returned."""
+    """Describe what find_tickets() returned."""
     text = f"tickets of {principal or 'an unknown principal'} in {ccache or 'the default cache'}"
     text = printable(text)
     if ends is None:
@@ -306,7 +306,7 @@ def describe_tickets(principal: str | None, ccache: str | None, ends: float | No
 
 
 def _tickets_in(ccache: str | None) -> str | None:
-    """Say whose tickets are in a cache and until when; None where that cannot be told."""
+    """Describe the tickets in a cache; None if that is impossible."""
     try:
         from gssapi.raw.misc import GSSError
     except Exception:  # Not installed, or not for this Kerberos library.
@@ -314,6 +314,6 @@ def _tickets_in(ccache: str | None) -> str | None:
     try:
         return describe_tickets(*find_tickets(ccache))
     except GSSError as error:
-        return printable(f"no tickets in {ccache or _ccache_told(str(error))}")
-    except Exception:  # A hint must not take the place of the error.
+        return printable(f"no tickets in {ccache or _ccache_in(str(error))}")
+    except Exception:  # A failure to describe tickets must not replace the error.
         return None

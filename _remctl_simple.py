@@ -1,4 +1,4 @@
-"""`_remctl.remctl()`, made of the other functions of `_remctl`."""
+"""`_remctl.remctl()`, implemented with the other functions of `_remctl`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def call(low: Any, arguments: tuple[Any, ...]) -> Result:
-    """Call `remctl()` with the arguments that C was given."""
+    """Call `remctl()` with the arguments of the C function."""
     return remctl(low, *arguments)
 
 
@@ -28,10 +28,10 @@ def remctl(
         command: bytes-like objects.
 
     Returns:
-        a tuple: the reason of a failure or None, standard output or None, standard error or None,
-        and the exit status.
+        A tuple: the error text or None, standard output or None, standard error or None, and the
+        exit status.
     """
-    borrowed = [memoryview(part) for part in command]  # Nobody can change it meanwhile.
+    borrowed = [memoryview(part) for part in command]  # Locks the buffers against changes.
     handle = low.remctl_new()
     try:
         return _run(low, handle, (host, port, principal), borrowed)

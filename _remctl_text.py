@@ -1,8 +1,8 @@
-r"""Foreign text, made safe for terminals, logs and exceptions.
+r"""Make foreign text safe for terminals, logs and exceptions.
 
-What a server, a remote account, a KDC, DNS or a file says may hold control sequences that change a
-terminal, characters that change the order in which text is read, or newlines that make up lines of
-a log.  `printable()` shows them as escapes: ``\x1b``, ``\u202e``, ``\n``.
+Text from a server, a remote account, a KDC, DNS or a file may contain control sequences that change
+a terminal, characters that change the direction of text, or newlines that forge lines of a log.
+`printable()` shows them as escapes: ``\x1b``, ``\u202e``, ``\n``.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ if TYPE_CHECKING:
 __all__ = ["fit", "printable"]
 
 _COLOUR = r"(\x1b\[[\d;]*m)"
-_INDENT = "    "  # before what continues a line: no name of a host begins with a space
-_COLUMNS = 80  # of a terminal that does not say how many it has
+_INDENT = "    "  # before continued lines: no name of a host begins with a space
+_COLUMNS = 80  # of a terminal that does not report its width
 _TAB = 8
-# Wide, or pictures, in newer versions of Unicode than Python may know.
+# Symbols that are wide in newer versions of Unicode than Python's.
 _SYMBOLS = (range(0x2600, 0x2800), range(0x4DC0, 0x4E00), range(0x1D300, 0x1D380))
 
 
 def printable(text: str | bytes, *, lines: bool = False) -> str:
-    r"""Return a text with escapes in place of all characters that are not printable.
+    r"""Return a text with its unprintable characters replaced by escapes.
 
-    These are the ones for which `str.isprintable()` is false: control characters (C0, DEL and C1),
-    format characters (among them all that change the direction of text, and those without width),
-    line and paragraph separators, spaces of other kinds, and what is unassigned or private.
+    These are the characters for which `str.isprintable()` is false: control characters (C0, DEL and
+    C1), format characters (such as those that change the direction of text or have no width), line
+    and paragraph separators, spaces other than " ", and unassigned and private characters.
 
     Args:
-        text: the text; octets are read as UTF-8.  Octets that are not UTF-8, in either of them
-            (`os.fsdecode()` makes surrogates of these), become escapes like ``\xff``.
-        lines: whether the text may have several lines: then ``\n`` stays.  Tabs always do.
+        text: the text; bytes are decoded as UTF-8.  Invalid bytes, and the surrogates that
+            `os.fsdecode()` makes of them, become escapes like ``\xff``.
+        lines: whether to keep ``\n``, because the text may have several lines.  Tabs are kept.
     """
     if isinstance(text, bytes):
         text = text.decode("utf-8", "surrogateescape")
@@ -53,13 +53,13 @@ def _escape(character: str) -> str:
 
 
 def fit(text: str, terminal: IO[str]) -> str:
-    """Break the lines of a text that are wider than a terminal, and indent what continues them.
+    """Break lines that are wider than a terminal, and indent the continuation.
 
-    The terminal would wrap them, and a row could look like a line of its own.
+    If the terminal wrapped them itself, a row could look like a line of its own.
 
     Args:
         text: printable text, and colours.
-        terminal: the file that leads to it.
+        terminal: the terminal, as an open file.
     """
     columns = os.get_terminal_size(terminal.fileno()).columns or _COLUMNS
     return "\n".join(break_line(line, columns) for line in text.split("\n"))
@@ -69,7 +69,7 @@ def break_line(line: str, columns: int) -> str:
     """Break a line into rows; tabs become spaces."""
     if line.isascii() and len(line) <= columns and "\t" not in line:
         return line
-    import re  # Only here: programs that remctld starts import this module.
+    import re  # Only here: programs that remctld starts import this module, and start faster.
 
     columns = max(columns, len(_INDENT) + _TAB)
     pieces: list[str] = []
@@ -90,11 +90,11 @@ def break_line(line: str, columns: int) -> str:
 
 
 def cells_of(character: str) -> int:
-    """Return how many columns a character takes: where terminals disagree, the most."""
+    """Return how many columns a character takes; the maximum if terminals disagree."""
     import unicodedata
 
     if character == "\ufe0f":
-        return 1  # It makes a picture of the symbol before it.
+        return 1  # This selector turns the symbol before it into a wide emoji.
     if unicodedata.category(character) in ("Mn", "Me"):
         return 0
     number = ord(character)

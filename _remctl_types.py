@@ -22,8 +22,8 @@ class RemctlError(Exception):
 
     Attributes:
         value: the reason as text, the same as ``str(error)`` and as ``Remctl.error()`` after it.
-        host: the host that was named to connect to, or None.
-        port: the port that was asked for, or None if none was.
+        host: the host to connect to, as given by the caller; or None.
+        port: the port, as given by the caller; or None.
         may_have_run: False if the server did not run the command, because nothing was sent or
             because it refused, so that repeating is safe.  True if the command may have run.
         advice: what to do about it; "" if that is not known.
@@ -54,7 +54,7 @@ class RemctlBusyError(RemctlError):
 class RemctlStatusError(RemctlError):
     """A command ended with an exit status other than 0; raised by `RemctlSimpleResult.check()`.
 
-    The text has nothing of the command's output: see `last_line`.
+    The text contains no output of the command: see `last_line`.
 
     Attributes:
         result: the command's `RemctlSimpleResult`.
@@ -69,7 +69,7 @@ class RemctlStatusError(RemctlError):
 
     @property
     def last_line(self) -> str:
-        """The last line of standard error, see `RemctlSimpleResult.last_line`."""
+        """The last line of standard error; see `RemctlSimpleResult.last_line`."""
         return self.result.last_line
 
 
@@ -77,7 +77,7 @@ class RemctlProtocolError(RemctlError):
     """Communication with the server failed; the base of all that `remctl()` raises.
 
     Attributes:
-        errno: the system's error number where connecting failed for one, or None.
+        errno: the system's error number, if that is why connecting failed; or None.
     """
 
     errno: int | None = None
@@ -90,8 +90,8 @@ class RemctlConnectError(RemctlProtocolError):
 class RemctlAuthenticationError(RemctlProtocolError):
     """The connection was made, but client and server did not authenticate to each other.
 
-    A server that hangs up meanwhile ("unexpected end of file") does not say why: it may not accept
-    the client, have a wrong keytab, or be on its way down.
+    A server that closes the connection meanwhile ("unexpected end of file") does not say why: it
+    may not accept the client, have a wrong keytab, or be shutting down.
     """
 
 
@@ -100,21 +100,21 @@ class RemctlTimeoutError(RemctlProtocolError, TimeoutError):
 
 
 class RemctlDisconnectedError(RemctlProtocolError):
-    """The connection ended in the middle.  A command that was sent may have run."""
+    """The connection was lost.  A command that was sent may have run."""
 
 
 class RemctlServerError(RemctlProtocolError):
     """The server refused the command, or could not run it.
 
     Attributes:
-        code: a `RemctlErrorCode`, or a plain int where the server sent one that is not known.
+        code: a `RemctlErrorCode`, or a plain int if the server sent an unknown code.
     """
 
     code: int = 0
 
 
 class RemctlAnswerError(RemctlProtocolError):
-    """The server sent what the protocol does not allow; the connection was closed."""
+    """The server violated the protocol; the connection was closed."""
 
 
 # -- Tokens ---------------------------------------------------------------------------------------
@@ -128,7 +128,7 @@ class RemctlStream(IntEnum):
 
 
 class RemctlErrorCode(IntEnum):
-    """The reason why a server refuses (remctl protocol, MESSAGE_ERROR)."""
+    """The reason why a server refuses a command (remctl protocol, MESSAGE_ERROR)."""
 
     INTERNAL = 1
     BAD_TOKEN = 2
@@ -156,7 +156,7 @@ class RemctlOutput(namedtuple("RemctlOutput", "type output stream status error")
     __slots__ = ()
 
     def __repr__(self) -> str:
-        # Output may hold secrets: only how much there is.
+        # Output may be secret: show only its size.
         output = "None" if self.output is None else f"<{len(self.output)} bytes>"
         return (
             f"RemctlOutput(type={self.type!r}, output={output}, stream={self.stream!r},"
@@ -168,12 +168,12 @@ class RemctlOutput(namedtuple("RemctlOutput", "type output stream status error")
 
 
 class RemctlSimpleResult:
-    """What a command produced.
+    """The output and exit status of a command.
 
     Attributes:
         stdout: its standard output as bytes, or None if there was none.
         stderr: its standard error as bytes, or None if there was none.
-        status: its exit status, 0 to 255; None if it did not get that far.
+        status: its exit status, 0 to 255; None if the command did not finish.
     """
 
     def __init__(
@@ -185,14 +185,15 @@ class RemctlSimpleResult:
 
     @property
     def ok(self) -> bool:
-        """Whether the exit status is 0."""
+        """True if the exit status is 0."""
         return self.status == 0
 
     @property
     def last_line(self) -> str:
         r"""The last line of standard error that is not blank, which often says what went wrong.
 
-        It is safe to print: what is not printable are escapes like ``\x1b``.  "" if there is none.
+        It is safe to print: unprintable characters become escapes like ``\x1b``.  "" if there is
+        no such line.
         """
         lines = (self.stderr or b"").strip().splitlines()
         return printable(lines[-1].strip()) if lines else ""
@@ -201,14 +202,14 @@ class RemctlSimpleResult:
         """Return this result if the exit status is 0.
 
         Raises:
-            RemctlStatusError: it is not, or there is none.  The text says which status; why, the
-                command may have said on standard error: see `last_line`.
+            RemctlStatusError: it is not 0, or None.  The text has the status; the reason may be on
+                standard error: see `last_line`.
         """
         if self.status == 0:
             return self
         text = f"command exited with status {self.status}"
         if self.status is None:
-            text = "command did not get to its end"
+            text = "command did not finish"
         raise RemctlStatusError(text, result=self)
 
     def stdout_text(self, encoding: str = "utf-8", errors: str = "strict") -> str:
@@ -235,7 +236,7 @@ class RemctlSimpleResult:
     __hash__ = None  # type: ignore[assignment]  # its attributes can be set
 
     def __repr__(self) -> str:
-        # Output may hold secrets: only how much there is.
+        # Output may be secret: show only its size.
         sizes = ", ".join(
             f"{name}={'None' if data is None else f'{len(data)} bytes'}"
             for name, data in (("stdout", self.stdout), ("stderr", self.stderr))
@@ -247,19 +248,19 @@ class RemctlSimpleResult:
 
 
 class RemctlCredentials(metaclass=ABCMeta):
-    """What to give as ``credentials=``: any object with this method is one.
+    """The type of ``credentials=``: any object with this method will do.
 
-    `remctl_toolkit.credentials` has some that get and renew tickets with a keytab.
+    `remctl_toolkit.credentials` has classes that get and renew tickets with a keytab.
     """
 
     __slots__ = ()
 
     @abstractmethod
     def ccache(self) -> str:
-        """Return the name of a credential cache with tickets that are good now.
+        """Return the name of a credential cache with valid tickets.
 
-        It is called, in a thread of its own, each time a connection is about to be opened; it may
-        take its time, and several threads may call it at once.  If it raises, so does the open.
+        It is called in a thread of its own before each opening of a connection.  It may block, and
+        several threads may call it at once.  Its exceptions are those of the opening.
         """
 
     @classmethod

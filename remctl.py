@@ -4,24 +4,24 @@
     >>> result = remctl.remctl("server.example.org", command=("account", "show", "alice"))
     >>> print(result.check().stdout_text())
 
-`remctl()` connects, runs one command and closes.  `Remctl` keeps the connection for as many
-commands as you like, and shows their output as it arrives.  Both raise::
+`remctl()` connects, runs one command and closes.  `Remctl` keeps the connection open for any number
+of commands, and can read their output as it arrives.  Both raise::
 
     RemctlError                         whatever goes wrong with remctl
-     +-- RemctlNotOpenedError           there is no connection: none opened, or closed
+     +-- RemctlNotOpenedError           no connection was opened, or it was closed
      +-- RemctlBusyError                the connection is running another command
      +-- RemctlStatusError              result.check(): the command's exit status is not 0
      +-- RemctlProtocolError            communication failed; all that remctl() raises
           +-- RemctlConnectError            no connection to the host
-          +-- RemctlAuthenticationError     the connection was there, Kerberos failed
+          +-- RemctlAuthenticationError     the connection was made, but Kerberos failed
           +-- RemctlTimeoutError            the network was silent for too long; a TimeoutError
-          +-- RemctlDisconnectedError       the connection ended in the middle
+          +-- RemctlDisconnectedError       the connection was lost
           +-- RemctlServerError             the server refused the command: see its code
-          +-- RemctlAnswerError             the server's answer makes no sense
+          +-- RemctlAnswerError             the server violated the protocol
 
-and TypeError or ValueError for arguments that cannot be right, before anything is sent.
+and TypeError or ValueError for invalid arguments, before anything is sent.
 
-Wherever times are given, they are seconds.
+All times are in seconds.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from _remctl_core import Steps
 
     T = TypeVar("T")
-    # As the stubs have them.
+    # The same names as in the stubs.
     _Input = Octets | str | Readable
     _OutputFile = Writable | int
     _StreamToken = RemctlOutput
@@ -100,41 +100,41 @@ PORT = 4373
 """The registered port of remctl."""
 
 LEGACY_PORT = 4444
-"""The port that remctl used before version 2.11; tried where no port is given."""
+"""The port that remctl used before version 2.11; also tried if no port is given."""
 
 RemctlToken = RemctlOutput
-"""A token, for annotations: type checkers tell its kinds apart by their type."""
+"""A token, for annotations: type checkers know its fields once `type` was compared."""
 
 
 class Remctl:
     """A connection to a remctl server, for any number of commands one after the other.
 
-    With a host, the constructor opens the connection.  As a context manager it closes it at the
-    end.  A connection that was lost (the network was silent for too long, the server went away, a
-    wait was interrupted) is opened again by the next command; so it is for every command if the
-    server speaks protocol 1 only.  A command is never sent twice.
+    With a host, the constructor opens the connection.  The end of a ``with`` block closes it.  If
+    the connection was lost (by a timeout, the end of the server, or an interrupted wait), the next
+    command opens it again.  If the server speaks only protocol 1, every command does.  A command is
+    never sent twice.
 
-    Threads may share a connection: `run()` waits until another thread's has ended.  Commands that
-    are read piecemeal do not mix: starting one while another is unread raises RemctlBusyError.
-    `close()` from another thread ends a call at once.  In a forked child, the next command opens a
-    connection of the child's own, with the same settings; the parent's stays as it is.
+    Threads may share a connection: `run()` waits until the command of another thread has ended.
+    But starting a command while the output of another is unread raises RemctlBusyError.  `close()`
+    from another thread ends a call at once.  In a forked child, the next command opens a connection
+    of the child's own, with the same settings; the parent's connection is not touched.
 
     Args:
-        host: the host to connect to; its name says which server must answer.
-        port: the port, as a number or its text; None tries 4373, then 4444.
-        principal: the server's Kerberos principal; None is host/HOST, its realm by the Kerberos
-            configuration.
+        host: the host to connect to.  The server has to prove that it has this name.
+        port: the port, as a number or a str; None tries 4373, then 4444.
+        principal: the server's Kerberos principal; None is host/HOST, in the realm that the
+            Kerberos configuration gives.
         timeout: seconds the network may be silent, see `set_timeout()`; None is for ever.
         ccache: the credential cache, see `set_ccache()`; None is the default one.
         source_ip: the address to connect from, see `set_source_ip()`; None is any.
-        credentials: names the credential cache anew for each `open()`, see `RemctlCredentials`; in
-            place of `ccache`.
-        keepalive: seconds after which TCP asks an idle server whether it is still there, so that
-            firewalls keep the connection and a dead server is noticed; None is the system's.
+        credentials: an object that names the credential cache for each `open()`, instead of
+            `ccache`; see `RemctlCredentials`.
+        keepalive: seconds of silence after which TCP probes the server, so that firewalls keep the
+            connection and a dead server is noticed; None is the system's default.
         connect: whether to connect now; otherwise the first command does.
 
     Raises:
-        TypeError, ValueError: an argument cannot be right.
+        TypeError, ValueError: an argument is invalid.
         RemctlError: see `open()`.
     """
 
@@ -168,15 +168,16 @@ class Remctl:
     # Settings.
 
     def set_ccache(self, ccache: str | os.PathLike[str]) -> None:
-        """Use a credential cache in every later `open()`; an open connection stays as it is.
+        """Use a credential cache in every later `open()`; an open connection is not affected.
 
         Args:
-            ccache: a path, or what else the Kerberos library takes ("KCM:", "MEMORY:name").
+            ccache: a path, or another name that the Kerberos library accepts ("KCM:",
+                "MEMORY:name").
 
         Raises:
-            TypeError, ValueError: that cannot be the name of one.
-            RemctlError: the GSS-API library cannot do this (see remctl_set_ccache(3), which also
-                says that with some libraries it holds for the whole process; not with MIT's).
+            TypeError, ValueError: it cannot be the name of a credential cache.
+            RemctlError: the GSS-API library cannot do this.  With some libraries, but not MIT's, it
+                affects the whole process: see remctl_set_ccache(3).
         """
         self._session.set_ccache(ccache)
 
@@ -194,10 +195,10 @@ class Remctl:
     def set_timeout(self, timeout: float) -> None:
         """Limit how long the network may be silent, in all later operations.
 
-        It is not a limit on the whole of an operation: with 10 seconds, a server that sends some
-        output every 9 may take for ever; see the deadline of `run()` for that.  It holds for
-        waiting for another thread's command, for looking up and connecting to each address, for
-        authenticating (and each wait for a KDC), for sending and for every piece of an answer.
+        It does not limit a whole operation: with 10 seconds, a server that sends some output every
+        9 may take for ever; use the deadline of `run()` for that.  It applies separately to waiting
+        for another thread's command, looking up the host, connecting to each address,
+        authenticating (and each wait for a KDC), sending, and each piece of an answer.
 
         Args:
             timeout: seconds, fractions included; 0 is no limit.
@@ -218,19 +219,19 @@ class Remctl:
         *,
         deadline: float | None = None,
     ) -> None:
-        """Connect to a server and authenticate.  A connection that was open is closed before.
+        """Connect to a server and authenticate.  A connection that is open is closed first.
 
         Args:
             host, port, principal: see `Remctl`.
             deadline: seconds for the whole call; None is for ever.
 
         Raises:
-            TypeError, ValueError: an argument cannot be right.
+            TypeError, ValueError: an argument is invalid.
             RemctlConnectError: no connection to the host.
-            RemctlAuthenticationError: no ticket, not the server that was asked for, or the server
-                did not accept the client.
-            RemctlTimeoutError: one of these took longer than the timeout, or the deadline passed.
-            RemctlNotOpenedError: another thread called `close()` meanwhile.
+            RemctlAuthenticationError: there is no ticket, the server is another one, or it did not
+                accept the client.
+            RemctlTimeoutError: the network was silent for too long, or the deadline passed.
+            RemctlNotOpenedError: another thread called `close()` during the call.
         """
         until = _core.deadline_in(deadline)
         self._do(self._session.start, _core.check_target(host, port, principal), until=until)
@@ -238,13 +239,13 @@ class Remctl:
     def close(self) -> None:
         """Close the connection; a call in another thread ends with RemctlNotOpenedError.
 
-        Never waits, and closing again does nothing.  The object can be opened again.
+        It never waits.  Closing again does nothing.  The object can be opened again.
         """
         self._session.close()
         self._session.error = "no currently open connection"
 
     def _do(self, operation: Callable[..., Steps[T]], *arguments: Any, until: float = 0.0) -> T:
-        """Run an operation of the session, when the other threads' have ended."""
+        """Run an operation of the session, once those of other threads have ended."""
         session = self._session
         if session.is_inherited():  # Another thread may hold the lock for ever.
             session.leave_to_parent()
@@ -260,14 +261,14 @@ class Remctl:
                 session.error = "no error"
                 return _core.finish(operation(*arguments))
             finally:
-                # A handler of signals runs after a call: no call may stand before the release.
+                # Signal handlers run after calls: so there is no call before the release.
                 if mine or self._lock._is_owned():
                     self._lock.release()
         except RemctlError:
             raise
         except BaseException:
-            # A signal handler may raise between two steps, too: a token may have been read that
-            # nobody gets to see, or a command was sent whose output nobody will read.
+            # A signal handler may have raised between two steps: then a token is lost, or nobody
+            # will read the output of a command.
             if mine:
                 session.drop()
             raise
@@ -286,13 +287,13 @@ class Remctl:
 
         Args:
             comm: the command, its subcommand and its arguments: an iterable of bytes, str
-                (sent as UTF-8), paths, or what str() converts.  NUL octets may stand in what the
-                server passes on standard input only (remctld(8), "stdin=").
+                (sent as UTF-8), paths, or objects that str() converts.  Only an argument that the
+                server passes on standard input may contain NUL octets (remctld(8), "stdin=").
             input: one more argument, for a command whose last one is its standard input; a binary
                 file is read to its end.
 
         Raises:
-            TypeError, ValueError: a server would not take that command; nothing was sent.
+            TypeError, ValueError: a server would not accept that command; nothing was sent.
             RemctlNotOpenedError: no connection was opened, or it was closed.
             RemctlBusyError: a command is running whose output has not been read to the end.
             RemctlProtocolError: see `open()` if the connection had to be opened again, and
@@ -304,26 +305,25 @@ class Remctl:
     def output(self) -> RemctlOutput:
         """Return the next token of the running command.
 
-        A command produces either any number of "output" tokens and one "status" token, or one
-        "error" token instead of whatever would have followed.  After that, and where no command
-        was sent, the answer is a "done" token.
+        A command produces any number of "output" tokens, and then one "status" or "error" token.
+        After that, and if no command was sent, the result is a "done" token.
 
         Raises:
             RemctlNotOpenedError: no connection was opened, or it was closed.
-            RemctlTimeoutError: nothing came for too long.
-            RemctlDisconnectedError: the connection ended.
-            RemctlAnswerError: the server sent something else.
+            RemctlTimeoutError: the network was silent for too long.
+            RemctlDisconnectedError: the connection was lost.
+            RemctlAnswerError: the server violated the protocol.
         """
         return self._do(self._session.output)
 
     def missing(self) -> int:
         """Return how many octets have to arrive, at least, before `output()` returns at once.
 
-        For event loops: 0 says that reading a token does not wait.  Otherwise the descriptor, see
-        `fileno()`, is reported as readable when that many have arrived (Linux), or one has.  The
-        exception is a token too large for the socket's buffer: then the answer is 0 as soon as
-        the buffer is full, and `output()` waits for the rest.  Where the connection is lost,
-        `output()` says so at once: 0.  While another thread is in a call, the answer is 1.
+        For event loops: 0 means that reading a token does not wait.  Otherwise the descriptor (see
+        `fileno()`) becomes readable when that many octets have arrived (on Linux), or one has.  For
+        a token that is larger than the socket's buffer, the result is 0 as soon as the buffer is
+        full, and `output()` waits for the rest.  If the connection is lost, the result is 0, and
+        `output()` raises at once.  While another thread is in a call, the result is 1.
 
         Raises:
             RemctlNotOpenedError: no connection was opened, or it was closed.
@@ -332,14 +332,14 @@ class Remctl:
         return self._session.missing()
 
     def tokens(self) -> RemctlTokens:
-        """Iterate over the tokens of the running command, the last being its "status" token.
+        """Iterate over the tokens of the running command, up to its "status" token.
 
-        Leaving before the end (dropping the iterator, its close(), leaving its with statement, or
-        an exception) closes the connection: that is the only way not to wait for the rest.  The
-        next command opens it again.
+        If the iteration ends early (the iterator is dropped or closed, its ``with`` block ends, or
+        an exception is raised), the connection is closed: there is no other way not to wait for the
+        rest.  The next command opens it again.
 
         Raises:
-            RemctlServerError: instead of an "error" token.
+            RemctlServerError: the server sent an "error" token.
             RemctlError: see `output()`.
         """
         return RemctlTokens(self, self._session.connected())
@@ -353,7 +353,7 @@ class Remctl:
     ) -> RemctlTokens:
         """Send a command and iterate over its tokens: `command()` and `tokens()` in one.
 
-        The command is sent at once, not when the first token is asked for.
+        The command is sent at once, not when the first token is requested.
 
         Args:
             command, input: see `command()`.
@@ -383,12 +383,12 @@ class Remctl:
         Args:
             command, input: see `command()`.
             stdout, stderr: binary files to write that stream to as it arrives, instead of keeping
-                it in memory: the result holds None for it.  `DEVNULL` forgets it; for stderr,
-                `STDOUT` puts it with standard output, in the order in which it arrives.
+                it in memory; it is None in the result.  `DEVNULL` discards it.  For stderr,
+                `STDOUT` merges it into standard output, in the order in which it arrives.
             deadline: seconds for the whole call; writing to a file is not interrupted.
 
         Returns:
-            What it produced.  A status other than 0 is a result, too: see
+            Its output and status.  A status other than 0 does not raise: see
             `RemctlSimpleResult.check()`.
 
         Raises:
@@ -409,16 +409,16 @@ class Remctl:
             deadline: seconds for the whole call; None is for ever.
 
         Returns:
-            True if it answered; False if it is too old to know the question (protocol 1 or 2),
-            which does the connection no harm.
+            True if it answered; False if it does not support this (protocol 1 or 2).  The
+            connection stays open in both cases.
 
         Raises:
             RemctlNotOpenedError: no connection was opened, or it was closed.
             RemctlBusyError: a command is running.
-            RemctlTimeoutError: nothing came for too long, or the deadline passed.
-            RemctlDisconnectedError: the connection has just ended.  One that is known to be lost
+            RemctlTimeoutError: the network was silent for too long, or the deadline passed.
+            RemctlDisconnectedError: the connection was lost just now.  If it was lost earlier, it
                 is opened again, as by a command.
-            RemctlAnswerError: the server sent something else.
+            RemctlAnswerError: the server violated the protocol.
         """
         return self._do(self._session.ping, until=_core.deadline_in(deadline))
 
@@ -426,7 +426,7 @@ class Remctl:
 
     @property
     def opened(self) -> bool:
-        """Whether `open()` succeeded and `close()` was not called; the connection may be lost.
+        """True after `open()` until `close()`, even if the connection was lost.
 
         It can be set: while it is False, commands raise RemctlNotOpenedError.
         """
@@ -437,7 +437,7 @@ class Remctl:
         self._session.opened = bool(opened)
 
     def error(self) -> str:
-        """Return the reason of the last failure, as its exception has it."""
+        """Return the text of the last failure, the same as that of its exception."""
         return self._session.error
 
     def fileno(self) -> int:
@@ -445,7 +445,7 @@ class Remctl:
 
         Raises:
             RemctlNotOpenedError: no connection was opened, or it was closed.
-            RemctlDisconnectedError: it was lost; the next command opens it again.
+            RemctlDisconnectedError: the connection was lost; the next command opens it again.
         """
         return self._session.fileno()
 
@@ -475,8 +475,8 @@ class RemctlTokens(filter):  # type: ignore[type-arg]
     Leaving it before the last token closes the connection.
     """
 
-    # A filter that lets everything through iterates in C.  In a method of ours a signal handler
-    # could raise before the method has begun, and the exception would keep the iterator alive.
+    # A filter that passes everything iterates in C.  A signal handler could raise at the start of a
+    # Python method, and the exception would keep the iterator alive.
 
     _tokens: Generator[RemctlOutput, None, None]
 
@@ -489,7 +489,7 @@ class RemctlTokens(filter):  # type: ignore[type-arg]
         return self
 
     def close(self) -> None:
-        """Leave it: unless the last token was read, the connection is closed."""
+        """End the iteration; close the connection, unless the last token was read."""
         self._tokens.close()
 
     def __enter__(self) -> Self:
@@ -510,7 +510,7 @@ def _tokens(
     session = connection._session
     kind = "output"
     try:
-        yield RemctlOutput("done", None, None, None, None)  # To the one who begins it.
+        yield RemctlOutput("done", None, None, None, None)  # for RemctlTokens.__new__()
         while kind == "output":
             token = connection._do(session.next_token, handle, until=until)
             kind = token[0]
@@ -546,12 +546,12 @@ def remctl(
         deadline: seconds for the whole call, connecting included.
 
     Returns:
-        What the command produced.
+        The output and status of the command.
 
     Raises:
-        TypeError, ValueError: an argument cannot be right; nothing was sent.
-        RemctlProtocolError: communication failed, or the server refused the command; the
-            subclass says which.
+        TypeError, ValueError: an argument is invalid; nothing was sent.
+        RemctlProtocolError: communication failed, or the server refused the command; see the
+            subclasses.
         OSError: a file could not be written.
     """
     until = _core.deadline_in(deadline)
@@ -568,7 +568,7 @@ def remctl(
         connection.close()
 
 
-# Users find these classes here, and pickles do, wherever they are defined.
+# Show these classes as part of this module, to users and to pickles.
 for _name in __all__:
     if isinstance(globals()[_name], type):
         globals()[_name].__module__ = __name__

@@ -304,7 +304,7 @@ print("the end")
 }
 
 # Lines of theirs, and what we print instead.
-ADDED = " of arguments: a str is not"  # to the text about a command that is a str
+ADDED = " of arguments, not a str"  # to the text about a command that is a str
 DIFFERENCES: dict[str, dict[str, str]] = {
     "refusal of the simple interface": {
         # The contract: "the string returned by the remctl library".

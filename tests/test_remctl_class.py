@@ -298,7 +298,7 @@ def test_leaving_a_stream_that_was_never_read_leaves_the_session_usable(
 
 
 def test_a_result_without_a_status_does_not_pass_for_success() -> None:
-    with pytest.raises(remctl.RemctlStatusError, match=r"^command did not get to its end$"):
+    with pytest.raises(remctl.RemctlStatusError, match=r"^command did not finish$"):
         remctl.RemctlSimpleResult(b"some output").check()
 
 
@@ -404,7 +404,7 @@ def test_credentials_that_take_too_long_are_left_alone(remctl_server: RemctldSer
 def test_credentials_must_be_some_and_the_only_ones() -> None:
     with pytest.raises(TypeError, match=r"^credentials must have ccache\(\): str has not$"):
         remctl.Remctl(credentials="keytab")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"^credentials and ccache exclude each other$"):
+    with pytest.raises(ValueError, match=r"^credentials and ccache cannot be combined$"):
         remctl.Remctl(credentials=Named(str), ccache="FILE:/nowhere")
 
 

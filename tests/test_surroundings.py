@@ -117,12 +117,12 @@ CCACHES: dict[str, tuple[Callable[[Place], str], str, str]] = {
     "missing": (lambda p: p.realm.new_ccache(), "", "kinit"),
     "a folder of none": (lambda p: f"DIR:{p.realm.tmpdir}/none", "", "kinit"),  # krb5 makes it
     "memory": (lambda p: "MEMORY:remctl-nobody", "", "kinit"),
-    "empty": (lambda p: p.file(b""), "Bad format", "is empty, damaged, or no credential cache"),
-    "a folder": (lambda p: f"FILE:{p.realm.tmpdir}", "Bad format", "no credential cache"),
-    "something else": (lambda p: "FILE:/etc/passwd", "Unsupported", "no credential cache"),
+    "empty": (lambda p: p.file(b""), "Bad format", "is empty, damaged, or not a credential cache"),
+    "a folder": (lambda p: f"FILE:{p.realm.tmpdir}", "Bad format", "not a credential cache"),
+    "something else": (lambda p: "FILE:/etc/passwd", "Unsupported", "is not a credential cache"),
     "cut in its header": (lambda p: damaged(p, 20), "End of credential cache", "is damaged"),
-    "cut before the ticket": (lambda p: damaged(p, 70), "is empty", "has no ticket in it"),
-    "kept by nobody": (lambda p: "KCM:", "No KCM server found", "none runs"),
+    "cut before the ticket": (lambda p: damaged(p, 70), "is empty", "contains no ticket"),
+    "kept by nobody": (lambda p: "KCM:", "No KCM server found", "none is running"),
 }
 
 
@@ -220,7 +220,7 @@ def test_a_clients_keytab_that_is_out_of_date(
     monkeypatch.setenv("KRB5CCNAME", realm.new_ccache())
     realm.rotate_key(realm.user)
     text = "Preauthentication" if is_heimdal(realm) else "Decrypt integrity check"
-    kind, notes = remctl.RemctlAuthenticationError, ("client's keytab", "extract it anew")
+    kind, notes = remctl.RemctlAuthenticationError, ("client's keytab", "extract it again")
     fails(place, kind, f"{text} failed", *notes)
 
 
@@ -268,7 +268,7 @@ def test_a_server_that_the_kdc_does_not_know(place: Place) -> None:
 def test_a_server_of_a_realm_that_the_kdc_does_not_know(place: Place) -> None:
     principal = "host/localhost@ELSEWHERE.TEST"
     text = unknown_server(place, "krbtgt/ELSEWHERE.TEST")
-    notes = (f"{principal} is taken for one of another realm", "[domain_realm]")
+    notes = (f"Kerberos looks for {principal} in another realm", "[domain_realm]")
     if is_heimdal(place.realm):
         notes = (f"does not know the server's principal ({principal}", "the realm")
     kind = remctl.RemctlAuthenticationError
@@ -317,7 +317,7 @@ def test_a_keytab_without_a_key(place: Place) -> None:
     keytab = Path(place.realm.keytab)
     kind = remctl.RemctlAuthenticationError
     keytab.unlink()
-    missing = ("keytab is missing, or has no key of host/localhost", "principal=")
+    missing = ("keytab is missing, or has no key for host/localhost", "principal=")
     fails(place, kind, "Service key not available", *missing)
     place.realm.extract_keytab(place.realm.user, keytab)
     fails(place, kind, "Service key not available", *missing)
@@ -403,7 +403,7 @@ def test_a_server_that_is_no_remctl_server(place: Place, principal: str | None) 
 
     with FakeServer(place.realm.keytab, talk_http) as server:
         call = {"port": server.port, "principal": principal}
-        note = "no remctl server: is the port right?"
+        note = f"listens on port {server.port} of localhost is not remctld: is the port right?"
         fails(place, remctl.RemctlAuthenticationError, ": token too larger", note, **call)
 
 
@@ -414,7 +414,7 @@ def test_a_server_that_hangs_up_while_authenticating(place: Place) -> None:
 
     with FakeServer(place.realm.keytab, hang_up) as server:
         kind, text = remctl.RemctlAuthenticationError, "unexpected end of file"
-        fails(place, kind, text, "did not tell why: see its log", port=server.port)
+        fails(place, kind, text, "without giving a reason: see its log", port=server.port)
 
 
 def test_a_server_that_is_down_between_commands(place: Place) -> None:
@@ -426,7 +426,7 @@ def test_a_server_that_is_down_between_commands(place: Place) -> None:
             await_data(session)
             with pytest.raises(remctl.RemctlDisconnectedError) as caught:
                 session.noop()
-            check(caught.value, remctl.RemctlDisconnectedError, "error ", "the server ended")
+            check(caught.value, remctl.RemctlDisconnectedError, "error ", "the server closed")
             with pytest.raises(remctl.RemctlDisconnectedError) as caught:
                 session.output()
             note = "the next command opens it again"
@@ -463,7 +463,7 @@ def test_a_server_that_is_killed_during_a_command(place: Place, tmp_path: Path) 
         error = running.exception(LIMIT)
         assert isinstance(error, remctl.RemctlDisconnectedError)
         text, note = "error receiving token: unexpected end of file", "may have run"
-        check(error, remctl.RemctlDisconnectedError, text, "the server ended", note)
+        check(error, remctl.RemctlDisconnectedError, text, "the server closed", note)
         assert error.partial is not None
         assert error.partial.stdout in (None, b"begun\n")
         assert session.run(["count", "up", "quick"]).stdout == b"begun\n"
@@ -499,7 +499,7 @@ def test_data_that_nobody_asked_for(place: Place) -> None:
         assert said.wait(LIMIT)
         with pytest.raises(remctl.RemctlDisconnectedError) as caught:
             session.noop()
-        note = "what nobody had asked for"
+        note = "data that was not requested"
         check(caught.value, remctl.RemctlDisconnectedError, "unexpected data from server", note)
 
 

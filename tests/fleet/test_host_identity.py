@@ -205,7 +205,7 @@ def test_a_link_local_address_is_connected_to_and_from(link_local: str) -> None:
 
 
 def test_a_scope_that_is_not_there_is_named() -> None:
-    with pytest.raises(ValueError, match="a scope that is not known here: 'fe80::1%nowhere0'"):
+    with pytest.raises(ValueError, match="an unknown scope: 'fe80::1%nowhere0'"):
         remctl.Remctl(source_ip="fe80::1%nowhere0")
 
 
