@@ -1,17 +1,17 @@
 /*
- * _remctl: the low-level face of libremctl for Python.
+ * _remctl: the low-level interface of libremctl for Python.
  *
  * One function for each function of libremctl, and no policy: validation,
  * reopening, exceptions and results live in Python.  Each function here
- * parses, enters the handle, begins an operation and turns its end into a
- * result; src/core.h tells how an operation goes.
+ * parses its arguments, enters the handle, starts an operation and makes a
+ * result of its end; src/core.h describes operations.
  */
 
 #include "src/core.h"
 
 #include <structmember.h>
 
-/* Calls what needs no GIL, and may take its time. */
+/* Makes a call that may block without the GIL. */
 #define WITHOUT_GIL(call)                                                     \
     do {                                                                      \
         PyThreadState *saved = PyEval_SaveThread();                           \
@@ -19,15 +19,15 @@
         PyEval_RestoreThread(saved);                                          \
     } while (0)
 
-/* The module that has what needs no C; loaded with this one, as an interpreter
-   that ends loads no more. */
+/* The module with the part in Python.  It is imported with this one, because
+   nothing can be imported while the interpreter exits. */
 #define SIMPLE "_remctl_simple"
 
 typedef struct {
     PyTypeObject *handle_type;
     PyObject *busy_error;
     PyObject *closed_error;
-    struct command *left; /* Borrowed by handles that were done with them. */
+    struct command *left; /* Given up by their handles, not yet released. */
 } State;
 
 static void
@@ -41,8 +41,8 @@ command_release(struct command *command)
     PyMem_Free(command);
 }
 
-/* Gives back what the handle has borrowed, and what others had that were given
-   up; later, what threads still send. */
+/* Releases the handle's command, and other commands that were given up.  A
+   command that a thread is still sending is released by a later call. */
 static void
 give_back(Handle *h)
 {
@@ -103,22 +103,22 @@ get_wants(PyObject *self, void *unused)
 
 static PyMemberDef handle_members[] = {
     {"fd", T_INT, offsetof(Handle, connection.fd), READONLY,
-     "Descriptor of the connection; -1 where there is none."},
+     "Descriptor of the connection; -1 without a connection."},
     {"errno", T_INT, offsetof(Handle, failure.number), READONLY,
-     "errno of the last failure; 0 where only remctl_error() says why."},
+     "errno of the last failure; 0 if only remctl_error() says why."},
     {"failure", T_STRING, offsetof(Handle, failure.kind), READONLY,
      "The kind of the last failure; \"\" if there was none."},
     {"connected", T_BOOL, offsetof(Handle, connection.protocol), READONLY,
-     "Whether there is a connection, as far as is known."},
+     "True if there is a connection, as far as is known."},
     {"protocol", T_BYTE, offsetof(Handle, connection.protocol), READONLY,
-     "1, or 2 for protocol 2 and later; 0 where there is no connection."},
+     "1, or 2 for protocol 2 and later; 0 without a connection."},
     {"expecting", T_BOOL, offsetof(Handle, expecting), READONLY,
-     "Whether a command was sent whose last token has not been read."},
+     "True if a command was sent whose last token has not been read."},
     {"closed", T_BOOL, offsetof(Handle, closed), READONLY,
-     "Whether remctl_close() was called."},
+     "True once remctl_close() was called."},
     {"blocking", T_BOOL, offsetof(Handle, blocking), 0,
-     "Whether functions wait; otherwise they return None, and remctl_poll()\n"
-     "goes on."},
+     "True if functions wait.  Otherwise they return None, and\n"
+     "remctl_poll() continues."},
     {"deadline", T_DOUBLE, offsetof(Handle, deadline), 0,
      "When operations have to end, by time.monotonic(); 0: never."},
     {"keepalive", T_INT, offsetof(Handle, settings.keepalive), 0,
@@ -129,8 +129,8 @@ static PyMemberDef handle_members[] = {
 
 static PyGetSetDef handle_getset[] = {
     {"wants", get_wants, NULL,
-     "What the operation waits for: a descriptor to become readable, and\n"
-     "for how many seconds at most, or None.",
+     "The descriptor that the operation waits for to become readable, and\n"
+     "the seconds to wait at most, or None.",
      NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
@@ -153,7 +153,7 @@ static PyType_Spec handle_spec = {
 };
 
 /* Returns an argument as a handle.  Sets an exception and returns NULL if it
-   is none. */
+   is not a handle. */
 static Handle *
 to_handle(PyObject *module, PyObject *object)
 {
@@ -201,7 +201,7 @@ enter(PyObject *module, PyObject *object, enum entry entry)
     return NULL;
 }
 
-/* Waits, if the handle does that, until the operation has ended. */
+/* Waits until the operation has ended, if the handle blocks. */
 static enum outcome
 finish(Handle *h, enum outcome outcome)
 {
@@ -223,8 +223,8 @@ token_tuple(const struct remctl_output *output)
 {
     PyObject *octets = NULL;
 
-    /* Formats with "#" would do it, but what they call differs between the
-       headers of Python 3.11 and of 3.13. */
+    /* Not formats with "#": the headers of Python 3.11 and of 3.13 implement
+       them by different functions. */
     if (output->type == REMCTL_OUT_OUTPUT || output->type == REMCTL_OUT_ERROR)
         octets = PyBytes_FromStringAndSize(output->data,
                                            (Py_ssize_t) output->length);
@@ -232,7 +232,7 @@ token_tuple(const struct remctl_output *output)
     case REMCTL_OUT_OUTPUT:
         return Py_BuildValue("(sNiOO)", "output", octets, output->stream,
                              Py_None, Py_None);
-    case REMCTL_OUT_STATUS: /* libremctl has it as a signed char. */
+    case REMCTL_OUT_STATUS: /* In libremctl it is a signed char. */
         return Py_BuildValue("(sOOiO)", "status", Py_None, Py_None,
                              output->status & 0xff, Py_None);
     case REMCTL_OUT_ERROR:
@@ -245,8 +245,8 @@ token_tuple(const struct remctl_output *output)
 }
 
 /*
- * Ends a call.  Returns None if the operation waits, and a token or whether it
- * succeeded if it has ended; NULL if an exception is set.
+ * Ends a call.  Returns None if the operation waits; a token, or whether it
+ * succeeded, if it has ended; NULL if an exception is set.
  */
 static PyObject *
 leave(Handle *h, enum operation operation, enum outcome outcome)
@@ -268,7 +268,7 @@ leave(Handle *h, enum operation operation, enum outcome outcome)
     return result;
 }
 
-/* Does what needs nothing but the handle. */
+/* Runs an operation that needs no arguments but the handle. */
 static PyObject *
 call(PyObject *module, PyObject *object, enum outcome (*function)(Handle *))
 {
@@ -281,7 +281,7 @@ call(PyObject *module, PyObject *object, enum outcome (*function)(Handle *))
     return leave(h, function == handle_read ? READING : NOTHING, outcome);
 }
 
-/* Borrows the arguments' memory.  NULL if an exception is set. */
+/* Borrows the arguments' memory.  Returns NULL if an exception is set. */
 static struct command *
 command_borrow(PyObject *sequence, bool nul_allowed)
 {
@@ -457,7 +457,7 @@ py_remctl_missing(PyObject *module, PyObject *object)
 {
     Handle *h = to_handle(module, object);
     enum admission admission;
-    int missing = 1; /* Where somebody else is at work. */
+    int missing = 1; /* While another thread is in a call. */
 
     if (h == NULL)
         return NULL;
@@ -569,7 +569,7 @@ py_remctl_set_timeout(PyObject *module, PyObject *args)
     return leave(h, NOTHING, outcome);
 }
 
-/* Runs one command: in Python, over the other functions. */
+/* Runs one command; implemented in Python, with the other functions. */
 static PyObject *
 py_remctl(PyObject *module, PyObject *args)
 {
@@ -603,27 +603,29 @@ static PyMethodDef methods[] = {
              "Close the connection and the handle, for good."),
     FUNCTION(remctl_command, METH_VARARGS, "handle, command, ",
              "Like remctl_commandv(), but refuse NUL octets."),
-    FUNCTION(remctl_commandv, METH_VARARGS, "handle, command, ",
-             "Send a sequence of bytes-like objects; return whether it was."),
+    FUNCTION(
+        remctl_commandv, METH_VARARGS, "handle, command, ",
+        "Send a sequence of bytes-like objects; return whether it was sent."),
     FUNCTION(
         remctl_output, METH_O, "handle, ",
         "Return (type, output, stream, status, error), or () on failure."),
     FUNCTION(remctl_poll, METH_VARARGS, "handle, readable, ",
-             "Continue an operation; return what its function does, or None."),
+             "Continue an operation; return its result, or None if it waits."),
     FUNCTION(remctl_cancel, METH_O, "handle, ",
-             "Give up the operation that was begun, and the connection."),
-    FUNCTION(remctl_missing, METH_O, "handle, ",
-             "Return how many octets have to arrive before output is there."),
+             "Give up the current operation, and the connection."),
+    FUNCTION(
+        remctl_missing, METH_O, "handle, ",
+        "Return how many octets have to arrive before output can be read."),
     FUNCTION(remctl_noop, METH_O, "handle, ",
-             "Ask for a sign of life; return whether it came."),
+             "Ask for a sign of life; return whether the server answered."),
     FUNCTION(remctl_error, METH_O, "handle, ",
-             "Return why the last call that failed did so."),
+             "Return the text of the last failure."),
     FUNCTION(remctl_set_ccache, METH_VARARGS, "handle, ccache, ",
-             "Use a credential cache from now on; return whether that works."),
+             "Set the credential cache; return whether that is supported."),
     FUNCTION(remctl_set_source_ip, METH_VARARGS, "handle, source, ",
-             "Connect from an address from now on; return whether it is one."),
+             "Set the address to connect from; return whether it is valid."),
     FUNCTION(remctl_set_timeout, METH_VARARGS, "handle, seconds, ",
-             "Limit the silence of the network; return whether it can be so."),
+             "Limit the silence of the network; return whether it is valid."),
     FUNCTION(fork_count, METH_NOARGS, "",
              "Return a number that differs between a process and its child."),
     {NULL, NULL, 0, NULL},
@@ -646,7 +648,7 @@ module_exec(PyObject *module)
     PyObject *simple = PyImport_ImportModule(SIMPLE);
 
     if (simple == NULL)
-        PyErr_Clear(); /* Its callers will hear of it. */
+        PyErr_Clear(); /* remctl() raises it again when it is called. */
     Py_XDECREF(simple);
     if (!watch_forks()) {
         PyErr_NoMemory();

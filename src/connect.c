@@ -1,4 +1,4 @@
-/* Why a call failed; looking a host up and connecting to it: see core.h. */
+/* Failures; looking up a host and connecting to it: see core.h. */
 
 #include "core.h"
 
@@ -6,11 +6,11 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-/* Seconds that an address has before the next one is tried beside it (RFC
-   8305, Connection Attempt Delay). */
+/* Seconds before the next address is tried, too (RFC 8305, Connection Attempt
+   Delay). */
 #define NEXT_ADDRESS 0.25
 
-/* A host's addresses after so many are not tried. */
+/* Further addresses of a host are not tried. */
 #define MAX_ADDRESSES 64
 
 /* The attempts to connect to the addresses of a host.  poll() skips those that
@@ -19,7 +19,7 @@ struct race {
     struct pollfd pollers[MAX_ADDRESSES];
     size_t begun;
     size_t running;
-    int code; /* Why the last one that failed did so. */
+    int code; /* errno of the last failure. */
 };
 
 void
@@ -29,8 +29,8 @@ failure_clear(struct failure *failure)
     *failure = (struct failure) {.kind = ""};
 }
 
-/* Records a failure, and returns false for the caller to return.  Without
-   memory for the text, the number has to do. */
+/* Records a failure, and returns false for the caller to return.  If there is
+   no memory for the text, only the number is recorded. */
 bool
 fail(struct failure *failure, const char *kind, int number, const char *format,
      ...)
@@ -56,8 +56,7 @@ fail_memory(struct failure *failure)
     return fail(failure, MEMORY, ENOMEM, "%s", strerror(ENOMEM));
 }
 
-/* Takes over libremctl's reason.  A lack of memory may have kept it from
-   giving any. */
+/* Records libremctl's text.  If it had no memory for a text, records that. */
 bool
 fail_library(struct failure *failure, const char *reason)
 {
@@ -83,7 +82,7 @@ copy_string(char **target, const char *text)
     return true;
 }
 
-/* Copies a target.  What was copied is the caller's on failure, too. */
+/* Copies a target.  On failure, the caller still has to clear the copy. */
 bool
 target_copy(struct target *to, const struct target *from)
 {
@@ -117,7 +116,7 @@ resolve(const char *host, int port, int flags, struct addrinfo **found)
     return getaddrinfo(host, service, &hints, found);
 }
 
-/* Whether this is an IP address, with a scope perhaps, and not a name. */
+/* Returns whether this is an IP address, with or without a scope. */
 bool
 check_numeric(const char *address, struct failure *failure)
 {
@@ -132,7 +131,7 @@ check_numeric(const char *address, struct failure *failure)
     return true;
 }
 
-/* A socket that is being connected, or a negative errno. */
+/* Returns a socket that is being connected, or a negative errno. */
 static int
 start_connecting(const struct target *target, const struct addrinfo *address,
                  const struct addrinfo *source)
@@ -276,9 +275,9 @@ connect_port(struct job *job)
 }
 
 /*
- * Connects.  Without a port: the registered one, then the one used before
- * remctl 2.11; if neither answers, the first one's reason counts.  Sets the
- * port.  Returns a socket that does not block, or -1 with the failure set.
+ * Connects.  Without a port, tries the registered one, then the one used
+ * before remctl 2.11; if both fail, records the first failure.  Sets the port.
+ * Returns a non-blocking socket, or -1 with the failure set.
  */
 int
 connect_target(struct job *job)

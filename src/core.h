@@ -2,16 +2,16 @@
  * The core: a handle has one connection to a remctl server, and one operation
  * at a time.
  *
- * An operation is begun, names the descriptor that it waits for, and is
- * stepped until it has ended.  The files, from the ground up, each using those
- * above it in this list only:
+ * An operation is started, sets the descriptor that it waits for, and is
+ * stepped until it has ended.  Each of these files uses only those above it in
+ * this list:
  *
- *   threads.c   threads for what may block; the lock
- *   connect.c   why a call failed; looking up and connecting
+ *   threads.c   threads for calls that may block; the lock
+ *   connect.c   failures; looking up the host and connecting
  *   job.c       a blocking call of libremctl in a thread
- *   token.c     whether a token can be read without blocking
- *   handle.c    operations; the one wait
- *   ../_remctl.c  what Python calls
+ *   token.c     tells whether a token can be read without blocking
+ *   handle.c    operations; the only wait
+ *   ../_remctl.c  the functions that Python calls
  */
 #ifndef REMCTL_CORE_H
 #define REMCTL_CORE_H
@@ -47,28 +47,27 @@
 
 /* -- threads.c -------------------------------------------------------------
  *
- * A thread that has nothing to do is kept for a moment, as starting one costs
- * as much as the task it is wanted for.  Tasks wait in a queue while MAX
- * threads are at work.
+ * An idle thread is kept for a moment, as starting one costs as much as a
+ * task.  While MAX_THREADS threads are running, further tasks wait in a queue.
  */
 
 /* Seconds. */
 #define FOR_EVER 1e6
 
-/* How often, in seconds, a wait looks for what does not end it: a signal that
-   another thread has got, a job that gets on, a race that is not wanted. */
+/* Seconds between checks for events that do not end a wait: a signal that
+   another thread received, progress of a job, a race that was given up. */
 #define SLICE 0.05
 
-/* For all that threads share; held for moments only. */
+/* Protects everything that threads share; never held for long. */
 extern pthread_mutex_t core_lock;
 
 /* Counts the tasks that threads have taken. */
 extern atomic_uint tasks_begun;
 
-/* Counts the forks that led to this process: cheaper to ask than getpid(). */
+/* Counts the forks that led to this process; cheaper than getpid(). */
 extern atomic_uint fork_count;
 
-/* Something to do in another thread.  The first member of what it works on. */
+/* Work for another thread; the first member of the struct with its data. */
 struct task {
     void (*run)(struct task *);
     struct task *next;
@@ -144,17 +143,17 @@ struct connection {
     struct target target;
 };
 
-/* What has been begun and not ended. */
+/* The operation that was started and has not ended. */
 enum operation { NOTHING, OPENING, SENDING, READING, PINGING };
 
-/* A command, as Python lends it and as libremctl takes it. */
+/* A command: the objects that Python lends, and libremctl's view of them. */
 struct command {
     PyObject *items;
     Py_buffer *buffers;
     struct iovec *vector;
     size_t count;
-    atomic_bool sending;  /* A thread does. */
-    struct command *next; /* Of those that threads send which were left. */
+    atomic_bool sending;  /* A thread is sending it. */
+    struct command *next; /* In the list of those that were given up. */
 };
 
 enum stage { QUEUED, STARTED, LOOKING_UP, CONNECTING, AUTHENTICATING };
@@ -165,13 +164,13 @@ struct job {
     int descriptor; /* Becomes readable when the job is done. */
     int signal;     /* The other end of it. */
 
-    atomic_int holders; /* Who still uses it, once it was started. */
+    atomic_int holders; /* Threads that use it, once it was started. */
     atomic_bool done;
     atomic_bool abandoned; /* Nobody waits any more. */
     atomic_int stage;
-    atomic_uint steps; /* Counts what has been begun. */
-    int watch; /* A descriptor of the socket for us alone; -1: none yet.  The
-                  lock is for this. */
+    atomic_uint steps; /* Counts its progress. */
+    int watch; /* Our own descriptor of the socket, or -1.  The lock protects
+                  it. */
 
     struct connection connection;
     bool in_place; /* No thread could be started for it. */
@@ -203,7 +202,7 @@ void job_release(struct job *job);
 
 /* -- token.c ---------------------------------------------------------------
  *
- * libremctl reads without a way to be interrupted.  So it is called when the
+ * A read of libremctl cannot be interrupted.  So it is called only when the
  * whole token is in the socket's buffer, or the stream has ended: then it does
  * not block.
  */
@@ -222,7 +221,7 @@ struct reader {
 
 enum readiness {
     READY,     /* libremctl can read without blocking. */
-    NOT_YET,   /* poll() reports the descriptor when it is worth a look. */
+    NOT_YET,   /* poll() reports the descriptor when to check again. */
     MAY_BLOCK, /* It has to be read in a job: see reader_look. */
 };
 
@@ -232,21 +231,21 @@ void reader_done(struct reader *reader);
 /* -- handle.c --------------------------------------------------------------
  */
 
-/* How an operation stands. */
+/* The state of an operation after a step. */
 enum outcome { FAILED, ENDED, WAITING };
 
-/* What a thread wants of a handle: to begin an operation, to resume the one
-   that was begun, or to look beside it. */
+/* Why a thread enters a handle: to start an operation, to continue the current
+   one, or to look while there may be one. */
 enum entry { BEGIN, RESUME, LOOK };
 
-/* What comes of that. */
+/* Whether it may enter. */
 enum admission { ADMITTED, IN_USE, NOT_BEGUN, OVER, INHERITED };
 
 typedef struct {
     PyObject_HEAD
     unsigned int forks; /* fork_count in the process it belongs to. */
 
-    /* The lock is for these. */
+    /* The lock protects these. */
     bool busy;          /* A thread is inside a call. */
     atomic_bool closed; /* remctl_close() was called. */
     bool watched;       /* Somebody waits for the socket: it is open. */
@@ -263,12 +262,12 @@ typedef struct {
 
     double timeout;     /* Seconds of silence; 0: for ever. */
     double deadline;    /* When the operation has to end; 0: never. */
-    double quiet_since; /* When something last came or went. */
+    double quiet_since; /* When octets last arrived or left. */
     uint64_t activity;
-    int wanted;      /* The descriptor that is waited for. */
+    int wanted;      /* The descriptor to wait for. */
     double patience; /* Seconds to wait for it at most. */
 
-    struct command *command; /* What was borrowed to be sent. */
+    struct command *command; /* The command to send. */
     struct target settings;  /* For the next opening. */
     struct failure failure;
 } Handle;

@@ -5,10 +5,10 @@
 /* Octets that have left before libkrb5 asks a KDC: a bare header, and the SYN,
    which Linux counts. */
 #define FIRST_TOKEN 6
-#define OCTETS 0xffffffffffffULL /* In what job_activity() has returned. */
+#define OCTETS 0xffffffffffffULL /* The octets in job_activity()'s result. */
 
-/* What the smallest send buffer takes where poll() says that it takes
-   something, which it does while a third of it is free. */
+/* poll() reports room while a third of the send buffer is free.  The smallest
+   buffer then has room for this many octets. */
 #define SMALL_COMMAND 1024
 
 /* -- Who may use the handle ------------------------------------------------
@@ -37,7 +37,7 @@ handle_enter(Handle *h, enum entry entry)
     return admission;
 }
 
-/* Whether the socket is still open: on some failures libremctl closes it. */
+/* Returns whether the socket is open: libremctl closes it on some failures. */
 static bool
 owns_socket(const Handle *h)
 {
@@ -59,7 +59,8 @@ disconnect(Handle *h)
     h->expecting = false;
 }
 
-/* Lets the next thread in.  A remctl_close() meanwhile was left to us. */
+/* Lets the next thread in, and does what a remctl_close() during this call
+   left undone. */
 void
 handle_leave(Handle *h)
 {
@@ -73,8 +74,8 @@ handle_leave(Handle *h)
         disconnect(h);
 }
 
-/* Sets what somebody waits for, so that remctl_close() in another thread can
-   end the wait.  Who waits looks afterwards whether it was called before. */
+/* Records the object of a wait, so that remctl_close() in another thread can
+   end it.  The waiting thread checks afterwards whether it was called. */
 static void
 set_watched(Handle *h, bool watched, struct job *job)
 {
@@ -84,7 +85,7 @@ set_watched(Handle *h, bool watched, struct job *job)
     pthread_mutex_unlock(&core_lock);
 }
 
-/* Closes the handle for good.  Who waits is told to end, and ends the
+/* Closes the handle for good.  A thread that waits is woken, and closes the
    connection. */
 void
 handle_close(Handle *h)
@@ -103,10 +104,9 @@ handle_close(Handle *h)
         disconnect(h);
 }
 
-/* Frees all that the handle has.  In a process that inherited it, only the
-   descriptors are closed: libremctl would send QUIT and shut the socket down
-   under the parent's feet, and Kerberos may have been forked with a lock held.
- */
+/* Frees everything that the handle owns.  In a forked child, only closes the
+   descriptors: libremctl would send QUIT and shut down the parent's socket,
+   and Kerberos may have been forked with a lock held. */
 void
 handle_release(Handle *h)
 {
@@ -132,7 +132,7 @@ handle_release(Handle *h)
 /* -- Ending an operation ---------------------------------------------------
  */
 
-/* Gives the operation up, and with it the connection. */
+/* Gives up the operation and its connection. */
 void
 handle_cancel(Handle *h)
 {
@@ -151,7 +151,7 @@ handle_cancel(Handle *h)
     h->expecting = false;
 }
 
-/* For an operation that was not to wait. */
+/* Ends an operation. */
 static enum outcome
 end(Handle *h, bool success)
 {
@@ -161,7 +161,7 @@ end(Handle *h, bool success)
     return success ? ENDED : FAILED;
 }
 
-/* For an operation of which remctl_close() in another thread wants the end. */
+/* Ends an operation because another thread called remctl_close(). */
 static enum outcome
 end_closed(Handle *h)
 {
@@ -171,19 +171,19 @@ end_closed(Handle *h)
     return FAILED;
 }
 
-/* For a failure of libremctl with which the connection is lost. */
+/* Ends an operation after a failure of libremctl that loses the connection. */
 static enum outcome
 lose(Handle *h)
 {
     if (h->closed)
         return end_closed(h);
     fail_library(&h->failure, remctl_error(h->connection.client));
-    h->expecting = true; /* So that no QUIT is sent. */
+    h->expecting = true; /* Prevents a QUIT. */
     disconnect(h);
     return end(h, false);
 }
 
-/* Takes note of a token that libremctl has read. */
+/* Ends the reading of a token. */
 static enum outcome
 end_reading(Handle *h, const struct remctl_output *output)
 {
@@ -196,7 +196,7 @@ end_reading(Handle *h, const struct remctl_output *output)
     return end(h, true);
 }
 
-/* Takes over a connection that was opened. */
+/* Ends an opening: takes over the connection or the failure. */
 static enum outcome
 end_opening(Handle *h, struct job *job)
 {
@@ -217,9 +217,9 @@ end_opening(Handle *h, struct job *job)
 }
 
 /*
- * A server that is too old for NOOP, and says so, keeps the connection:
- * protocol 1 has no such message, and protocol 2 answers with MESSAGE_ERROR
- * (5) or MESSAGE_VERSION (6).
+ * Ends a NOOP.  If the server says that it is too old for it, the connection
+ * stays open: protocol 1 has no such message, and protocol 2 answers with
+ * MESSAGE_ERROR (5) or MESSAGE_VERSION (6).
  */
 static enum outcome
 end_pinging(Handle *h, bool success)
@@ -258,9 +258,9 @@ end_job(Handle *h, struct job *job)
 /* -- Waiting ---------------------------------------------------------------
  */
 
-/* Says what did not end in time, and gives it up.  While libkrb5 asks a KDC
-   for a ticket, nothing but the first token, a bare header, has left (Linux
-   counts the SYN as an octet, too). */
+/* Records which step timed out, and gives up the operation.  While libkrb5
+   asks a KDC for a ticket, only the first token, a bare header, has left
+   (Linux counts the SYN as an octet, too). */
 static enum outcome
 time_out(Handle *h, const char *reason)
 {
@@ -287,8 +287,8 @@ time_out(Handle *h, const char *reason)
     return FAILED;
 }
 
-/* Notes what the operation waits for, and for how long; gives it up if its
-   time is over. */
+/* Sets what the operation waits for, and for how long; gives it up if its time
+   is over. */
 static enum outcome
 wait_for(Handle *h, int descriptor, double slice)
 {
@@ -306,8 +306,8 @@ wait_for(Handle *h, int descriptor, double slice)
     return WAITING;
 }
 
-/* Looks whether the job is done, or at least gets on.  Connecting has a time
-   limit of its own for each address. */
+/* Checks whether the job is done or makes progress.  Connecting has its own
+   time limit for each address. */
 static enum outcome
 step_job(Handle *h)
 {
@@ -368,8 +368,8 @@ step_reading(Handle *h, bool readable)
     return end_reading(h, remctl_output(h->connection.client));
 }
 
-/* Goes on with the operation.  READABLE is what poll() has reported of the
-   descriptor that was wanted.  Needs no GIL. */
+/* Continues the operation.  READABLE says whether poll() has reported the
+   wanted descriptor.  Needs no GIL. */
 enum outcome
 handle_step(Handle *h, bool readable)
 {
@@ -379,8 +379,8 @@ handle_step(Handle *h, bool readable)
 }
 
 /*
- * Waits until the operation has ended.  In the main thread, which alone runs
- * signal handlers, it returns WAITING now and then for them.  Needs no GIL.
+ * Waits until the operation has ended.  In the main thread, it returns WAITING
+ * from time to time, so that signal handlers can run.  Needs no GIL.
  */
 enum outcome
 handle_wait(Handle *h)
@@ -418,10 +418,9 @@ handle_open(Handle *h, const struct target *target)
 }
 
 /*
- * Whether a command may be sent.  A connection that has ended, or holds what
- * nobody asked for, is found out here, before anything is sent, so that to
- * open it again is safe.  ROOM tells whether the socket takes a small command
- * at once.
+ * Returns whether a command may be sent.  This detects a connection that has
+ * ended or has unexpected data before anything is sent, so that opening it
+ * again is safe.  Sets ROOM if a small command fits into the socket's buffer.
  */
 static bool
 can_send(Handle *h, bool *room)
@@ -476,8 +475,7 @@ handle_send(Handle *h)
     return start_job(h, &h->connection);
 }
 
-/* Reads the next token of the running command, or "done" where none is
-   running. */
+/* Reads the next token of the running command; without one, "done". */
 enum outcome
 handle_read(Handle *h)
 {
@@ -523,8 +521,8 @@ handle_missing(Handle *h)
 
     if (h->job != NULL)
         return 1;
-    /* poll() reports what has come meanwhile, and a token that does not fit
-       into the buffer. */
+    /* poll() reports octets that have just arrived, and a token that does not
+       fit into the buffer. */
     if (!h->expecting || poller.fd < 0 || reader_look(reader, false) != NOT_YET
         || poll(&poller, 1, 0) != 0)
         return 0;

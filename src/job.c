@@ -4,11 +4,11 @@
 
 #include <sys/select.h>
 
-/* What libremctl says when it has read from an empty socket. */
+/* libremctl's text after a read from an empty socket. */
 #define NOTHING_READ "error receiving token: unexpected end of file"
 
-/* libremctl writes with write(2): a server that went away would kill a program
-   that lets SIGPIPE do that. */
+/* libremctl uses write(2): when the server has closed the connection, SIGPIPE
+   would kill a program that has not blocked or ignored it. */
 void
 block_sigpipe(struct signals *before)
 {
@@ -18,7 +18,7 @@ block_sigpipe(struct signals *before)
     before->ignored = sigaction(SIGPIPE, NULL, &action) == 0
                       && action.sa_handler == SIG_IGN;
     if (before->ignored)
-        return; /* As Python has it, unless the program says otherwise. */
+        return; /* Python's default. */
     sigpending(&before->pending);
     sigemptyset(&set);
     sigaddset(&set, SIGPIPE);
@@ -43,9 +43,9 @@ unblock_sigpipe(const struct signals *before)
     pthread_sigmask(SIG_SETMASK, &before->mask, NULL);
 }
 
-/* libremctl takes EAGAIN for the end of the stream.  An event loop that
-   watches the descriptor (libuv does) may have made it non-blocking for all
-   who share the socket. */
+/* libremctl mistakes EAGAIN for the end of the stream.  An event loop such as
+   libuv's may have made the descriptor non-blocking for everybody who shares
+   the socket. */
 static bool
 make_blocking(int fd, bool blocking)
 {
@@ -57,8 +57,8 @@ make_blocking(int fd, bool blocking)
     return before >= 0;
 }
 
-/* Ends a connection without ever blocking: QUIT is sent only where the server
-   has read all that was written so far. */
+/* Closes a connection without blocking: sends QUIT only if the send buffer has
+   room. */
 void
 connection_close(struct connection *connection, bool polite)
 {
@@ -107,7 +107,7 @@ job_free(struct job *job)
     free(job);
 }
 
-/* The socket cannot be watched, as errno tells. */
+/* Records that the socket cannot be watched, with errno. */
 static bool
 fail_watch(struct failure *failure)
 {
@@ -115,7 +115,7 @@ fail_watch(struct failure *failure)
                 strerror(errno));
 }
 
-/* Sets what to shut down when the job is abandoned; none if FD is negative. */
+/* Sets the socket to shut down if the job is abandoned; none if FD is -1. */
 static bool
 set_watch(struct job *job, int fd)
 {
@@ -132,8 +132,8 @@ set_watch(struct job *job, int fd)
     return success;
 }
 
-/* Makes a job that works on a copy of the connection; to open one, of its
-   target, too.  NULL, with the failure set, if it cannot. */
+/* Makes a job that works on a copy of the connection; if it opens one, of its
+   target, too.  Returns NULL, with the failure set, on failure. */
 struct job *
 job_new(enum operation operation, const struct connection *connection,
         struct failure *failure)
@@ -174,10 +174,10 @@ make_client(struct job *job)
 }
 
 /*
- * Finds out the protocol.  Where nothing was sent, remctl_output() answers
- * without reading with protocol 2 or later; with protocol 1 it reads, and
- * finds the socket empty, which ends the connection.  Protocol 1 has one for
- * each command; libremctl makes it, as it hands out the status of no other.
+ * Detects the protocol.  Before a command, remctl_output() returns at once
+ * with protocol 2 or later.  With protocol 1 it reads from the empty socket
+ * and fails.  Then libremctl opens a connection for each command, as it
+ * returns the status only on a connection that it opened itself.
  */
 static bool
 find_protocol(struct job *job)
@@ -203,9 +203,9 @@ find_protocol(struct job *job)
 }
 
 /*
- * Has libremctl limit its waits, where nobody else can end them: with protocol
- * 1 the socket is its own, and a job in place has nobody beside it.  As it
- * uses select(), there is no limit where many descriptors are open.
+ * Sets libremctl's own time limit, for calls that nobody else can end: with
+ * protocol 1, where the socket is libremctl's, and for a job in place.  As it
+ * uses select(), there is no limit if many descriptors are open.
  */
 static void
 limit_library(const struct connection *connection)
@@ -278,10 +278,10 @@ run_open(struct job *job)
         fail_library(&job->failure, remctl_error(connection->client));
 }
 
-/* Lets go of a job that was started: the thread does, and the one that has
-   waited for it.  With the last of them it ends.  Where it was abandoned, its
-   socket was shut down before; libremctl may have closed it, and its number be
-   another's. */
+/* Drops a reference to a job that was started; its thread and the waiting
+   thread have one each.  The last one frees it.  If the job was abandoned,
+   its socket was shut down before; libremctl may have closed it, and its
+   number may be in use for another file. */
 void
 job_release(struct job *job)
 {
@@ -348,8 +348,8 @@ job_start(struct job *job)
     unblock_sigpipe(&signals);
 }
 
-/* Octets that the peer has acknowledged or sent.  Where nobody counts them,
-   all of a call has to end within the time of silence, as if many had. */
+/* Returns the octets that the peer has acknowledged or sent.  Systems that do
+   not count them return a constant: then the timeout limits the whole call. */
 static uint64_t
 socket_activity(int fd)
 {
@@ -365,8 +365,8 @@ socket_activity(int fd)
     return UINT32_MAX;
 }
 
-/* A number that changes when the job gets on; one that waits for a thread does
-   when the others get on. */
+/* Returns a number that changes when the job makes progress; while it is
+   queued, when other jobs start. */
 uint64_t
 job_activity(struct job *job)
 {
@@ -381,8 +381,8 @@ job_activity(struct job *job)
     return activity + ((uint64_t) job->steps << 48);
 }
 
-/* Ends a job that nobody wants any more, with its connection.  It may go on
-   for a while, and frees everything then. */
+/* Gives up a job and its connection.  The job may continue for a while, and
+   frees everything when it ends. */
 void
 job_abandon(struct job *job)
 {

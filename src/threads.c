@@ -4,12 +4,12 @@
 
 #include <time.h>
 
-/* How long, in seconds, a thread without a task is kept. */
+/* Seconds after which an idle thread ends. */
 #ifndef KEEP
 #    define KEEP 1
 #endif
 
-/* More tasks than that wait for one another. */
+/* Further tasks wait in the queue. */
 #define MAX_THREADS 160
 
 /* Kerberos plugins run on the thread's stack. */
@@ -22,8 +22,8 @@ static struct pool {
     pthread_cond_t wake;
     struct task *first, *last;
     unsigned int queued;  /* Tasks that no thread has taken yet. */
-    unsigned int idle;    /* Threads that wait for one. */
-    unsigned int threads; /* All of them. */
+    unsigned int idle;    /* Threads that wait for a task. */
+    unsigned int threads; /* All threads. */
 } pool = {.wake = PTHREAD_COND_INITIALIZER};
 
 atomic_uint tasks_begun, fork_count;
@@ -38,7 +38,7 @@ monotonic(void)
     return (double) ts.tv_sec + (double) ts.tv_nsec / 1e9;
 }
 
-/* Runs in a forked child, where the pool's threads are missing. */
+/* Runs in a forked child, where the pool's threads do not exist. */
 static void
 leave_pool(void)
 {
@@ -59,8 +59,7 @@ watch_forks(void)
     return watching;
 }
 
-/* Takes a task from the queue; NULL if none came in time.  The lock is held.
- */
+/* Waits for a task; returns NULL after KEEP seconds.  The lock is held. */
 static struct task *
 next_task(void)
 {
@@ -100,7 +99,7 @@ work(void *unused)
     return NULL;
 }
 
-/* Starts a thread, with all signals left to the others.  The lock is held. */
+/* Starts a thread with all signals blocked.  The lock is held. */
 static int
 start_thread(void)
 {
@@ -123,8 +122,8 @@ start_thread(void)
     return code;
 }
 
-/* Has a task done in another thread.  Returns 0, or an errno if no thread can
-   be started for it. */
+/* Runs a task in another thread.  Returns 0, or an errno if no thread can be
+   started for it. */
 int
 run_in_thread(struct task *task)
 {
@@ -143,6 +142,6 @@ run_in_thread(struct task *task)
         pool.queued++;
     }
     pthread_mutex_unlock(&core_lock);
-    pthread_cond_signal(&pool.wake); /* Now that it can have the lock. */
+    pthread_cond_signal(&pool.wake); /* Now the thread can take the lock. */
     return code;
 }

@@ -12,8 +12,7 @@
 #define TOKEN_SEND_MIC 0x20
 #define TOKEN_PROTOCOL 0x40
 
-/* Sets how many octets must be there before the socket is said to be
-   readable. */
+/* Sets how many octets must arrive before poll() reports the socket. */
 static void
 set_low_water(struct reader *reader, int octets)
 {
@@ -23,8 +22,8 @@ set_low_water(struct reader *reader, int octets)
     reader->low_water = octets;
 }
 
-/* How many octets must be there before libremctl can read without blocking,
-   judged by what is there; 0 if reading now will do. */
+/* Returns how many octets must have arrived, as far as is known, before
+   libremctl can read without blocking; 0 if it can read now. */
 static int
 octets_missing(struct reader *reader)
 {
@@ -37,13 +36,12 @@ octets_missing(struct reader *reader)
     if (seen < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
         return 1;
     if (seen <= 0) {
-        /* The end, or an error that libremctl will name; a passing one, such
-           as a lack of memory, lets its read() wait. */
+        /* The end, or an error that libremctl will report.  After a temporary
+           error, such as a lack of memory, its read() may block. */
         reader->asks = seen < 0;
         return 0;
     }
-    /* With protocol 1, libremctl answers before it looks at the other flags.
-     */
+    /* With protocol 1, libremctl answers before it checks other flags. */
     reader->asks = (header[0] & (TOKEN_SEND_MIC | TOKEN_PROTOCOL))
                    == TOKEN_SEND_MIC;
     if (seen == TOKEN_HEADER) {
@@ -60,12 +58,11 @@ octets_missing(struct reader *reader)
 }
 
 /*
- * Looks whether a whole token, or the end of the stream, is there.  READABLE
- * is what poll() has reported of the descriptor.  The answer is MAY_BLOCK if
- * no more arrives, as the token does not fit into the socket's buffer or the
- * stream ends within it: libremctl has to read it piecemeal.  So it is if
- * libremctl will write an answer: a server that does not read may keep that
- * waiting.
+ * Checks whether a whole token, or the end of the stream, has arrived.
+ * READABLE says whether poll() has reported the descriptor.  Returns MAY_BLOCK
+ * if no more will arrive, because the token does not fit into the socket's
+ * buffer or the stream ends within it: libremctl has to read it piecemeal.
+ * Also if libremctl will write an answer, for which the server may not read.
  */
 enum readiness
 reader_look(struct reader *reader, bool readable)
@@ -89,8 +86,7 @@ reader_look(struct reader *reader, bool readable)
     return NOT_YET;
 }
 
-/* After a token was read: poll() in an event loop reports the first octet of
-   the next one. */
+/* Prepares for the next token: poll() will report its first octet. */
 void
 reader_done(struct reader *reader)
 {
