@@ -23,14 +23,14 @@ from _remctl_types import (
 _PORT = 4373
 
 # Advice is added to an exception as a note; its text stays libremctl's.  If a failure can have
-# several causes, the hint names them all.  A failure that is not listed here has no note: Kerberos's
-# texts may be translated, and another library has other texts.
+# several causes, the hint names them all.  A failure that is not listed here has no note: texts of
+# Kerberos may be translated, and another library has other texts.
 
 _CONNECT_HINTS = {
     errno.ECONNREFUSED: "nothing listens on port {port} of {host}, or a firewall refuses: is"
     " remctld running there, and is the port right?",
-    errno.ETIMEDOUT: "{host} did not answer on port {port}: it is down, or a firewall drops packets",
-    errno.EHOSTUNREACH: "the network does not reach {host}: it is down, or a firewall is in the way",
+    errno.ETIMEDOUT: "{host} did not answer on port {port}: it is down, or a firewall drops it",
+    errno.EHOSTUNREACH: "the network does not reach {host}: it is down, or a firewall blocks it",
     errno.ENETUNREACH: "this host has no route to {host}: is its network up?",
 }
 
@@ -191,7 +191,7 @@ _ACCESS_HINT = (
 
 
 def _hint(error: RemctlError) -> str | None:
-    """Return the advice for a failure, as a template; None if there is none to give."""
+    """Return the advice for a failure, as a template; None if the cause is unknown."""
     text = str(error)
     if isinstance(error, RemctlAuthenticationError):
         return _find_hint(_AUTHENTICATION_HINTS, text)

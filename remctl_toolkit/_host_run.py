@@ -24,13 +24,13 @@ class Outcome:
 
     Attributes:
         host: the host.
-        result: what the command produced; None if there was an exception.
+        result: the result of the command; None if there was an exception.
         error: the exception; None if there is a result.
-        seconds: how long it took, all attempts to connect included.
-        attempts: how often connecting was tried; 0 if the connection was open.
+        seconds: the time it took, including all attempts to connect.
+        attempts: the number of attempts to connect; 0 if the connection was open.
         may_have_run: False if the server did not run the command, because nothing was sent or
-            because it refused, so that repeating is safe.  True in all other cases, also where
-            that is not known, as when a worker of an executor has died.
+            because it refused, so that repeating is safe.  True in all other cases, also if that
+            is not known, for example because a worker of an executor has died.
 
     Args:
         sent: whether the command may have been sent; None takes `may_have_run` from the exception.
@@ -50,17 +50,17 @@ class Outcome:
 
     @property
     def ok(self) -> bool:
-        """Whether the command ran to its end with status 0."""
+        """True if the command ended with status 0."""
         return self.result is not None and self.result.status == 0
 
     @property
     def started(self) -> bool:
-        """Whether anything was done on the host."""
+        """True if the host was attempted."""
         return not isinstance(self.error, NotStartedError)
 
     @property
     def reason(self) -> str:
-        """Why it failed, in words; "" if it did not."""
+        """The reason of a failure as text; "" if there was none."""
         if self.error is not None:
             return str(self.error) or type(self.error).__name__
         try:
@@ -71,7 +71,7 @@ class Outcome:
 
     @property
     def advice(self) -> str:
-        """What to do about a failure; "" if that is not known, or there was none."""
+        """Advice for a failure; "" if the cause is unknown, or there was no failure."""
         return str(getattr(self.error, "advice", ""))
 
     def check(self) -> remctl.RemctlSimpleResult:
@@ -79,7 +79,7 @@ class Outcome:
 
         Raises:
             RemctlStatusError: its status is not 0.
-            Exception: what happened instead of a result.
+            Exception: `error`, if there is one.
         """
         if self.error is not None:
             raise self.error.with_traceback(None)
@@ -99,8 +99,8 @@ class Work:
         command: the command, without its input.
         input: the input, or None.
         settings: how to connect.
-        limit: the seconds it may take; None is for ever.
-        ticket: makes it differ from equal work, as some executors do equal work only once.
+        limit: the time limit in seconds; None is for ever.
+        ticket: a random string, because some executors run equal tasks only once.
     """
 
     host: Host
@@ -111,7 +111,7 @@ class Work:
     ticket: str = field(default_factory=lambda: os.urandom(16).hex())
 
     def __repr__(self) -> str:
-        # Executors log it.  Arguments, input and settings may hold secrets.
+        # Executors log it, and arguments, input and settings may be secret.
         return f"<Work for {self.host}: {_core.Command(self.command)}>"
 
 
@@ -120,7 +120,7 @@ class HostRun:
 
     Args:
         work: the command.
-        session: a connection to keep, open or not; None is one of its own, which is closed.
+        session: a connection to keep; None opens one, and closes it at the end.
         on_output: called with every piece of output as it arrives.
     """
 
@@ -133,12 +133,12 @@ class HostRun:
         self._connection = session or work.settings.connection(host.name, host.port, host.principal)
         self._on_output = on_output
         self._attempts = 0
-        self._sent: bool | None = None  # Known by an exception, unless it is the caller's.
+        self._sent: bool | None = None  # None: `may_have_run` of the exception says it.
         self._deadline = Deadline(None)
         self._given_up = threading.Event()
 
     def outcome(self) -> Outcome:
-        """Run the command; whatever goes wrong is part of the outcome."""
+        """Run the command; every exception becomes part of the outcome."""
         start = schedule.clock.now()
         self._deadline = Deadline(self._work.limit)
         result = failure = None
@@ -153,12 +153,12 @@ class HostRun:
         return Outcome(self._work.host, result, failure, seconds, self._attempts, sent=self._sent)
 
     def give_up(self) -> None:
-        """Close the connection, from another thread.  It is not opened again."""
+        """Close the connection for good; for other threads."""
         self._given_up.set()
         self._connection.close()
 
     def _explain(self, error: Exception) -> Exception:
-        """Say what ended a wait: the time limit, or `give_up()`."""
+        """Replace an error that was caused by the time limit or by `give_up()`."""
         if self._sent or not isinstance(error, remctl.RemctlError):
             return error
         cause: remctl.RemctlError | None = None
@@ -171,7 +171,7 @@ class HostRun:
             error = cause
         error.host = self._work.host.name
         error.port = self._work.host.port or _core.check_port(self._work.settings.port) or None
-        # It says all; its frames would keep in memory what was at work, a cycle for each host.
+        # The frames of its traceback would be a reference cycle for each host.
         error.__context__ = None
         return error.with_traceback(None)
 
@@ -184,7 +184,7 @@ class HostRun:
                     if token.type == "output":
                         pieces[token.stream].append(token.output)
                         if self._on_output is not None:
-                            self._sent = True  # What it raises says nothing about this command.
+                            self._sent = True  # Its exceptions say nothing about this command.
                             self._on_output(self._work.host, token.stream, token.output)
                             self._sent = None
                     else:
@@ -196,10 +196,10 @@ class HostRun:
         return _result(pieces, status)
 
     def _send(self) -> remctl.RemctlTokens:
-        """Send the command; connect before if need be, and again where that may help."""
+        """Send the command; connect if necessary, and retry temporary failures."""
         settings, connection = self._work.settings, self._connection
         while True:
-            if self._deadline.passed():  # In a pause.
+            if self._deadline.passed():  # during a pause
                 raise remctl.RemctlTimeoutError("time limit reached")
             before = self._socket()
             limits = filter(None, (settings.timeout, settings.connect_timeout))
@@ -220,7 +220,7 @@ class HostRun:
             schedule.clock.wait(self._given_up, pause)
 
     def _may_repeat(self, error: remctl.RemctlError) -> bool:
-        """Whether to try again: nothing was sent, and the reason may pass."""
+        """Return whether to try again: nothing was sent, and the failure may be temporary."""
         left = self._attempts <= self._work.settings.retries and not self._deadline.passed()
         if not left or error.may_have_run:
             return False
@@ -232,7 +232,7 @@ class HostRun:
         return lost and isinstance(error, remctl.RemctlAuthenticationError)
 
     def _socket(self) -> int | None:
-        """Return a number that another socket would not have; None if there is none."""
+        """Return a number that identifies the socket; None without a socket."""
         if not self._keep and not self._attempts:
             return None
         try:
@@ -242,7 +242,7 @@ class HostRun:
 
 
 def run_on_host(work: Work) -> Outcome:
-    """Run a command on its host; for executors, whose workers may be elsewhere."""
+    """Run a command on its host; for the workers of executors."""
     return HostRun(work).outcome()
 
 

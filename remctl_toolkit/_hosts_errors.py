@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from _remctl_text import printable
 
-_LONGEST = 1000  # characters of a text: a line of a file may have millions
+_MAX_TEXT = 1000  # characters of a message: a line of a file may have millions
 
 
 class HostListError(ValueError):
-    """A host list is wrong or cannot be read; the text is one line, and safe to print.
+    """A host list is invalid or cannot be read; the text is one line, and safe to print.
 
-    Of a long text, the middle is left out.
+    Long texts are shortened in the middle.
     """
 
     def __init__(self, text: str) -> None:
         text = printable(text)
-        if len(text) > _LONGEST:
-            text = f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 2 :]}"
+        if len(text) > _MAX_TEXT:
+            text = f"{text[: _MAX_TEXT // 2]} ... {text[-_MAX_TEXT // 2 :]}"
         super().__init__(text)
 
 
-# What to install: names on PyPI, and Debian's.
+# The names of packages on PyPI and in Debian.
 _PACKAGES = {
     "ClusterShell": ("ClusterShell", "python3-clustershell"),
     "dnspython": ("dnspython", "python3-dnspython"),
@@ -30,11 +30,11 @@ _PACKAGES = {
 
 
 class MissingExtraError(ImportError):
-    """A package is not installed that only some features need.
+    """An optional package is not installed.
 
     Attributes:
         package: the package.
-        purpose: what needs it.
+        purpose: the feature that needs it.
     """
 
     def __init__(self, package: str, purpose: str) -> None:

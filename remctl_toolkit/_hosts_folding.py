@@ -1,4 +1,4 @@
-"""Writing many names in short: web[1-64], rack[1-4]n[1-16]."""
+"""Short patterns for many names: web[1-64], rack[1-4]n[1-16]."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _MAX_DIGITS = 18  # of a number in a range
 
 
 def fold_names(names: Iterable[str]) -> list[str]:
-    """Return patterns for names, sorted; what cannot be part of a range stays as it is."""
+    """Return patterns for names, sorted; names that cannot be part of a range are unchanged."""
     families: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
     for name in names:
         pieces = _NUMBER.split(name)
@@ -42,7 +42,7 @@ def _fold(texts: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
 
 
 def _range(numbers: list[str], width: int) -> str:
-    """Return what stands for numbers: one as it is, several in brackets."""
+    """Return the pattern for numbers: one unchanged, several in brackets."""
     if len(numbers) == 1:
         return numbers[0]
     runs: list[list[int]] = []

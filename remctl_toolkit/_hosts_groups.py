@@ -1,9 +1,9 @@
-"""Groups of hosts, as ClusterShell is configured.
+"""Groups of hosts, from ClusterShell's configuration.
 
-ClusterShell puts the names of groups into shell commands without quoting them.  So it is never
-given a pattern, only one group's name at a time, and only if there is nothing in the name that a
-shell, or sed, takes for anything else.  What it answers is parsed here, and names of groups in
-there are checked in the same way.
+ClusterShell puts the names of groups into shell commands without quoting them.  So this module
+never passes a pattern to it, only the name of one group at a time, and only if the name has no
+characters that are special to a shell or to sed.  It parses the answers itself, and checks the
+names of groups in them in the same way.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _DIGITS = re.compile(r"([0-9]+)")
 
 
 def resolver() -> Any:
-    """Return ClusterShell's resolver of groups, as it is configured.
+    """Return ClusterShell's configured resolver of groups.
 
     Raises:
         ImportError: ClusterShell is not installed.
@@ -35,8 +35,8 @@ def resolver() -> Any:
     from ClusterShell import NodeSet
 
     found: Any = NodeSet.std_group_resolver()
-    # Where HOME, XDG_CONFIG_HOME or CLUSTERSHELL_CFGDIR is empty, say, the user's files would be
-    # taken from the working directory: they hold shell commands.
+    # If HOME, XDG_CONFIG_HOME or CLUSTERSHELL_CFGDIR is empty, ClusterShell would read the user's
+    # files, which contain shell commands, from the working directory.
     files = getattr(found, "filenames", None)
     if isinstance(files, list):
         found.filenames = [name for name in files if os.path.isabs(name) or _is_meant(name)]
@@ -44,7 +44,7 @@ def resolver() -> Any:
 
 
 def _is_meant(name: str) -> bool:
-    """Tell whether the user named the working directory, or a folder in it."""
+    """Return whether the user named the working directory, or a folder in it."""
     folder = os.environ.get("CLUSTERSHELL_CFGDIR", "")
     return bool(folder) and name == os.path.join(folder, os.path.basename(name))
 
@@ -61,7 +61,7 @@ class Groups:
         """Return the hosts of an item, those of groups sorted.
 
         Raises:
-            HostListError: the item is wrong, or it is an unknown or empty group.
+            HostListError: the item is invalid, or an unknown or empty group.
             MissingExtraError: it is a group, and ClusterShell is not installed.
         """
         if is_literal(item):
@@ -110,7 +110,7 @@ class Groups:
             if any(map(matches, (str(host).lower(), host.name.lower(), host.identity[0])))
         ]
 
-    # -- Looking up, once each
+    # -- Looking up groups, each only once
 
     def _look_up(self, source: str, name: str, *, written: bool = False) -> list[Host]:
         def hosts() -> list[Host]:
@@ -121,7 +121,7 @@ class Groups:
         return self._once(source, name, hosts)
 
     def _all(self, source: str) -> list[Host]:
-        """Return all hosts of a source: what it says, or those of its groups."""
+        """Return all hosts of a source; if it has no list of all, those of its groups."""
 
         def hosts() -> list[Host]:
             words = self._ask("all_nodes", source)
@@ -133,18 +133,18 @@ class Groups:
         return self._once(source, "*", hosts)
 
     def _list(self, source: str) -> list[str]:
-        """Return the names of a source's groups; none if it cannot tell."""
+        """Return the names of a source's groups; an empty list if it cannot list them."""
         return [name for each in self._ask("grouplist", source) or [] for name in expand(each)]
 
     def _check_dots(self, source: str, name: str) -> None:
-        """Refuse a name that is also a pattern for another: ClusterShell gives it to sed."""
+        """Refuse a name that also matches another as a pattern: ClusterShell passes it to sed."""
         alike = re.compile(re.escape(name).replace(r"\.", ".")).fullmatch
         others = [each for each in self._list(source) if each != name and alike(each)]
         if others:
             raise HostListError(f"group @{name} could also be @{others[0]}: rename one of them")
 
     def _once(self, source: str, name: str, hosts: Callable[[], list[Host]]) -> list[Host]:
-        """Return the hosts of a group, as a function finds them."""
+        """Return the hosts of a group; call a function to find them the first time."""
         key = source, name
         if key in self._found:
             return self._found[key]
@@ -164,7 +164,7 @@ class Groups:
         return found
 
     def _parse(self, words: list[str] | None, source: str) -> list[Host]:
-        """Return the hosts of what ClusterShell says that a group consists of."""
+        """Return the hosts of a group, given ClusterShell's description of it."""
         if not words:
             return []
         try:
@@ -176,9 +176,9 @@ class Groups:
         return list(found)
 
     def _ask(self, what: str, source: str, *name: str) -> list[str] | None:
-        """Ask ClusterShell, with names that have been checked; None if the source cannot tell."""
+        """Call ClusterShell with checked names; return None if the source does not support it."""
         group = _shown(self._open[-1])
-        import configparser  # takes its time, and most lists have no groups
+        import configparser  # slow to import, and most lists have no groups
 
         try:
             from ClusterShell import NodeUtils
@@ -200,7 +200,7 @@ class Groups:
             NodeUtils.GroupSourceError,
             NodeUtils.GroupResolverError,
             configparser.Error,
-            # What is not a list of hosts in a YAML file, and programs or files that are not there.
+            # YAML that is not a list of hosts; missing programs and files.
             *(AttributeError, TypeError, ValueError, OSError, RecursionError),
         ) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
@@ -214,7 +214,7 @@ def _shown(key: tuple[str, str]) -> str:
 
 
 def _checked(name: str, item: str) -> str:
-    """Return the name of a group or source, if no shell can take it for anything else."""
+    """Return the name of a group or source, if it has no characters special to a shell."""
     if not _SAFE.fullmatch(name):
         allowed = "letters, digits and _ . = + -"
         raise HostListError(f"not the name of a group: {item!r} (only {allowed} are allowed)")
@@ -222,7 +222,7 @@ def _checked(name: str, item: str) -> str:
 
 
 def _natural(host: Host) -> list[str | tuple[int, str]]:
-    """Return what sorts hosts by their names, and numbers in there by their values."""
+    """Return a sort key for hosts: names, with the numbers in them compared by value."""
     pieces = _DIGITS.split(str(host))
     found: list[str | tuple[int, str]] = list(pieces)
     found[1::2] = [(len(number.lstrip("0")), number.lstrip("0")) for number in pieces[1::2]]

@@ -1,4 +1,4 @@
-"""The identity of a host: one host has one, however its name is spelled."""
+"""The identity of a host, the same for all spellings of its name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import _remctl_core as _core
 import remctl
 
-_LONGEST = 255  # characters of a name, in DNS
+_MAX_NAME = 255  # characters, in DNS
 _IPV4 = re.compile(r"[0-9][0-9a-fx.]*")  # also the short and the octal forms: inet_aton(3)
 
 
@@ -20,16 +20,16 @@ _IPV4 = re.compile(r"[0-9][0-9a-fx.]*")  # also the short and the octal forms: i
 class Host:
     """A host, with a port or a principal of its own if it needs one.
 
-    Hosts are equal, and are sorted, by their identity: the case of the name, a final dot, the
-    spelling of an international name or of an IP address make no difference, nor does naming
-    the default port.  The principal does: with two principals, a host is two entries.
+    Hosts are compared and sorted by their identity, which does not depend on the case of the name,
+    a final dot, the spelling of an international name or of an IP address, or whether the default
+    port is named.  But hosts with different principals differ.
 
     Attributes:
-        name: its name, as it was written; this is what is shown and connected to.
-        port: its port; None is what the fleet uses.
-        principal: its Kerberos principal; None is what the fleet uses.
-        identity: what is compared: the canonical name, the port (0 is the default one), and the
-            principal ("" is the fleet's).
+        name: its name, as it was written; used for connecting and in messages.
+        port: its port; None is the fleet's.
+        principal: its Kerberos principal; None is the fleet's.
+        identity: the canonical name, the port (0 is the default one), and the principal ("" is the
+            fleet's).
 
     Raises:
         TypeError, ValueError: one of them is invalid.
@@ -60,7 +60,7 @@ class Host:
 
 
 def canonical_name(name: str) -> str:
-    """Return the one spelling by which names are compared; it is not for connecting.
+    """Return the spelling of a name that is used for comparing, but not for connecting.
 
     Args:
         name: a host name, or an IP address, which may have a scope.
@@ -69,9 +69,8 @@ def canonical_name(name: str) -> str:
         TypeError, ValueError: it is neither.
     """
     written, name = name, _core.check_host(name)
-    if len(written) > _LONGEST or not written.isprintable():
-        # Python's tables of international names take characters that change the direction of
-        # text, or that nobody sees.
+    if len(written) > _MAX_NAME or not written.isprintable():
+        # Python's IDNA accepts characters that change the direction of text or are invisible.
         text = f"host name is too long, or has characters that cannot be seen: {written!a}"
         raise ValueError(text)
     if ":" in name:

@@ -1,4 +1,4 @@
-"""Hosts that a program names one by one, for a fleet."""
+"""Check the hosts that a program passes to a fleet."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ._hosts_patterns import to_host
 
 
 def check_hosts(hosts: Iterable[str | Host], port: int | str | None) -> list[Host]:
-    """Return the hosts, each of which has to be there once.
+    """Return the hosts; check that each is named once.
 
     Args:
         hosts: their names, or `Host` objects.
@@ -26,7 +26,7 @@ def check_hosts(hosts: Iterable[str | Host], port: int | str | None) -> list[Hos
         raise TypeError(f"hosts must be several names, in a list say, not {hosts!r}")
     default = _core.check_port(port) or None
     found: dict[Host, None] = {}
-    connected: set[Host] = set()  # with the ports that are connected to
+    connected: set[Host] = set()  # with the ports to connect to
     for each in hosts:
         if not isinstance(each, str | Host):
             raise TypeError(f"a host must be a name or a Host, not {each!r}")
@@ -45,7 +45,7 @@ def _named(name: str) -> Host:
     """Return the host of a name that is not a pattern.
 
     Raises:
-        TypeError, ValueError: it is no name.
+        TypeError, ValueError: it is not the name of a host.
     """
     host = Host(name)
     try:

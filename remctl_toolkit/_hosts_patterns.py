@@ -1,6 +1,6 @@
 """Patterns of hosts: items with operators between them, ranges, names, addresses and ports.
 
-Nothing here looks anything up: `Groups` does, see `_hosts_groups.py`.
+This module does not look up groups: see `_hosts_groups.py`.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from ._hosts_errors import HostListError
 from ._hosts_identity import Host
 from ._hosts_table import HostTable
 
-# More is a slip of the finger, and takes all memory.
+# A larger number is a typo, and would use up all memory.
 MAX_HOSTS = 100_000  # in one item or group
 MAX_TOTAL = 10 * MAX_HOSTS  # in a list, or in all groups of a list together
 
-# Each alternative begins with another character, so that a long pattern takes linear time.
+# The alternatives begin with different characters, so that matching takes linear time.
 _OPERAND = re.compile(r"((?:[^\[,!&^]|\[[^\[\]]*\]|\[)*)([,!&^]?)")
 _RANGE = re.compile(r"\[([^\[\]]*)\]")
 _PART_OF_RANGE = re.compile(r"([0-9]{1,18})(?:-([0-9]{1,18})(?:/([0-9]{1,18}))?)?")
@@ -36,14 +36,14 @@ Members = Callable[[str], list[Host]]
 
 
 class Exclusion(NamedTuple):
-    """Hosts to leave out.
+    """Hosts to exclude.
 
     Attributes:
         hosts: the hosts.
-        item: what names them.
-        label: how that was written, with file and line, for errors.
-        literal: whether the item names hosts itself: then it is a typo if it leaves out none of
-            them, but a group may have hosts that are not in the list.
+        item: the item that names them.
+        label: the item as it was written, with file and line, for errors.
+        literal: whether the item names hosts directly.  Then excluding no host is a typo; but a
+            group may have hosts that are not in the list.
     """
 
     hosts: list[Host]
@@ -52,23 +52,23 @@ class Exclusion(NamedTuple):
     literal: bool
 
     def error(self) -> HostListError:
-        """Return the exception for one that leaves out no host."""
+        """Return the exception for an item that excludes no host."""
         return HostListError(f"{self.label} leaves out no host: {self.item} is not in the list")
 
 
 def combine(
     pattern: str, members: Members, *, overlap: bool = False
 ) -> tuple[HostTable, list[Exclusion]]:
-    """Return the hosts of a pattern, and those it says to leave out.
+    """Return the hosts of a pattern, and those that it excludes.
 
     Args:
         pattern: items with operators between them.
         members: returns the hosts of one item.
-        overlap: whether hosts may be named twice.  That is so in groups, where ``-`` is part of
-            names, as it is for ClusterShell.
+        overlap: whether hosts may be named twice, as in groups.  Then ``-`` is part of names, as in
+            ClusterShell.
 
     Raises:
-        HostListError: the pattern is wrong.
+        HostListError: the pattern is invalid.
         MissingExtraError: a package is not installed.
     """
     found = HostTable()
@@ -112,7 +112,7 @@ def check_total(count: int, most: int | None = None) -> None:
 
 
 def operands(pattern: str) -> list[tuple[str, str]]:
-    """Cut a pattern into what its operators work on, each with the operator before it."""
+    """Split a pattern into operands, each with the operator before it."""
     found: list[tuple[str, str]] = []
     operator = ","
     for piece in _OPERAND.finditer(pattern):
@@ -126,12 +126,12 @@ def operands(pattern: str) -> list[tuple[str, str]]:
 
 
 def is_literal(item: str) -> bool:
-    """Tell whether an item names hosts itself, and not by a group or a wildcard."""
+    """Return whether an item names hosts directly, not by a group or a wildcard."""
     return _NOT_LITERAL.search(item) is None
 
 
 def literal_hosts(item: str) -> list[Host]:
-    """Return the hosts of an item that names them itself.
+    """Return the hosts of an item that names them directly.
 
     Raises:
         HostListError: a broken range, something that is not a name, the same host twice.
@@ -149,7 +149,7 @@ def to_host(text: str) -> Host:
     """Return the host of a name or address, with or without a port.
 
     Raises:
-        HostListError: it is neither, or the port is not one.
+        HostListError: it is neither, or the port is invalid.
     """
     found = _ADDRESS_AND_PORT.fullmatch(text)
     if found or text.count(":") > 1:
@@ -167,13 +167,13 @@ def to_host(text: str) -> Host:
         raise HostListError(f"not a port: {port} in {text!r}")
     try:
         return Host(name, None if port is None else int(port))
-    except ValueError as error:  # It is too long, or not what it looks like.
+    except ValueError as error:  # It is too long, or has unprintable characters.
         raise HostListError(str(error)) from None
 
 
 def _is_name(text: str) -> bool:
     try:
-        name = _core.check_host(text)  # An international name may hold any character until then.
+        name = _core.check_host(text)  # Before matching: it encodes international names.
     except ValueError:
         return False
     return _NAME.fullmatch(name) is not None
@@ -197,7 +197,7 @@ def expand(item: str) -> list[str]:
     Raises:
         HostListError: a broken range, or too many names.
     """
-    texts = _RANGE.split(item)  # Those in brackets are every second one.
+    texts = _RANGE.split(item)  # Every second one was in brackets.
     if re.search(r"[\[\]]", "".join(texts[::2])):
         raise HostListError(f"broken range in {item!r}")
     ranges = [_parse_range(inside, item) for inside in texts[1::2]]

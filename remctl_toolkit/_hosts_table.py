@@ -11,7 +11,7 @@ from ._hosts_identity import Host
 class HostTable:
     """Hosts in the order they were added, and the item that named each.
 
-    Where hosts are looked for, one without a port stands for all its ports.
+    In searches, a host without a port matches all its ports.
     """
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class HostTable:
         return len(self._items)
 
     def items(self) -> Iterable[tuple[Host, str]]:
-        """Return the hosts and who named them."""
+        """Return the hosts and the items that named them."""
         return self._items.items()
 
     def add(self, hosts: Iterable[Host], item: str, *, literal: bool) -> None:
@@ -33,8 +33,8 @@ class HostTable:
 
         Args:
             hosts: the hosts.
-            item: what names them.
-            literal: whether it names them itself, and not by a group: groups may overlap.
+            item: the item that names them.
+            literal: whether it names them directly, not by a group: groups may overlap.
 
         Raises:
             HostListError: two literal items name the same host.
@@ -48,7 +48,7 @@ class HostTable:
                 raise HostListError(f"host {host} is named twice{where}")
 
     def matching(self, host: Host) -> list[Host]:
-        """Return the hosts of the list that a host stands for."""
+        """Return the hosts of the list that a host matches."""
         if host.port is not None:
             return [host] if host in self._items else []
         if self._names is None:
@@ -58,7 +58,7 @@ class HostTable:
         return list(self._names.get(host.identity[0], ()))
 
     def remove(self, hosts: Iterable[Host]) -> bool:
-        """Remove what hosts stand for, and tell whether there was any of it."""
+        """Remove the hosts that some hosts match; return whether there were any."""
         found = [each for host in hosts for each in self.matching(host)]
         for host in found:
             if self._items.pop(host, None) is not None and self._names is not None:
@@ -66,7 +66,7 @@ class HostTable:
         return bool(found)
 
     def keep(self, hosts: Iterable[Host]) -> None:
-        """Remove all but what hosts stand for."""
+        """Remove all but the hosts that some hosts match."""
         found = {each for host in hosts for each in self.matching(host)}
         self.remove([host for host in self._items if host not in found])
 

@@ -31,7 +31,7 @@ class TaskGate:
         self.clear = self._event.clear
 
     async def wait(self, seconds: float | None) -> bool:
-        """Wait until it is open, and close it; return False if the time is over before."""
+        """Wait until it is open, and close it; return False if the time is over first."""
         try:
             async with asyncio.timeout(seconds):
                 await self._event.wait()
@@ -42,10 +42,10 @@ class TaskGate:
 
 
 class AsyncPool(BasePool[AsyncRemctl]):
-    """Sessions with one server, for any number of tasks: `Pool`, to await.
+    """Sessions with one server, for any number of tasks: the async version of `Pool`.
 
-    It belongs to the event loop that it is first used in.  A call that is cancelled gives its
-    session or its place in the queue back; a session in which a command was running is closed.
+    It belongs to the event loop that it is first used in.  A cancelled call returns its session or
+    its place in the queue; if its command was running, the session is closed.
 
     Args:
         host, port, principal, timeout, ccache, source_ip, credentials, keepalive: see
@@ -56,7 +56,7 @@ class AsyncPool(BasePool[AsyncRemctl]):
         host, port: see `remctl.Remctl`.
 
     Raises:
-        TypeError, ValueError: an argument cannot be right.
+        TypeError, ValueError: an argument is invalid.
     """
 
     async def run(
@@ -85,7 +85,7 @@ class AsyncPool(BasePool[AsyncRemctl]):
     def session(
         self, timeout: float | None = None, *, deadline: float | None = None
     ) -> AbstractAsyncContextManager[AsyncRemctl]:
-        """Lend a session for the length of an ``async with`` block; see `Pool.session()`."""
+        """Lend a session for an ``async with`` block; see `Pool.session()`."""
         return self._lend(self._lease(), self._limit(timeout), _core.deadline_in(deadline))
 
     async def map(

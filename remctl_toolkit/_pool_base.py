@@ -1,4 +1,4 @@
-"""The part of pools that is the same with threads and with asyncio."""
+"""Code that pools for threads and for asyncio share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ._pool_ledger import Lease, Ledger, PoolStats, S
 
 T = TypeVar("T")
 
-# An operation of either pool: it yields what to call, or to await, and gets what that returns.
+# An operation of either pool: it yields functions to call (or to await), and receives the results.
 Steps = Generator[Callable[[], Any], Any, T]
 
 
@@ -27,7 +27,7 @@ class PoolClosedError(remctl.RemctlNotOpenedError):
 
 
 class BasePool(Generic[S]):
-    """The part of a pool that is the same with threads and with asyncio."""
+    """The base class of pools for threads and for asyncio."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class BasePool(Generic[S]):
             "credentials": credentials,
             "keepalive": keepalive,
         }
-        remctl.Remctl(**self._settings)  # raises what is wrong with them
+        remctl.Remctl(**self._settings)  # checks them
         self._max_wait = None if max_wait is None else _check_seconds("max_wait", max_wait)
         self._ledger: Ledger[S] = Ledger(
             _check_count("size", size),
@@ -65,12 +65,12 @@ class BasePool(Generic[S]):
 
     @property
     def closed(self) -> bool:
-        """Whether `close()` was called."""
+        """True once `close()` was called."""
         return self._ledger.closed
 
     @property
     def stats(self) -> PoolStats:
-        """How many sessions are idle and in use now, and how many callers wait: a `PoolStats`."""
+        """The current numbers of sessions and of waiting callers: a `PoolStats`."""
         return self._ledger.stats()
 
     def __repr__(self) -> str:
@@ -106,9 +106,9 @@ class BasePool(Generic[S]):
         """Wait for a session or a place; check the session, or open a new one.
 
         Args:
-            lease: what is to have the session.
+            lease: the lease that gets the session.
             limit: seconds to wait for a session or a place; None is for ever.
-            until: when all of it has to end, on the monotonic clock; 0 is never.
+            until: when the whole call has to end, on the monotonic clock; 0 is never.
         """
         self._check_open()
         for expired in self._ledger.request(lease):
@@ -155,7 +155,7 @@ class BasePool(Generic[S]):
         return self.port
 
     def _is_ready(self, lease: Lease[S]) -> Steps[bool]:
-        """Find out whether a session can be lent again: it is open, and runs no command."""
+        """Return whether a session can be lent again: it is open, and runs no command."""
         if lease.finished:
             return True
         session = lease.session
@@ -175,7 +175,7 @@ def _is_over(until: float) -> bool:
 
 
 def seconds_left(until: float) -> float | None:
-    """Return the seconds that are left; None is for ever."""
+    """Return the seconds until a deadline; None is for ever."""
     return max(until - time.monotonic(), 0.0) if until else None
 
 

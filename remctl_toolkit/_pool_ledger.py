@@ -1,4 +1,4 @@
-"""Bookkeeping of pools, without I/O: who holds a session, which are idle, and who waits."""
+"""Bookkeeping of pools, without I/O: sessions that are lent or idle, and waiting callers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _OPEN_DELAY = 0.1  # seconds, at least, before the second attempt; doubled for e
 
 
 class Session(Protocol):
-    """What the sessions of both kinds of pools have; with asyncio, methods return awaitables."""
+    """The sessions of both kinds of pools; with asyncio, methods return awaitables."""
 
     @property
     def opened(self) -> bool: ...
@@ -40,7 +40,7 @@ S = TypeVar("S", bound=Session)
 
 
 class PoolStats(NamedTuple):
-    """A pool at one moment.
+    """The state of a pool at one moment.
 
     Attributes:
         idle: sessions that are open and free.
@@ -56,7 +56,7 @@ class PoolStats(NamedTuple):
 
 
 class Gate(Protocol):
-    """An event that one caller waits for; that closes it again."""
+    """An event for one waiting caller; `wait()` resets it."""
 
     @property
     def set(self) -> Callable[[], object]: ...
@@ -67,7 +67,7 @@ class Gate(Protocol):
 
 
 class ThreadGate:
-    """A gate for a thread.  Unlike an Event, it can be opened by a destructor at any moment."""
+    """A gate for a thread.  Unlike an Event, a destructor can open it at any moment."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -83,14 +83,14 @@ class ThreadGate:
         self._lock.acquire(blocking=False)
 
     def wait(self, seconds: float | None) -> bool:
-        """Wait until it is open, and close it; return False if the time is over before."""
+        """Wait until it is open, and close it; return False if the time is over first."""
         if seconds is None:
             return self._lock.acquire()
         return self._lock.acquire(timeout=min(max(seconds, 0.0), threading.TIMEOUT_MAX))
 
 
 class Lease(Generic[S]):
-    """One caller's claim to a session: it waits, then holds a session or the place to open one."""
+    """One caller's claim to a session: it waits, then has a session or a place to open one."""
 
     def __init__(self, ledger: Ledger[S], gate: Gate) -> None:
         self.session: S | None = None
@@ -103,7 +103,7 @@ class Lease(Generic[S]):
         self._ledger = ledger
 
     def __del__(self) -> None:
-        # Ctrl-C can come before a caller gives its lease back: then this passes the place on.
+        # Ctrl-C can prevent a caller from returning its lease: then this frees the place.
         if self.granted:
             self._ledger.forget(self)
 
@@ -111,18 +111,18 @@ class Lease(Generic[S]):
 class Ledger(Generic[S]):
     """The sessions of a pool.
 
-    A destructor may close a pool at any moment, in the middle of these methods too.  So a thread
-    can take the lock again, closing changes none of the collections, and whoever comes out of a
-    method looks at `closed`.  Ctrl-C may end a method anywhere: the next one carries on.
+    A destructor may close a pool at any moment, even in the middle of these methods.  So the lock
+    is reentrant, closing changes none of the collections, and callers of a method check `closed`
+    afterwards.  Ctrl-C may interrupt a method anywhere: the next call repairs the state.
 
     Args:
-        size: the most sessions to have at a time.
-        parallel_opens: how many of them may be opened at the same time.
-        max_idle: seconds after which an idle session is given up.
+        size: the maximum number of sessions.
+        parallel_opens: the maximum number of sessions to open at the same time.
+        max_idle: seconds after which an idle session is closed.
 
     Attributes:
         closed: whether `close()` was called.
-        clock: what tells the time, in seconds.
+        clock: a function that returns the time in seconds.
     """
 
     def __init__(self, size: int, parallel_opens: int, max_idle: float) -> None:
@@ -171,7 +171,7 @@ class Ledger(Generic[S]):
             self._grant()
 
     def _grant(self) -> None:
-        """Give idle sessions, and places for new ones, to those who have waited longest."""
+        """Give idle sessions, and places for new ones, to the leases that have waited longest."""
         while self._queue:
             lease = self._queue[0]
             if lease not in self._lent:
@@ -191,7 +191,7 @@ class Ledger(Generic[S]):
         return sum(lease.opening for lease in self._lent)
 
     def note_opened(self, lease: Lease[S]) -> None:
-        """Take note that a session was opened: the next one may be."""
+        """Record that a session was opened, so that the next one may be."""
         with self.lock:
             lease.opening = False
             self._opened += 1
@@ -199,11 +199,11 @@ class Ledger(Generic[S]):
             self._grant()
 
     def delay_after(self, error: remctl.RemctlError, attempt: int) -> float | None:
-        """Return the seconds before the next attempt to open; None if there should be none.
+        """Return the seconds before the next attempt to open; None if there must be none.
 
-        The first open of all is never repeated: its error is the diagnosis.  Nor is one that timed
-        out.  Others may have failed because the server was busy, and are repeated after a while,
-        but once a server has refused all attempts, only after another open has succeeded.
+        Never retry the very first connection: its error is the diagnosis.  Never retry after a
+        timeout.  Other failures may mean that the server was busy, so they are retried; but when
+        all attempts have failed, only after another connection has succeeded.
         """
         if not isinstance(error, remctl.RemctlProtocolError):
             return None
@@ -214,9 +214,9 @@ class Ledger(Generic[S]):
         return None
 
     def release(self, lease: Lease[S], keep: bool) -> list[S]:
-        """Take a lease back; return the sessions that are left to be closed."""
+        """Take back a lease; return the sessions that the caller has to close."""
         with self.lock:
-            keep = keep and lease in self._lent  # That of the parent process is not.
+            keep = keep and lease in self._lent  # A lease of the parent process is not.
             session, lease.session = lease.session, None
             if session is not None and keep:
                 self._idle.append((session, self.clock()))
@@ -234,7 +234,7 @@ class Ledger(Generic[S]):
                 self._queue.remove(lease)
             self._lent.discard(lease)
             self._grant()
-            lease.granted = False  # Last: until then, its destructor does all of this again.
+            lease.granted = False  # Last: if Ctrl-C comes first, the destructor repeats all this.
 
     def _take_expired(self) -> list[S]:
         expired = []
@@ -243,13 +243,13 @@ class Ledger(Generic[S]):
         return expired
 
     def close(self) -> tuple[list[S], list[Lease[S]]]:
-        """Lend nothing from now on; return the idle sessions and all leases."""
+        """Stop lending; return the idle sessions and all leases."""
         self.closed = True
         with self.lock:
             return [session for session, _ in self._idle], [*self._lent, *self._queue]
 
     def cancel(self, lease: Lease[S]) -> S | None:
-        """Have the holder of a lease give it back; return the session that it has, if any."""
+        """Mark a lease as cancelled and wake its holder; return its session, or None."""
         with self.lock:
             lease.cancelled = True
             lease.gate.set()

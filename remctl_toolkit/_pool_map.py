@@ -1,4 +1,4 @@
-"""Many commands over one pool: bookkeeping, the threads, and the outcomes."""
+"""Commands of `map()`: bookkeeping, threads and outcomes."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class CommandOutcome:
     """The outcome of one command of `Pool.map()` or `AsyncPool.map()`.
 
     Attributes:
-        index: the command's place among the commands, from 0.
-        command: the command as it was given.  The repr leaves it out: arguments may be secret.
-        result: what the command produced; None if there was an exception.
+        index: the position of the command, from 0.
+        command: the command as it was given.  The repr omits it: arguments may be secret.
+        result: the result of the command; None if there was an exception.
         error: the exception; None if there is a result.
     """
 
@@ -34,7 +34,7 @@ class CommandOutcome:
 
     @property
     def ok(self) -> bool:
-        """Whether the command ran to its end with status 0."""
+        """True if the command ended with status 0."""
         return self.result is not None and self.result.status == 0
 
     def check(self) -> RemctlSimpleResult:
@@ -42,7 +42,7 @@ class CommandOutcome:
 
         Raises:
             RemctlStatusError: its status is not 0.
-            Exception: what `error` holds, if anything.
+            Exception: `error`, if there is one.
         """
         if self.error is not None:
             raise self.error.with_traceback(None)
@@ -51,12 +51,12 @@ class CommandOutcome:
 
 
 class Progress:
-    """Bookkeeping of one map(), without I/O: which command is next, and which outcome.
+    """Bookkeeping of one map(), without I/O: the next command, and the next outcome.
 
     Args:
         commands: the commands.
-        ordered: whether outcomes are wanted in the order of the commands.
-        window: the most commands to have taken, but not yielded.
+        ordered: whether to yield outcomes in the order of the commands.
+        window: the maximum number of commands that were taken and not yielded yet.
     """
 
     def __init__(self, commands: Iterable[Command], ordered: bool, window: int) -> None:
@@ -69,10 +69,10 @@ class Progress:
         self._exhausted = False
 
     def more(self) -> bool:
-        """Whether anything is left to take or to yield.
+        """Return whether there is anything left to take or to yield.
 
         Raises:
-            Exception: nothing is left, because of what `end()` was called with.
+            Exception: nothing is left, and `end()` was called with this exception.
         """
         if not self._exhausted or self._yielded < self._taken:
             return True
@@ -81,14 +81,14 @@ class Progress:
         return False
 
     def take(self) -> Job | None:
-        """Take the next command, unless enough are taken, or there are no more."""
+        """Return the next command; None if the window is full, or there are no more."""
         if self._exhausted or self._taken - self._yielded >= self._window:
             return None
         try:
             job = next(self._commands)
         except StopIteration:
             self._exhausted = True
-        except Exception as error:  # It is raised in its place, after what came before.
+        except Exception as error:  # Raised later, after the outcomes of the commands before.
             self.end(error)
         else:
             self._taken += 1
@@ -101,15 +101,15 @@ class Progress:
         self._failure = self._failure or error
 
     def running(self) -> bool:
-        """Whether there are commands without an outcome."""
+        """Return whether there are commands without an outcome."""
         return self._taken > self._yielded + len(self._done)
 
     def add(self, outcome: CommandOutcome) -> None:
-        """Take note of an outcome."""
+        """Record an outcome."""
         self._done[outcome.index] = outcome
 
     def ready(self) -> CommandOutcome | None:
-        """Return the outcome to be yielded now, if there is one."""
+        """Return the outcome to yield now, or None."""
         index = self._yielded if self._ordered else next(iter(self._done), -1)
         outcome = self._done.pop(index, None)
         self._yielded += outcome is not None
@@ -121,10 +121,10 @@ class Workers:
 
     Args:
         run: runs a command, and returns its result.
-        limit: the most threads.
+        limit: the maximum number of threads.
 
     Attributes:
-        outcomes: what has come of commands so far.
+        outcomes: the outcomes so far.
         stopped: whether `stop()` was called.
     """
 
@@ -138,7 +138,7 @@ class Workers:
         self._pid = os.getpid()
 
     def start(self, job: Job) -> None:
-        """Run a command, or have it wait for a thread."""
+        """Run a command as soon as a thread is free."""
         self._started += 1
         self._jobs.put(job)
         if self._threads < min(self._started, self._limit):
@@ -146,17 +146,17 @@ class Workers:
             self._threads += 1
 
     def check_process(self) -> None:
-        """Check that this is not a forked child, where the threads are missing.
+        """Check that this is not a forked child, where the threads do not exist.
 
         Raises:
-            RemctlNotOpenedError: it is.
+            RemctlNotOpenedError: it is a forked child.
         """
         if self._pid != os.getpid():
             text = f"this map() belongs to process {self._pid}: start another one after a fork"
             raise remctl.RemctlNotOpenedError(text)
 
     def stop(self) -> None:
-        """Let the threads end, after what was started; `run` is to refuse that from now on."""
+        """Let the threads end after the commands that were started, which `run` now refuses."""
         self.stopped = True
         for _ in range(self._threads):
             self._jobs.put(None)

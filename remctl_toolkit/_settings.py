@@ -1,4 +1,4 @@
-"""Settings for commands on many hosts, and the checks of numbers."""
+"""Settings for commands on many hosts, and checks of numbers."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from typing import Any
 import remctl
 
 _PAUSE_LIMIT = 10.0  # seconds between two attempts to connect, at most
-_MOST_SECONDS = 10**15  # as a whole number, which may be greater than any float
+_MAX_SECONDS = 10**15  # for an int, which may be too large for a float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How to connect to many hosts, and how many at a time; it can be pickled.
+    """Settings of connections to many hosts, and their concurrency; can be pickled.
 
     Attributes:
         port, principal, timeout, ccache, source_ip, credentials, keepalive: see `remctl.Remctl`.
-        connect_timeout: seconds that the network may be silent until a command is sent, where
+        connect_timeout: seconds that the network may be silent until a command is sent, if
             `timeout` allows more; None is no limit of its own.
         retries: the number of further attempts to connect.
         backoff: seconds before the first of these; they double each time, up to ten.
-        concurrency: the number of hosts that are worked on at the same time.
-        limit: seconds for each host, connecting included; None is for ever.
-        deadline: seconds for all hosts together; None is for ever.
-        first: the number of canaries: hosts that have to succeed before the others are begun.
-        stop_after: the number of failures after which no other host is begun; None is no limit.
+        concurrency: the number of hosts to run on in parallel.
+        limit: time limit for each host, including connecting; None is for ever.
+        deadline: time limit for all hosts together; None is for ever.
+        first: the number of canaries: hosts that have to succeed before the others are started.
+        stop_after: the number of failures after which no other host is started; None is no limit.
 
     Raises:
         TypeError, ValueError: one of them is invalid.
@@ -64,7 +64,7 @@ class Settings:
     def connection(
         self, name: str, port: int | None = None, principal: str | None = None
     ) -> remctl.Remctl:
-        """Return a connection to a host, perhaps with its own port or principal; it is not open."""
+        """Return a connection to a host, not yet open; None for a port or principal is ours."""
         return remctl.Remctl(
             name,
             self.port if port is None else port,
@@ -78,9 +78,9 @@ class Settings:
         )
 
     def pause(self, attempts: int) -> float:
-        """Return how many seconds to wait after so many attempts to connect."""
+        """Return the seconds to wait after a number of attempts to connect."""
         pause = min(self.backoff * 2.0 ** min(attempts - 1, 100), _PAUSE_LIMIT)
-        # Those that failed together do not come back together.
+        # Random, so that hosts that failed together are not retried together.
         return pause * random.uniform(0.5, 1)
 
 
@@ -88,7 +88,7 @@ def check_count(name: str, value: Any, *, least: int) -> None:
     """Check a whole number.
 
     Raises:
-        TypeError, ValueError: it is not one, or too small.
+        TypeError, ValueError: it is not a whole number, or too small.
     """
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be a whole number, not {value!r}")
@@ -97,14 +97,14 @@ def check_count(name: str, value: Any, *, least: int) -> None:
 
 
 def check_seconds(name: str, value: Any, *, zero: bool = False) -> None:
-    """Check a number of seconds, which may be 0 or not.
+    """Check a number of seconds; `zero` allows 0.
 
     Raises:
-        TypeError, ValueError: it is not one, or negative.
+        TypeError, ValueError: it is not a number, or too small or too large.
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name} must be a number of seconds, not {value!r}")
-    if isinstance(value, int) and value > _MOST_SECONDS:
-        raise ValueError(f"{name} must be less than {_MOST_SECONDS:,}, or inf")
+    if isinstance(value, int) and value > _MAX_SECONDS:
+        raise ValueError(f"{name} must be less than {_MAX_SECONDS:,}, or inf")
     if not (value > 0 or (zero and value == 0)):
         raise ValueError(f"{name} must be {'0 or more' if zero else 'more than 0'}, not {value}")

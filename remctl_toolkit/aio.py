@@ -1,4 +1,4 @@
-"""asyncio: the words of ``remctl``, to await.
+"""The asyncio version of ``remctl``.
 
 ::
 
@@ -6,12 +6,12 @@
         result = await connection.run(["account", "show", "anna"])
 
 The event loop watches the descriptors of connections, and runs the same operations as
-`remctl.Remctl` does.  What may block in the libraries (looking up, authenticating, sending much,
-noop) is done by the extension's own threads, which take no part in Python; what calls code of the
-program's (credentials, files to write to) has a thread each time.
+`remctl.Remctl`.  Calls of the libraries that may block (looking up, authenticating, sending much,
+noop) run in the extension's own threads, without Python.  The program's own code (credentials,
+files) runs in a new Python thread for each call.
 
-Cancelling, ``asyncio.timeout()`` included, closes the connection at once and ends what a thread was
-doing for it; the next command opens it again.  A command that was sent is never sent again, and may
+Cancelling a call, also by ``asyncio.timeout()``, closes the connection at once and ends the call in
+the thread; the next command opens it again.  A command that was sent is never sent again, and may
 have run.
 """
 
@@ -40,14 +40,14 @@ if TYPE_CHECKING:
 class AsyncRemctl:
     """A connection to a remctl server, for any number of commands one after the other.
 
-    It is `remctl.Remctl` with the same methods, arguments, results and exceptions, but for two
-    things: the methods that talk to the network are coroutines; and with a host, the connection is
-    opened by ``async with``, or by the first command.
+    It has the same methods, arguments, results and exceptions as `remctl.Remctl`, with two
+    differences: methods that use the network are coroutines; and with a host, ``async with`` or the
+    first command opens the connection.
 
     Tasks may share a connection: each call waits until the one before has ended, and `run()` until
-    another `run()` has.  Commands that are read piecemeal do not mix: starting one while another is
-    unread raises RemctlBusyError.  `close()` from another task ends a call at once.  All of it
-    belongs to the event loop it was first used in.
+    another `run()` has.  But starting a command while the output of another is unread raises
+    RemctlBusyError.  `close()` from another task ends a call at once.  A connection belongs to the
+    event loop that it was first used in.
 
     Args:
         host, port, principal, timeout, ccache, source_ip, credentials, keepalive: see
@@ -55,7 +55,7 @@ class AsyncRemctl:
         connect: whether ``async with`` connects; otherwise the first command does.
 
     Raises:
-        TypeError, ValueError: an argument cannot be right.
+        TypeError, ValueError: an argument is invalid.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class AsyncRemctl:
     async def _do(
         self, operation: Callable[..., Steps[T]], *arguments: Any, until: float = 0.0
     ) -> T:
-        """Run an operation of the session, when the other tasks' have ended."""
+        """Run an operation of the session, once those of other tasks have ended."""
         session = self._session
         if session.is_inherited():
             session.leave_to_parent()
@@ -156,14 +156,14 @@ class AsyncRemctl:
     # Commands.
 
     async def command(self, comm: Iterable[Any], *, input: _Input | None = None) -> None:
-        """Send a command, whose tokens are read next; see `remctl.Remctl.command()`."""
+        """Send a command; see `remctl.Remctl.command()`."""
         checked = await self._check(comm, input)
         await self._do(self._session.send, checked)
 
     async def _check(
         self, command: Iterable[Any], input: _Input | None, until: float = 0.0
     ) -> _core.Command:
-        """Check a command, having read its input in a thread if that is a file."""
+        """Check a command; if its input is a file, read that in a thread."""
         reads = _core.is_file(input)
         checked = _core.Command(command, None if reads else input)
         self._session.check_opened()
@@ -188,7 +188,7 @@ class AsyncRemctl:
         input: _Input | None = None,
         deadline: float | None = None,
     ) -> AsyncRemctlTokens:
-        """Send a command and iterate over its tokens; it is sent when the first is asked for.
+        """Send a command and iterate over its tokens; it is sent when the first is requested.
 
         Leaving the loop before the end closes the connection; see `remctl.Remctl.stream()`.
         """
@@ -223,7 +223,7 @@ class AsyncRemctl:
 
     @property
     def opened(self) -> bool:
-        """Whether there is a host to send commands to: see `remctl.Remctl.opened`."""
+        """True if there is a host to send commands to; see `remctl.Remctl.opened`."""
         return self._session.opened
 
     def error(self) -> str:
@@ -285,7 +285,7 @@ async def finish(steps: Generator[Any, Any, T], wait: Callable[[Any], Awaitable[
 
     Args:
         steps: the operation.
-        wait: does what a step yields, and returns what the operation is sent.
+        wait: waits for what a step yields, and returns what to send to the operation.
     """
     try:
         wants = next(steps)
@@ -354,7 +354,7 @@ class AsyncRemctlTokens:
         return token
 
     async def aclose(self) -> None:
-        """Leave it: unless the last token was read, the connection is closed."""
+        """End the iteration; close the connection, unless the last token was read."""
         self._leave()
 
     def _leave(self) -> None:
@@ -378,8 +378,8 @@ class AsyncRemctlTokens:
         if self._ended or loop is None or loop.is_closed() or loop is _running_loop():
             self._leave()
             return
-        # Another thread has found this garbage, and what is to be done is the loop's.
-        with contextlib.suppress(RuntimeError):  # It was closed just now: nobody waits any more.
+        # The garbage collector runs in another thread, but only the loop may close the connection.
+        with contextlib.suppress(RuntimeError):  # The loop was closed just now.
             loop.call_soon_threadsafe(self._leave)
 
 

@@ -5,11 +5,11 @@
     for outcome in run_on_hosts(["web1", "web2", "db1"], ["service", "restart", "nginx"]):
         print(outcome)
 
-Every host gives exactly one `Outcome`, whatever happens: a result, an exception, or the reason why
-nothing was started there.  The work is done by threads, or by a `concurrent.futures.Executor` that
-is given, in processes or on other machines.
+Every host has exactly one `Outcome`, whatever happens: a result, an exception, or the reason why it
+was not started.  Threads run the commands, or a `concurrent.futures.Executor`, in processes or on
+other machines.
 
-Only opening a connection is ever tried again.  A command is sent once: it may have run.
+Only opening a connection is ever retried.  A command is sent once, because it may have run.
 """
 
 from __future__ import annotations
@@ -61,14 +61,14 @@ InputFor = Input | None | Callable[[Host], Input | None]
 FleetError = HostsError
 
 CONCURRENCY = Settings.concurrency
-"""The number of hosts that are worked on at the same time by default."""
+"""The default number of hosts to run on in parallel."""
 
 
 def check_all(outcomes: Iterable[Outcome]) -> list[Outcome]:
     """Wait for all outcomes, and return them if every host succeeded.
 
     Raises:
-        FleetError: some did not; it names them all.
+        FleetError: some hosts failed; it has the exception of each.
     """
     found = list(outcomes)
     failures: list[tuple[Host, Exception]] = []
@@ -91,20 +91,20 @@ class Fleet:
             host is the same however its name is spelled, see `Host`.
         port, principal, timeout, ccache, source_ip, credentials, keepalive: see `remctl.Remctl`;
             for all of them.
-        retries: how often opening a connection is tried again where the reason may pass: nobody
-            listens, or the connection was lost or timed out.
-        backoff: seconds before the first of these; they double each time, up to ten.  Chance
-            shortens each by up to half.
-        connect_timeout: seconds that the network may be silent until the command is sent, where
+        retries: the number of further attempts to connect after a temporary failure: nothing
+            listens on the port, or the connection was lost or timed out.
+        backoff: seconds before the first of these; they double each time, up to ten.  Each is
+            shortened by a random amount, up to half.
+        connect_timeout: seconds that the network may be silent until the command is sent, if
             `timeout` allows more; None is no limit of its own.  A command may be silent for longer.
-        concurrency: how many hosts are worked on at the same time.
-        executor: what does the work in place of threads.  All that is handed to it can be pickled,
-            provided that `credentials` can.  Connections do not stay open then, and the credential
-            cache must be within reach of whoever works there.
+        concurrency: the number of hosts to run on in parallel.
+        executor: runs the commands instead of threads.  Its tasks can be pickled, provided that
+            `credentials` can.  Connections do not stay open, and its workers need access to the
+            credential cache.
 
     Raises:
         ValueError: there is no host, one is named twice, a name is a pattern for `HostList`, or a
-            number cannot be right.
+            number is invalid.
         TypeError: a host is neither a name nor a `Host`, or an argument is of the wrong type.
     """
 
@@ -158,31 +158,30 @@ class Fleet:
     ) -> Generator[Outcome, None, None]:
         """Run a command on all hosts.
 
-        Nothing is started before the first outcome is asked for, and other hosts are begun as
-        outcomes are asked for.  Leaving the iterator starts nothing more and closes the
-        connections of hosts that are at work; their commands may go on.
+        Hosts are started only while an outcome is requested.  Leaving the iterator starts nothing
+        more and closes the connections of running hosts; their commands may continue.
 
         Args:
             command: the command, or a function of the `Host` that returns it.
-            input: what it gets on standard input, see `remctl.Remctl.command()`, or a function of
-                the `Host` that returns it.
-            limit: seconds for each host, connecting included; None is for ever.
-            deadline: seconds for all hosts together.
-            first: so many hosts, in their order, have to succeed before the others are begun.
-            stop_after: when so many hosts have failed, no other is begun.
+            input: its standard input, see `remctl.Remctl.command()`, or a function of the `Host`
+                that returns it.
+            limit: time limit for each host, including connecting; None is for ever.
+            deadline: time limit for all hosts together.
+            first: the number of canaries: hosts that have to succeed before the others are started.
+            stop_after: the number of failures after which no other host is started.
             on_output: called with the host, the `RemctlStream` and the octets of each piece of
-                output as it arrives, by the thread that works on that host.  What it raises ends
-                the work on that host, and is its outcome.
-            ordered: give the outcomes in the order of the hosts, not as they finish.
-            stop: once this is set, nothing more is begun and what is at work is given up, but each
-                host still has its outcome.
+                output as it arrives, by the thread of that host.  If it raises an exception, the
+                run on that host ends, and the exception is its outcome.
+            ordered: yield the outcomes in the order of the hosts, not as they finish.
+            stop: once this is set, nothing more is started and running hosts are given up, but
+                each host still has its outcome.
 
         Returns:
-            An iterator with one outcome for each host.  Asking it for the first raises
-            RemctlBusyError while another is in use.
+            An iterator with one outcome for each host.  Requesting the first raises RemctlBusyError
+            while another such iterator is in use.
 
         Raises:
-            TypeError, ValueError: an argument cannot be right.
+            TypeError, ValueError: an argument is invalid.
         """
         settings = replace(
             self._settings, limit=limit, deadline=deadline, first=first, stop_after=stop_after
@@ -193,7 +192,7 @@ class Fleet:
         return self._alone(_in_order(outcomes, self.hosts) if ordered else outcomes)
 
     def _alone(self, outcomes: Generator[Outcome, None, None]) -> Generator[Outcome, None, None]:
-        """Pass outcomes on, unless others are under way."""
+        """Yield outcomes, unless another command is running."""
         if self._under_way is not None:
             raise remctl.RemctlBusyError("the fleet is still running another command")
         self._under_way = outcomes
@@ -204,7 +203,7 @@ class Fleet:
             self._under_way = None
 
     def close(self) -> None:
-        """Close all connections, and end the iterator of a command that is under way.
+        """Close all connections, and end the iterator of a running command.
 
         Raises:
             RemctlBusyError: another thread is waiting for its next outcome.
@@ -266,7 +265,7 @@ def run_on_hosts(
         An iterator with one `Outcome` for each host, as they finish.
 
     Raises:
-        TypeError, ValueError: an argument cannot be right.
+        TypeError, ValueError: an argument is invalid.
     """
     settings = Settings(
         port=port,
@@ -304,7 +303,7 @@ def _run(
     """Check a command, and return the iterator over its outcomes."""
     if on_output is not None and executor is not None:
         raise ValueError("on_output works with the default executor only")
-    # An iterator can be read only once; and what is wrong for all hosts is wrong at once.
+    # Encode now: an iterator can be read only once, and invalid arguments raise at once.
     fixed = command if callable(command) else _encode(command)[0]
     for_all = None if callable(fixed) or callable(input) else _encode(fixed, input)
 
@@ -322,7 +321,7 @@ def _run(
         session = None
         if sessions is not None:
             session = sessions.get(host)
-            if session is None or not session.opened:  # One that was given up stays closed.
+            if session is None or not session.opened:  # A connection given up stays closed.
                 session = sessions[host] = settings.connection(host.name, host.port, host.principal)
         run = HostRun(work, session, on_output)
         return run.outcome, run.give_up
@@ -343,7 +342,7 @@ def _run(
 def _encode(
     command: Iterable[Any], input: Input | None = None
 ) -> tuple[tuple[bytes, ...], bytes | None]:
-    """Check a command, and make it bytes, which do not change until they are sent."""
+    """Check a command, and convert it to bytes, which cannot be changed before they are sent."""
     arguments = tuple(bytes(part) for part in _core.Command(command, input).arguments)
     return (arguments, None) if input is None else (arguments[:-1], arguments[-1])
 
@@ -371,8 +370,8 @@ def connect_to_any(
 ) -> remctl.Remctl:
     """Open a connection to the first host that answers.
 
-    No command is sent, so trying the next host repeats nothing.  `HostList.add_srv()` gives hosts
-    in the order that their SRV records ask for.
+    No command is sent, so trying the next host repeats nothing.  `HostList.add_srv()` adds hosts
+    in the order of their SRV records.
 
     Args:
         hosts: their names, or `Host` objects for those with a port or principal of their own.
@@ -386,7 +385,7 @@ def connect_to_any(
 
     Raises:
         FleetError: no host answered.
-        ValueError: there is no host, one is named twice, or a number cannot be right.
+        ValueError: there is no host, one is named twice, or a number is invalid.
         TypeError: a host is neither a name nor a `Host`, or an argument is of the wrong type.
     """
     settings = Settings(

@@ -9,17 +9,17 @@
 
 A list is made of items with commas between them:
 
-- ``web1``, ``192.0.2.7``, ``2001:db8::7``: a host; ``web1:4444`` and ``[2001:db8::7]:4444`` with
-  its port;
+- ``web1``, ``192.0.2.7``, ``2001:db8::7``: a host; ``web1:4444`` and ``[2001:db8::7]:4444``: a host
+  with a port;
 - ``web[1-64]``, ``web[01-10,20]``, ``rack[1-4]n[1-16]:4444``: ranges;
-- ``@web``, ``@dhcp:servers``, ``@*``: groups, as ClusterShell is configured;
-- ``-web3``, ``-web[7-9]``, ``-@down``: hosts to leave out, wherever they are named.  A name or a
-  range that leaves out none is an error; a group may have hosts that are not in the list.
+- ``@web``, ``@dhcp:servers``, ``@*``: groups, from ClusterShell's configuration;
+- ``-web3``, ``-web[7-9]``, ``-@down``: hosts to exclude, wherever they are named.  A name or a
+  range that excludes no host is an error; a group may have hosts that are not in the list.
 
-ClusterShell's other operators stand in place of a comma: ``@web!web3`` (without), ``@web&@berlin``
-(in both) and ``@web^@berlin`` (in one only), from left to right.
+ClusterShell's other operators can be used instead of a comma: ``@web!web3`` (without),
+``@web&@berlin`` (in both) and ``@web^@berlin`` (in one only), from left to right.
 
-One host is the same however its name is spelled, see `Host`.
+Different spellings of a host are the same host, see `Host`.
 
 Groups need ClusterShell, and DNS needs dnspython: the extra ``fleet`` has both.
 """
@@ -44,19 +44,18 @@ __all__ = ["Host", "HostList", "HostListError", "MissingExtraError", "canonical_
 
 _NO_WEIGHT = 0.01  # RFC 2782 gives records of weight 0 a very small chance to be the first
 _LARGEST = 64 * 1024 * 1024  # octets of a file
-_BOM = b"\xef\xbb\xbf"  # what some editors put at the beginning of UTF-8
+_BOM = b"\xef\xbb\xbf"  # the byte order mark that some editors write
 
 
 class HostList:
-    """Hosts, in the order they were added; iterating gives `Host` objects.
+    """Hosts, in the order they were added; iterating yields `Host` objects.
 
-    No host can be in it twice: naming one twice is an error, as it is a mistake more often than
-    not.  Groups may overlap.
+    Naming a host twice is an error, because usually it is a mistake.  Groups may overlap.
 
-    Iterating raises HostListError if a host to leave out is not in the list.
+    Iterating raises HostListError if an excluded host is not in the list.
 
     Args:
-        patterns: what to begin with, see `add()`.
+        patterns: the first patterns, see `add()`.
 
     Raises:
         HostListError, MissingExtraError: see `add()`.
@@ -66,7 +65,7 @@ class HostList:
         self._hosts = HostTable()
         self._exclusions: list[Exclusion] = []
         self._groups = Groups()
-        self._total = 0  # also of what is left out
+        self._total = 0  # including excluded hosts
         for pattern in patterns:
             self.add(pattern)
 
@@ -94,10 +93,10 @@ class HostList:
         return found, exclusions
 
     def exclude(self, pattern: str) -> None:
-        """Leave out the hosts of a pattern, also those that are added later.
+        """Exclude the hosts of a pattern, also those that are added later.
 
-        A host that is named without a port is left out on every port.  If a name or range in the
-        pattern leaves out no host, iterating raises HostListError.
+        A host without a port is excluded on every port.  If a name or range in the pattern excludes
+        no host, iterating raises HostListError.
 
         Raises:
             HostListError, MissingExtraError: see `add()`.
@@ -114,7 +113,7 @@ class HostList:
         if all(operator == "," for operator, _ in items):
             for host, item in found.items():
                 by_item.setdefault(item, []).append(host)
-        if not by_item:  # Its operators make one item of it, or leave nothing of it.
+        if not by_item:  # Its operators make one item of it, or remove everything.
             whole = all(is_literal(item.lstrip("-")) for _, item in items)
             by_item[pattern.strip() if whole else ""] = list(found)
         for item, hosts in by_item.items():
@@ -122,7 +121,7 @@ class HostList:
             self._exclusions.append(Exclusion(hosts, item, label, literal and bool(item)))
 
     def add_file(self, path: str | os.PathLike[str]) -> None:
-        """Add what a file has: a pattern in each line; ``#`` begins a comment.
+        """Add the patterns in a file, one in each line; ``#`` begins a comment.
 
         The file is UTF-8 in every locale, with or without a byte order mark.  Comments may have
         any encoding that contains ASCII.
@@ -131,13 +130,13 @@ class HostList:
             path: the file; ``-`` is standard input.
 
         Raises:
-            HostListError: it cannot be read, or a line is wrong; the text names file and line.
+            HostListError: it cannot be read, or a line is invalid; the text names file and line.
             MissingExtraError: see `add()`.
         """
         _for_each_line(path, self._add)
 
     def exclude_file(self, path: str | os.PathLike[str]) -> None:
-        """Leave out what a file has, also what is added later; see `exclude()` and `add_file()`.
+        """Exclude the hosts in a file; see `exclude()` and `add_file()`.
 
         The file may have hosts that are not in the list.
 
@@ -149,13 +148,13 @@ class HostList:
     def add_srv(self, name: str) -> None:
         """Add the hosts and ports of DNS SRV records, by priority.
 
-        Chance decides among those of one priority, in proportion to their weights (RFC 2782).
+        Records of one priority are ordered at random, in proportion to their weights (RFC 2782).
 
         Args:
             name: their name, such as ``_remctl._tcp.example.org``, or just the domain.
 
         Raises:
-            HostListError: there are none, DNS does not answer, or a record is wrong.
+            HostListError: there are no records, DNS does not answer, or a record is invalid.
             MissingExtraError: dnspython is not installed.
         """
         if not name.startswith("_"):
@@ -173,7 +172,7 @@ class HostList:
 
 
 def fold(hosts: Iterable[Host | str]) -> str:
-    """Write hosts in short, as a pattern: ``db1,web[1-298]``."""
+    """Return a short pattern for hosts, such as ``db1,web[1-298]``."""
     by_port: dict[int | None, list[str]] = {}
     for host in hosts:
         name, port = (host, None) if isinstance(host, str) else (host.name, host.port)
@@ -192,7 +191,7 @@ def fold(hosts: Iterable[Host | str]) -> str:
 
 
 def _for_each_line(path: str | os.PathLike[str], action: Callable[[str, str], object]) -> None:
-    """Call a function with each pattern in a file, and with file and line as errors name them."""
+    """Call a function with each pattern in a file, and with file and line for errors."""
     name = "standard input" if path == "-" else os.fspath(path)
     try:
         with open(0 if path == "-" else path, "rb", closefd=path != "-") as file:
@@ -233,12 +232,12 @@ def _look_up(name: str) -> list[Host]:
         records: list[Any] = list(dns.resolver.resolve(_core.check_host(name), "SRV"))
     except (dns.exception.DNSException, OSError, ValueError) as error:
         raise HostListError(f"cannot look up the SRV records of {name}: {error}") from None
-    # In the order of RFC 2782: by priority; then chance decides, in proportion to the weights.
+    # The order of RFC 2782: by priority; then at random, in proportion to the weights.
     records.sort(key=lambda r: (r.priority, random.expovariate(r.weight or _NO_WEIGHT)))
     hosts: dict[Host, None] = {}
     for record in records:
         target = record.target.to_text(omit_final_dot=True)
-        if target == ".":  # RFC 2782: the service is decidedly not available there.
+        if target == ".":  # RFC 2782: the service is not available at this domain.
             continue
         try:
             hosts[to_host(f"{target}:{record.port}")] = None

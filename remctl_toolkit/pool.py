@@ -8,11 +8,11 @@
             print(outcome.check().stdout_text())
 
 A pool opens a session when one is needed and none is free, up to its size, and keeps it for the
-next command.  Callers get sessions in the order in which they ask.  A session that has been idle
-for 30 seconds is asked for a sign of life before it is lent again.  One that is broken, or that was
-given back in the middle of a command, is closed and replaced.  No command is ever sent twice.
+next command.  Callers get sessions in the order in which they ask.  A session that was idle for 30
+seconds is checked with noop() before it is lent again.  A session that is broken, or was returned
+in the middle of a command, is closed and replaced.  No command is ever sent twice.
 
-Wherever times are given, they are seconds.
+All times are in seconds.
 """
 
 from __future__ import annotations
@@ -57,26 +57,26 @@ _CLOSE_INTERVAL = 0.001  # seconds
 class Pool(BasePool[remctl.Remctl]):
     """Sessions with one server, for any number of threads.
 
-    The constructor opens nothing.  A forked child has an empty pool of its own, and leaves the
-    parent's sessions alone.  Nothing runs in the background: sessions that were idle for longer
-    than `max_idle` are closed when a session is taken or given back.
+    The constructor opens nothing.  A forked child has an empty pool of its own, and does not touch
+    the parent's sessions.  Nothing runs in the background: sessions that were idle for longer than
+    `max_idle` are closed when a session is taken or returned.
 
     Args:
         host, port, principal, timeout, ccache, source_ip, credentials, keepalive: see
             `remctl.Remctl`.
-        size: the most sessions to have at a time, 1 or more.
+        size: the maximum number of sessions, 1 or more.
         max_wait: seconds that `run()` and `session()` wait for a free session; None is for ever.
         max_idle: seconds after which an idle session is closed.
-        parallel_opens: the most sessions to open at the same time.  A remctld that does not get its
-            connections from systemd has a backlog of 5.
-        one_address: whether all sessions go to the address where the first one found the server,
-            whatever its name leads to later.
+        parallel_opens: the maximum number of sessions to open at the same time.  A remctld that is
+            not started by systemd has a backlog of 5.
+        one_address: whether all sessions use the address of the first one, even if the host name
+            later resolves to another.
 
     Attributes:
         host, port: see `remctl.Remctl`.
 
     Raises:
-        TypeError, ValueError: an argument cannot be right.
+        TypeError, ValueError: an argument is invalid.
     """
 
     def __init__(
@@ -129,13 +129,13 @@ class Pool(BasePool[remctl.Remctl]):
             deadline: seconds for the whole call, waiting for a session included; None is for ever.
 
         Returns:
-            What it produced, whatever its status; see `remctl.RemctlSimpleResult.check()`.
+            Its output and status; see `remctl.RemctlSimpleResult.check()`.
 
         Raises:
             PoolTimeoutError: no session became free within `max_wait`, or before the deadline.
             PoolClosedError: the pool is closed.
             RemctlError: see `remctl.Remctl.open()` and `remctl.Remctl.run()`.
-            TypeError, ValueError: an argument cannot be right; nothing was sent.
+            TypeError, ValueError: an argument is invalid; nothing was sent.
             OSError: a file could not be written.
         """
         until = _core.deadline_in(deadline)
@@ -158,24 +158,24 @@ class Pool(BasePool[remctl.Remctl]):
     def session(
         self, timeout: float | None = None, *, deadline: float | None = None
     ) -> AbstractContextManager[remctl.Remctl]:
-        """Lend a session for the length of a ``with`` block.
+        """Lend a session for a ``with`` block.
 
-        At the end of the block the session is given back, and its timeout is set to the pool's
-        again.  If a command is running in it, or it is lost, it is closed and replaced.
+        At the end of the block the session is returned, and its timeout is reset to the pool's.  If
+        it is running a command, or was lost, it is closed and replaced.
 
         Args:
             timeout: seconds to wait for a free session; None is the pool's `max_wait`.
-            deadline: seconds until there has to be one, opening it included; None is for ever.
+            deadline: seconds to wait for a session, including opening it; None is for ever.
 
         Returns:
-            A context manager that gives the session, a `remctl.Remctl`.  It must not be opened to
-            another server, nor used after the block.
+            A context manager that returns the session, a `remctl.Remctl`.  Do not open it to
+            another server, and do not use it after the block.
 
         Raises:
             PoolTimeoutError: no session became free in time.
             PoolClosedError: the pool is closed.
             RemctlError: see `remctl.Remctl.open()`.
-            TypeError, ValueError: an argument cannot be right.
+            TypeError, ValueError: an argument is invalid.
         """
         return self._lend(self._lease(), self._limit(timeout), _core.deadline_in(deadline))
 
@@ -184,10 +184,10 @@ class Pool(BasePool[remctl.Remctl]):
     ) -> Generator[CommandOutcome, None, None]:
         """Run many commands, as many at a time as there are sessions, and yield their outcomes.
 
-        Commands are taken as they are needed, in the thread that iterates: at most twice as many as
-        the pool's size are taken and not yielded yet, so the iterable may be endless.  Leaving the
-        iteration early (dropping the iterator, its ``close()``, or an exception) closes the
-        sessions of the commands that are running, and begins no others.
+        The thread that iterates reads the commands, at most twice the pool's size ahead of the
+        outcomes that it was given, so the iterable may be endless.  If the iteration ends early
+        (the iterator is dropped or closed, or an exception is raised), the sessions of running
+        commands are closed, and no others are started.
 
         Args:
             commands: an iterable of commands, see `remctl.Remctl.command()`.
@@ -197,8 +197,8 @@ class Pool(BasePool[remctl.Remctl]):
             A `CommandOutcome` for each command; its `error` is what `run()` would have raised.
 
         Raises:
-            PoolClosedError: the pool is closed; raised after the outcomes of what was begun.
-            Exception: what iterating over `commands` raised, after the outcomes of those before.
+            PoolClosedError: the pool is closed; raised after the outcomes of commands in progress.
+            Exception: iterating over `commands` raised it; raised after the outcomes so far.
         """
         self._check_open()
         size = self._ledger.size
@@ -209,7 +209,7 @@ class Pool(BasePool[remctl.Remctl]):
             lease = self._lease()
             leases.add(lease)
             try:
-                if workers.stopped:  # After adding the lease: below, it is the other way round.
+                if workers.stopped:  # Test this after adding the lease; below, stop before cancel.
                     raise self._closed_error()
                 return self._run(lease, None, command)
             finally:
@@ -234,9 +234,9 @@ class Pool(BasePool[remctl.Remctl]):
             self._cancel(list(leases))
 
     def close(self) -> None:
-        """Close all sessions; calls that wait or run end with RemctlNotOpenedError.
+        """Close all sessions; calls in progress end with RemctlNotOpenedError.
 
-        Closing again does nothing.  A pool that is closed cannot be opened again.
+        Closing again does nothing.  A closed pool cannot be opened again.
         """
         idle, leases = self._ledger.close()
         for session in idle:
@@ -255,16 +255,16 @@ class Pool(BasePool[remctl.Remctl]):
         self.close()
 
     def _cancel(self, leases: Collection[Lease[remctl.Remctl]]) -> None:
-        """End whatever the holders of leases are doing."""
+        """End the calls that hold leases."""
         for _ in range(_CLOSE_ATTEMPTS):
             for lease in leases:
-                with self._ledger.lock:  # Once it is given back, the session may be another's.
+                with self._ledger.lock:  # A returned session may belong to another lease.
                     session = self._ledger.cancel(lease)
                     if session is not None:
                         session.close()
             if not any(lease.opening for lease in leases):
                 return
-            time.sleep(_CLOSE_INTERVAL)  # open() does not notice a close() just before it begins.
+            time.sleep(_CLOSE_INTERVAL)  # open() does not notice a close() just before it starts.
 
     def _lease(self) -> Lease[remctl.Remctl]:
         return Lease(self._ledger, ThreadGate())
@@ -286,7 +286,7 @@ class Pool(BasePool[remctl.Remctl]):
             for each in self._ledger.release(lease, keep):
                 each.close()
 
-    # Sessions with one address: the only use of what is not public in Remctl.
+    # one_address: this alone uses private attributes of Remctl.
 
     def _new_session(self) -> remctl.Remctl:
         session = remctl.Remctl(**self._settings)
@@ -306,14 +306,14 @@ class Pool(BasePool[remctl.Remctl]):
 
 
 def _peer_of(session: remctl.Remctl) -> tuple[str, int]:
-    # The descriptor stays the session's.
+    # The socket object closes a copy of the session's descriptor.
     with socket.socket(fileno=os.dup(session.fileno())) as view:
         address, port = view.getpeername()[:2]
         return address, port
 
 
 def __getattr__(name: str) -> Any:
-    if name == "AsyncPool":  # asyncio takes longer to import than all the rest: only if needed.
+    if name == "AsyncPool":  # Import asyncio only if needed: it takes longer than all the rest.
         from ._pool_async import AsyncPool
 
         return AsyncPool

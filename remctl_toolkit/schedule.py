@@ -1,7 +1,7 @@
-"""Do something for each of many hosts, so many at a time, and collect one result from each.
+"""Schedule tasks for many hosts, with limited concurrency, and collect one result from each.
 
-`Fleet` and `Group` use it.  It knows nothing of commands or machines: it gets functions to call in
-threads, or to hand to a `concurrent.futures.Executor`.
+`Fleet` and `Group` use it.  It knows nothing about commands or machines: it calls functions in
+threads, or submits them to a `concurrent.futures.Executor`.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ class NotStartedError(remctl.RemctlError):
 
 
 class GivenUpError(remctl.RemctlError):
-    """The run was stopped while this host was at work; `may_have_run` says how far it was."""
+    """The run was stopped while this host was running; see `may_have_run`."""
 
 
 class HostsError(remctl.RemctlError, ExceptionGroup[Exception]):
-    """Hosts failed: `exceptions` has the reason of each, whose note names the host.
+    """Hosts failed: `exceptions` has one exception for each, with a note that names the host.
 
     Its `may_have_run` is true if that of any of them is.
     """
 
     @property
     def may_have_run(self) -> bool:  # type: ignore[override]
-        """Whether the command may have run on a host that failed."""
+        """True if the command may have run on a host that failed."""
         return any(getattr(error, "may_have_run", False) for error in self.exceptions)
 
     def derive(self, exceptions: Sequence[Exception], /) -> HostsError:  # type: ignore[override]
-        """Make one of some of the exceptions; ``except*`` does."""
+        """Make an error with some of the exceptions, for ``except*``."""
         return HostsError(self.message, exceptions)
 
 
@@ -53,7 +53,7 @@ def raise_failures(failures: Iterable[tuple[object, Exception]], total: int) -> 
 
     Args:
         failures: hosts, and their exceptions.
-        total: the number of hosts, those that succeeded included.
+        total: the number of hosts, including those that succeeded.
 
     Raises:
         HostsError: there are failures.
@@ -72,7 +72,7 @@ def raise_failures(failures: Iterable[tuple[object, Exception]], total: int) -> 
 
 
 class Clock:
-    """The system's monotonic clock.  Tests put another one in place of `clock`."""
+    """The system's monotonic clock.  Tests replace `clock`."""
 
     def now(self) -> float:
         """Return the time in seconds."""
@@ -93,23 +93,23 @@ class Deadline:
         self._end = None if seconds is None else clock.now() + seconds
 
     def remaining(self, most: float | None = None) -> float | None:
-        """Return the seconds that are left, and no more than `most`; None is no limit."""
+        """Return the remaining seconds, `most` at most; None is no limit."""
         left = None if self._end is None else max(self._end - clock.now(), 0.0)
         return min((each for each in (left, most) if each is not None), default=None)
 
     def passed(self) -> bool:
-        """Whether no time is left."""
+        """Return whether no time is left."""
         return self.remaining() == 0
 
 
 class Stop:
-    """Ends a run: nothing more is begun, and what is at work is given up.
+    """Stops a run: nothing more is started, and running hosts are given up.
 
-    Each host has its result all the same.
+    Each host still has a result.
 
     Attributes:
         is_set: whether `set()` was called.
-        wake: set by whoever has something for the run, which waits for it.
+        wake: the event that the run waits for; set to make it check for changes.
     """
 
     def __init__(self) -> None:
@@ -117,9 +117,9 @@ class Stop:
         self.wake = threading.Event()
 
     def set(self) -> None:
-        """End the run; any thread may call it, and a signal handler."""
+        """Stop the run; may be called by any thread, and by a signal handler."""
         self.is_set = True
-        # A handler may have interrupted the thread that waits, which may hold a lock of the event.
+        # A handler may have interrupted the waiting thread, which may hold the event's lock.
         try:
             threading.Thread(target=self.wake.set, name="remctl-stop", daemon=True).start()
         except RuntimeError:  # No more threads.
@@ -130,7 +130,7 @@ class Stop:
 
 T = TypeVar("T")
 
-# A function, and what ends it if it runs in another thread, or is about to.
+# A function, and another that ends it if it runs in another thread, or is about to.
 Call = tuple[Callable[[], Any], Callable[[], object]]
 
 
@@ -139,9 +139,9 @@ class Result(Generic[T]):
     """The end of a task.
 
     Attributes:
-        host, task: what was added.
-        value: what its function returned.
-        error: the exception that came instead, or None.
+        host, task: the arguments of `add()`.
+        value: the result of its function.
+        error: the exception, or None.
         begun: whether the function was or may have been called.
     """
 
@@ -153,17 +153,17 @@ class Result(Generic[T]):
 
 
 class Scheduler(Generic[T]):
-    """Tasks that run, tasks that wait, and results that nobody has taken yet.
+    """Track waiting and running tasks, and results that were not yielded yet.
 
     Args:
-        settings: `concurrency`, `limit`, `deadline`, `first` and `stop_after` count.
-        begin: called when it is a task's turn, by the thread that asks for results, with the task
-            and the seconds that it may take; returns the function to call and what ends it.  The
-            function has to keep to the time by itself.  An exception is the task's result.
+        settings: uses `concurrency`, `limit`, `deadline`, `first` and `stop_after`.
+        begin: called to start a task, by the thread that asks for results, with the task and its
+            time limit in seconds; returns the function to call, and another that ends it.  The
+            function has to observe the limit itself.  An exception is the task's result.
         name: the first word of the names of threads.
-        executor: runs the tasks; None is a thread of this process for each.
-        succeeded: tells by the value of a task whether it succeeded.
-        stop: ends the run early.
+        executor: runs the tasks; None starts a thread of this process for each.
+        succeeded: returns whether a task succeeded, given its value.
+        stop: stops the run early.
     """
 
     def __init__(
@@ -182,7 +182,7 @@ class Scheduler(Generic[T]):
         self._executor = executor
         self._succeeded = succeeded
         self._waiting: deque[tuple[Hashable, T]] = deque()  # at most one for each host
-        self._backlog: dict[Hashable, list[T]] = {}  # what follows, for hosts that have one
+        self._backlog: dict[Hashable, list[T]] = {}  # later tasks of hosts that have one
         self._running: dict[Future[Any], tuple[Hashable, T]] = {}
         self._threads: dict[Future[Any], tuple[threading.Thread, Callable[[], object]]] = {}
         self._done: deque[Future[Any]] = deque()
@@ -196,7 +196,7 @@ class Scheduler(Generic[T]):
         self._stopping = False
 
     def add(self, host: Hashable, task: T) -> None:
-        """Add a task, to be run after the others of its host."""
+        """Add a task, which runs after the others of its host."""
         if host in self._backlog:
             self._backlog[host].append(task)
         else:
@@ -204,10 +204,10 @@ class Scheduler(Generic[T]):
             self._waiting.append((host, task))
 
     def results(self) -> Generator[Result[T], None, None]:
-        """Run the tasks; each time a result is asked for, others are begun.
+        """Run the tasks; tasks are started only while a result is requested.
 
-        Leaving the iterator begins nothing more, and gives up the tasks that run in threads.  It
-        waits until these have ended, up to five seconds.  Tasks that an executor runs go on.
+        Leaving the iterator starts nothing more, and gives up the tasks that run in threads.  It
+        waits until these have ended, up to five seconds.  Tasks in an executor continue.
 
         Raises:
             RemctlNotOpenedError: this is a forked child.
@@ -237,7 +237,7 @@ class Scheduler(Generic[T]):
         finally:
             self._leave()
 
-    # What to begin.
+    # Starting tasks.
 
     def _room(self) -> int:
         """Return how many tasks may run now."""
@@ -246,14 +246,14 @@ class Scheduler(Generic[T]):
         return min(most, canaries) if canaries > 0 else most
 
     def _refuse(self) -> None:
-        """Drop the tasks that must not begin any more."""
+        """Drop the waiting tasks if no more may start."""
         reason = self._why_not()
         while reason and self._waiting:
             error = NotStartedError(f"not started: {reason}")
             self._results.append(Result(*self._waiting.popleft(), error=error, begun=False))
 
     def _why_not(self) -> str:
-        """Return why no other task must begin; "" if there is no reason."""
+        """Return why no other task may start; "" if there is no reason."""
         if self._stop.is_set:
             return "interrupted"
         settings, failed = self._settings, len(self._failed)
@@ -284,12 +284,12 @@ class Scheduler(Generic[T]):
     def _start_thread(
         self, host: Hashable, task: T, function: Callable[[], Any], give_up: Callable[[], object]
     ) -> None:
-        """Call a function in a thread, a daemon: no program waits for a silent host at its end."""
+        """Call a function in a daemon thread: no program waits for a silent host when it exits."""
         future: Future[Any] = Future()
         future.add_done_callback(self._note)
         name = f"{self._name} {host}"
         thread = threading.Thread(target=_call, args=(future, function), name=name, daemon=True)
-        self._running[future] = host, task  # Before it starts: Ctrl-C may come between.
+        self._running[future] = host, task  # Before starting it, because of Ctrl-C.
         self._threads[future] = thread, give_up
         try:
             thread.start()
@@ -297,10 +297,10 @@ class Scheduler(Generic[T]):
             del self._running[future], self._threads[future]
             raise
 
-    # What has ended.
+    # Ending tasks.
 
     def _note(self, future: Future[Any]) -> None:
-        """Note that a task has ended; any thread may call it."""
+        """Record that a task has ended; may be called by any thread."""
         self._done.append(future)
         self._wake.set()
 
@@ -322,11 +322,11 @@ class Scheduler(Generic[T]):
             if ours:
                 self._threads.pop(future)[0].join()
             error: BaseException | None
-            if ours and future.cancelled():  # It was only starting when it was given up.
+            if ours and future.cancelled():  # It was given up before it had started.
                 error = NotStartedError("not started: interrupted")
                 self._end(Result(host, task, error=error, begun=False))
                 continue
-            # Asking for the exception, unlike raising it, leaves no frames in its traceback.
+            # Not result(): raising the exception would add frames to its traceback.
             error = CancelledError() if future.cancelled() else future.exception()
             if error is not None and not isinstance(error, Exception):
                 raise error
@@ -345,11 +345,11 @@ class Scheduler(Generic[T]):
             del self._backlog[host]
 
     def _disown(self) -> None:
-        """Wait no longer for an executor, or a thread that was given up: the time is over."""
+        """Stop waiting for an executor, or for threads that were given up: the time is over."""
         disowned, self._running = self._running, {}
         self._threads.clear()
         for future, (host, task) in disowned.items():
-            # Not every executor tells by its answer whether the task had begun.
+            # The result of cancel() is unreliable: not every executor knows whether a task started.
             future.cancel()
             error: remctl.RemctlError = GivenUpError("interrupted: the command may have run")
             if not self._stop.is_set:
@@ -358,9 +358,9 @@ class Scheduler(Generic[T]):
             self._end(Result(host, task, error=error))
 
     def _leave(self) -> None:
-        """Begin nothing more, and give up what runs."""
+        """Start nothing more, and give up what runs."""
         if os.getpid() != self._process or sys.is_finalizing():
-            return  # The threads are the parent's, or stand still, perhaps with a lock.
+            return  # The threads are the parent's, or suspended, perhaps holding a lock.
         self._waiting.clear()
         self._backlog.clear()
         self._give_up()
@@ -377,7 +377,7 @@ class Scheduler(Generic[T]):
     def _give_up(self) -> None:
         """Give up what runs."""
         for future in list(self._running):
-            # What has not begun never will, not even if its thread is only starting.
+            # cancel() stops those that have not started, even if their thread is just starting.
             if not (future.done() or future.cancel()) and future in self._threads:
                 self._threads[future][1]()
 
@@ -390,4 +390,4 @@ def _call(future: Future[Any], function: Callable[[], Any]) -> None:
     except BaseException as error:
         future.set_exception(error)
     finally:
-        del future, function  # An exception has this frame: a cycle.
+        del future, function  # The exception refers to this frame: avoid a cycle.
