@@ -33,7 +33,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Where nothing of a file would run, do not spend the time to read it, in each worker."""
+    """Skip reading a file if none of its tests would run: each worker would spend the time."""
     if config.option.markexpr != "not once" or collection_path.suffix != ".py":
         return None
     marks = re.search(r"^pytestmark = (.*)$", collection_path.read_text(), re.MULTILINE)

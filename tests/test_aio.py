@@ -36,7 +36,7 @@ MUCH = bytes(range(256)) * 4096  # a MiB
 
 @pytest.fixture(params=["asyncio", "uvloop"])
 def run(request: pytest.FixtureRequest) -> Run[Any]:
-    """What runs a coroutine, in each kind of event loop."""
+    """A function that runs a coroutine, for each kind of event loop."""
     return asyncio.run if request.param == "asyncio" else uvloop.run
 
 

@@ -35,7 +35,7 @@ THREADS = 1  # One of the extension may be on its way to its end.
 
 @pytest.fixture(params=["asyncio", "uvloop"])
 def run(request: pytest.FixtureRequest) -> Run[Any]:
-    """What runs a coroutine, in each kind of event loop."""
+    """A function that runs a coroutine, for each kind of event loop."""
     return asyncio.run if request.param == "asyncio" else uvloop.run
 
 
@@ -244,7 +244,7 @@ class Ticker:
             self.gaps.append(time.perf_counter() - before)
 
     def goes_on(self) -> bool:
-        """Whether there were some gaps, nine of ten of them short, and none long."""
+        """Return whether there were gaps, nine of ten of them short, and none long."""
         gaps = sorted(self.gaps)
         return len(gaps) >= 8 and gaps[len(gaps) * 9 // 10] < 0.05 and gaps[-1] < 0.3
 

@@ -1,4 +1,4 @@
-"""What may be asked for: commands and their limits, and every other argument that is checked."""
+"""Checks of arguments: commands and their limits, and every other argument."""
 
 from __future__ import annotations
 

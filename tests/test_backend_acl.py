@@ -1,4 +1,4 @@
-"""Who may run which command of a backend: its ACLs, enforced by remctld and by the backend."""
+"""ACLs of a backend's commands, enforced by remctld and by the backend."""
 
 from __future__ import annotations
 

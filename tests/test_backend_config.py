@@ -420,7 +420,7 @@ def test_check_wants_the_line_of_a_command_without_subcommand(tmp_path: Path) ->
 
 
 def test_the_summary_has_each_command_once(remctld: Any) -> None:
-    """Where no subcommand is given, it is that of all, which have lines of their own."""
+    """Without a subcommand, a line has the summary of all; those have lines of their own."""
     server = remctld(WITH_EMPTY)
     result = remctl.remctl(server.host, server.port, command=["help"])
     assert result.stdout_text() == "list show USER\n"

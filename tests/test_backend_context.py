@@ -1,4 +1,4 @@
-"""Who calls a command of a backend, and what he may do."""
+"""The caller of a backend's command, and his permissions."""
 
 from __future__ import annotations
 

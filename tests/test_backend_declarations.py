@@ -1,4 +1,4 @@
-"""What a command's signature may say, and what is refused where it is declared."""
+"""Signatures of commands, and those that are refused when they are declared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is shown of backends: the example's own tests, and Perl and Python side by side."""
+"""The examples of backends: their own tests, and Perl and Python side by side."""
 
 from __future__ import annotations
 

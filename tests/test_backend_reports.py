@@ -318,7 +318,7 @@ def test_a_program_that_cannot_start_says_so_to_its_author(
 
 @pytest.fixture
 def logged(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
-    """What the system log gets."""
+    """The messages for the system log."""
     found: list[tuple[Any, ...]] = []
     monkeypatch.setattr(syslog, "openlog", lambda *args: found.append(args))
     monkeypatch.setattr(syslog, "syslog", lambda *args: found.append(args))

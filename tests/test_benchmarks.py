@@ -37,7 +37,7 @@ pytestmark = [pytest.mark.once, pytest.mark.nightly]
 
 
 class FakeRunner:
-    """Takes as long as it is told, and writes down its turns."""
+    """Takes the time that the test sets, and records its turns."""
 
     def __init__(self, name: str, seconds: list[float], turns: list[str]) -> None:
         self._name = name
@@ -184,7 +184,7 @@ def test_table():
 
 
 def test_excerpt():
-    """What concerns one contestant, with the columns in the order of time, and where it was."""
+    """The rows of one contestant, with the columns in the order of time, and its place."""
     environment = {"date": "today", "kernel": "Linux", "slow": "slow 1.0", "effort": "little"}
     report = as_markdown({"fake": fake_answer()}, {}, environment)
     assert excerpt(report, "slow").splitlines() == [

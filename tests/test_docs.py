@@ -148,7 +148,7 @@ def test_links_between_pages_lead_somewhere() -> None:
     for page in [*PAGES, ROOT / "CHANGELOG.md"]:
         prose = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
         for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", prose):
-            # ../../actions is what GitHub has beside the files: test_pypi_page.py looks at those.
+            # ../../actions is what GitHub has next to the files: test_pypi_page.py looks at those.
             elsewhere = "://" in target or target.startswith("../../actions/")
             if not elsewhere and not (page.parent / target).exists():
                 dead.append(f"{name_of(page)}: {target}")

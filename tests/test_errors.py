@@ -106,7 +106,7 @@ def test_a_host_that_does_not_answer() -> None:
 
 
 def call_with_timeout(port: int, timeout: float) -> float:
-    """How many seconds a call takes that succeeds."""
+    """Return the seconds that a successful call takes."""
     start = time.monotonic()
     assert remctl.remctl("127.0.0.1", port, "host/localhost", ["test"], timeout=timeout).status == 0
     return time.monotonic() - start

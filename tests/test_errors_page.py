@@ -1,4 +1,4 @@
-"""docs/errors.md: its trees are those of the code, and every text that has a note is told there."""
+"""docs/errors.md: its trees are those of the code, and it has every text that has a note."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an event loop needs of a session: its descriptor, and how much has to arrive."""
+"""Sessions in an event loop: the descriptor, and the number of octets that have to arrive."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LIMIT = 30.0  # seconds after which a wait has failed
 
 @contextlib.contextmanager
 def select_readable(session: remctl.Remctl) -> Iterator[Callable[[float], bool]]:
-    """What tells whether a session becomes readable within some seconds."""
+    """Functions that tell whether a session becomes readable within some seconds."""
     with selectors.DefaultSelector() as selector:
         selector.register(session, selectors.EVENT_READ)
         yield lambda seconds: bool(selector.select(seconds))

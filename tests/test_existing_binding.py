@@ -1,7 +1,7 @@
 """Defects of the existing binding (3.18) and of libremctl below it: each is kept out by a test.
 
 Some are tested where their subject is: waits in test_waits.py, descriptors beyond 1023 in
-test_timeouts.py, the GIL and closing beside a call in test_threads.py, the child's QUIT in
+test_timeouts.py, the GIL and closing during a call in test_threads.py, the child's QUIT in
 test_fork.py, None in unused fields of tokens in test_low_level.py, limits of a command in
 test_arguments.py, what noop() returns in test_protocols.py, contexts left behind by a second open
 in test_leaks.py.

@@ -28,7 +28,7 @@ TIMES = 5
 
 
 class Ports:
-    """Where the servers are; can be sent to a child."""
+    """The addresses of the servers; can be sent to a child."""
 
     def __init__(self, **ports: int) -> None:
         self.good = ports["good"]
@@ -172,7 +172,7 @@ FAILURES: dict[str, tuple[Callable[[Ports], None], type[Exception]]] = {
 
 
 def found_garbage() -> Counter[str]:
-    """What only the collector finds, by class."""
+    """Count by class the objects that only the collector frees."""
     gc.set_debug(gc.DEBUG_SAVEALL)
     gc.collect()
     gc.set_debug(0)

@@ -37,7 +37,7 @@ GO_ON = ["go", "on"]
 
 @pytest.fixture
 def server(remctl_realm: Realm) -> Iterator[FakeServer]:
-    """A server that keeps a list of what it is told."""
+    """A server that keeps a list of the messages it receives."""
     with FakeServer(remctl_realm.keytab) as server:
         yield server
     assert server.errors == []
@@ -48,7 +48,7 @@ def fork(work: Callable[[], object], *, clean_up: bool = False) -> int:
 
     With `clean_up` it ends as a program ends, otherwise with nothing but _exit(2).
     """
-    with warnings.catch_warnings():  # Forking beside threads is what is tested here.
+    with warnings.catch_warnings():  # Forking while threads run is what is tested here.
         warnings.simplefilter("ignore", DeprecationWarning)
         child = os.fork()
     if child:

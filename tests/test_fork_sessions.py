@@ -35,7 +35,7 @@ PRINCIPAL = "host/localhost"
 
 
 def fork_in_python() -> int:
-    with warnings.catch_warnings():  # Forking beside threads is what is tested here.
+    with warnings.catch_warnings():  # Forking while threads run is what is tested here.
         warnings.simplefilter("ignore", DeprecationWarning)
         return os.fork()
 

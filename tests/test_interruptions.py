@@ -1,7 +1,7 @@
 """Exceptions of signal handlers at every line of remctl.py: the session is in step afterwards.
 
 Python calls a signal handler between any two steps of a program, so what it raises may come out of
-any line.  A trace function stands in for the handler here: it raises at the line it is told to.
+any line.  Here a trace function stands in for the handler: it raises at the line of the test case.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LIMIT = 20.0  # seconds after which a wait has failed
 
 
 class Interruption(BaseException):
-    """What the handler raises."""
+    """The exception of the handler."""
 
 
 TRACED = {remctl.__file__, _remctl_core.__file__}

@@ -157,7 +157,7 @@ def test_commands_of_one_session_leak_nothing(remctl_server: RemctldServer) -> N
 
 
 class MallocInfo(ctypes.Structure):
-    """What glibc's mallinfo2() tells: see mallinfo(3)."""
+    """The result of glibc's mallinfo2(): see mallinfo(3)."""
 
     _fields_ = tuple(
         (name, ctypes.c_size_t)
@@ -230,7 +230,7 @@ def test_one_thread_serves_all_calls_that_may_block_and_ends(remctl_server: Remc
 
 
 def handles() -> int:
-    """How many handles of connections there are."""
+    """Count the handles of connections."""
     gc.collect()
     kind = type(_remctl.remctl_new())
     return sum(isinstance(each, kind) for each in gc.get_objects())

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 NAME = "slow.test"
 PRINCIPAL = "host/localhost"
 COMMAND = ["some", "command"]
-SLOW = 20.0 * PATIENCE  # seconds that a look-up takes which is to be ended
+SLOW = 20.0 * PATIENCE  # seconds that a look-up takes unless it is ended
 LATE = 0.6 * PATIENCE  # seconds that one takes which is not
 SOON = 5.0 * PATIENCE  # seconds that the end may take on a machine that is busy
 MOMENT = 0.3  # seconds after which a look-up is going on
@@ -41,7 +41,7 @@ TIMED_OUT = f"unknown host {NAME}: timed out looking it up"
 
 
 class Called(Exception):
-    """What a signal handler of the program raises."""
+    """The exception of the program's signal handler."""
 
 
 def raise_called(number: int, frame: FrameType | None) -> None:
@@ -208,7 +208,7 @@ def test_signal_ends_a_look_up(
 
 
 def go_on(port: int) -> float:
-    """How many seconds after the beginning the signal handler ran."""
+    """Return the seconds from the beginning until the signal handler ran."""
     handled: list[float] = []
     signal.signal(signal.SIGINT, lambda *_: handled.append(time.monotonic()))
     start = time.monotonic()

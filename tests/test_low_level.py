@@ -192,7 +192,7 @@ def test_a_wrong_type_is_a_type_error(
 ) -> None:
     with pytest.raises(TypeError):
         function(name)(handle, *arguments)
-    assert _remctl.remctl_noop(handle), "the connection is none the worse"
+    assert _remctl.remctl_noop(handle), "the connection is still usable"
 
 
 @pytest.mark.parametrize(
@@ -290,7 +290,7 @@ def test_a_failed_command_gives_its_buffers_back(handle: _remctl.Handle) -> None
 
 
 def is_given_back(lent: bytearray) -> bool:
-    """Whether nobody holds the buffer.  A handle that is dropped gives back what threads had."""
+    """Return whether the buffer is free.  Dropping a handle releases the buffers of threads."""
     _remctl.remctl_new()
     try:
         lent.append(0)

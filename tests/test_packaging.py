@@ -1,4 +1,4 @@
-"""What makes the distributions, and what GitHub reads; ./run wheel does the heavy part."""
+"""The building of distributions, and the files for GitHub; ./run wheel does the heavy part."""
 
 from __future__ import annotations
 
@@ -209,7 +209,7 @@ def test_policies_name_the_libremctl_of_wheels():
     version = re.search(r"^version=(\S+)$", script, re.MULTILINE)
     assert version
     policies = (ROOT / "docs" / "policies.md").read_text()
-    assert f"Wheels have libremctl {version[1]} inside" in policies
+    assert f"Wheels contain libremctl {version[1]}," in policies
 
 
 # --- What GitHub reads ---
@@ -226,7 +226,7 @@ def uses() -> list[tuple[str, str]]:
 
 
 def test_actions_are_pinned_by_commit():
-    """A tag can be moved to other code; the version beside it is for people and Dependabot."""
+    """A tag can be moved to other code; the version next to it is for people and Dependabot."""
     loose = [u for u in uses() if not re.fullmatch(r"[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", u[1])]
     assert uses()
     assert loose == []

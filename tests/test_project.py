@@ -139,7 +139,7 @@ def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.once
 def test_sdist_holds_the_whole_project(sdist: Path):
-    """Who has the sdist can test it, change it and build the next one."""
+    """The sdist is enough to test it, change it and build the next one."""
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     missing = {relative(path) for path in project_files()} - names
@@ -224,7 +224,7 @@ def test_ansible_finds_the_collection_of_the_wheel(wheel: Path, tmp_path: Path):
 def test_build_without_the_limited_api_works_and_needs_no_shared_gil(tmp_path: Path):
     """The second build, which free-threaded Pythons get, is one for any Python.
 
-    An interpreter with a GIL of its own takes only extensions that declare they can do with that.
+    An interpreter with a GIL of its own takes only extensions that declare support for this.
     """
     done = subprocess.run(
         [sys.executable, "setup.py", "-q", "build_ext", f"-t{tmp_path}", f"-b{tmp_path}"],

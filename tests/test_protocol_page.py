@@ -43,7 +43,7 @@ def table(heading: str) -> list[list[str]]:
 
 
 def steps(block: str) -> list[Step]:
-    """Who sends what, in order; lines that begin with a space go on with the one above."""
+    """Return the messages of a session, in order; an indented line continues the one above."""
     found: list[Step] = []
     for line in block.splitlines():
         octets = bytes.fromhex("".join(re.findall(r"\b[0-9a-f]{2}\b", line[2:40])))
@@ -205,7 +205,7 @@ def test_protocol_1_has_one_stream_of_limited_length(remctld: ServerFactory) -> 
 
 
 def old_result(server: RemctldServer, command: bytes) -> bytes:
-    """What protocol 1 gives for a command of one word."""
+    """Return the answer of protocol 1 to a command of one word."""
     message = NUMBER.pack(1) + NUMBER.pack(len(command)) + command
     with contextlib.closing(RawClient(server, version=1)) as client:
         client.send_message(message, Flag.DATA | Flag.SEND_MIC)
@@ -247,7 +247,7 @@ AND_CLOSES = ", and it closes"
 
 
 def described(raw: RawClient) -> str:
-    """What the server answers, in the page's words."""
+    """Return the server's answer, in the page's words."""
     try:
         message = raw.read_message()
     except EOFError:

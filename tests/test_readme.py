@@ -151,7 +151,7 @@ except Exception as error:
 }
 
 
-# Succeed if another thread of the caller, who is told of the beginning, answers within 4 seconds.
+# Notify another thread of the caller, and succeed if it answers within 4 seconds.
 MEET = """
 cd "$1" || exit 2
 touch begun
@@ -211,7 +211,7 @@ def outcome(python: list[str], program: str, server: RemctldServer, folder: Path
 
 
 def lines_about_behaviour() -> dict[str, tuple[str, str]]:
-    """What the README says: theirs and ours by what is done."""
+    """The README's comparisons of the other binding with ours."""
     block = README.read_text().partition("<!-- behaviour -->\n")[2]
     table = block.partition("<!-- end of behaviour -->")[0].strip().splitlines()[2:]
     cells = [line.removeprefix("| ").removesuffix(" |").split(" | ") for line in table]
@@ -227,7 +227,7 @@ def test_what_is_said_of_this_binding_is_so(
     server: RemctldServer, tmp_path: Path, what: str
 ) -> None:
     _, ours = lines_about_behaviour()[what]
-    # From 3.12 on Python warns of a fork beside a thread, such as that for calls that may block.
+    # Python 3.12 and later warn about a fork while a thread runs, such as ours for blocking calls.
     python = [sys.executable, "-W", "ignore:This process:DeprecationWarning"]
     assert outcome(python, PROGRAMS[what], server, tmp_path) == ours
 

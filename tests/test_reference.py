@@ -38,7 +38,7 @@ def is_module(name: str) -> bool:
 
 
 def described() -> dict[str, object]:
-    """What the directives of the page describe: names in full, and what they stand for."""
+    """Return the objects that the directives of the page describe, by full name."""
     found: dict[str, object] = {}
     module = remctl = importlib.import_module("remctl")
     directive = re.compile(r"^\.\. auto(\w+):: ([\w.]+)\n((?:   :.*\n)*)", re.MULTILINE)
@@ -56,7 +56,7 @@ def described() -> dict[str, object]:
 
 
 def found_by_autodoc(module: ModuleType) -> Iterator[str]:
-    """What it takes of `__all__`: it goes by dir(), and leaves out what has no docstring."""
+    """Return the names of `__all__` that autodoc documents: those that have a docstring."""
     for name in set(module.__all__) & set(dir(module)):
         value = getattr(module, name)
         pattern = rf'^{name}\b.* = (.*|\([^)]*\))\n"""'

@@ -1,4 +1,4 @@
-"""What SECURITY.md promises about people on the network; and that each promise has its test."""
+"""Tests of SECURITY.md's promises about the network; and that each promise has a test."""
 
 from __future__ import annotations
 

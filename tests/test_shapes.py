@@ -1,8 +1,8 @@
-"""Commands and outputs of any shape, made by hypothesis: what is sent arrives, what comes is told.
+"""Commands and outputs of any shape, made by hypothesis: both arrive unchanged.
 
-The commands go to a real remctld, whose one command gives back what it got, octet by octet.  The
-outputs come from a server that cuts them into tokens, and the tokens into writes, as it is told.
-Each session is kept over all examples: what one leaves behind, the next one finds.
+The commands go to a real remctld, whose one command returns its arguments, octet by octet.  The
+outputs come from a server that splits them into tokens, and these into writes, as the test chooses.
+All examples share a session, so the remains of one example would be found by the next.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ LONGEST_ARGUMENT = 120_000  # Linux takes no longer one than 128 KiB, remctld or
 
 
 class Part(NamedTuple):
-    """What a caller writes, and what arrives."""
+    """The arguments of a caller, and those that arrive."""
 
     item: Any
     sent: bytes
@@ -251,7 +251,7 @@ def watched(remctl_realm: Realm) -> Iterator[tuple[FakeServer, remctl.Remctl]]:
 
 
 class Mistake(NamedTuple):
-    """What is wrong with a command, how it gets in, and the error that says so."""
+    """An invalid part, a way to put it into a command, and the error for it."""
 
     name: str
     spoil: Callable[[list[Any], int, bytes], list[Any]]
@@ -352,7 +352,7 @@ def test_what_is_no_input_is_refused_before_anything_is_sent(
 
 
 class Plan(NamedTuple):
-    """What the server answers the next command with."""
+    """The server's answer to the next command."""
 
     outputs: list[tuple[int, bytes]]
     last: bytes

@@ -344,7 +344,7 @@ def test_results_compare_copy_pickle_and_show_no_output() -> None:
     assert repr(result) == "<RemctlSimpleResult status=1, stdout=6 bytes, stderr=None>"
 
 
-# What is told to others
+# What others get to see
 
 
 def test_the_log_says_what_happened_and_how_long_it_took(

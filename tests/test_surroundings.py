@@ -1,4 +1,4 @@
-"""What a client relies on and cannot help: tickets, clocks, keys, the KDC, the server, the network.
+"""Failures outside the client: tickets, clocks, keys, the KDC, the server, the network.
 
 Each situation is made for real.  What comes out is the documented exception with libremctl's text,
 and a note that says which situation it is and what to do.
@@ -250,7 +250,7 @@ def test_a_clock_that_is_wrong(place: Place, seconds: int, used: bool, text: str
 
 
 def unknown_server(place: Place, principal: str) -> str:
-    """What is said of a server that the KDC does not know; only MIT's KDC sends its name."""
+    """Return the text about a server that the KDC does not know; only MIT's KDC sends its name."""
     name = "" if is_heimdal(place.realm) else f"{principal}@{place.realm.name} "
     return f"Server {name}not found in Kerberos database"
 

@@ -78,7 +78,7 @@ def check_ticking(call: Callable[[], object], prepare: Callable[[], object] = li
 
 
 def ticks_during(call: Callable[[], object]) -> int:
-    """How often another thread ticks while a call waits; on a busy machine that may be seldom."""
+    """Return how often another thread ticks while a call waits; on a busy machine, not often."""
     ended = threading.Event()
     ticks: list[float] = []
 

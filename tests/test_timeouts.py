@@ -206,7 +206,7 @@ def test_timeout_does_not_end_a_token_that_keeps_coming(small_buffer: bool) -> N
 
 
 def queued(descriptor: int, queue: int) -> int:
-    """How many octets are in a queue of a socket: of the two, FIONREAD and TIOCOUTQ."""
+    """Return the octets in a queue of a socket: FIONREAD or TIOCOUTQ."""
     return int.from_bytes(fcntl.ioctl(descriptor, queue, bytes(4)), sys.byteorder)
 
 

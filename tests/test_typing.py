@@ -31,7 +31,7 @@ SCRIPT = Path(__file__).parent / "typing" / "user_script.py"
 
 
 def fits(value: object, kind: Any) -> bool:
-    """Whether a value is of a type, as far as can be told by looking."""
+    """Return whether a value is of a type, as far as can be checked at run time."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if kind is None:
         return value is None

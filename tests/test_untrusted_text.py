@@ -1,4 +1,4 @@
-"""What others say, on every way to a terminal, a log or an exception that nobody catches.
+"""Foreign text on every way to a terminal, a log or an uncaught exception.
 
 A server, a remote account, a KDC and a file each say `EVIL`.  Each way runs on a pseudo-terminal:
 nothing that is not printable may get there, and no line may be made up.
@@ -52,7 +52,7 @@ sys.exit(3)
 
 
 class Place(NamedTuple):
-    """Where the programs below find the servers."""
+    """The addresses of the servers, for the programs below."""
 
     port: int
     refusing_port: int
@@ -307,7 +307,7 @@ channel.send(TEXT.replace("\\n", " "))
 channel.waitclose()
 group.terminate()
 """,
-    "a gateway that is none": MACHINE + """
+    "a gateway that does not start": MACHINE + """
 from remctl_toolkit.machine.gateway import open_gateway
 open_gateway(m.connection, python=["sh", "-c", "printf %s \\"$0\\" >&2; exit 3", LINE])
 """,

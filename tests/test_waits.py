@@ -43,7 +43,7 @@ def check_prompt(attempt: Callable[[], float]) -> None:
 
 
 class Called(Exception):
-    """What a signal handler of the program raises."""
+    """The exception of the program's signal handler."""
 
 
 def raise_called(number: int, frame: FrameType | None) -> None:

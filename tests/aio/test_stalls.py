@@ -58,7 +58,7 @@ def ports(remctl_realm: Realm, remctl_server: RemctldServer) -> Iterator[Ports]:
 
 
 async def median_time(session: AsyncRemctl) -> float:
-    """How long a command takes, in the middle."""
+    """Return the median time of a command."""
     times = []
     for _ in range(COMMANDS):
         start = time.perf_counter()
@@ -68,21 +68,21 @@ async def median_time(session: AsyncRemctl) -> float:
     return statistics.median(times)
 
 
-async def run_beside(ports: Ports, stalled: dict[str, Any]) -> None:
+async def run_during_stalls(ports: Ports, stalled: dict[str, Any]) -> None:
     session = await connect(ports.good)
     alone = await median_time(session)
     async with stalls(ports, **stalled) as waiting:
-        beside = await median_time(session)
+        delayed = await median_time(session)
         # Opening another is no slower, either.
         result = await asyncio.wait_for(aremctl("localhost", ports.good, command=ECHO), LIMIT)
         assert result.stdout == b"hello\n"
         assert waiting.pending()
     await session.close()
-    assert beside <= max(2 * alone, alone + 0.05), (alone, beside)
+    assert delayed <= max(2 * alone, alone + 0.05), (alone, delayed)
 
 
-def beside(runner: str, ports: Ports, stalled: dict[str, Any]) -> None:
-    RUNNERS[runner](run_beside(ports, stalled))
+def compare_during_stalls(runner: str, ports: Ports, stalled: dict[str, Any]) -> None:
+    RUNNERS[runner](run_during_stalls(ports, stalled))
 
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -99,7 +99,7 @@ KINDS: dict[str, dict[str, Any]] = {
 def test_a_command_beside_stalled_calls_is_not_delayed(
     ports: Ports, runner: str, kind: str
 ) -> None:
-    in_child(beside, runner, ports, KINDS[kind])
+    in_child(compare_during_stalls, runner, ports, KINDS[kind])
 
 
 # -- Cancelling frees everything ------------------------------------------------------------------
@@ -140,7 +140,7 @@ async def leave(ports: Ports, files: str, cancel: bool) -> float:
 kept: list[Stalled] = []
 
 
-def exit_beside(runner: str, ports: Ports, files: str, cancel: bool) -> float:
+def exit_during_calls(runner: str, ports: Ports, files: str, cancel: bool) -> float:
     """Exit with stalled calls; when the process began to."""
     warnings.simplefilter("ignore", ResourceWarning)
     return float(RUNNERS[runner](leave(ports, files, cancel)))
@@ -150,7 +150,7 @@ def exit_beside(runner: str, ports: Ports, files: str, cancel: bool) -> float:
 @pytest.mark.parametrize("cancel", [True, False], ids=["cancelled", "not cancelled"])
 @pytest.mark.parametrize("files", ["pipe", "stubborn"])
 def test_the_interpreter_exits_at_once(ports: Ports, runner: str, files: str, cancel: bool) -> None:
-    began = in_child(exit_beside, runner, ports, files, cancel)
+    began = in_child(exit_during_calls, runner, ports, files, cancel)
     assert time.monotonic() - began < LIMIT / 2
 
 
@@ -205,7 +205,7 @@ async def do_everything(ports: Ports) -> None:
 
 
 def measure(ports: Ports) -> list[tuple[float, float, str]]:
-    """How long the callbacks of a loop take, in some attempts."""
+    """Return how long the callbacks of a loop take, in some attempts."""
     found = []
     for _ in range(3):
         with watched_callbacks() as callbacks:

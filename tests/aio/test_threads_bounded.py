@@ -121,7 +121,7 @@ def test_sessions_that_open_and_run(remctl_realm: Realm) -> None:
 
 
 async def look_up_many(count: int, port: int) -> tuple[int, int]:
-    """Run a command on an open session beside many look-ups of a slow resolver."""
+    """Run a command on an open session during many look-ups of a slow resolver."""
     session = AsyncRemctl()
     sessions = [AsyncRemctl() for _ in range(count)]
     await session.open("127.0.0.1", port, "host/localhost")

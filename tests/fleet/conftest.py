@@ -1,4 +1,4 @@
-"""What the tests of fleets share: hosts, and that nothing of a fleet outlives its test."""
+"""Fixtures for the tests of fleets: hosts, and a check that no fleet outlives its test."""
 
 from __future__ import annotations
 

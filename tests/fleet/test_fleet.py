@@ -246,7 +246,7 @@ class Busy:
         with self._lock:
             self.now += 1
             self.most = max(self.most, self.now)
-        self._barrier.wait(LIMIT)  # So many are there at the same time, or this fails.
+        self._barrier.wait(LIMIT)  # All of them are there at the same time, or this fails.
         time.sleep(0.1)  # If there were more, they would come meanwhile.
         with self._lock:
             self.now -= 1

@@ -360,7 +360,7 @@ def test_threads_are_named_after_their_hosts(farm: Farm) -> None:
 
 
 def test_hosts_leave_no_garbage(farm: Farm) -> None:
-    """What was at work on a host is freed at once: no cycle waits for the collector."""
+    """The objects of a host are freed at once: no cycle waits for the collector."""
     hosts = farm.good(20) + farm.dead(150) + farm.denying(20) + farm.silent(10)
     list(run_on_hosts(hosts[:1], ECHO))
     gc.collect()

@@ -1,4 +1,4 @@
-"""Servers for the tests of pools: one that answers, and holds what it is told to."""
+"""Servers for the tests of pools: one that answers, and holds the commands that a test names."""
 
 from __future__ import annotations
 

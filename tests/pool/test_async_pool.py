@@ -30,7 +30,7 @@ Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
 @pytest.fixture(params=["asyncio", "uvloop"])
 def run(request: pytest.FixtureRequest) -> Run:
-    """What runs a coroutine, in each kind of event loop."""
+    """A function that runs a coroutine, for each kind of event loop."""
     return asyncio.run if request.param == "asyncio" else uvloop.run
 
 

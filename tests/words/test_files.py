@@ -1,4 +1,4 @@
-"""Where streams go (DEVNULL, STDOUT), and input that is read from a file."""
+"""Targets of output (DEVNULL, STDOUT), and input that is read from a file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said of arguments that are often wrong."""
+"""Messages about arguments that are often wrong."""
 
 from __future__ import annotations
 

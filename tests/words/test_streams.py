@@ -1,4 +1,4 @@
-"""What stream() and tokens() return: an iterator that can be closed, and used in `with`."""
+"""The result of stream() and tokens(): an iterator that can be closed, and used in `with`."""
 
 from __future__ import annotations
 
