@@ -25,6 +25,7 @@ from _remctl_text import printable
 from .base.errors import MachineError
 from .base.outputs import Tail
 from .channel.channel import Channel
+from .process.target import connection_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from .base.connection import Connection
     from .base.program import Word
+    from .process.target import Machine
 
 __all__ = ["GatewayError", "open_gateway"]
 
@@ -50,7 +52,7 @@ class GatewayError(MachineError):
 
 
 def open_gateway(
-    connection: Connection,
+    connection: Machine,
     *,
     group: execnet.Group | None = None,
     id: str | None = None,
@@ -64,7 +66,7 @@ def open_gateway(
     goes nowhere.
 
     Args:
-        connection: the way to the account.
+        connection: the way to the account, or a machine.
         group: the group that it becomes a member of; None is execnet's own,
             ``execnet.default_group``, which ends with this process.
         id: its name in the group; None finds one.
@@ -72,7 +74,9 @@ def open_gateway(
             one (``["sudo", "-n", "python3"]``); None is the one that the connection uses.
 
     Raises:
-        ValueError: there is such an id in the group, or the group uses greenlets.
+        TypeError: `connection` is neither.
+        ValueError: there is such an id in the group, the group uses greenlets, or this is remoto's
+            connection with sudo or to a container, which has a `gateway` of its own.
         GatewayError: the command is missing, or is not an interpreter.
         RemctlError: see `Channel`.
         ImportError: execnet is not installed, or not one that this works with.
@@ -80,6 +84,7 @@ def open_gateway(
     import execnet
     from execnet.gateway_bootstrap import bootstrap_exec
 
+    connection = connection_of(connection)
     if group is None:
         group = execnet.default_group
     if group.execmodel.backend not in _MODELS:

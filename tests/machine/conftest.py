@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -14,6 +15,14 @@ from remctl_toolkit.testing import RemctldServer, machine_commands
 
 if TYPE_CHECKING:
     from remctl_toolkit.testing import Realm
+
+
+@pytest.fixture(autouse=True)
+def _levels() -> Iterator[None]:
+    """Set back the levels that remoto's connections set: other tests have the same hosts."""
+    yield
+    for name in ("localhost", "127.0.0.1", "hostname"):
+        logging.getLogger(name).setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="module")

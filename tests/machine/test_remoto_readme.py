@@ -5,7 +5,6 @@ from __future__ import annotations
 import getpass
 import logging
 import os
-import stat
 import sys
 import tempfile
 import types
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from machine.containers import place_of, write_programs
 
 import remctl_toolkit.machine.remoto as remoto
 from remctl_toolkit.machine import ClosedError, CommandTimeoutError
@@ -23,32 +23,16 @@ from remctl_toolkit.machine.remoto import Connection, exc
 from remctl_toolkit.machine.remoto.connection import (
     DockerConnection,
     KubernetesConnection,
+    LocalConnection,
     OpenshiftConnection,
     PodmanConnection,
 )
 from remctl_toolkit.machine.remoto.process import check, run
-from remctl_toolkit.testing import Command, RemctldServer
 
 if TYPE_CHECKING:
     from remctl_toolkit.testing import Realm
 
 pytestmark = pytest.mark.once
-
-LINES = (
-    Command("python", program="/usr/bin/python3", stdin="last"),
-    Command("sh", program="/bin/sh", stdin="last"),
-)
-PROGRAMS = {
-    # Empty the environment, and leave the user as it is.
-    "sudo": '[ "$1 $2" = "-n --" ] || exit 1; shift 2; '
-    'exec env -i SUDO_USER=them PATH="$PATH" "$@"',
-    "docker": 'echo "$@" >>"$0.log"; [ "$1 $2 $3 $4" = "exec -i -u me" ] && shift; '
-    '[ "$3" = me ] && shift; [ "$3" = box ] || exit 1; shift 3; BOX=docker exec "$@"',
-    "podman": '[ "$1 $2 $3" = "exec -i box" ] || exit 1; shift 3; BOX=podman exec "$@"',
-    "kubectl": '[ "$1 $2 $3 $4 $5 $6 $7 $8" = "--context c exec -i -n n pod --" ] || exit 1; '
-    'shift 8; BOX=kubectl exec "$@"',
-    "oc": '[ "$1 $2 $3 $4" = "exec -i pod --" ] || exit 1; shift 4; BOX=oc exec "$@"',
-}
 
 MODULE = """
 import os
@@ -71,30 +55,16 @@ if __name__ == '__channelexec__':
 """
 
 
-@pytest.fixture(autouse=True)
-def levels() -> Iterator[None]:
-    """Set the levels of loggers back: other tests have the same hosts."""
-    yield
-    for name in ("localhost", "127.0.0.1", "hostname"):
-        logging.getLogger(name).setLevel(logging.NOTSET)
-
-
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("programs")
-    for name, script in PROGRAMS.items():
-        path = folder / name
-        path.write_text(f"#!/bin/sh\n{script}\n")
-        path.chmod(path.stat().st_mode | stat.S_IXUSR)
-    return folder
+    return write_programs(tmp_path_factory.mktemp("programs"))
 
 
 @pytest.fixture(scope="module")
 def place(remctl_realm: Realm, programs: Path) -> Iterator[dict[str, Any]]:
     """Where to connect to, which remoto's users would not have to say."""
-    path = f"{programs}:/usr/bin:/bin"
-    with RemctldServer(remctl_realm, LINES, env={"PATH": path}) as server:
-        yield {"port": server.port, "principal": server.principal}
+    with place_of(remctl_realm, programs) as place:
+        yield place
 
 
 @pytest.fixture
@@ -177,7 +147,7 @@ def test_ssh_options_are_refused() -> None:
 
 def test_unknown_arguments_are_refused_before_connecting() -> None:
     for make in (Connection, PodmanConnection):
-        with pytest.raises(TypeError, match=r"^prot: there is no such argument$"):
+        with pytest.raises(TypeError, match=r"^unexpected keyword argument 'prot'$"):
             make("localhost", "box", eager=False, prot=1)  # type: ignore[arg-type]
 
 
@@ -342,8 +312,9 @@ def test_get(caplog: pytest.LogCaptureFixture) -> None:
     assert get("oc") is get("openshift") is OpenshiftConnection
     assert get("non-existent") is Connection
     assert get("non-existent", "openshift") is OpenshiftConnection
-    assert get("local", None) is None
-    assert 'no connection backend found for: "local"' in caplog.text
+    assert get("local") is get("localhost") is get("popen") is LocalConnection
+    assert get("non-existent", None) is None
+    assert 'no connection backend found for: "non-existent"' in caplog.text
 
 
 # -- rsync ----------------------------------------------------------------------------------------

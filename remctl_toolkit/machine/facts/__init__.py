@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ..base.connection import Connection
 from ..base.errors import MachineError
 from ..base.program import literal, source
+from ..process.target import connection_of
 from . import far_facts
 
 __all__ = [
@@ -68,7 +68,7 @@ def gather(
     """Return facts by their names, all found by one command.
 
     Args:
-        machine: a machine or a `Connection`.
+        machine: a machine, a `Connection`, or remoto's connection to an account.
         names: which, see `NAMES`.
         timeout: seconds that the network may be silent; None is for ever.
 
@@ -77,13 +77,15 @@ def gather(
         "reasons": why which of them are None.
 
     Raises:
-        ValueError: there is no such fact; nothing was sent.
+        TypeError: it is no machine.
+        ValueError: there is no such fact, or this is remoto's connection with sudo or to a
+            container: use its `import_module()`; nothing was sent.
         MachineError: the answer is malformed.
         RemctlError: see `Connection.run()`.
     """
     wanted = [names] if isinstance(names, str) else list(names)
     check_names(wanted)
-    connection: Connection = machine if isinstance(machine, Connection) else machine.connection
+    connection = connection_of(machine)
     program = f"{source('facts/far_facts')}\nprint(ascii(gather({wanted!r})))\n"
     result = connection.python_run(program, label="facts", timeout=timeout)
     try:

@@ -26,7 +26,7 @@ from ..base.program import (
 from ..channel.engine import Target as Output
 from ..channel.keeper import Relay
 from ..wire.both_frames import FrameError
-from .target import Machine, Target, log_text, target_of
+from .target import COMMAND_OPTIONS, Machine, Target, check_arguments, log_text, target_of
 
 __all__ = ["CommandFailedError", "check", "run"]
 
@@ -67,7 +67,8 @@ def run(
     Neither arguments nor the environment are logged.
 
     Args:
-        machine: a machine, a `Connection`, or remoto's connection.
+        machine: a machine, a `Connection`, remoto's connection, or a wrapper with all attributes
+            of these.
         command: the program and its arguments.
         exit: close the machine afterwards.
         timeout: seconds without output after which the command is ended, with all that
@@ -88,6 +89,7 @@ def run(
         MachineError: something else than ours answers there.
         ClosedError, RemctlError: see `Connection.run()`.
     """
+    check_arguments(options, COMMAND_OPTIONS)
     target = target_of(machine)
     log = target.logger if logger is None else logger
     outputs = _LogLines(log, stdout_level), _LogLines(log, stderr_level)
@@ -142,6 +144,7 @@ def check(
         MachineError: something else than ours answers there.
         ClosedError, RemctlError: see `Connection.run()`.
     """
+    check_arguments(options, COMMAND_OPTIONS)
     target = target_of(machine)
     log = target.logger if logger is None else logger
     buffers = Output(), Output()

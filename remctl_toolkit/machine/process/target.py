@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard, cast
 
 from _remctl_text import printable
 
+from ..base.account import FarSide
 from ..base.connection import Connection
 from ..base.program import Word
 
@@ -19,6 +20,15 @@ _METHODS = {
     logging.ERROR: "error",
     logging.CRITICAL: "critical",
 }
+
+
+# The arguments of `check()` that say how a command is run.
+COMMAND_OPTIONS = ("env", "extend_env", "cwd", "stdin", "shell", "sudo", "label")
+# What a machine with settings of its own has besides `connection`, as `Target`.
+_SETTINGS = (
+    *("hostname", "logger", "cwd", "changes", "sudo", "global_timeout", "stop_on_timeout"),
+    *("cmd", "exit"),
+)
 
 
 class Target:
@@ -72,22 +82,57 @@ Machine = Connection | Target | _HasConnection
 
 
 def target_of(machine: Machine) -> Target:
-    """Return the target for a machine, a connection, or one of remoto's.
+    """Return the target for a machine, a connection, one of remoto's, or a wrapper of these.
+
+    A wrapper has to have all attributes of what it wraps: sudo, for instance, is never left out.
 
     Raises:
         TypeError: it is none of these.
     """
-    if isinstance(machine, Target):
-        return machine
-    if isinstance(machine, Connection):
+    if _is_connection(machine):
         return Target(machine)
+    text = f"commands run on a machine or a Connection, not on {type(machine).__name__}"
     connection = getattr(machine, "connection", None)
-    if not isinstance(connection, Connection):
-        text = f"commands run on a machine or a Connection, not on {type(machine).__name__}"
+    if not _is_connection(connection):
         raise TypeError(text)
-    target = Target(connection, machine.close)
+    # A machine of plumbum has a folder and an environment alone, and what has none of these no more
+    # than a connection.
+    some = any(hasattr(machine, name) for name in _SETTINGS) and not hasattr(machine, "_changes")
+    needed = _SETTINGS if some else ("close",)
+    missing = [name for name in needed if not hasattr(machine, name)]
+    if missing:
+        raise TypeError(f"{text}, which lacks {', '.join(missing)}")
+    if some:
+        return cast("Target", machine)
+    target = Target(connection, cast("_HasConnection", machine).close)
     target.cwd, target.changes = defaults_of(machine)
     return target
+
+
+def _is_connection(value: object) -> TypeGuard[Connection]:
+    # A mock says that it is of the class that it stands for.
+    return isinstance(value, Connection) and isinstance(getattr(value, "far", None), FarSide)
+
+
+def connection_of(machine: Machine) -> Connection:
+    """Return the connection of a machine, for use without its sudo and its container.
+
+    Raises:
+        TypeError: it is no machine.
+        ValueError: it has sudo or a container.
+    """
+    target = target_of(machine)
+    if target.sudo or target.cmd(["true"]) != ["true"]:
+        text = f"this leads to the account on the host, and {type(machine).__name__} to sudo or to"
+        raise ValueError(f"{text} a container: use its import_module(), gateway, or commands")
+    return target.connection
+
+
+def check_arguments(given: Iterable[str], allowed: Iterable[str]) -> None:
+    """Raise TypeError if there are others than those that are allowed."""
+    unknown = sorted(set(given) - set(allowed))
+    if unknown:
+        raise TypeError(f"unexpected keyword argument {', '.join(map(repr, unknown))}")
 
 
 def defaults_of(machine: Any) -> tuple[Word | None, Mapping[str, Any]]:

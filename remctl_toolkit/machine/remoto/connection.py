@@ -15,11 +15,13 @@ import remctl
 from _remctl_text import printable
 
 from ..base import connection as machine_connection
+from ..base.accounts import connect, split_user
 from ..base.connection import ConnectionSettings
 from ..base.program import Program, python_arguments, python_payload
 from ..call import Interpreter, RemoteCallError, RemoteFunction
 from ..channel.channel import Channel
-from ..process.target import Target
+from ..process.target import Target, check_arguments
+from .exc import as_host_not_found
 
 if TYPE_CHECKING:
     import execnet
@@ -28,8 +30,10 @@ __all__ = [
     "Connection",
     "DockerConnection",
     "KubernetesConnection",
+    "LocalConnection",
     "OpenshiftConnection",
     "PodmanConnection",
+    "RemoteModule",
     "get",
 ]
 
@@ -51,7 +55,8 @@ class Connection(Target):
     """A host, as remoto has it.
 
     Args:
-        hostname: its name.  There is no other way to this host itself than to any other.
+        hostname: its name, or ``user@name`` for the account of a user, see
+            `remctl_toolkit.machine.Machine`.  This host itself is reached like any other.
         logger: what has `debug` and `error`, at least; None is the one named after the host, which
             is shown if logging was not set up.
         sudo: whether commands, functions and gateways are root's, by ``sudo -n``.
@@ -67,13 +72,18 @@ class Connection(Target):
     Attributes:
         hostname, logger, sudo, interpreter: see above.
         global_timeout: the timeout of `run()` and `check()` without one, in seconds; None is never.
+        remote_module: what `import_module()` returned last; None before that.
+        remote_import_system: "legacy"; or "json", as of containers: there, a function that calls
+            ``sys.exit(0)`` returns None.
 
     Raises:
-        ValueError: `ssh_options` was given.
-        RemctlError: see `remctl_toolkit.machine.Connection`.
+        ValueError: `ssh_options` was given, or `hostname` is neither form of a name.
+        UnknownUserError, RemctlError: see `remctl_toolkit.machine.Machine`.  If execnet is
+            installed, each is its HostNotFound, too.
     """
 
     stop_on_timeout = False
+    remote_import_system = "legacy"
     _usual_python: str | None = None  # None is the one of the connection
 
     def __init__(
@@ -89,14 +99,13 @@ class Connection(Target):
         ssh_options: str | None = None,
         **settings: Unpack[ConnectionSettings],
     ) -> None:
-        if ssh_options is not None:
+        if ssh_options is not None or hostname.startswith("-"):  # As "-F FILE HOST".
             text = "ssh_options: there is no ssh here; use port=, principal=, ccache=, source_ip="
             raise ValueError(text)
-        unknown = ", ".join(settings.keys() - ConnectionSettings.__annotations__.keys())
-        if unknown:
-            raise TypeError(f"{unknown}: there is no such argument")
+        check_arguments(settings, ConnectionSettings.__annotations__)
         self.hostname = hostname
-        self.logger = logger_of(hostname) if logger is None else logger
+        self._account = split_user(hostname)
+        self.logger = logger_of(self._account[0]) if logger is None else logger
         self.sudo = sudo
         self.interpreter = interpreter
         self.remote_module: Any = None
@@ -115,7 +124,11 @@ class Connection(Target):
         """The connection; it is opened when it is first needed."""
         with self._lock:
             if self._opened is None:
-                self._opened = machine_connection.Connection(self.hostname, **self._settings)
+                try:
+                    self._opened = connect(*self._account, **self._settings)
+                except remctl.RemctlError as error:
+                    as_host_not_found(error)
+                    raise
                 self._closing.callback(self._opened.close)
                 if self._detect_sudo and self._opened.far.uid != 0:
                     self.logger.debug("connection detected need for sudo")
@@ -162,7 +175,7 @@ class Connection(Target):
                 self._interpreters[words] = _InterpreterBy(self.connection, words)
                 self._closing.callback(self._interpreters[words].close)
             interpreter = self._interpreters[words]
-        self.remote_module = _RemoteModule(interpreter, module)
+        self.remote_module = RemoteModule(self, interpreter, module)
         return self.remote_module
 
     @property
@@ -229,10 +242,11 @@ class _InterpreterBy(Interpreter):
         return channel
 
 
-class _RemoteModule:
-    """A module whose functions run on the host, with remoto's exceptions."""
+class RemoteModule:
+    """A module whose functions run on the host, see `Connection.import_module()`."""
 
-    def __init__(self, interpreter: Interpreter, module: ModuleType) -> None:
+    def __init__(self, conn: Connection, interpreter: Interpreter, module: ModuleType) -> None:
+        self._conn = conn
         self._module = interpreter.import_module(module)
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
@@ -242,22 +256,42 @@ class _RemoteModule:
             try:
                 return function(*args, **kwargs)
             except RemoteCallError as error:
+                exits = error.type_name == "SystemExit" and error.remote_args in ((), (0,), (None,))
+                if exits and self._conn.remote_import_system == "json":
+                    return None
                 text = f"{error.type_name}: {error.message}" if error.message else error.type_name
                 raise RuntimeError(printable(text)) from error
 
         return call
 
 
+class LocalConnection(Connection):
+    """This host itself, over remctl: it has to have the commands, as any other.
+
+    Args:
+        settings: see `Connection`; `hostname` is always localhost.  The server's principal is the
+            one for that name, if `principal` does not say another.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**{**settings, "hostname": "localhost"})
+
+
 class _ContainerConnection(Connection):
     """Runs commands by a program on the host that leads to a container."""
 
     executable = ""
+    remote_import_system = "json"
     _usual_python = "python3"
+
+    def command_template(self) -> list[str]:
+        """Return the command that runs a line of shell in the container, but for that line."""
+        return [*self._prefix(), "/bin/sh", "-c"]
 
     def cmd(self, cmd: Any) -> list[Any]:
         """Return the command that runs `cmd` in the container."""
         words = [os.fsdecode(w) if isinstance(w, (bytes, os.PathLike)) else str(w) for w in cmd]
-        return [*self._prefix(), "/bin/sh", "-c", shlex.join(words)]
+        return [*self.command_template(), shlex.join(words)]
 
 
 class DockerConnection(_ContainerConnection):
@@ -345,6 +379,9 @@ class OpenshiftConnection(KubernetesConnection):
 _BY_NAME: dict[str, type[Connection]] = {
     "ssh": Connection,
     "remctl": Connection,
+    "local": LocalConnection,
+    "localhost": LocalConnection,
+    "popen": LocalConnection,
     "docker": DockerConnection,
     "podman": PodmanConnection,
     "kubernetes": KubernetesConnection,
