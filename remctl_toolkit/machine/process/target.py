@@ -122,9 +122,9 @@ def connection_of(machine: Machine) -> Connection:
         ValueError: it has sudo or a container.
     """
     target = target_of(machine)
-    if target.sudo or target.cmd(["true"]) != ["true"]:
-        text = f"this leads to the account on the host, and {type(machine).__name__} to sudo or to"
-        raise ValueError(f"{text} a container: use its import_module(), gateway, or commands")
+    if target.sudo or list(target.cmd(["true"])) != ["true"]:
+        text = f"{type(machine).__name__} has sudo or a container, and this works without them"
+        raise ValueError(f"{text}: use its import_module() or its gateway")
     return target.connection
 
 

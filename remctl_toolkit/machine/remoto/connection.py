@@ -274,7 +274,8 @@ class LocalConnection(Connection):
     """
 
     def __init__(self, **settings: Any) -> None:
-        super().__init__(**{**settings, "hostname": "localhost"})
+        settings.pop("hostname", None)
+        super().__init__("localhost", **settings)
 
 
 class _ContainerConnection(Connection):

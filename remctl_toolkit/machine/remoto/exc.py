@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from typing import Any
 
@@ -11,15 +12,14 @@ from ..base.errors import CommandTimeoutError as TimeoutError
 from ..call import RemoteCallError as RemoteError
 from ..call import ResultError as DataFormatError
 
-try:
-    from execnet.gateway_bootstrap import HostNotFound
-except ImportError:
-
-    class HostNotFound(Exception):  # type: ignore[no-redef]
-        """The host cannot be connected to."""
-
-
 __all__ = ["DataFormatError", "HostNotFound", "RemoteError", "TimeoutError"]
+
+
+HostNotFound: type[Exception] = type("HostNotFound", (Exception,), {})
+with contextlib.suppress(ImportError):
+    from execnet import gateway_bootstrap
+
+    HostNotFound = gateway_bootstrap.HostNotFound
 
 
 def as_host_not_found(error: RemctlError) -> RemctlError:
