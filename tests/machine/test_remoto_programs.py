@@ -24,6 +24,7 @@ import remctl
 import remctl_toolkit.machine.remoto as remoto
 from remctl_toolkit import machine
 from remctl_toolkit.machine import Machine, NoPythonError, UnknownUserError, facts, open_gateway
+from remctl_toolkit.machine.group import Group
 from remctl_toolkit.machine.process import check, run
 from remctl_toolkit.machine.remoto import Connection, exc
 from remctl_toolkit.machine.remoto.connection import (
@@ -192,6 +193,13 @@ def test_facts_gateways_and_files_are_never_the_hosts_instead(
                     function(conn)
         assert "pid" not in sudo.import_module(facts).memory()
     assert box.import_module(facts).memory().keys() >= {"total", "available"}
+
+
+def test_groups_never_run_on_the_host_instead(box: DockerConnection) -> None:
+    made: Any = box
+    with Group(["box"], factory=lambda host: made) as group:
+        failures = group.run(["sh", "-c", "echo $BOX"]).failures()
+    assert [type(result.error) for _, result in failures] == [ValueError]
 
 
 def test_facts_and_gateways_of_an_account(plain: Connection) -> None:

@@ -13,7 +13,7 @@ from ..base.connection import Connection
 from ..base.errors import ClosedError
 from ..base.program import Environment, Word
 from ..files import transfer
-from ..process.target import defaults_of
+from ..process.target import connection_of, defaults_of
 from .result import ErrorResult
 
 LocalPath: TypeAlias = "str | os.PathLike[str]"
@@ -80,8 +80,7 @@ class Member:
 
     def connection(self) -> Connection:
         """Return the connection of the machine."""
-        machine = self.machine()
-        return machine if isinstance(machine, Connection) else machine.connection
+        return connection_of(self.machine())
 
     def call(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Run a function there."""
