@@ -195,9 +195,11 @@ def test_facts_gateways_and_files_are_never_the_hosts_instead(
     assert box.import_module(facts).memory().keys() >= {"total", "available"}
 
 
-def test_groups_never_run_on_the_host_instead(box: DockerConnection) -> None:
-    made: Any = box
-    with Group(["box"], factory=lambda host: made) as group:
+def test_groups_never_run_on_the_host_instead(place: dict[str, Any]) -> None:
+    def in_container(host: Any) -> Any:
+        return DockerConnection("localhost", container_name="box", **place)
+
+    with Group(["box"], factory=in_container) as group:
         failures = group.run(["sh", "-c", "echo $BOX"]).failures()
     assert [type(result.error) for _, result in failures] == [ValueError]
 
