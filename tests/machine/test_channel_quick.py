@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -136,6 +137,19 @@ def test_nothing_is_left(connection: Connection) -> None:
         eventually(lambda: sorted(os.listdir(there.folder)) == ["control", "data"])
         assert os.getsid(there.command) == there.command
     eventually(there.gone)
+
+
+def test_the_path_of_its_folder_may_have_any_length(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its length is part of a text for the shell."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as base:
+        for length in (*range(len(base) + 2, 60), 150):
+            folder = os.fsencode(base).ljust(length - 1, b"/") + b"x"
+            os.makedirs(folder, exist_ok=True)
+            monkeypatch.setattr(connection, "quick_start", folder)
+            with Channel(connection, ["cat"]) as channel:
+                assert traces(channel).folder.startswith(os.fsdecode(folder) + "/.remctl-")
 
 
 LEAVING = """

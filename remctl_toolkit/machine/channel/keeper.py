@@ -67,7 +67,7 @@ _START_IN_SHELL = (
     b"3<>$2/out 6<$2/out 7>$2/out 3<>$2/err 8<$2/err 9>$2/err 3<>$2/control||"
     b"{ rm -r $2;false;};}&&{ "
     b"(%b)<&4 >%b 2>%b 3>&- 4<&- 5>&- 6<&- 7>&- 8<&- 9>&-&for p in $!;do "
-    b'(printf "H$3%c%%s\\n%%010d\\n%%010d" $2 $p $$)&'
+    b'(printf "H$3\\%03o%%s\\n%%010d\\n%%010d" $2 $p $$)&'
     b'exec %b -IS -c "$1" "$0" $p $! $2 4<&- 7>&- 9>&-;done;};exec %b -IS -c "$1" "$0"\n%b'
 )
 
