@@ -123,6 +123,10 @@ class Popen(Process, PopenAddons):  # type: ignore[misc]
             reason = f"cannot send a signal to a command on {self.machine}"
             raise OSError(errno.EIO, reason) from error
 
+    def forget(self) -> None:
+        """Have the command ended when this is deleted, without a warning; wait for nothing."""
+        self._signalled = True
+
     def _was_asked_to_end(self) -> bool:
         # As a shell session ends: by a signal, and without waiting for what comes of it.
         return self._signalled

@@ -85,3 +85,9 @@ class Session(ShellSession):  # type: ignore[misc]
         except processes.ProcessExecutionError as error:
             raise ProcessExecutionError(*error.args, error.message, host=error.host) from None
         return result
+
+    def __del__(self) -> None:
+        # plumbum's closes the session, and waits for the host, in the thread that collects garbage.
+        process = getattr(self, "proc", None)
+        if process is not None:
+            process.forget()
