@@ -314,6 +314,14 @@ def test_answers_are_bounded(inside: Path) -> None:
         paths.read(sent_by(wrong), "/x")
 
 
+def test_pieces_of_one_octet_cost_no_more_than_their_number(inside: Path) -> None:
+    """The square of it would take minutes."""
+    number = 200_000
+    octets = [frame(b"b", zlib.crc32(b"x"), b"x") * number, frame(b"z", 0, b"1 2 3")]
+    far = paths._RemoteFile(sent_by(octets), "/x", None)
+    assert far.use("r", read=number) == (b"x" * number, 1, (2, 3))
+
+
 def test_who_says_something_for_ever(inside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answers, "STARTS_AND_ENDS", 0.0)
     half = encoded((b"f", 0, b"."))[0][:3]

@@ -28,7 +28,15 @@ from support.waiting import eventually, open_descriptors, thread_count
 from remctl_toolkit.machine import MachineError
 from remctl_toolkit.machine.tunnel import mux as tunnel_mux
 from remctl_toolkit.machine.tunnel import tunnel
-from remctl_toolkit.machine.tunnel.both_mux import ADDRESS, ANY, LIMIT, WINDOW, error_named
+from remctl_toolkit.machine.tunnel.both_mux import (
+    ADDRESS,
+    ANY,
+    LIMIT,
+    WINDOW,
+    ProtocolError,
+    Stream,
+    error_named,
+)
 from remctl_toolkit.machine.tunnel.both_mux import FIRST_FAR_ID as FAR
 from remctl_toolkit.machine.tunnel.mux import FarListener, NearMux
 from remctl_toolkit.machine.tunnel.tunnel import Tunnel, TunnelError, connect_sock
@@ -232,6 +240,18 @@ def test_what_it_says_last_is_the_reason(script: Script) -> None:
     situation.mux._thread.join(20)
     with pytest.raises(TunnelError, match=f"the tunnels to {HOST} are lost: MemoryError"):
         situation.mux.call(20, "", asyncio.sleep(0))
+    situation.end()
+
+
+def test_data_before_a_connection_costs_no_more_than_its_length(script: Script) -> None:
+    """The square of it would take minutes."""
+    situation = Situation(script, NoConnection())
+    stream = Stream(situation.mux, 5, None)
+    for _ in range(WINDOW):
+        stream.on_frame(b"D", b"x")
+    with pytest.raises(ProtocolError, match="beyond"):
+        stream.on_frame(b"D", b"x")
+    assert stream.early == b"x" * WINDOW
     situation.end()
 
 

@@ -54,13 +54,14 @@ class _RemoteFile:
         size: int | None = None,
     ) -> tuple[bytes, int, tuple[int, int]]:
         """Read, write or append; return octets, the size, and the device and inode."""
-        taken: list[bytes] = []
+        taken = bytearray()
 
         def take(letter: bytes, crc: int, octets: bytes) -> None:
+            nonlocal taken
             if crc32(octets) != crc:
                 raise malformed(self.connection, "what arrived is not what was sent")
-            taken.append(octets)
-            if read is not None and sum(map(len, taken)) > read:
+            taken += octets
+            if read is not None and len(taken) > read:
                 raise malformed(self.connection, "it sends more than was asked for")
 
         payload = b"" if data is None else bytes(data)
@@ -71,7 +72,7 @@ class _RemoteFile:
         if not re.fullmatch(rb"\d{1,20} \d{1,20} \d{1,20}", answer):
             raise malformed(self.connection, "its answer is none")
         length, device, number = map(int, answer.split())
-        return b"".join(taken), length, (device, number)
+        return bytes(taken), length, (device, number)
 
     def replace(self, read: Callable[[int], bytes], new: bool, mode: int | None) -> None:
         """Replace the file by the data that `read` returns; keep owner and mode."""

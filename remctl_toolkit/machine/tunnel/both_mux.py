@@ -201,7 +201,7 @@ class Stream(asyncio.BufferedProtocol):
         self.answer = mux.loop.create_future()  # the first O or X: its letter and octets
         self.connecting: asyncio.Task[Any] | None = None
         self.transport: Any = None
-        self.early = b""  # data that arrived before there was a transport
+        self.early = bytearray()  # data that arrived before there was a transport
         self.may_send = self.granted = WINDOW
         self.ended = False  # We sent E.
         self.finishing = False  # We received E.
