@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import compileall
+import contextlib
 import gc
 import os
 import re
@@ -10,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,10 +22,12 @@ from machine.farsides import traces
 from support.subprocesses import LIMIT
 from support.waiting import eventually, runs
 
+import remctl
 import remctl_toolkit
 from remctl_toolkit.machine import Channel, ChannelError, Connection, Machine, MachineError
 from remctl_toolkit.machine.channel import channel as channels
 from remctl_toolkit.machine.channel import keeper as keepers
+from remctl_toolkit.machine.files import sending, transfer
 from remctl_toolkit.machine.wire.both_frames import frame
 from remctl_toolkit.testing import Command, RemctldServer, machine_commands
 
@@ -91,6 +95,53 @@ def test_what_it_must_not_send_is_one_error(liar: Any, octets: bytes, text: str)
         said.unlink()
 
 
+def test_signs_of_life_are_no_start(liar: Any) -> None:
+    connection, said = liar
+    os.mkfifo(said)
+
+    def beat() -> None:
+        with open(said, "wb", 0) as file, contextlib.suppress(BrokenPipeError):
+            while True:
+                file.write(frame(b"B"))
+                time.sleep(0.02)
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        with pytest.raises(ChannelError, match=r"it did not start within 0\.3 seconds"):
+            Channel(connection, ["cat"], beat=0.1, patience=0.3)
+        thread.join(LIMIT)
+        assert not thread.is_alive()
+    finally:
+        said.unlink()
+
+
+def test_an_upload_does_not_wait_for_the_end_of_its_reply(
+    remctl_realm: Realm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes all, tells a status, and is alive ever after."""
+    monkeypatch.setattr(sending, "_BATCH", 1000)
+    monkeypatch.setattr(sending, "STARTS_AND_ENDS", 1.0)
+    (tmp_path / "status").write_bytes(HELLO + frame(b"X", 0, b"0"))
+    (tmp_path / "beat").write_bytes(frame(b"B"))
+    (tmp_path / "large").write_bytes(bytes(5000))
+    script = (
+        "#!/bin/sh\n"
+        f"cd {tmp_path}\n"
+        '[ -e now ] || exec /usr/bin/python3 "$@"\n'
+        '[ "$4" = upload ] || exec cat >/dev/null\n'
+        "cat status; while cat beat; do sleep 0.02; done\n"
+    )
+    line = Command("python", script=script, stdin="last")
+    with (
+        RemctldServer(remctl_realm, (line,)) as server,
+        Connection(server.host, server.port, server.principal, shell=None) as connection,
+    ):
+        (tmp_path / "now").touch()
+        with pytest.raises(remctl.RemctlTimeoutError, match="did not take the upload in time"):
+            transfer.upload(connection, tmp_path / "large", "/copy", timeout=0.1)
+
+
 def test_it_cannot_fill_our_memory_with_programs(liar: Any) -> None:
     connection, said = liar
     said.write_bytes(HELLO + b"".join(frame(b"C", 0, bytes(1 << 20)) for _ in range(100)))
@@ -156,10 +207,36 @@ def test_dropping_a_machine_does_not_wait_for_it(
     eventually(lambda: not runs(pid))
 
 
-def test_writing_does_not_wait_for_longer_than_it_may(connection: Connection) -> None:
+@pytest.mark.filterwarnings("error")
+def test_dropping_a_session_asks_nothing_of_it(
+    hanging: RemctldServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asking: list[int] = []
+    tell = keepers.tell
+
+    def note(*args: Any) -> None:
+        asking.append(threading.get_ident())
+        tell(*args)
+
+    monkeypatch.setattr(keepers, "tell", note)
+    with Machine(hanging.host, hanging.port, hanging.principal) as machine:
+        session = machine.session()
+        pid = session.proc.pid
+        hanging.freeze()
+        del session
+        gc.collect()
+        assert threading.get_ident() not in asking
+        hanging.thaw()
+        eventually(lambda: not runs(pid))
+
+
+def test_reading_and_writing_do_not_wait_for_longer_than_they_may(connection: Connection) -> None:
     with Channel(connection, ["sleep", "1000"]) as channel:
         with pytest.raises(TimeoutError, match=r"did not read within 0\.1 seconds"):
             channel.write(bytes(5 << 20), timeout=0.1)
+        for read in (channel.read, channel.read_stderr):
+            with pytest.raises(TimeoutError, match=r"nothing came within 0\.1 seconds"):
+                read(timeout=0.1)
         assert channel.poll() is None
 
 
@@ -229,6 +306,7 @@ raise ValueError("uncaught")
 
 PROGRAM = """
 import sys
+import remctl
 import remctl_toolkit
 from remctl_toolkit.machine import Channel, Connection, MachineError
 if not remctl_toolkit.__file__.startswith(sys.argv[4]):

@@ -19,6 +19,7 @@ from remctl_toolkit.machine import (
     CommandTimeoutError,
     Connection,
     MachineError,
+    facts,
 )
 from remctl_toolkit.machine.process import (
     CommandFailedError,
@@ -172,14 +173,15 @@ def test_a_background_process_is_not_waited_for(connection: Connection) -> None:
     os.kill(int(found[0][0]), 9)
 
 
+@pytest.mark.parametrize("stream", [1, 2])
 def test_a_far_side_that_does_not_end_it_is_left(
-    remctl_realm: Realm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    remctl_realm: Realm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stream: int
 ) -> None:
     """It gives signs of life for ever, or output."""
     (tmp_path / "beat").write_bytes(frame(b"B"))
     # It is honest until it is told not to be.
     honest = f'[ -e {tmp_path}/now ] || exec /usr/bin/python3 "$@"\n'
-    script = f"#!/bin/sh\n{honest}while cat {tmp_path}/beat; do sleep 0.05; done\n"
+    script = f"#!/bin/sh\n{honest}while cat {tmp_path}/beat; do sleep 0.05; done >&{stream}\n"
     line = Command("python", script=script, stdin="last")
     monkeypatch.setattr(process, "_SLACK", 0.1)
     monkeypatch.setattr("remctl_toolkit.machine.base.connection.STARTS_AND_ENDS", 0.1)
@@ -193,6 +195,8 @@ def test_a_far_side_that_does_not_end_it_is_left(
                 function(connection, ["true"], timeout=0.1)
         with pytest.raises(remctl.RemctlTimeoutError):
             connection.run(["true"], timeout=0.1)
+        with pytest.raises(remctl.RemctlTimeoutError):
+            facts.gather(connection, timeout=0.1)
         with (
             pytest.raises(remctl.RemctlTimeoutError),
             connection.stream(["true"], timeout=0.1) as tokens,

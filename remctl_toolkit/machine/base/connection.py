@@ -270,7 +270,7 @@ class Connection:
     ) -> remctl.RemctlSimpleResult:
         """Run a Python program there, as ``python3 -IS``; it may read `payload` from descriptor 0.
 
-        `timeout` is for the network's silence: the program has to end itself.
+        All of it has `timeout` seconds, and ten to start and end.  The program has to end itself.
 
         Raises:
             ClosedError, RemctlError: see `run()`.
@@ -280,7 +280,7 @@ class Connection:
     def python_stream(
         self, program: str, payload: bytes = b"", *, label: str, timeout: float | None = None
     ) -> AbstractContextManager[Iterator[remctl.RemctlOutput]]:
-        """The same, token by token; see `python_run()` and `stream()`."""
+        """The same, token by token; here `timeout` is for the network's silence."""
         return self._stream(_Request(self._python_words(program, payload, label), timeout))
 
     def command_of(
@@ -325,7 +325,7 @@ class Connection:
     ) -> remctl.RemctlSimpleResult:
         errors = None if stderr is None else Marked(stderr, request.mark)
         start = time.monotonic()
-        with self._session_for(request.timeout, bool(request.mark)) as (session, deadline):
+        with self._session_for(request.timeout, True) as (session, deadline):
             result = session.run(request.words, stdout=stdout, stderr=errors, deadline=deadline)
         word = marked(result.stderr, request.mark) if errors is None else errors.word
         self._check(request, word, result.status, start, result)

@@ -68,10 +68,11 @@ class _Inbox(Target):
     def discard(self) -> None:
         self._discarding = True
 
-    def read(self, size: int) -> bytes:
+    def read(self, size: int, timeout: float | None) -> bytes:
         """Return up to so many octets (-1: all) as soon as there are any, b"" at the end."""
         with self._changed:
-            self._changed.wait_for(lambda: self.octets or self._finished)
+            if not self._changed.wait_for(lambda: self.octets or self._finished, timeout):
+                raise TimeoutError(f"nothing came within {timeout:g} seconds")
             taken = bytes(memoryview(self.octets)[: size if size >= 0 else None])
             del self.octets[: len(taken)]
             self._changed.notify_all()
@@ -204,17 +205,19 @@ class Channel:
 
     # Reading.
 
-    def read(self, n: int = -1) -> bytes:
+    def read(self, n: int = -1, timeout: float | None = None) -> bytes:
         """Read standard output: up to `n` octets, as soon as there are any; b"" at its end.
 
         Args:
             n: how many octets at most; -1 for all that are there.
+            timeout: seconds to wait at most; None is for ever.
 
         Raises:
+            TimeoutError: nothing came in that time.
             ChannelError: the channel was lost; what had arrived was read before.
             ClosedError: it was closed.
         """
-        return self._read(self._stdout, n)
+        return self._read(self._stdout, n, timeout)
 
     def read_exactly(self, n: int) -> bytes:
         """Read so many octets of standard output, and wait for all of them.
@@ -233,13 +236,13 @@ class Channel:
             left -= len(piece)
         return b"".join(pieces)
 
-    def read_stderr(self, n: int = -1) -> bytes:
+    def read_stderr(self, n: int = -1, timeout: float | None = None) -> bytes:
         """Read standard error; see `read()`."""
-        return self._read(self._stderr, n)
+        return self._read(self._stderr, n, timeout)
 
-    def _read(self, inbox: _Inbox, size: int) -> bytes:
+    def _read(self, inbox: _Inbox, size: int, timeout: float | None) -> bytes:
         keeper = self._check()
-        octets = inbox.read(size) if size else b""
+        octets = inbox.read(size, timeout) if size else b""
         if not octets and size:
             self._check()
             if inbox.failure is not None:

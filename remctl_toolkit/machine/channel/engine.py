@@ -48,12 +48,14 @@ class Errand:
 
     Attributes:
         stopped: whether `stop()` was called.
+        since: when the last command was begun, on the monotonic clock.
     """
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._held: list[remctl.Remctl] = []  # Whoever takes the session from here may close it.
         self.stopped = False
+        self.since = 0.0
 
     def run(
         self,
@@ -77,6 +79,7 @@ class Errand:
                 if self.stopped:
                     raise remctl.RemctlNotOpenedError("stopped before the command was sent")
                 session.set_timeout(timeout)
+                self.since = time.monotonic()
                 left = max(until - time.monotonic(), 0.0) if until else None
                 return session.run(command, stdout=stdout, stderr=stderr, deadline=left).status
             finally:

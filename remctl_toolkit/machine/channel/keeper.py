@@ -13,7 +13,7 @@ import signal
 import threading
 import time
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import remctl
@@ -126,6 +126,20 @@ def tell(connection: Connection, folders: Iterable[bytes], words: bytes, until: 
     Errand(connection).run(command, until=until)
 
 
+class _Timed:
+    """A file that checks the time after each write."""
+
+    def __init__(self, file: SupportsWrite[bytes], check: Callable[[], None]) -> None:
+        self._file = file
+        self._check = check
+
+    def write(self, octets: bytes) -> int:
+        """Write, and check."""
+        self._file.write(octets)
+        self._check()
+        return len(octets)
+
+
 class Relay(Engine):
     """A command below a Python of ours on the remote host, which sends what it writes in frames.
 
@@ -195,12 +209,16 @@ class Relay(Engine):
     def _run(self) -> BaseException | None:
         frames = Frames(self._take, b"SHDFCBOEoeXT", _FRAME_LIMIT)
         words = self._remctl_command()
-        status = self._errand.run(words, frames, self._said, timeout=self._silence)
+        stdout, stderr = _Timed(frames, self._check_time), _Timed(self._said, self._check_time)
+        status = self._errand.run(words, stdout, stderr, timeout=self._silence)
         return self._unexplained(status or 0) if self.returncode is None else None
 
     def _unexplained(self, status: int) -> BaseException | None:
         """Return what is wrong with a Python of ours that ended before it told of the command."""
         raise NotImplementedError
+
+    def _check_time(self) -> None:
+        """Raise TimeoutError if it takes too long, though the remote side is not silent."""
 
     def _take(self, letter: bytes, number: int, octets: bytes) -> None:
         if letter in b"OE":
@@ -267,6 +285,10 @@ class Keeper(Relay):
             text = str(self._said) or f"status {status}"
             return remctl.RemctlError(f"what kept the command there has ended: {text}")
         return None
+
+    def _check_time(self) -> None:
+        if not self.folder and time.monotonic() - self._errand.since > self.patience:
+            raise TimeoutError(f"it did not start within {self.patience:g} seconds")
 
     def _take(self, letter: bytes, number: int, octets: bytes) -> None:
         if letter == b"S":

@@ -70,7 +70,7 @@ def gather(
     Args:
         machine: a machine, a `Connection`, or remoto's connection to an account.
         names: which, see `NAMES`.
-        timeout: seconds that the network may be silent; None is for ever.
+        timeout: seconds that it may take, besides ten for start and end; None is for ever.
 
     Returns:
         A dictionary with the facts, each as the function of its name returns it, and with

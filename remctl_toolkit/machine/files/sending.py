@@ -90,9 +90,9 @@ def _stream(
         reply = Reply(connection)
         with _told(connection.host, part):
             status = channel.wait(limit)
-            while octets := channel.read():
+            while octets := channel.read(timeout=limit):
                 reply.write(octets)
-            reply.errors.write(channel.read_stderr())
+            reply.errors.write(channel.read_stderr(timeout=limit))
     return reply.result(status)
 
 

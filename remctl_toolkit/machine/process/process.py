@@ -304,15 +304,17 @@ class _Job(Relay):
         program = Command(words, "/").python_program(b"")
         return (self.connection.python, *loader, python_payload(program, self._payload()))
 
-    def _take(self, letter: bytes, number: int, octets: bytes) -> None:
+    def _check_time(self) -> None:
         now = time.monotonic()
         passed = {"limit": now - self._start, "silence": now - self._heard}
         limits = self._limits.items()
         if any(limit is not None and passed[name] > limit + _SLACK for name, limit in limits):
             self._timed_out = True
             raise TimeoutError  # The remote side does not end it.
+
+    def _take(self, letter: bytes, number: int, octets: bytes) -> None:
         if letter in b"OE":
-            self._heard = now
+            self._heard = time.monotonic()
         if letter == b"T":
             self._timed_out = True
         elif letter == b"D":
