@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import concurrent.futures
+import errno
 import os
 import re
+import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -144,6 +146,28 @@ def test_python_text_has_the_environment(connection: Connection, tmp_path: Path)
     change = {"A": "b", "HOME": None}
     with Channel(connection, source=text, cwd=tmp_path, extend_env=change) as channel:
         assert read_all(channel).decode() == f"{tmp_path} b None\n"
+
+
+def test_a_folder_is_made_where_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There may be none after its first FIFO, and nothing is left."""
+    text, _, _ = source("channel/far_keeper").rpartition("\n\nkeep(spec)")
+    names: dict[str, Any] = {}
+    exec(text, names)
+    make = os.mkfifo
+
+    def make_some(path: bytes, mode: int) -> None:
+        if path.startswith(os.fsencode(tmp_path)) and path.endswith(b"/control"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        make(path, mode)
+
+    monkeypatch.setattr(os, "mkfifo", make_some)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    folder = names["make_folder"]()
+    assert sorted(os.listdir(folder)) == [b"control", b"data"]
+    assert os.listdir(tmp_path) == []
+    shutil.rmtree(folder)
 
 
 @pytest.mark.parametrize(

@@ -43,12 +43,15 @@ def make_folder():
         folder = base + b"/.remctl-" + os.urandom(16).hex().encode()
         try:
             os.mkdir(folder, 0o700)
+            for name in (b"/data", b"/control"):
+                os.mkfifo(folder + name, 0o600)
+            return folder
         except OSError as error:
             reason = error
-            continue
-        os.mkfifo(folder + b"/data", 0o600)
-        os.mkfifo(folder + b"/control", 0o600)
-        return folder
+        if os.path.isdir(folder):
+            for name in os.listdir(folder):
+                os.unlink(folder + b"/" + name)
+            os.rmdir(folder)
     refuse(b"F", reason)
 
 
