@@ -16,11 +16,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from plumbum import local
 from plumbum.machines.remote import AsyncRemoteMachine, ClosedRemoteMachine
+from support.subprocesses import LIMIT
 
 import remctl
 from remctl_toolkit.machine import ClosedError, Connection, Group, Machine, files, open_gateway
 from remctl_toolkit.machine.base.accounts import UnknownUserError, split_user
 from remctl_toolkit.machine.facts import gather
+from remctl_toolkit.machine.plumbum import environment
+from remctl_toolkit.machine.plumbum import machine as machines
 from remctl_toolkit.machine.process import check, run
 from remctl_toolkit.testing import Command, RemctldServer, machine_commands
 
@@ -49,6 +52,29 @@ def test_making_it_needs_no_host() -> None:
             with pytest.raises(remctl.RemctlConnectError):
                 machine["true"]
     assert machine.closed
+
+
+def test_machines_do_not_wait_for_the_hosts_of_each_other(
+    server: RemctldServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits, goes_on = threading.Event(), threading.Event()
+    asked = environment.MachineEnv
+
+    def ask(machine: Machine) -> Any:
+        if machine is slow:
+            waits.set()
+            goes_on.wait(LIMIT)
+        return asked(machine)
+
+    monkeypatch.setattr(machines, "MachineEnv", ask)
+    with lazy(server) as slow, lazy(server) as quick:
+        thread = threading.Thread(target=lambda: slow.env)
+        thread.start()
+        waits.wait(LIMIT)
+        threading.Thread(target=lambda: (quick.env, goes_on.set())).start()
+        assert goes_on.wait(LIMIT / 2)
+        thread.join(LIMIT)
+        assert slow.env is slow.env
 
 
 FIRST_USES: dict[str, Callable[[Machine], Any]] = {

@@ -89,6 +89,7 @@ class Machine(MachineFiles, BaseRemoteMachine):  # type: ignore[misc]
     _connection: Connection | None = None
     _owns_connection = False
     _interpreter: Interpreter | None = None
+    _env: MachineEnv | None = None
 
     def __init__(
         self,
@@ -214,16 +215,19 @@ class Machine(MachineFiles, BaseRemoteMachine):  # type: ignore[misc]
     def _folder(self) -> str:
         return str(self.cwd)
 
-    @functools.cached_property
+    @property
     def env(self) -> MachineEnv:
         """The environment of commands."""
-        return MachineEnv(self)
+        # Before Python 3.12, a cached_property of one machine would wait for the host of another.
+        if self._env is None:
+            # Another thread may have been first.
+            return cast("MachineEnv", self.__dict__.setdefault("_env", MachineEnv(self)))
+        return self._env
 
     def _changes(self) -> dict[str, str | None]:
         self._opened()
         # While the environment is being asked for, there is none to change.
-        env = self.__dict__.get("env")
-        return {} if env is None else env.changes()
+        return {} if self._env is None else self._env.changes()
 
     # Commands.
 
