@@ -15,6 +15,7 @@ from remctl_toolkit.machine.call import (
     InterpreterEndedError,
     RemoteCallError,
 )
+from remctl_toolkit.machine.call.link import Reply
 
 pytestmark = pytest.mark.once
 
@@ -111,6 +112,30 @@ def test_a_call_ends_where_it_does_not_read(tmp_path: Path) -> None:
         for _ in range(2):
             with pytest.raises(CallTimeoutError):
                 far.call_within(0.1, abs, bytes(1 << 20))
+
+
+def test_the_end_of_a_generator_is_waited_for_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Items that still come do not begin it anew."""
+    waited: list[float] = []
+    following = Reply.next
+
+    def note(reply: Reply) -> tuple[bytes, bytes]:
+        waited.append(reply.timeout or 0.0)
+        return following(reply)
+
+    monkeypatch.setattr("remctl_toolkit.machine.call.interpreter._CLOSE_WAIT", 1.0)
+    evil = "import time; send(b'G', 1, b'')\n"
+    evil += "for _ in range(100): send(b'I', 1, b'N'); time.sleep(0.2)"
+    with PipeInterpreter(hostile(tmp_path, evil)) as far:
+        items = far.call(abs, -1)
+        monkeypatch.setattr(Reply, "next", note)
+        with pytest.raises(CallTimeoutError, match=r"call did not end within 1 s on"):
+            items.close()
+    assert len(waited) > 1
+    assert waited[1:] == sorted(set(waited[1:]), reverse=True)
+    assert max(waited) <= 1.0
 
 
 def test_what_it_says_is_printable(

@@ -19,7 +19,7 @@ from ..base.errors import ClosedError
 from ..base.program import Program, check_seconds
 from ..channel.channel import Channel
 from ..wire.values import DecodeError, decode
-from .errors import InterpreterEndedError, RemoteCallError, ResultError, at
+from .errors import CallTimeoutError, InterpreterEndedError, RemoteCallError, ResultError, at
 from .functions import RemoteModule
 from .link import ITEM_COST, WINDOW, Link, Reply, agent_program
 from .modules import Allowed, ModuleServer
@@ -333,10 +333,13 @@ class RemoteIterator(Iterator[Any]):
         if reply is None:
             return
         reply.cancel()
-        reply.timeout = _CLOSE_WAIT
         until = time.monotonic() + _CLOSE_WAIT
-        while time.monotonic() < until:
-            letter, octets = reply.next()
+        while (left := until - time.monotonic()) > 0:
+            reply.timeout = left
+            try:
+                letter, octets = reply.next()
+            except CallTimeoutError:
+                break
             if letter == b"I":  # It was on its way.
                 continue
             if letter not in (b"E", b"X"):
