@@ -45,6 +45,13 @@ SHELL_ANSWER = re.compile(rb"(\d{1,10}) ?(?:quick (/[\w./-]{1,150})|.*)\n", re.D
 LONGEST_TIME = 1 << 22  # seconds, seven weeks: of milliseconds, 32 bits hold so many
 
 _LABEL_LIMIT = 60
+_DEEPEST = 6  # brackets in each other
+_STRING = re.compile(r"""'(?:[^'\\]|\\.)*+'|"(?:[^"\\]|\\.)*+\"""")
+# What a value, or the end of one, is followed by is no operator and no value.
+_PLAIN = re.compile(
+    rf"(?:[\s,:([{{]|(?:b?(?:{_STRING.pattern})|-?[\d.]+(?:e[+-]?\d+)?|None|True|False|[])}}])"
+    r"(?=\s*(?:[],:)}]|\Z)))*+"
+)
 _SHELL_NAME = re.compile(rb"[A-Za-z_][A-Za-z0-9_]*\Z")
 # Beyond this, reading the script one octet at a time takes longer than starting Python.
 _SHELL_SCRIPT_LIMIT = 4096
@@ -109,15 +116,23 @@ def python_payload(program: str, data: bytes = b"") -> bytes:
 def literal(octets: bytes, limit: int) -> Any:
     """Return the value that a remote host wrote with ascii(); ValueError if it wrote none.
 
-    The parser takes a hundred times the memory of the octets: there is a limit to them.
+    The parser takes a hundred times the memory of the octets, so their number is limited.  For what
+    is nested, and for operators, it uses so much of a thread's stack that the process may end.
     """
     if len(octets) > limit:
         raise ValueError(f"more than {limit} octets")
+    text = octets.decode("ascii")
+    depth = 0
+    for bracket in re.sub(r"[^][(){}]+", "", _STRING.sub("", text)):
+        depth += 1 if bracket in "([{" else -1
+        if depth > _DEEPEST:
+            raise ValueError("nested too deep")
+    if not _PLAIN.fullmatch(text):
+        raise ValueError("it is no plain value")
     try:
-        return ast.literal_eval(octets.decode("ascii"))
+        return ast.literal_eval(text)
     except (MemoryError, RecursionError, SyntaxError, TypeError) as error:
-        # MemoryError is what the parser calls too many brackets.
-        raise ValueError(str(error) or "nested too deep") from None
+        raise ValueError(str(error)) from None
 
 
 def check_seconds(name: str, value: float) -> None:
