@@ -334,6 +334,19 @@ def test_special_files_are_left_out_and_told(copy: Copy, tmp_path: Path) -> None
         copy("/dev/null", tmp_path / "there")
 
 
+@pytest.mark.parametrize("what", ["tree", "tree/pipe"])
+def test_special_files_are_not_replaced(copy: Copy, tmp_path: Path, what: str) -> None:
+    """Root might lose /dev/null to a copy that nobody wanted to keep."""
+    (tmp_path / "from/tree").mkdir(parents=True)
+    (tmp_path / "from/tree/pipe").write_text("x")
+    (tmp_path / "to/tree").mkdir(parents=True)
+    os.mkfifo(tmp_path / "to/tree/pipe")
+    with pytest.raises(OSError, match="is in its place, and is not replaced"):
+        copy(tmp_path / "from" / what, tmp_path / "to" / what)
+    assert (tmp_path / "to/tree/pipe").is_fifo()
+    assert os.listdir(tmp_path / "to/tree") == ["pipe"]
+
+
 def test_too_many_folders_in_each_other(copy: Copy, tmp_path: Path) -> None:
     (tmp_path / "tree" / "/".join("d" * 300)).mkdir(parents=True)
     with pytest.raises(TransferError, match="More than 256 folders deep") as caught:

@@ -16,6 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+NOT_REPLACED = "A device, pipe or socket is in its place, and is not replaced"
 NO_PARENT = "No such folder: make it first"
 NO_LINK = "A symbolic link is in its place, and is not followed"
 OTHERS_LINK = "This symbolic link is another user's, and is not followed: name its target instead"
@@ -176,6 +177,13 @@ class Part:
         os.close(self.descriptor)
 
     def move(self):
+        # A name such as /dev/null may be a mistake, but must stay a device.
+        try:
+            kind = os.lstat(self.name, dir_fd=self.folder).st_mode
+        except FileNotFoundError:
+            kind = stat.S_IFREG
+        if not (stat.S_ISREG(kind) or stat.S_ISLNK(kind) or stat.S_ISDIR(kind)):
+            raise OSError(errno.EEXIST, NOT_REPLACED)
         os.rename(self.part_name, self.name, src_dir_fd=self.folder, dst_dir_fd=self.folder)
 
     def make_link(self, target, times):
