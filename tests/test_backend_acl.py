@@ -127,23 +127,23 @@ def test_whom_an_acl_lets_in(acl: list[str], user: str | None, allowed: bool | N
 @pytest.mark.parametrize(
     ("acl", "said"),
     [
-        ([], "acl= has no entry"),
-        ((), "acl= has no entry"),
-        ("", "cannot be written in remctl.conf"),
-        ("ANYUSER princ:a@R", "cannot be written in remctl.conf"),
-        ("princ:a@R\nx", "cannot be written in remctl.conf"),
-        ("princ:a\\", "cannot be written in remctl.conf"),
-        ("alice@R", "a principal is written princ:alice@R"),
-        ("anyuser", "remctld takes it for the name of a file"),
-        ("help=x", "remctld takes it for the name of a file"),
-        ("deny:/etc/blocked", "a file is written deny:file:/etc/blocked"),
+        ([], "acl= is empty"),
+        ((), "acl= is empty"),
+("", "remctl.conf needs one word"),
+        ("ANYUSER princ:a@R", "remctl.conf needs one word"),
+        ("princ:a@R\nx", "remctl.conf needs one word"),
+        ("princ:a\\", "remctl.conf needs one word"),
+        ("alice@R", "for a principal, write princ:alice@R"),
+        ("anyuser", "remctld would read it as a file name"),
+        ("help=x", "remctld would read it as a file name"),
+        ("deny:/etc/blocked", "for a file, write deny:file:/etc/blocked"),
         ("anyuser:all", "anyuser:auth or anyuser:anonymous"),
         ("deny:anyuser:all", "anyuser:auth or anyuser:anonymous"),
-        ("princ:", "nothing after the colon"),
-        ("deny:", "nothing after the colon"),
-        ("user:a@R", "no method 'user'"),
-        ("deny:user:a@R", "no method 'user'"),
-        (["ANYUSER", "Princ:a@R"], "no method 'Princ'"),
+        ("princ:", "nothing follows the colon"),
+        ("deny:", "nothing follows the colon"),
+        ("user:a@R", "no ACL method 'user'"),
+        ("deny:user:a@R", "no ACL method 'user'"),
+        (["ANYUSER", "Princ:a@R"], "no ACL method 'Princ'"),
     ],
 )
 def test_what_remctld_would_not_take_is_refused_where_it_stands(acl: Any, said: str) -> None:
@@ -159,7 +159,7 @@ def test_what_remctld_would_not_take_is_refused_where_it_stands(acl: Any, said: 
 
 
 def test_an_entry_that_is_no_text() -> None:
-    with pytest.raises(TypeError, match="run: an entry of an ACL is text, not b'ANYUSER'"):
+    with pytest.raises(TypeError, match="run: an ACL entry must be a str, not b'ANYUSER'"):
         Backend("test").command("run", acl=[b"ANYUSER"])(lambda: None)  # type: ignore[list-item]
 
 
@@ -187,7 +187,7 @@ def test_what_only_remctld_can_evaluate(entry: str) -> None:
     for first, second in ((entry, "ANYUSER"), ("ANYUSER", entry)):
         group = backend.group(f"g{first}")
         group.command("one", acl=first)(lambda: None)
-        with pytest.raises(ValueError, match="only remctld can evaluate this") as caught:
+        with pytest.raises(ValueError, match="only remctld can evaluate, but another") as caught:
             group.group("inner").command("two", acl=second)(lambda: None)
         assert repr(entry) in str(caught.value)
     assert backend.invoke(["alone"], user=USER).status == 0
@@ -199,7 +199,7 @@ def test_all_commands_of_a_group_have_an_acl_or_none() -> None:
     group = backend.group("g")
     group.command("one")(lambda: None)
     group.command("two")(lambda: None)
-    with pytest.raises(ValueError, match=r"^g one has no ACL, and other commands"):
+    with pytest.raises(ValueError, match=r"^g one has no ACL, but other commands"):
         group.command("three", acl="ANYUSER")(lambda: None)
     assert backend.invoke(["g", "two"], user=USER).status == 0
     assert list(group.members) == ["one", "two"]

@@ -96,7 +96,7 @@ def test_config_wants_an_acl(tmp_path: Path) -> None:
     status, stdout, stderr = run(program, "config")
     assert (status, stderr) == (
         os.EX_USAGE,
-        "quota: show has no ACL: declare acl=, or give one after config\n",
+        "quota: show has no ACL: declare acl=, or add one after config\n",
     )
     status, stdout, stderr = run(program, "config", "ANYUSER", "deny:x")
     assert status == 0
@@ -150,12 +150,16 @@ def test_check_agrees_with_config(tmp_path: Path) -> None:
             "{0}:2: quota set: its ACL is princ:admin@REMCTL.TEST,"
             " but princ:admin@REMCTL.TEST princ:root@REMCTL.TEST is declared",
         ),
-        ("quota show {1}", "quota show /bin/echo", "{0}:1: quota show: it runs /bin/echo, not {1}"),
+        (
+            "quota show {1}",
+            "quota show /bin/echo",
+            "{0}:1: quota show: the line runs /bin/echo, not {1}",
+        ),
         (
             "quota load",
             "quota lod",
-            "{0}: quota load: there is no line for it\n"
-            "{0}:3: quota lod: there is no such subcommand",
+            "{0}: quota load: no line serves this command\n"
+            "{0}:3: quota lod: no such subcommand",
         ),
         (
             "quota show {1}",
@@ -416,7 +420,7 @@ def test_check_wants_the_line_of_a_command_without_subcommand(tmp_path: Path) ->
     backend.command("")(lambda: None)
     file = tmp_path / "remctl.conf"
     file.write_text("")
-    assert backend.check(file) == [f"{file}: test EMPTY: there is no line for it"]
+    assert backend.check(file) == [f"{file}: test EMPTY: no line serves this command"]
 
 
 def test_the_summary_has_each_command_once(remctld: Any) -> None:

@@ -89,7 +89,7 @@ def test_who_is_not_allowed() -> None:
 
 def test_a_question_that_asks_nothing_is_a_mistake() -> None:
     for keywords in ({}, {"instance": "admin"}, {"principal": None}):
-        with pytest.raises(TypeError, match="who is allowed"):
+        with pytest.raises(TypeError, match="give principal, realm"):
             allows("a@R", **keywords)
     with pytest.raises(TypeError, match="realm"):
         allows("a/admin@R", "b@R", instance="admin")

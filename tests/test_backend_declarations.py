@@ -226,9 +226,9 @@ def test_help_of_a_command_without_a_name_has_no_arguments() -> None:
         (list[str] | str, "list[str]"),
         (tuple[int, str], "tuple[int, str]"),
         (tuple[()], "tuple"),
-        (typing.List, "list: write what it holds"),  # noqa: UP006
-        (typing.Dict, "dict: write what it holds"),  # noqa: UP006
-        (typing.Sequence, "Sequence: write what it holds"),
+        (typing.List, "list: add the type of its items"),  # noqa: UP006
+        (typing.Dict, "dict: add the type of its items"),  # noqa: UP006
+        (typing.Sequence, "Sequence: add the type of its items"),
         (Literal[None], "no value"),
         (enum.Enum("Nothing", []), "no value"),
         (object, "object"),
@@ -247,9 +247,9 @@ def test_help_of_a_command_without_a_name_has_no_arguments() -> None:
         (Callable[[], None], "Callable"),
         (typing.Iterable[str], "Iterable[str]"),
         (typing.TypeVar("T"), "~T"),
-        ("Nonsense", "Nonsense cannot be evaluated"),
-        (Optional["Nonsense"], "Nonsense cannot be evaluated"),  # noqa: F821
-        ("list[", "list[ cannot be evaluated"),
+        ("Nonsense", "cannot evaluate Nonsense"),
+        (Optional["Nonsense"], "cannot evaluate Nonsense"),  # noqa: F821
+        ("list[", "cannot evaluate list["),
     ],
 )
 def test_types_that_no_argument_can_have(annotation: Any, shown: str) -> None:
@@ -361,15 +361,15 @@ def test_functions_that_can_be_commands(function: Any) -> None:
         (asynchronous_generator, "coroutine"),
         (asynchronous(plain), "coroutine"),
         (lambda **names: None, "keywords"),
-        (without_keywords, "its decorator takes no **keywords"),
-        (functools.partial(plain, 1), "a command is a function"),
-        (functools.update_wrapper(functools.partial(plain, 1), plain), "a command is a function"),
-        (Service(), "a command is a function"),
-        (Service, "a command is a function"),
+        (without_keywords, "its decorator must accept **keywords"),
+        (functools.partial(plain, 1), "a command must be a function"),
+        (functools.update_wrapper(functools.partial(plain, 1), plain), "must be a function"),
+        (Service(), "a command must be a function"),
+        (Service, "a command must be a function"),
         (Service.method, "object.method"),
-        (Service.__dict__["of_the_class"], "a command is a function"),
-        (print, "a command is a function"),
-        ("text", "a command is a function"),
+        (Service.__dict__["of_the_class"], "a command must be a function"),
+        (print, "a command must be a function"),
+        ("text", "a command must be a function"),
     ],
 )
 def test_functions_that_cannot_be_commands(function: Any, text: str) -> None:
@@ -384,7 +384,7 @@ def test_a_function_without_a_name_is_given_one() -> None:
 
     for function in (lambda: None, _):
         assert 'command("NAME")' in refusal(function, None)
-    assert "a command is a function" in refusal(functools.partial(plain), None)
+    assert "a command must be a function" in refusal(functools.partial(plain), None)
 
 
 # -- Combinations ---------------------------------------------------------------------------------
@@ -417,16 +417,16 @@ def same_letter_twice(
 @pytest.mark.parametrize(
     ("function", "text"),
     [
-        (list_before_more, "only the last one can be a list"),
-        (list_before_rest, "only the last one can be a list"),
-        (two_lists, "only the last one can be a list"),
+        (list_before_more, "only the last argument can be a list"),
+        (list_before_rest, "only the last argument can be a list"),
+        (two_lists, "only the last argument can be a list"),
         (list_of_lists, "type of one argument"),
         (positional_dict, "make it an option"),
-        (dict_of_numbers, "keys of dict[int, str] are not str"),
+        (dict_of_numbers, "keys of dict[int, str] must be str"),
         (positional_count, "make it an option"),
-        (count_of_text, "a count is an int, not str"),
-        (short_argument, "only an option"),
-        (short_rest, "only an option"),
+        (count_of_text, "a count must be an int, not str"),
+        (short_argument, "is for options"),
+        (short_rest, "is for options"),
         (bare_short, "write Short(...)"),
         (bare_count, "write Count(...)"),
         (bare_pattern, "write Matches(...)"),
@@ -434,9 +434,9 @@ def same_letter_twice(
         (optional_context, "make it the first parameter"),
         (two_contexts, "make it the first parameter"),
         (contexts, "make it the first parameter"),
-        (same_label, "there is --a already"),
-        (same_label_of_no, "there is --no-a already"),
-        (same_letter_twice, "there is -x already"),
+        (same_label, "another one already uses --a"),
+        (same_label_of_no, "another one already uses --no-a"),
+        (same_letter_twice, "another one already uses -x"),
     ],
 )
 def test_combinations_that_cannot_be(function: Any, text: str) -> None:
@@ -446,14 +446,14 @@ def test_combinations_that_cannot_be(function: Any, text: str) -> None:
 
 
 def test_what_is_declared_with_the_function_must_fit() -> None:
-    assert "there is --json already" in refusal(lambda *, json="": None, json=True)
+    assert "another one already uses --json" in refusal(lambda *, json="": None, json=True)
     assert refusal(lambda data: None, stdin="nothing").startswith(
         "command 'group bad': parameter 'nothing': "
     )
     assert "parameter 'data'" in refusal(lambda *data: None, stdin="data")
     assert "parameter 'data'" in refusal(lambda data, other: None, stdin="data")
     assert "parameter 'a'" in refusal(lambda *, a="": None, logmask="a")
-    assert "require none" in refusal(lambda a: None, "")
+    assert "give each parameter a default" in refusal(lambda a: None, "")
 
 
 def test_json_is_an_option_unless_it_is_declared() -> None:

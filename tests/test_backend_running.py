@@ -289,7 +289,7 @@ sys.exit(backend.run())
 def test_descriptors_that_are_closed_or_full(body: str, redirections: str, status: int) -> None:
     done = run_program(body, redirections)
     assert (done.returncode, done.stdout) == (status, "")
-    told = "test run: output cannot be written: [Errno 28] No space left on device\n"
+    told = "test run: cannot write output: [Errno 28] No space left on device\n"
     assert done.stderr == (told if status == os.EX_IOERR else "")
 
 

@@ -160,7 +160,7 @@ def test_a_group_gets_its_last_argument_back(session: remctl.Remctl) -> None:
 
 def test_a_nul_where_none_can_be(session: remctl.Remctl) -> None:
     """remctld lets one through in the last argument of such a line."""
-    assert "TITLES: has a NUL" in usage_error(session, "note", "list", b"a\0b")
+    assert "TITLES: contains a NUL" in usage_error(session, "note", "list", b"a\0b")
     with pytest.raises(remctl.RemctlServerError, match="Invalid command token"):
         run(session, "echo", b"a\0b")
 
@@ -287,7 +287,7 @@ def test_a_client_that_goes_away(
 
 def test_a_closed_stdout(session: remctl.Remctl) -> None:
     line = usage_error(session, "closed", status=os.EX_IOERR)
-    assert line == "sample closed: output cannot be written: [Errno 9] Bad file descriptor"
+    assert line == "sample closed: cannot write output: [Errno 9] Bad file descriptor"
 
 
 # -- Help -----------------------------------------------------------------------------------------

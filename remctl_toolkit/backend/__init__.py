@@ -1,4 +1,4 @@
-"""Write the program that remctld runs: typed subcommands, who calls, help, configuration.
+"""Write the program that remctld runs: typed subcommands, ACLs, help and configuration.
 
 A backend is a program such as this::
 
@@ -20,18 +20,18 @@ A backend is a program such as this::
 
 The exit status of such a program::
 
-    0         the command did what it should
-    1 to 255  what the command returned, or the status of the CommandError it raised; and of ours:
+    0         success
+    1 to 255  the status that the command returned, or that of the CommandError it raised; also:
     64        wrong usage: unknown subcommand or option, missing, extra or malformed arguments
     65        malformed data on standard input
     70        internal error: an unexpected exception, whose traceback is in the log
     74        the output cannot be written
     77        denied by the command itself, or by its ACL
-    141       nobody reads the output any more
+    141       the client no longer reads the output
 
-remctld starts a process for each command, so this package imports next to nothing until it is
-needed: not even `remctl`, nor `__future__` in the files that every run reads, which is why
-annotations are quoted there.
+remctld starts a process for each command, so this package imports almost nothing until it is
+needed. It does not even import `__future__` in the files that every run reads, so their
+annotations are quoted.
 """
 
 from .commands import Group
@@ -61,7 +61,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Import what only tests need when it is asked for."""
+    """Import on first access what only tests need."""
     if name != "InvokeResult":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from .invoking import InvokeResult

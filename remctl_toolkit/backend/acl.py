@@ -1,7 +1,7 @@
-"""ACLs, with the rules of remctld(8): what an entry may be, whom an ACL lets in, one for many.
+"""Check, evaluate and combine ACLs by the rules of remctld(8).
 
-remctld has one ACL for each line of remctl.conf. Within a line, and where a site's line lets in
-more than was declared, the backend itself has to say who may run a command.
+remctld has one ACL for each line of remctl.conf. If several commands share a line, or a site's
+line permits more than was declared, the backend itself decides who may run a command.
 """
 
 TYPE_CHECKING = False
@@ -12,31 +12,31 @@ if TYPE_CHECKING:
 
 __all__ = ["ANONYMOUS", "entries_of", "joined", "only_for_remctld", "permits"]
 
-ANONYMOUS = "WELLKNOWN/ANONYMOUS@WELLKNOWN:ANONYMOUS"  # whom remctld takes for nobody in particular
+ANONYMOUS = "WELLKNOWN/ANONYMOUS@WELLKNOWN:ANONYMOUS"  # excluded from ANYUSER
 
 _DENY = "deny:"
 _METHODS = ("anyuser", "deny", "file", "gput", "localgroup", "pcre", "princ", "regex")
 
 
 def entries_of(acl: "Acl | None", whose: str) -> tuple[str, ...]:
-    """Return the entries of an ACL as it was declared; () for None.
+    """Return the entries of a declared ACL; () for None.
 
     Args:
         acl: one entry or several.
-        whose: the command, for an error message.
+        whose: name of the command, for error messages.
 
     Raises:
-        TypeError: an entry is not text.
-        ValueError: there is no entry, or remctld would not take one of them as it was meant.
+        TypeError: an entry is not a str.
+        ValueError: there is no entry, or remctld would refuse or misunderstand one of them.
     """
     if acl is None:
         return ()
     entries = (acl,) if isinstance(acl, str) else tuple(acl)
     if not entries:
-        raise ValueError(f"{whose}: acl= has no entry: leave it out, or name who may run this")
+        raise ValueError(f"{whose}: acl= is empty: omit it, or list who may run the command")
     for entry in entries:
         if not isinstance(entry, str):
-            raise TypeError(f"{whose}: an entry of an ACL is text, not {entry!r}")
+            raise TypeError(f"{whose}: an ACL entry must be a str, not {entry!r}")
         fault = _fault(entry)
         if fault:
             raise ValueError(f"{whose}: ACL entry {entry!r}: {fault}")
@@ -44,26 +44,26 @@ def entries_of(acl: "Acl | None", whose: str) -> tuple[str, ...]:
 
 
 def _fault(entry: str) -> str | None:
-    """Return what is wrong with an entry: remctld refuses it, or takes it for something else."""
-    # What ends with a backslash would continue the line.
+    """Return the reason why remctld would refuse or misunderstand an entry; None if it is valid."""
+    # A backslash at the end would continue the line.
     if entry.split() != [entry] or not entry.isprintable() or entry.endswith("\\"):
-        return "it cannot be written in remctl.conf"
+        return "remctl.conf needs one word of printable characters, not ending with a backslash"
     method, data = _parsed(entry)
     if method == "file" and ":" not in entry and not entry.startswith("/"):
-        return f"remctld takes it for the name of a file: a principal is written princ:{entry}"
+        return f"remctld would read it as a file name: for a principal, write princ:{entry}"
     if method == "deny" and data:
         if data.startswith("/"):
-            return f"remctld takes it for a principal: a file is written deny:file:{data}"
+            return f"remctld would read it as a principal: for a file, write deny:file:{data}"
         return _fault(data if ":" in data or data == "ANYUSER" else f"princ:{data}")
     if method not in _METHODS:
-        return f"remctld has no method {method!r}"
+        return f"remctld has no ACL method {method!r}"
     if method == "anyuser" and data not in ("auth", "anonymous"):
-        return "it is anyuser:auth or anyuser:anonymous"
-    return None if data else "there is nothing after the colon"
+        return "write anyuser:auth or anyuser:anonymous"
+    return None if data else "nothing follows the colon"
 
 
 def _parsed(entry: str, default: str = "file") -> tuple[str, str]:
-    """Return an entry's method and what comes after it."""
+    """Return an entry's method and data."""
     if entry == "ANYUSER":
         return "anyuser", "auth"
     method, colon, data = entry.partition(":")
@@ -71,15 +71,15 @@ def _parsed(entry: str, default: str = "file") -> tuple[str, str]:
 
 
 def permits(acl: "Sequence[str]", user: str | None) -> bool | None:
-    """Tell whether an ACL lets a principal in. The first entry that matches decides.
+    """Evaluate an ACL for a principal. The first entry that matches decides.
 
     Args:
-        acl: its entries; without any, there is nothing to decide.
-        user: the principal; None if nobody knows who calls. Such a caller is in where any user is,
-            and no further than the first entry that denies anything.
+        acl: its entries.
+        user: the principal; None if the caller is unknown. Then only entries for any user match,
+            and the first entry that denies anything ends the search.
 
     Returns:
-        None if only remctld can tell, which has done so for the line.
+        None if the ACL is empty, or if only remctld can evaluate it (it has done so for the line).
     """
     for entry in acl:
         denies = entry.startswith(_DENY)
@@ -94,7 +94,7 @@ def permits(acl: "Sequence[str]", user: str | None) -> bool | None:
 
 
 def _matches(entry: str, user: str | None, default: str) -> bool | None:
-    """Tell whether an entry matches, None if only remctld can."""
+    """Return whether an entry matches; None if only remctld can evaluate it."""
     method, data = _parsed(entry, default)
     if method == "anyuser":
         return data == "anonymous" or user != ANONYMOUS
@@ -104,7 +104,7 @@ def _matches(entry: str, user: str | None, default: str) -> bool | None:
 
 
 def only_for_remctld(acl: "Iterable[str]") -> str | None:
-    """Return the first entry that a backend cannot evaluate: of a file, a group or a pattern."""
+    """Return the first entry that a backend cannot evaluate: a file, group or pattern."""
     for entry in acl:
         denies = entry.startswith(_DENY)
         if _matches(entry.removeprefix(_DENY), "", "princ" if denies else "file") is None:
@@ -113,14 +113,14 @@ def only_for_remctld(acl: "Iterable[str]") -> str | None:
 
 
 def joined(acls: "Iterable[tuple[str, ...]]") -> tuple[str, ...]:
-    """Return the ACL of a line that serves many commands: it lets in whoever may run any of them.
+    """Return the ACL of a line for many commands, which permits whoever may run any of them.
 
-    What one command denies must not keep others out, so of what differs only the entries that let
-    somebody in are left.
+    Entries that all ACLs begin with are kept. After these, "deny:" entries are dropped: a user that
+    one command denies may be permitted to run another.
     """
     several = list(dict.fromkeys(acls))
     first, *others = several or [()]
-    count = 0  # of the entries that all begin with
+    count = 0  # entries that all ACLs begin with
     while count < len(first) and all(acl[: count + 1] == first[: count + 1] for acl in others):
         count += 1
     rest = [entry for acl in several for entry in acl[count:]]

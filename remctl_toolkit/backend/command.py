@@ -1,4 +1,4 @@
-"""One subcommand: a function, what was declared about it, and how it gets its arguments."""
+"""One subcommand: a function, its declaration, and the parsing of its arguments."""
 
 from .errors import UsageError
 from .parameters import Parameter, parameters_of
@@ -15,22 +15,22 @@ __all__ = ["Command"]
 
 
 class Command:
-    """One subcommand: a function, and what was declared about it.
+    """One subcommand: a function and its declaration.
 
     Attributes:
-        function: what it runs.
-        path: the names that lead to it.
-        has_name: whether it has one of its own, and so can be given arguments.
-        parameters: those of the function but for the Context, and ``--json``.
-        arguments: those of them that are positional, ``*names`` included.
-        options: the other ones, by what the caller writes: ``--force``, ``-f``.
+        function: the function to run.
+        path: names of the groups and of the command.
+        has_name: whether it has a name of its own; without one it gets no arguments.
+        parameters: those of the function without the Context, and ``--json``.
+        arguments: the positional parameters, ``*names`` included.
+        options: the other parameters, by the text that the caller writes: ``--force``, ``-f``.
         stdin: the parameter that comes on standard input, or None.
-        stdin_place: what ``stdin=`` in remctl.conf says: a number, "last", or None.
+        stdin_place: value of ``stdin=`` in remctl.conf: a number, "last", or None.
         logmask: the parameters that no log may show.
-        masked_places: what ``logmask=`` in remctl.conf says.
-        acl: who may run it.
-        json: whether what the function returns is data.
-        hidden: whether help and summary leave it out.
+        masked_places: value of ``logmask=`` in remctl.conf.
+        acl: entries that say who may run it.
+        json: whether the function returns data.
+        hidden: whether help and summary omit it.
     """
 
     __slots__ = (
@@ -62,10 +62,10 @@ class Command:
         json: bool,
         hidden: bool,
     ) -> None:
-        """Keep what was declared.
+        """Examine the declaration.
 
         Raises:
-            TypeError: the function cannot be a command, or does not fit what was declared.
+            TypeError: the function cannot be a command, or does not fit the declaration.
         """
         self.function = function
         self.path = (*group, name) if name else group
@@ -80,13 +80,13 @@ class Command:
             self.masked_places = self._masked_places()
             self.stdin_place = self._stdin_place(in_group=bool(group))
             if not name and any(p.required for p in self.parameters):
-                raise TypeError("it runs where no arguments are given, and so can require none")
+                raise TypeError('command "" gets no arguments: give each parameter a default')
         except TypeError as error:
             raise TypeError(f"command {' '.join(self.path)!r}: {error}") from None
 
     @property
     def shown(self) -> "list[Parameter]":
-        """The parameters that help has: none of what runs where no subcommand is given."""
+        """The parameters to show in help: none for a command without a name."""
         return self.parameters if self.has_name else []
 
     @property
@@ -103,24 +103,25 @@ class Command:
             del self.parameters[0]
         if self.json:
             self.parameters.append(_json_option())
-        ends = ""  # the name of a list, after which there are no arguments
+        ends = ""  # the name of a list, which must be the last argument
         for parameter in self.parameters:
             for label in parameter.labels:
                 if label in self.options:
-                    raise TypeError(f"parameter {parameter.name!r}: there is {label} already")
+                    name = parameter.name
+                    raise TypeError(f"parameter {name!r}: another one already uses {label}")
                 self.options[label] = parameter
             if not parameter.is_option:
                 self.arguments.append(parameter)
                 if ends and parameter.name != self.stdin:
-                    raise TypeError(f"parameter {ends!r}: only the last one can be a list")
+                    raise TypeError(f"parameter {ends!r}: only the last argument can be a list")
                 ends = parameter.name if parameter.many else ends
 
     def _index(self, name: str) -> int:
-        """Return where a positional parameter stands, from 0."""
+        """Return the index of a positional parameter."""
         for index, parameter in enumerate(self.arguments):
             if parameter.name == name and parameter.kind == "positional":
                 return index
-        raise TypeError(f"parameter {name!r}: the function has no positional one of this name")
+        raise TypeError(f"parameter {name!r}: the function has no positional parameter so named")
 
     def _masked_places(self) -> tuple[int, ...]:
         """Return the numbers of masked arguments; the subcommand is 1."""
@@ -131,8 +132,8 @@ class Command:
             self.arguments[index].secret = True
         if self.options:
             raise TypeError(
-                f"parameter {self.logmask[0]!r}: with options before it, a masked argument has no"
-                " fixed number: have it on standard input, which is never logged"
+                f"parameter {self.logmask[0]!r}: options before a masked argument change its"
+                " number: read it from standard input (stdin=), which is never logged"
             )
         return tuple(len(self.path) + 1 + index for index in sorted(indices))
 
@@ -147,25 +148,25 @@ class Command:
         if index == len(self.arguments) - 1 and self.arguments[index].required:
             return "last"
         raise TypeError(
-            f"parameter {self.stdin!r}: remctld cannot tell where standard input stands: make it"
-            " the last positional parameter, and required"
+            f"parameter {self.stdin!r}: remctl.conf cannot express this place for standard input:"
+            " make it the last positional parameter, without a default"
         )
 
     @property
     def is_secret(self) -> bool:
-        """Whether a log must not show all of what it is given."""
+        """Report whether logs must hide some of the arguments."""
         return bool(self.logmask) or self.stdin is not None
 
     def call(self, context: "Context", args: "Sequence[bytes]", data: bytes | None) -> "Any":
         """Call the function.
 
         Args:
-            context: who calls.
+            context: the caller.
             args: all arguments after the command's own name.
-            data: what is on standard input; None for nothing at all.
+            data: the data on standard input; None if there is no standard input.
 
         Returns:
-            What the function returned; and if `json` was declared, whether ``--json`` was given.
+            The function's result, and whether ``--json`` was given (False without `json`).
 
         Raises:
             UsageError, DataError: the arguments are wrong.
@@ -190,16 +191,17 @@ class Command:
         return self.function(*values, **keywords), as_json
 
     def _split(self, args: "Sequence[bytes]") -> "tuple[dict[str, list[bytes]], Sequence[bytes]]":
-        """Take the options off the front, as POSIX says; names of long ones are never shortened.
+        """Split options, which come first as POSIX says, from arguments.
 
-        Without any declared, an argument may begin with a dash like any other. With some, they end
-        where an argument does not begin with one, or is ``-`` or ``--``.
+        A command without options takes arguments that begin with a dash as they are. Otherwise
+        options end at the first argument without a dash, at ``-`` or at ``--``. Long names cannot
+        be abbreviated.
 
         Returns:
-            The values of the options that are given, by their parameters' names, and the arguments.
+            The values of the given options, by their parameters' names, and the arguments.
 
         Raises:
-            UsageError: there is no such option, or it has no value, or one too many.
+            UsageError: an option is unknown, lacks its value, or has one that it does not take.
         """
         given: dict[str, list[bytes]] = {}
         place = 0

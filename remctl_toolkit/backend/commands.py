@@ -1,4 +1,4 @@
-"""Groups of commands: how commands are declared and found."""
+"""Groups of commands: declare commands, and find them by name."""
 
 import os
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Group", "Root"]
 
-_RESERVED = ("help", "summary")  # what remctld is configured to ask for
+_RESERVED = ("help", "summary")  # remctl.conf has remctld ask for these
 _KEYWORDS = ("ALL", "EMPTY")  # of remctl.conf
 
 
@@ -25,8 +25,8 @@ class Group:
     """Commands under one name. Make one with ``Backend.group()``.
 
     Attributes:
-        path: the names that lead to it; empty for the backend itself.
-        about: what its commands are about.
+        path: names of the outer groups and its own; empty for the backend itself.
+        about: description of its commands.
     """
 
     def __init__(
@@ -40,9 +40,9 @@ class Group:
 
         Args:
             path, about: see above.
-            acl: the entries for commands that declare none of their own.
+            acl: the entries for commands that declare no ACL.
             line: the commands that share a line of remctl.conf with those of this group; None
-                where each member has its own.
+                if each member has a line of its own.
         """
         self.path = path
         self.about = about
@@ -61,30 +61,30 @@ class Group:
         json: bool = False,
         hidden: bool = False,
     ) -> "Callable[[F], F]":
-        """Make a function a subcommand; a decorator, which returns the function as it is.
+        """Make a function a subcommand: a decorator that returns the function unchanged.
 
-        Its parameters are the arguments: positional ones in their order, with a default optional,
-        ``*names`` repeated; keyword-only ones are options. The types are those of the annotations.
+        Positional parameters are arguments, optional if they have a default; ``*names`` takes any
+        number; keyword-only parameters are options. Annotations give the types.
 
         Args:
-            name: the subcommand, by default the function's name with ``-`` for ``_``. ``""`` is
-                what runs when no subcommand is given.
+            name: name of the subcommand; None means the function's name with ``-`` for ``_``. The
+                command ``""`` runs when no subcommand is given.
             stdin: the parameter that comes on standard input: of any size, and with any octets.
             logmask: parameters that remctld's log must not show.
-            acl: who may run it: entries as in remctl.conf, ``"ANYUSER"`` say, or several. By
-                default those of the group or the backend. remctld enforces them for each line, and
-                the backend for each command, as far as it can: principals and ANYUSER, denied ones
-                too.
-            json: what the function returns is data, and there is an option ``--json``.
-            hidden: leave it out of help and summary.
+            acl: who may run it: one or several entries of remctl.conf, such as ``"ANYUSER"``. None
+                means those of the group or the backend. remctld enforces them for each line. The
+                backend enforces those that it can evaluate for each command: principals and
+                ANYUSER, also with ``deny:``.
+            json: the function returns data; this adds an option ``--json``.
+            hidden: omit it from help and summary.
 
         Raises:
-            TypeError: the function cannot be a command, or does not fit what is declared; the text
-                names the command and the parameter. Or the parentheses were left out.
+            TypeError: the function cannot be a command, or does not fit the declaration (the text
+                names the command and the parameter); or the parentheses are missing.
             ValueError: the name is taken, reserved, or cannot be written in remctl.conf; remctld
-                would not take the ACL; or commands of a group differ in their ACLs, and one is
-                missing or has an entry that only remctld can evaluate (of a file, a group, a
-                pattern): remctld has one ACL for all of a group.
+                would refuse the ACL; or commands of a group have different ACLs, and one has none
+                or has an entry that only remctld can evaluate (a file, group or pattern): remctld
+                has one ACL for the whole group.
         """
         if name is not None and not isinstance(name, str):
             raise TypeError("write @backend.command(), with parentheses")
@@ -104,19 +104,19 @@ class Group:
                 hidden=hidden,
             )
             if name is None and own in ("", "<lambda>"):
-                raise ValueError(f'{function!r} has no name for a command: write command("NAME")')
+                raise ValueError(f'{function!r} has no name: write command("NAME")')
             self._add(own, command)
             return function
 
         return register
 
     def group(self, name: str, about: str = "", *, acl: "Acl | None" = None) -> "Group":
-        """Make a subcommand that has subcommands.
+        """Create a subcommand that has subcommands.
 
         Args:
-            name: the subcommand.
-            about: what its commands are about, for the help.
-            acl: who may run those of them that declare no other: see command().
+            name: name of the group.
+            about: description of its commands, for the help.
+            acl: who may run the commands that declare no ACL: see command().
 
         Raises:
             TypeError, ValueError: see command().
@@ -131,18 +131,18 @@ class Group:
 
     def _add(self, name: str, member: "Command | Group") -> None:
         if name in self.members:
-            raise ValueError(f"there is a subcommand {name!r} already")
+            raise ValueError(f"subcommand {name!r} is already declared")
         if not self.path and name in (*_RESERVED, *_KEYWORDS):
-            raise ValueError(f"{name!r} is reserved")
+            raise ValueError(f"subcommand name {name!r} is reserved: choose another")
         if name and not _is_a_word(name):
-            raise ValueError(f"{name!r} cannot be written in remctl.conf")
+            raise ValueError(f"{name!r} cannot be written in remctl.conf: use one printable word")
         if isinstance(member, Command) and self._line is not None:
             _check_line([*self._line, member])
             self._line.append(member)
         self.members[name] = member
 
     def commands(self) -> "Iterator[Command]":
-        """Return all commands, those of groups in it included, in the order of declaration."""
+        """Return all commands, including those of inner groups, in the order of declaration."""
         for member in self.members.values():
             if isinstance(member, Group):
                 yield from member.commands()
@@ -150,10 +150,10 @@ class Group:
                 yield member
 
     def find(self, args: "Sequence[bytes]") -> "tuple[Command, Sequence[bytes]]":
-        """Return the command that is meant, and the arguments after its name.
+        """Return the command that the arguments name, and the arguments after its name.
 
         Raises:
-            UsageError: there is none.
+            UsageError: there is no such command.
         """
         name = os.fsdecode(args[0]) if args else ""
         member = self.members.get(name) if name or not args else None
@@ -167,7 +167,7 @@ class Group:
         raise UsageError(f"unknown subcommand: {quoted(' '.join((*self.path, name)))}")
 
     def takes_data_last(self) -> bool:
-        """Whether a command in it has its last argument on standard input."""
+        """Report whether one of its commands reads its last argument from standard input."""
         return any(command.stdin is not None for command in self.commands())
 
 
@@ -176,7 +176,7 @@ class Root(Group):
 
     Attributes:
         name: the command, as clients name it.
-        log: what gets the text of internal errors; None for the system log.
+        log: function that gets the text of internal errors; None for the system log.
     """
 
     def __init__(
@@ -193,7 +193,7 @@ class Root(Group):
         """
         super().__init__((), about, entries_of(acl, name))
         if name in _KEYWORDS or not _is_a_word(name) or name.startswith("#"):
-            raise ValueError(f"{name!r} cannot be written in remctl.conf")
+            raise ValueError(f"{name!r} cannot be written in remctl.conf: use one printable word")
         self.name = name
         self.log = log
 
@@ -203,7 +203,7 @@ def _is_a_word(name: str) -> bool:
 
 
 def _check_line(commands: "Sequence[Command]") -> None:
-    """Refuse commands of one line of remctl.conf if nobody could tell who may run which.
+    """Check that the backend can enforce the ACLs of commands that share a line of remctl.conf.
 
     Raises:
         ValueError: their ACLs differ, and the backend cannot evaluate one of them.
@@ -214,13 +214,13 @@ def _check_line(commands: "Sequence[Command]") -> None:
         words = " ".join(command.path)
         if not command.acl:
             raise ValueError(
-                f"{words} has no ACL, and other commands of its group have one: remctld has one"
-                " line for all of them, so declare acl= for the group, or for each"
+                f"{words} has no ACL, but other commands of its group have one: they share a line"
+                " of remctl.conf, so declare acl= for the group or for each command"
             )
         entry = only_for_remctld(command.acl)
         if entry is not None:
             raise ValueError(
-                f"{words} has the ACL entry {entry!r}, and the ACL of another command of its group"
-                " differs: remctld has one line for all of them, and only remctld can evaluate this"
-                " entry, so give all the same ACL, or make it a subcommand outside of the group"
+                f"{words} has the ACL entry {entry!r}, which only remctld can evaluate, but another"
+                " command of its group has a different ACL: they share a line of remctl.conf, so"
+                " give all the same ACL, or move this command out of the group"
             )

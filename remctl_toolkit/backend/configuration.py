@@ -1,4 +1,4 @@
-"""remctl.conf: the lines for a backend, and how an existing file differs from them."""
+"""Generate the lines of remctl.conf for a backend, and compare an existing file with them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .errors import CommandError, UsageError
 
 __all__ = ["Line", "differences", "lines", "main", "read", "rules"]
 
-_OPTIONS = ("stdin", "logmask", "summary", "help")  # of those remctld has, what we declare
+_OPTIONS = ("stdin", "logmask", "summary", "help")  # the options that a backend declares
 _ALL_OPTIONS = (*_OPTIONS, "sudo", "user")
 _OPTION = re.compile(r"([A-Za-z][A-Za-z0-9-]*)=(.+)", re.DOTALL)
 _NUMBER = re.compile(r"\+?0*[1-9][0-9]*")
@@ -31,10 +31,10 @@ class Line(NamedTuple):
     """A line of remctl.conf.
 
     Attributes:
-        file, number: where it stands.
+        file, number: path of the file, and line number.
         command, subcommand, program: its first words.
-        options: its words with =, by name.
-        acl: the rest.
+        options: values of its options, by name.
+        acl: the remaining words.
     """
 
     file: str
@@ -46,15 +46,15 @@ class Line(NamedTuple):
     acl: tuple[str, ...]
 
     def serves(self, command: str, subcommand: str) -> bool:
-        """Whether remctld takes it for this command; the first such line counts."""
+        """Report whether the line matches this command; remctld uses the first that does."""
         return self.command in ("ALL", command) and self.subcommand in ("ALL", subcommand)
 
 
-# -- What was declared ----------------------------------------------------------------------------
+# -- The declaration ------------------------------------------------------------------------------
 
 
 def rules(backend: Root) -> list[dict[str, Any]]:
-    """Return what the lines have to say, without the program: see Backend.rules()."""
+    """Return the lines as keyword arguments, without the program: see Backend.rules()."""
     found = [_rule(backend, name, member) for name, member in backend.members.items()]
     everybody = backend.acl or joined(command.acl for command in backend.commands())
     # The first for `remctl HOST NAME help`, the second for `remctl HOST help NAME`.
@@ -78,7 +78,7 @@ def _rule(backend: Root, name: str, member: Command | Group) -> dict[str, Any]:
         rule["stdin"] = stdin
     if masked:
         rule["logmask"] = tuple(sorted(masked))
-    # Without a subcommand, the summary is that of all commands, which have their own lines.
+    # The line for EMPTY needs no summary=: the lines of all commands have it.
     if name and not all(command.hidden for command in commands):
         rule["summary"] = "summary"
     # A group's line serves all its commands: the backend then says who may not run one of them.
@@ -89,9 +89,9 @@ def lines(backend: Root, program: str, acl: Sequence[str] = ()) -> list[Line]:
     """Return the lines for a backend.
 
     Args:
-        backend: what was declared.
-        program: full path of what remctld is to run.
-        acl: for commands that have none declared.
+        backend: the backend.
+        program: full path of the program that remctld runs.
+        acl: entries for commands that declare no ACL.
 
     Raises:
         UsageError: the path or the ACL cannot be written in remctl.conf.
@@ -115,23 +115,23 @@ def _as_word(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-# -- What a file has ------------------------------------------------------------------------------
+# -- An existing file -----------------------------------------------------------------------------
 
 
 def read(path: Path) -> Iterator[Line]:
     """Read a configuration file as remctld does: continued lines, comments and includes.
 
     Raises:
-        OSError: it cannot be read.
-        CommandError: remctld would not take it (status 78).
+        OSError: the file cannot be read.
+        CommandError: remctld would refuse the file (status 78).
     """
     return _read(path, ())
 
 
 def _read(path: Path, outer: tuple[Path, ...]) -> Iterator[Line]:
-    """Read a file that is included by others."""
+    """Read a file that the files in `outer` include."""
     if path in outer:
-        raise _refused(path, 1, "it includes itself")
+        raise _refused(path, 1, "the file includes itself")
     *texts, rest = path.read_bytes().decode("utf-8", "surrogateescape").split("\n")
     pending, start = "", 0
     for number, text in enumerate(texts, 1):
@@ -143,7 +143,7 @@ def _read(path: Path, outer: tuple[Path, ...]) -> Iterator[Line]:
         line, pending = pending, ""
         if not line.strip(_WHITE) or line.lstrip(_WHITE).startswith("#"):
             continue
-        # Words are separated by these two, and by no other white space.
+        # Only these two separate words.
         words = [word for word in line.replace("\t", " ").split(" ") if word]
         if len(words) == 2 and words[0] == "include":
             for included in _files(Path(words[1])):
@@ -151,7 +151,7 @@ def _read(path: Path, outer: tuple[Path, ...]) -> Iterator[Line]:
         else:
             yield _line(path, start, words)
     if pending or len(rest) > 1:
-        raise _refused(path, len(texts) + 1, "the last line has no end")
+        raise _refused(path, len(texts) + 1, "the last line has no newline")
 
 
 def _refused(path: Path, number: int, why: str) -> CommandError:
@@ -160,7 +160,7 @@ def _refused(path: Path, number: int, why: str) -> CommandError:
 
 
 def _files(path: Path) -> list[Path]:
-    """Return the files that are included by a path, in the order in which remctld may read them."""
+    """Return the files that a path includes."""
     if not path.is_dir():
         return [path]
     # It takes them in no particular order.
@@ -188,11 +188,11 @@ def _line(path: Path, number: int, words: Sequence[str]) -> Line:
 
 
 def differences(backend: Root, file: str | os.PathLike[str], program: str | None) -> list[str]:
-    """Return what is different, in sentences: see Backend.check()."""
+    """Return the differences, in sentences: see Backend.check()."""
     declared = lines(backend, program or "/")
     found = list(read(Path(file)))
     said = []
-    # These lines are for help alone, which a site need not offer.
+    # These lines are for help only, which a site need not offer.
     optional = {"help"} if "" in backend.members else {"help", "EMPTY"}
     for line in declared:
         words = f"{line.command} {line.subcommand}"
@@ -200,15 +200,15 @@ def differences(backend: Root, file: str | os.PathLike[str], program: str | None
         if serving is None:
             if line.subcommand in optional:
                 continue
-            said.append(f"{os.fspath(file)}: {words}: there is no line for it")
+            said.append(f"{os.fspath(file)}: {words}: no line serves this command")
             continue
         place = f"{serving.file}:{serving.number}: {words}"
         said += [f"{place}: {text}" for text in _compare(line, serving)]
         if program and os.path.realpath(serving.program) != os.path.realpath(program):
-            said.append(f"{place}: it runs {serving.program}, not {program}")
+            said.append(f"{place}: the line runs {serving.program}, not {program}")
     known = {line.subcommand for line in declared} | {"ALL"}
     said += [
-        f"{line.file}:{line.number}: {line.command} {line.subcommand}: there is no such subcommand"
+        f"{line.file}:{line.number}: {line.command} {line.subcommand}: no such subcommand"
         for line in found
         if line.command == backend.name and line.subcommand not in known
     ]
@@ -220,7 +220,7 @@ def _compare(declared: Line, found: Line) -> Iterator[str]:
         want, have = declared.options.get(name), found.options.get(name)
         if name == "logmask" and want and have and set(want.split(",")) == set(have.split(",")):
             continue
-        # A site need not offer help, and may offer it in a line that serves more than this command.
+        # A site need not offer help, and a line that serves more commands may offer it.
         if name in ("summary", "help") and None in (want, have):
             continue
         if want != have:
@@ -237,16 +237,16 @@ def main(backend: Root, write: Callable[[str], object], word: str, args: Sequenc
     """Do ``config [--program=PATH] [ACL...]`` or ``check [--program=PATH] FILE``.
 
     Args:
-        backend: what was declared.
+        backend: the backend.
         write: called with each line of the output.
         word: ``config`` or ``check``.
-        args: what comes after it.
+        args: the words after it.
 
     Returns:
         The exit status.
 
     Raises:
-        CommandError: of whatever is wrong.
+        CommandError: the arguments are wrong, or the file cannot be read or is malformed.
     """
     try:
         options, rest = getopt.getopt(list(args), "", ["program="])
@@ -263,7 +263,7 @@ def main(backend: Root, write: Callable[[str], object], word: str, args: Sequenc
 def _config(backend: Root, write: Callable[[str], object], program: str, acl: Sequence[str]) -> int:
     for line in lines(backend, program, acl):
         if not line.acl:
-            message = f"{line.subcommand} has no ACL: declare acl=, or give one after config"
+            message = f"{line.subcommand} has no ACL: declare acl=, or add one after config"
             raise UsageError(message)
         options = [f"{name}={value}" for name, value in line.options.items()]
         write(" ".join([*line[2:5], *options, *line.acl]))

@@ -1,4 +1,4 @@
-"""Who calls a command, and what he may do."""
+"""The caller of a command, and checks of what the caller may do."""
 
 from .errors import DeniedError
 
@@ -12,25 +12,25 @@ __all__ = ["Context", "names_in"]
 
 
 class Context:
-    """Who calls, from where, and which command: what remctld tells, and nothing else.
+    """The caller, its address and the command, as remctld passes them in the environment.
 
-    A command that wants it has a first parameter annotated with it.
+    To get it, annotate the first parameter of a command with this class.
 
     Attributes:
-        user: the principal that authenticated (REMOTE_USER), ``alice/admin@EXAMPLE.ORG`` say;
-            None where remctld did not run this program.
+        user: the authenticated principal (REMOTE_USER), such as ``alice/admin@EXAMPLE.ORG``; None
+            if remctld did not run this program.
         address: the IP address of the client (REMOTE_ADDR), or None.
-        untrusted_host: what the client's address resolves to (REMOTE_HOST), or None. Who controls
-            the client's DNS controls it: show it, but never decide by it.
-        command: the command that was asked for (REMCTL_COMMAND), or None. It is ``help``, or the
-            summary's word, where these are run.
-        path: the subcommand and its nested ones, ``("group", "add")`` say.
+        untrusted_host: the host name of the client's address (REMOTE_HOST), or None. Whoever
+            controls the client's DNS controls it: display it, but never base a decision on it.
+        command: the command that the client named (REMCTL_COMMAND), or None. It may be ``help`` or
+            ``summary``.
+        path: the subcommand and its nested ones, such as ``("group", "add")``.
     """
 
     __slots__ = ("_expires", "address", "command", "path", "untrusted_host", "user")
 
     def __init__(self, environ: "Mapping[str, str]", path: tuple[str, ...] = ()) -> None:
-        """Read what remctld put into the environment."""
+        """Read the variables that remctld sets."""
         self.user = environ.get("REMOTE_USER") or None
         self.address = environ.get("REMOTE_ADDR") or None
         self.untrusted_host = environ.get("REMOTE_HOST") or None
@@ -44,7 +44,7 @@ class Context:
 
     @property
     def expires(self) -> "datetime | None":
-        """When the caller's authentication ends (REMOTE_EXPIRES), in UTC; None if not told."""
+        """End of the caller's authentication (REMOTE_EXPIRES), in UTC; None if unknown."""
         if not self._expires.isdecimal() or not int(self._expires):
             return None
         from datetime import UTC, datetime
@@ -74,22 +74,22 @@ class Context:
         realm: "str | Collection[str] | None" = None,
         instance: "str | Collection[str] | None" = None,
     ) -> bool:
-        """Tell whether the caller is one of these. Each argument is a name or a group of names.
+        """Return whether the caller matches. Each argument is a name or a collection of names.
 
         Args:
-            principal: whole principals, with their realm.
+            principal: full principals, with their realm.
             realm: realms.
-            instance: instances. It needs `realm`: whoever runs another realm can have any
-                instance there.
+            instance: instances. Requires `realm`, because the administrators of another realm can
+                give themselves any instance there.
 
         Returns:
-            True if he is in all that are given; without a user it is always False.
+            True if the caller matches all given arguments; always False without a user.
 
         Raises:
-            TypeError: nothing is given, or `instance` without `realm`.
+            TypeError: no argument is given, or `instance` without `realm`.
         """
         if realm is None and (principal is None or instance is not None):
-            raise TypeError("say who is allowed: principal, realm, or realm and instance")
+            raise TypeError("missing arguments: give principal, realm, or realm and instance")
         return (
             (principal is None or _is_in(self.user, principal))
             and (realm is None or _is_in(self.realm, realm))
@@ -104,14 +104,14 @@ class Context:
         instance: "str | Collection[str] | None" = None,
         message: str = "not allowed",
     ) -> None:
-        """End the command unless allows() says yes.
+        """End the command unless allows() returns True.
 
         Args:
             principal, realm, instance: see allows().
-            message: what the caller is told.
+            message: the error message for the caller.
 
         Raises:
-            DeniedError: the caller is none of these; the exit status is 77.
+            DeniedError: the caller does not match; the exit status is 77.
             TypeError: see allows().
         """
         if not self.allows(principal, realm=realm, instance=instance):
@@ -119,10 +119,10 @@ class Context:
 
 
 def names_in(path: "str | os.PathLike[str]") -> frozenset[str]:
-    """Read a group of names from a file: one in each line; empty lines and # lines do not count.
+    """Read names from a file, one per line; empty lines and lines with # are ignored.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     with open(path, encoding="utf-8", errors="surrogateescape") as file:
         lines = [line.strip() for line in file]
@@ -130,12 +130,12 @@ def names_in(path: "str | os.PathLike[str]") -> frozenset[str]:
 
 
 def _is_in(name: str | None, names: "str | Collection[str]") -> bool:
-    """Whether a name is among names; a text is one name, not a collection of characters."""
+    """Return whether a name is among names; a str is one name."""
     return name is not None and (name == names if isinstance(names, str) else name in names)
 
 
 def _split(principal: str) -> tuple[tuple[str, ...], str | None]:
-    """Return components and realm of a principal, krb5_unparse_name(3)'s escapes undone."""
+    """Return components and realm of a principal, without krb5_unparse_name(3)'s escapes."""
     components = [""]
     realm = None
     chars = iter(principal)

@@ -1,4 +1,4 @@
-"""Data that a command returns, as JSON or for people to read."""
+"""Format the data that a command returns, as JSON or for people."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ __all__ = ["lines_of"]
 def lines_of(data: Any, as_json: bool) -> Iterator[str]:
     """Return data line by line.
 
-    An iterator that is no list is written as it comes: as JSON, each item is a document on a line
-    of its own.
+    The items of an iterator are written as they come; as JSON, each is a document on its own line.
     """
     if hasattr(data, "__next__"):
         for item in data:
@@ -33,9 +32,9 @@ def lines_of(data: Any, as_json: bool) -> Iterator[str]:
 
 
 def _json(data: Any) -> str:
-    import json  # takes its time, and text needs none
+    import json  # slow to import, and not needed for text
 
-    # ASCII, so that octets which are no UTF-8 come as escapes; NaN is no JSON.
+    # ASCII, so that octets that are not UTF-8 become escapes. JSON has no NaN.
     return json.dumps(data, allow_nan=False)
 
 

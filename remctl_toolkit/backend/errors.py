@@ -1,10 +1,10 @@
-"""How a command fails, and the exit status that goes with it.
+"""Exceptions that make a command fail, and their exit statuses.
 
 Exception
-└── CommandError         a command fails: one line on standard error, a status of its choice
+└── CommandError         one line on standard error, and any status
     ├── UsageError       64: wrong arguments
-    ├── DataError        65: wrong data on standard input
-    └── DeniedError      77: the caller may not
+    ├── DataError        65: malformed data on standard input
+    └── DeniedError      77: the caller is not allowed
 """
 
 import os
@@ -13,11 +13,11 @@ from _remctl_text import printable
 
 __all__ = ["CommandError", "DataError", "DeniedError", "UsageError", "quoted"]
 
-_LONGEST_QUOTE = 60  # characters of an argument that an error message repeats
+_LONGEST_QUOTE = 60  # longest part of an argument quoted in an error, in characters
 
 
 class CommandError(Exception):
-    """The command fails: its text is the line on standard error.
+    """The command fails; the text becomes one line on standard error.
 
     Attributes:
         status: the exit status, 1 to 255.
@@ -29,12 +29,12 @@ class CommandError(Exception):
         super().__init__(message)
         if status is not None:
             if not 1 <= status <= 255:
-                raise ValueError(f"the status of a failure is 1 to 255, not {status}")
+                raise ValueError(f"the status of an error must be 1 to 255, not {status}")
             self.status = status
 
 
 class UsageError(CommandError):
-    """The arguments are wrong: there are too few or too many, or one is malformed."""
+    """There are too few or too many arguments, or one is malformed."""
 
     status = os.EX_USAGE
 
@@ -46,13 +46,13 @@ class DataError(CommandError):
 
 
 class DeniedError(CommandError):
-    """The caller may not do this."""
+    """The caller is not allowed to do this."""
 
     status = os.EX_NOPERM
 
 
 def quoted(text: str) -> str:
-    """Return an argument as an error message shows it."""
+    """Return an argument for an error message, shortened if need be."""
     if len(text) > _LONGEST_QUOTE:
         text = f"{text[:_LONGEST_QUOTE]}..."
     return f"'{printable(text)}'"

@@ -1,4 +1,4 @@
-"""The texts of help and summary, from docstrings and signatures."""
+"""Make the texts of help and summary from docstrings and signatures."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from .values import word_of
 __all__ = ["help_text", "summary_text", "usage"]
 
 _WIDTH = 80
-_WIDEST_USAGE = 48  # columns; what is longer has its summary on the next line
+_WIDEST_USAGE = 48  # columns; after a longer usage, the summary goes on the next line
 
 
 def summary_text(
     backend: Root, asked: Sequence[str], is_permitted: Callable[[Command], bool]
 ) -> str:
-    """Return a line for each command: how it is called, and what it does.
+    """Return a line for each command: its usage and the first line of its docstring.
 
     Args:
-        backend: whose commands.
-        asked: the subcommand, where remctld asks for each line of its configuration; or nothing.
-        is_permitted: tells whether the caller may run a command; the others are left out.
+        backend: the backend.
+        asked: the subcommand, if remctld asks for one line of its configuration; or nothing.
+        is_permitted: returns whether the caller may run a command; others are omitted.
 
     Raises:
         UsageError: there is no such subcommand.
@@ -40,7 +40,7 @@ def summary_text(
 
 
 def help_text(backend: Root, asked: Sequence[str], is_permitted: Callable[[Command], bool]) -> str:
-    """Return all there is to know about a command, or the list of those in a group.
+    """Return the full help of a command, or the list of commands in a group.
 
     Args:
         backend, asked, is_permitted: see summary_text().
@@ -56,7 +56,7 @@ def help_text(backend: Root, asked: Sequence[str], is_permitted: Callable[[Comma
 
 
 def usage(backend: Root, command: Command) -> str:
-    """Return how a command is called."""
+    """Return the usage of a command."""
     words = [backend.name, *command.path]
     words += [_option_usage(p) for p in command.shown if p.is_option]
     words += [_argument_usage(p) for p in command.shown if not p.is_option]
@@ -128,7 +128,7 @@ def _explained(backend: Root, command: Command) -> str:
 
 
 def _about(parameter: Parameter) -> list[str]:
-    """Return the line about a parameter, if there is anything to say."""
+    """Return the help line of a parameter, or nothing if it has no description."""
     facts = [parameter.about] if parameter.about else []
     if parameter.type.choices:
         facts.append(f"one of {', '.join(parameter.type.choices)}")
@@ -142,7 +142,7 @@ def _about(parameter: Parameter) -> list[str]:
 
 
 def _default(value: Any) -> str:
-    """Return a default as the caller would write it; "" if there is none, or nothing to see."""
+    """Return a default as the caller would write it; "" if there is none to show."""
     if value is None or isinstance(value, bool) or repr(value) == object.__repr__(value):
         return ""
     if isinstance(value, dict):

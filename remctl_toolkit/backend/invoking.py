@@ -1,4 +1,4 @@
-"""Running a command without a server, for tests."""
+"""Run a command without a server, for tests."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _VARIABLES = ("REMOTE_USER", "REMUSER", "REMOTE_ADDR", "REMOTE_HOST", "REMOTE_EX
 
 
 class InvokeResult(remctl.RemctlSimpleResult):
-    """What a client would get, and what the system log would.
+    """The result that a client would get, with the text that would be logged.
 
     Equal to any `remctl.RemctlSimpleResult` with the same output and status.
 
     Attributes:
-        log: what was logged; "" if nothing.
+        log: the report of an internal error; "" if there was none.
     """
 
     __slots__ = ("log",)
@@ -38,7 +38,7 @@ class InvokeResult(remctl.RemctlSimpleResult):
 
 
 class _Given:
-    """Standard input, as it was given."""
+    """Standard input with given data."""
 
     def __init__(self, data: bytes | None) -> None:
         self._data = data
@@ -73,7 +73,7 @@ def invoke(
             status = run.status(octets)
     finally:
         backend.log = log
-    # A test that fails shows it; the result has it too.
+    # pytest shows standard error when a test fails.
     sys.stderr.writelines(f"{text}\n" for text in logged)
     out, err = (stream.buffer.getvalue() or None for stream in (stdout, stderr))  # type: ignore[attr-defined]
     return InvokeResult(out, err, status, "\n".join(logged))
@@ -81,7 +81,7 @@ def invoke(
 
 @contextlib.contextmanager
 def _environment(told: Mapping[str, str]) -> Iterator[None]:
-    """Have in os.environ what remctld tells, and nothing that another one told."""
+    """Set remctld's variables in os.environ, and remove those of an outer remctld."""
     names = {*_VARIABLES, *told}
     before = {name: os.environ[name] for name in names if name in os.environ}
     for name in names:
@@ -97,7 +97,7 @@ def _environment(told: Mapping[str, str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _captured() -> Iterator[tuple[io.TextIOWrapper, io.TextIOWrapper]]:
-    """Have sys.stdout and sys.stderr in memory, and nothing to read from sys.stdin."""
+    """Capture sys.stdout and sys.stderr in memory, and make sys.stdin empty."""
     out, err = (
         io.TextIOWrapper(io.BytesIO(), "utf-8", "surrogateescape", write_through=True)
         for _ in range(2)

@@ -1,8 +1,7 @@
-"""Run a backend of some file: python -m remctl_toolkit.backend.launch FILE MODULE NAME ACL ...
+"""Run a backend of any file: python -m remctl_toolkit.backend.launch FILE MODULE NAME ACL ...
 
-So that remctld can run one that a test has made, whether or not its file is a program. The entries
-ACL, if there are any, take the place of those that its commands declare; what it logs is where the
-environment says, whatever log= says.
+The testing server uses this to run a test's backend even if its file is not a program. ACL entries,
+if given, replace those that the commands declare. REMCTL_BACKEND_LOG overrides log=.
 """
 
 from __future__ import annotations
@@ -19,14 +18,14 @@ __all__ = ["find", "main"]
 
 
 def _imported(file: str, name: str) -> ModuleType:
-    """Import a file: as a module of its package if it has one, for what it imports from there."""
+    """Import a file, as a module of its package if it has one, so that relative imports work."""
     try:
         found = find_spec(name) if "." in name else None
-    except ModuleNotFoundError:  # pytest makes up packages for test files.
+    except ModuleNotFoundError:  # pytest invents packages for test files.
         found = None
     if found is not None and found.origin == file:
         return importlib.import_module(name)
-    # A program need not have a name that ends with .py.
+    # The name of a program need not end with .py.
     loader = SourceFileLoader("_remctl_backend", file)
     spec = spec_from_file_location("_remctl_backend", file, loader=loader)
     assert spec is not None
@@ -39,12 +38,12 @@ def find(file: str, module: str, name: str) -> Backend:
     """Import a file, and return its backend of that name.
 
     Args:
-        file: its full path.
-        module: the name that it was imported by where the backend is declared.
+        file: full path of the file.
+        module: the module name under which the test imported it.
         name: the backend's name.
 
     Raises:
-        LookupError: it has none that a variable of the module leads to.
+        LookupError: no variable at the top level of the module holds such a backend.
     """
     for value in vars(_imported(file, module)).values():
         if isinstance(value, Backend) and value.name == name:
@@ -53,7 +52,7 @@ def find(file: str, module: str, name: str) -> Backend:
 
 
 def main() -> int:
-    """Be the program; returns the exit status."""
+    """Run the backend, and return the exit status."""
     file, module, name, acl, *args = sys.argv[1:]
     sys.argv = [file, *args]
     backend = find(file, module, name)

@@ -1,6 +1,6 @@
-"""From a function's signature to the parameters of a command.
+"""Make the parameters of a command from a function's signature.
 
-It does without `inspect`, which takes as long to import as all the rest.
+This avoids `inspect`, which takes as long to import as the rest of the package.
 """
 
 import sys
@@ -19,7 +19,7 @@ _COROUTINE = 0x80 | 0x200  # code flags of inspect: CO_COROUTINE, CO_ASYNC_GENER
 _VAR_POSITIONAL = 0x04
 _VAR_KEYWORD = 0x08
 
-# The kind of a parameter, by its place in the signature and by what it holds.
+# The kind of a parameter, by its place in the signature and by the values it holds.
 _KINDS = {
     ("positional", "context"): "context",
     ("positional", "one"): "positional",
@@ -46,17 +46,17 @@ class Parameter:
 
     Attributes:
         name: as in the function.
-        type: what its annotation says.
-        kind: "context", "positional", "list" or "rest" (all arguments that are left, as a list or
-            for ``*names``), "option" (with a value), "flag" or "count".
-        label: as the caller knows it: ``USER``, or ``--force``.
-        labels: what an option begins with: ``--force``, ``-f``; nothing for others.
+        type: the parsed annotation.
+        kind: "context", "positional", "list" or "rest" (all remaining arguments, as a list or for
+            ``*names``), "option" (with a value), "flag" or "count".
+        label: name for the caller: ``USER`` or ``--force``.
+        labels: forms of an option: ``--force``, ``-f``; empty for an argument.
         is_option: whether it is one of the last three kinds.
         many: whether it may be given more than once.
         required: whether it must be given.
-        default: the value without it.
-        about: what it is, for the help.
-        secret: whether no message may repeat it.
+        default: value if it is not given.
+        about: description for the help.
+        secret: whether messages must not quote it.
     """
 
     __slots__ = (
@@ -83,32 +83,32 @@ class Parameter:
         default: "Any",
         required: bool,
     ) -> None:
-        """Make sense of a parameter.
+        """Examine a parameter.
 
         Args:
             name: as in the function.
-            place: where it stands: "positional", "rest" (``*names``) or "option".
-            annotation: its type, or the text of it.
+            place: "positional", "rest" (``*names``) or "option".
+            annotation: its type, or the type's source text.
             scope: the variables that such a text may name.
-            default: the value without it.
-            required: whether it must be given; a flag or a count is not, in any case.
+            default: value if it is not given.
+            required: whether it must be given; ignored for a flag or a count.
 
         Raises:
-            TypeError: no argument can be that.
+            TypeError: the type is not supported there.
         """
         self.name = name
         self.type = type_of(annotation, scope)
         holds = self.type.holds
         kind = _KINDS.get((place, holds))
         if kind is None:
-            raise TypeError(f"a {holds} cannot be here: {_CURES[holds]}")
+            raise TypeError(f"a {holds} is not allowed here: {_CURES[holds]}")
         self.kind = kind
         self.is_option = place == "option"
         self.many = kind in ("list", "rest", "count") or holds in ("list", "dict")
         self.required = required
         self.default = default
         if kind == "count" and not isinstance(default, int | None):
-            raise TypeError(f"the default of a count is a number, not {default!r}")
+            raise TypeError(f"the default of a count must be a number, not {default!r}")
         if required and kind in ("flag", "count"):
             self.required, self.default = False, kind == "count" and 0
         self.about = self.type.about
@@ -121,20 +121,20 @@ class Parameter:
         else:
             self.label, self.labels = word.upper(), ()
             if self.type.shorts:
-                raise TypeError("only an option, after a * in the signature, has a short form")
+                raise TypeError("Short() is for options: put it after a * in the signature")
 
     @property
     def value_label(self) -> str:
-        """What help calls the value of an option; "" for a flag and a count."""
+        """Name of an option's value in the help; "" for a flag or count."""
         if self.kind != "option":
             return ""
         return "KEY=VALUE" if self.type.holds == "dict" else self.name.strip("_").upper()
 
     def collect(self, given: "Sequence[bytes]") -> "Any":
-        """Return the value for what was given: one argument, or as many as there are.
+        """Return the value for the given arguments: one, or any number.
 
         Raises:
-            UsageError: an argument is malformed, or there is none and it is required.
+            UsageError: an argument is malformed, or a required one is missing.
         """
         if not given:
             if self.required:
@@ -155,11 +155,11 @@ class Parameter:
             raise UsageError(f"{self.label}: {error}") from error
 
     def from_data(self, data: bytes | None) -> "Any":
-        """Return the value for what was on standard input; None is nothing at all.
+        """Return the value for the data on standard input; None if there was no standard input.
 
         Raises:
             DataError: the data are malformed.
-            UsageError: there are none, and they are required.
+            UsageError: required data are missing.
         """
         if data is None:
             return self.collect(())
@@ -170,9 +170,9 @@ class Parameter:
 
     def _value(self, octets: bytes) -> "Any":
         try:
-            # remctld lets one through where an argument may be on standard input, and this is not.
+            # remctld passes a NUL if the line has stdin=, even in another argument.
             if b"\0" in octets:
-                raise ValueError("has a NUL")
+                raise ValueError("contains a NUL")
             return self.type.convert(octets)
         except ValueError as error:
             quote = "" if self.secret else f": {quoted(text_of(octets))}"
@@ -186,12 +186,12 @@ def parameters_of(function: "Any") -> list[Parameter]:
         Its parameters: positional ones, ``*names``, options.
 
     Raises:
-        TypeError: it cannot be a command.
+        TypeError: the function cannot be a command.
     """
     inner, bound = _innermost(function)
     code = inner.__code__
     if code.co_flags & _VAR_KEYWORD:
-        raise TypeError("a command cannot take **keywords: its options are its own parameters")
+        raise TypeError("a command cannot take **keywords: declare each option as a parameter")
     names, count = code.co_varnames, code.co_argcount
     options = count + code.co_kwonlyargcount
     given: dict[str, Any] = inner.__kwdefaults__ or {}
@@ -204,7 +204,7 @@ def parameters_of(function: "Any") -> list[Parameter]:
         given = {**given, names[options]: ()}
     places |= dict.fromkeys(names[count:options], "option")
     if next(iter(places), "") == "self":
-        raise TypeError("a method is declared once there is an object: command(...)(object.method)")
+        raise TypeError("a method needs its object: write command(...)(object.method)")
     annotations = _annotations(inner)
     found = []
     for name, place in places.items():
@@ -228,7 +228,7 @@ def parameters_of(function: "Any") -> list[Parameter]:
 
 
 def _innermost(function: "Any") -> "tuple[Any, int]":
-    """Return the function that has the signature, and how many parameters are bound already."""
+    """Return the function that has the signature, and the number of bound parameters."""
     functools = sys.modules.get("functools")
     inner, bound, outermost = function, 0, None
     while callable(inner):
@@ -242,25 +242,25 @@ def _innermost(function: "Any") -> "tuple[Any, int]":
         outermost = outermost or code
         flags = outermost.co_flags if outermost is not None else 0
         if flags & _COROUTINE:
-            raise TypeError("a command cannot be a coroutine: call asyncio.run() in it")
+            raise TypeError("a command cannot be a coroutine function: call asyncio.run() in it")
         wrapped = getattr(inner, "__wrapped__", None)
         if wrapped is not None and (code is None or code.co_flags & _VAR_POSITIONAL):
             inner = wrapped
         elif code is not None:
             is_narrow = code is not outermost and not flags & _VAR_KEYWORD
             if code.co_kwonlyargcount and is_narrow:
-                raise TypeError("it has options, but its decorator takes no **keywords")
+                raise TypeError("its decorator must accept **keywords, because it has options")
             return inner, bound
         else:
             break
-    raise TypeError(f"a command is a function, not {function!r}")
+    raise TypeError(f"a command must be a function, not {function!r}")
 
 
 def _annotations(function: "Any") -> "dict[str, Any]":
     try:
         found: dict[str, Any] = function.__annotations__
     except NameError:
-        # Python 3.14 evaluates all of them now; names that it cannot find become ForwardRefs.
+        # Python 3.14 evaluates annotations only now; unknown names become ForwardRefs.
         import importlib
 
         library: Any = importlib.import_module("annotationlib")

@@ -1,4 +1,4 @@
-"""The backend: what a program makes, declares its commands with, and runs."""
+"""The backend: a program creates one, declares its commands and runs it."""
 
 import os
 import sys
@@ -22,7 +22,7 @@ class Backend(Root):
 
     Attributes:
         name: the command, as clients name it.
-        log: what gets the text of internal errors; None for the system log.
+        log: function that gets the text of internal errors; None for the system log.
     """
 
     def __init__(
@@ -36,17 +36,17 @@ class Backend(Root):
         """Start without subcommands.
 
         Args:
-            name: the command, as clients name it and remctl.conf has it.
-            about: what it is about, for the help.
-            acl: who may run those of its commands that declare no other: see command().
-            log: called with a text, of many lines, where an internal error is to be logged.
+            name: the command, as clients and remctl.conf name it.
+            about: description for the help.
+            acl: who may run the commands that declare no ACL: see command().
+            log: called with the report of each internal error, a str of many lines.
 
         Raises:
-            TypeError: an entry of the ACL is not text.
-            ValueError: the name cannot be written in remctl.conf, or the ACL: see command().
+            TypeError: an ACL entry is not a str.
+            ValueError: remctl.conf cannot express the name or the ACL: see command().
         """
         super().__init__(name, about, acl, log)
-        # Where it was made: what a server for tests has to run.
+        # The file that created it; the testing server runs this.
         self.file: str | None = sys._getframe(1).f_globals.get("__file__")
 
     def __repr__(self) -> str:
@@ -56,8 +56,7 @@ class Backend(Root):
         """Run the command that this process was started for.
 
         Returns:
-            The exit status, for ``raise SystemExit(backend.run())``. It does not raise, whatever
-            the command does.
+            The exit status, for ``raise SystemExit(backend.run())``. It never raises.
         """
         from .running import run_process
 
@@ -75,17 +74,17 @@ class Backend(Root):
         """Run a command in this process, as remctld would: for tests.
 
         Args:
-            args: subcommand and arguments, without what comes on standard input.
-            user: the principal that calls, REMOTE_USER. If it is None, only an ACL for any user
-                lets the caller in.
-            input: the argument on standard input; None if there is none.
-            environ: more of what remctld sets: REMOTE_ADDR, REMOTE_HOST, REMOTE_EXPIRES,
+            args: subcommand and arguments, without the argument on standard input.
+            user: the calling principal, REMOTE_USER. If it is None, only an ACL for any user
+                permits the command.
+            input: the argument on standard input; None means no standard input.
+            environ: other variables that remctld sets: REMOTE_ADDR, REMOTE_HOST, REMOTE_EXPIRES,
                 REMCTL_COMMAND (by default the backend's name).
-            reraise: let an unexpected exception through, instead of making it an internal error.
+            reraise: raise an unexpected exception instead of reporting an internal error.
 
         Returns:
-            A `remctl.RemctlSimpleResult`, as a client would get it, with an attribute ``log``:
-            the report of an internal error, which is on standard error as well.
+            A `remctl.RemctlSimpleResult`, as a client would get it. Its attribute ``log`` has the
+            report of an internal error, which is also written to standard error.
         """
         from .invoking import invoke
 
@@ -94,25 +93,25 @@ class Backend(Root):
     def rules(self) -> "list[dict[str, Any]]":
         """Return the lines of remctl.conf: keyword arguments of `remctl_toolkit.testing.Command`.
 
-        All but ``program`` are there.
+        Only ``program`` is missing.
         """
         from .configuration import rules
 
         return rules(self)
 
     def check(self, file: "str | os.PathLike[str]", program: str | None = None) -> list[str]:
-        """Compare a remctl.conf with what is declared, as ``check FILE`` does.
+        """Compare a remctl.conf with the declarations, as ``check FILE`` does.
 
         Args:
-            file: its path.
-            program: what it should have remctld run; None if that does not matter.
+            file: path of the remctl.conf.
+            program: path that the file should have remctld run; None to accept any.
 
         Returns:
             The differences, a sentence each.
 
         Raises:
             OSError: the file cannot be read.
-            CommandError: remctld could not read it.
+            CommandError: remctld would refuse the file.
         """
         from .configuration import differences
 
@@ -120,7 +119,7 @@ class Backend(Root):
 
 
 def _report_before_run(error: BaseException) -> None:
-    """Report what ends a program before it runs its backend: an import that fails, for example."""
+    """Report an exception that ends the program before run(), such as a failing import."""
     from .running import Run
 
     root = Root("backend", "", None, None)
@@ -128,5 +127,5 @@ def _report_before_run(error: BaseException) -> None:
     Run(root, os.environ, None, sys.stdout, own_process=True).internal_error(error)
 
 
-if "REMCTL_COMMAND" in os.environ:  # remctld would hand to the caller what Python prints.
+if "REMCTL_COMMAND" in os.environ:  # remctld sends the caller whatever Python prints.
     report_uncaught(_report_before_run)

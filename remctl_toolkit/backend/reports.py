@@ -1,7 +1,7 @@
-"""Reports of internal errors: what they say, and where they go. The caller never gets them.
+"""Write reports of internal errors and deliver them to the backend's author, not to the caller.
 
-remctld hands to the caller what the program writes on standard error, so a report goes there only
-when a person has started the program.
+remctld sends standard error to the caller, so a report goes there only if a person has started the
+program.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _FILE_VARIABLE = "REMCTL_BACKEND_LOG"  # of the environment: the file that repor
 _LINE = 800  # characters; syslogd cuts lines of more than a kilobyte
 _LINES = 200  # of a report
 _SYSTEM_LOGS = ("/dev/log", "/var/run/syslog", "/var/run/log")  # sockets: Linux, macOS, BSD
-# What the environment has when remctld runs the program, or sudo for remctld.
+# Variables that are set if remctld runs the program, directly or through sudo.
 _SERVED = ("REMCTL_COMMAND", "REMOTE_USER", "REMUSER", "SUDO_COMMAND")
 
 
@@ -34,20 +34,20 @@ class Report:
     """The report of an unexpected exception.
 
     Attributes:
-        reference: what the caller is told, to find the report by.
+        reference: number that the caller gets, to find the report.
         text: many lines; the first has the reference.
     """
 
     def __init__(
         self, words: str, user: str | None, error: BaseException, *, is_secret: bool
     ) -> None:
-        """Make the report.
+        """Format the report.
 
         Args:
             words: the command.
-            user: the principal that called, if known.
-            error: what was raised.
-            is_secret: leave out every text that may have the command's arguments in it.
+            user: the calling principal, if known.
+            error: the exception.
+            is_secret: omit every text that may contain the command's arguments.
         """
         self.reference = os.urandom(4).hex()
         lines = _places(error) if is_secret else traceback.format_exception(error)
@@ -55,7 +55,7 @@ class Report:
         self.text = heading + "".join(lines)
 
     def lines(self) -> Iterator[str]:
-        """Return it as lines for the system log, each with the reference."""
+        """Return lines for the system log, each with the reference."""
         heading, *lines = self.text.splitlines()
         pieces = [
             line[start : start + _LINE]
@@ -68,7 +68,7 @@ class Report:
 
 
 def _places(error: BaseException) -> list[str]:
-    """Return the kinds of the exceptions and where they were raised, but nothing that they say."""
+    """Return the types and source lines of an exception and its causes, without their texts."""
     found: list[str] = []
     seen: set[int] = set()
     following: BaseException | None = error
@@ -85,9 +85,9 @@ def _places(error: BaseException) -> list[str]:
 
 
 def _is_by_hand(environ: Mapping[str, str]) -> bool:
-    """Tell whether a person started this process, who then sees its standard error.
+    """Return whether a person started this process, and so sees its standard error.
 
-    remctld tells who calls, and gives the program sockets. A wrapper or sudo may lose the first.
+    remctld sets variables and passes sockets. A wrapper or sudo may drop the variables.
     """
     try:
         if os.isatty(2):
@@ -99,17 +99,17 @@ def _is_by_hand(environ: Mapping[str, str]) -> bool:
 
 
 def deliver(report: Report, root: Root, environ: Mapping[str, str], *, own_process: bool) -> bool:
-    """Write a report where its author looks for it.
+    """Write a report to the first place that works.
 
     Args:
-        report: what to write.
-        root: whose log counts.
+        report: the report.
+        root: the backend, whose ``log`` comes first.
         environ: the environment of the run.
         own_process: whether this process runs nothing else, so that its standard error is that of
             the command.
 
     Returns:
-        False if it is lost.
+        False if the report could not be written anywhere.
     """
     delivered = own_process and _is_by_hand(environ) and _on_standard_error(report)
     try:
@@ -117,7 +117,7 @@ def deliver(report: Report, root: Root, environ: Mapping[str, str], *, own_proce
             root.log(printable(report.text, lines=True))
         elif not (_in_given_file(report, root.name, environ) or delivered):
             _in_system_log(report, root.name) if _has_system_log() else _in_new_file(report)
-    except Exception:  # of the author's function, for one
+    except Exception:  # for example, from the author's function
         return delivered
     return True
 
@@ -126,7 +126,7 @@ def _on_standard_error(report: Report) -> bool:
     try:
         sys.stderr.write(printable(report.text, lines=True))
         sys.stderr.flush()
-    except (OSError, ValueError, AttributeError):  # closed, or none at all
+    except (OSError, ValueError, AttributeError):  # closed or None
         return False
     return True
 
@@ -145,7 +145,7 @@ def _in_given_file(report: Report, name: str, environ: Mapping[str, str]) -> boo
 
 
 def _has_system_log() -> bool:
-    """Whether somebody listens: syslog(3) says nothing where what it sends is lost."""
+    """Return whether a daemon listens: syslog(3) does not report a lost message."""
     import socket
 
     for path in _SYSTEM_LOGS:
@@ -153,7 +153,7 @@ def _has_system_log() -> bool:
             try:
                 attempt.connect(path)
             except OSError as error:
-                if error.errno != errno.EPROTOTYPE:  # it is a stream, which syslog(3) tries too
+                if error.errno != errno.EPROTOTYPE:  # a stream socket, which syslog(3) tries too
                     continue
             return True
     return False
@@ -168,7 +168,7 @@ def _in_system_log(report: Report, name: str) -> None:
 
 
 def _in_new_file(report: Report) -> None:
-    """Leave it in the temporary directory, for nobody else to read."""
+    """Write it to a private file in the temporary directory."""
     import tempfile
 
     path = os.path.join(tempfile.gettempdir(), f"remctl-internal-error-{report.reference}")

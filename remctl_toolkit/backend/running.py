@@ -1,4 +1,4 @@
-"""One run of a backend: finding the command, calling it, writing what it returns, failing."""
+"""Run a backend once: find the command, call it, write its result or its error."""
 
 import io
 import os
@@ -31,20 +31,20 @@ class OutputError(Exception):
     """The output cannot be written.
 
     Attributes:
-        status: the exit status that this means.
-        reason: what to say on standard error; "" where nobody is left to be told.
+        status: the exit status.
+        reason: text for standard error; "" if the client no longer reads it.
     """
 
     def __init__(self, error: Exception | None = None) -> None:
         super().__init__(str(error))
-        # Without a cause, there is no standard output at all.
+        # Without a cause, there is no standard output.
         gone = error is None or isinstance(error, ConnectionError)
         self.status = _CLOSED if gone else os.EX_IOERR
-        self.reason = "" if gone else f"output cannot be written: {error}"
+        self.reason = "" if gone else f"cannot write output: {error}"
 
 
 class StandardOutput(io.FileIO):
-    """Descriptor 1. It remembers why it could not be written, whoever has caught that."""
+    """Descriptor 1. It remembers why a write failed, even if the command caught the exception."""
 
     error: OSError | None = None
 
@@ -52,7 +52,7 @@ class StandardOutput(io.FileIO):
         super().__init__(1, "wb", closefd=False)
 
     def write(self, octets: "Any") -> "Any":
-        """Write what can be written, as every raw file does."""
+        """Write as many octets as possible, as every raw file does."""
         try:
             return super().write(octets)
         except OSError as error:
@@ -61,17 +61,17 @@ class StandardOutput(io.FileIO):
 
 
 class StandardInput:
-    """What remctld passes on standard input."""
+    """Standard input as remctld passes it."""
 
     def pending(self) -> bool:
-        """Whether remctld has put an argument there. It uses a socket for that."""
+        """Return whether remctld passes an argument there, which it does through a socket."""
         try:
             return stat.S_ISSOCK(os.fstat(0).st_mode)
         except OSError:
             return False
 
     def read(self) -> bytes | None:
-        """Read all of it; None if it is /dev/null or closed: there is no such argument."""
+        """Read all of it; None if it is /dev/null or closed, which means no argument."""
         try:
             found = os.fstat(0)
             if stat.S_ISCHR(found.st_mode) and found.st_rdev == os.stat(os.devnull).st_rdev:
@@ -83,7 +83,7 @@ class StandardInput:
 
 
 class Run:
-    """A run: where it reads, writes and logs."""
+    """One run of a backend, with its input, output and log."""
 
     def __init__(
         self,
@@ -96,16 +96,16 @@ class Run:
         own_process: bool = False,
         reraise: bool = False,
     ) -> None:
-        """Get ready; `stdout` is None where there is none.
+        """Prepare a run.
 
         Args:
-            backend: what to run.
-            environ: what remctld sets, and more.
-            stdin: a StandardInput, or what can do the same.
-            stdout: where to write. What the command prints goes there, too.
-            raw: what is below `stdout`, to ask whether writing has failed.
+            backend: the backend.
+            environ: the environment, with remctld's variables.
+            stdin: a StandardInput, or an object with its methods.
+            stdout: file for results; the command's print() writes there, too. None if closed.
+            raw: the raw file below `stdout`, which remembers failed writes.
             own_process: whether the process was started for this run.
-            reraise: let unexpected exceptions through.
+            reraise: raise unexpected exceptions.
         """
         self.backend = backend
         self.environ = environ
@@ -114,12 +114,12 @@ class Run:
         self._raw = raw
         self._own_process = own_process
         self._reraise = reraise
-        self.is_broken = False  # what cannot be written must not be tried again
+        self.is_broken = False  # a write failed, so do not write again
         self._path: tuple[str, ...] = ()
         self._is_secret = False
 
     def status(self, args: "Sequence[bytes]") -> int:
-        """Do what the arguments say, and return the exit status."""
+        """Run the command that the arguments name, and return the exit status."""
         try:
             return self._attempt(list(args))
         except OutputError as error:
@@ -130,22 +130,22 @@ class Run:
             if self._reraise:
                 raise
             return self.internal_error(error)
-        except BaseException as error:  # asyncio.CancelledError, for one
+        except BaseException as error:  # for example, asyncio.CancelledError
             if isinstance(error, KeyboardInterrupt) or not self._own_process:
                 raise
             return self.internal_error(error)
 
     def _attempt(self, args: list[bytes]) -> int:
-        """Do what the arguments say, and let only what nobody expects through.
+        """Run the command, report expected errors, and raise unexpected exceptions.
 
-        The text and the status of an error are the author's: making them may fail, too.
+        An error's text and status are the author's code: computing them may fail, too.
         """
         try:
             status = self._dispatch(args)
         except CommandError as error:
             status = _checked(error.status)
             if not status:
-                raise ValueError("the status of a failure is 1 to 255, not 0") from error
+                raise ValueError("the status of an error must be 1 to 255, not 0") from error
             return self._fail(str(error), status)
         except SystemExit as error:
             if error.code is not None and not isinstance(error.code, int):
@@ -155,10 +155,10 @@ class Run:
         return status
 
     def _dispatch(self, args: list[bytes]) -> int:
-        """Run a command, help, or what is for the administrator."""
+        """Run a command, help, summary, config or check."""
         data = None
         if self._may_have_more(args) and self._stdin.pending():
-            # Where only some commands of a line take their last argument so, all get it so.
+            # If one command of a line reads its last argument from there, all of them do.
             data = self._stdin.read()
             args.append(data)
         word = os.fsdecode(args[0]) if args else None
@@ -169,7 +169,7 @@ class Run:
             about = helping.help_text if word == "help" else helping.summary_text
             self.write(about(self.backend, asked, self._shows))
             return 0
-        # Not over the network, even where remctl.conf lets every subcommand through.
+        # Never over the network, even if remctl.conf permits every subcommand.
         if word in ("config", "check") and "REMCTL_COMMAND" not in self.environ:
             from . import configuration
 
@@ -178,7 +178,7 @@ class Run:
         return self._run_command(args, data)
 
     def _run_command(self, args: list[bytes], data: bytes | None) -> int:
-        """Run a command; `data` is its last argument if that came on standard input."""
+        """Run a command; `data` is its last argument, if it came on standard input."""
         command, rest = self.backend.find(args)
         self._path = command.path
         self._is_secret = command.is_secret
@@ -190,7 +190,7 @@ class Run:
         elif rest:
             rest = rest[:-1]
         else:
-            data = None  # It was the subcommand's own name.
+            data = None  # This was the subcommand's own name.
         context = Context(self.environ, command.path)
         result, as_json = command.call(context, rest, data)
         return self._finish(result, as_json if command.json else None)
@@ -200,17 +200,17 @@ class Run:
         return self.environ.get("REMOTE_USER") or None
 
     def _check_acl(self, command: "Command") -> None:
-        """Refuse a caller whom the command's ACL does not let in, as far as we can evaluate it.
+        """Check the caller against the command's ACL, as far as we can evaluate it.
 
         Raises:
-            DeniedError: it does not.
+            DeniedError: the ACL denies it.
         """
         if permits(command.acl, self._user) is False:
-            unknown = ": nobody is known to call, as REMOTE_USER is not set"
+            unknown = ": the caller is unknown because REMOTE_USER is not set"
             raise DeniedError("not allowed" + ("" if self._user else unknown))
 
     def _shows(self, command: "Command") -> bool:
-        """Whether the help has the command: it is for whoever may run it, if we know who asks."""
+        """Return whether help lists the command: the caller may run it, or is unknown."""
         return self._user is None or permits(command.acl, self._user) is not False
 
     def _may_have_more(self, args: list[bytes]) -> bool:
@@ -222,11 +222,11 @@ class Run:
     # -- Output -----------------------------------------------------------------------------------
 
     def _finish(self, result: "Any", as_json: bool | None) -> int:
-        """Write what a command returned, and return the exit status.
+        """Write a command's result, and return the exit status.
 
         Args:
-            result: what it returned.
-            as_json: None if that is no data; else whether ``--json`` was given.
+            result: the command's result.
+            as_json: None if the result is not data; else whether ``--json`` was given.
         """
         if as_json is not None:
             from .data import lines_of
@@ -241,11 +241,11 @@ class Run:
             return 0
         if isinstance(result, dict) or not hasattr(result, "__iter__"):
             kind = type(result).__name__
-            raise TypeError(f"a command returned a {kind}: if it is data, declare json=True")
+            raise TypeError(f"a command returned a {kind}: to return data, declare json=True")
         return self._stream(iter(result))
 
     def _stream(self, chunks: "Any") -> int:
-        """Write what an iterator gives, as it comes; what a generator returns is the status."""
+        """Write the items of an iterator as they come; a generator's return value is the status."""
         try:
             while True:
                 try:
@@ -258,14 +258,14 @@ class Run:
                 chunks.close()
 
     def write(self, chunk: "str | bytes | bytearray | memoryview") -> None:
-        """Write, now. Text is lines: it gets a newline if it does not end with one.
+        """Write at once. A str gets a newline at its end if it has none.
 
         Raises:
-            OutputError: it cannot be written.
-            TypeError: it is neither text nor octets.
+            OutputError: writing failed.
+            TypeError: the chunk is neither str nor bytes.
         """
         if not isinstance(chunk, (str, bytes, bytearray, memoryview)):
-            raise TypeError(f"output is text or octets, not {type(chunk).__name__}")
+            raise TypeError(f"output must be str or bytes, not {type(chunk).__name__}")
         if isinstance(chunk, str):
             if chunk and not chunk.endswith("\n"):
                 chunk += "\n"
@@ -281,10 +281,10 @@ class Run:
             raise OutputError(error) from error
 
     def _flush(self) -> None:
-        """Write what was printed.
+        """Flush printed output.
 
         Raises:
-            OutputError: it cannot be written, or something before it could not.
+            OutputError: this or an earlier write failed.
         """
         lost = self._is_lost()
         if lost is not None:
@@ -292,12 +292,12 @@ class Run:
         if self._stdout is not None:
             try:
                 self._stdout.flush()
-            except (OSError, ValueError) as error:  # the latter if the command has closed it
+            except (OSError, ValueError) as error:  # ValueError if the command closed it
                 self.is_broken = True
                 raise OutputError(error) from error
 
     def _is_lost(self) -> OSError | None:
-        """Return why output was lost, if it was."""
+        """Return the error that lost output, if any."""
         lost = None if self._raw is None else self._raw.error
         self.is_broken |= lost is not None
         return lost
@@ -305,7 +305,7 @@ class Run:
     # -- Failures ---------------------------------------------------------------------------------
 
     def _fail(self, message: str, status: int) -> int:
-        """Say what is wrong, after what was printed."""
+        """Write an error message, after flushing printed output."""
         try:
             self._flush()
         except OutputError as error:
@@ -313,7 +313,7 @@ class Run:
         return self._say(message, status)
 
     def _say(self, message: str, status: int) -> int:
-        """Say it in one line on standard error."""
+        """Write a message as one line on standard error."""
         if message and sys.stderr is not None:
             words = " ".join((self.backend.name, *self._path))
             try:
@@ -324,7 +324,7 @@ class Run:
         return status
 
     def internal_error(self, error: BaseException) -> int:
-        """Report an exception to the author, and tell the caller nothing but a reference."""
+        """Report an exception to the author, and only a reference to the caller."""
         try:
             from . import reports
 
@@ -334,13 +334,13 @@ class Run:
                 report, self.backend, self.environ, own_process=self._own_process
             )
             told = f"reference {report.reference}{'' if kept else ', not logged'}"
-        except Exception:  # There may be no memory left, or no descriptor to import anything with.
-            told = "not logged"  # That is no reason to show more.
+        except Exception:  # Memory or descriptors may be exhausted.
+            told = "not logged"
         return self._fail(f"internal error ({told})", os.EX_SOFTWARE)
 
 
 def _checked(status: "Any") -> int:
-    """Return an exit status, if it is one: the system would take 256 for 0, which is success."""
+    """Check an exit status: the system would reduce 256 to 0, which means success."""
     if status is None:
         return 0
     if isinstance(status, bool) or not isinstance(status, int) or not 0 <= status <= 255:
@@ -349,9 +349,9 @@ def _checked(status: "Any") -> int:
 
 
 def run_process(backend: "Root") -> int:
-    """Run what this process was started for."""
-    # remctld gives us sockets: print() must not wait until a block is full, and stays in order with
-    # what goes to the buffer. Whatever the locale is, text is UTF-8; octets that are not survive.
+    """Run the command that this process was started for."""
+    # Descriptor 1 is a socket: print() must not wait until a block is full, and must keep its order
+    # with writes to the buffer. Text is UTF-8 in any locale; other octets survive as surrogates.
     raw = None
     if sys.stdout is not None:
         raw = StandardOutput()
@@ -370,7 +370,7 @@ def run_process(backend: "Root") -> int:
     except KeyboardInterrupt:
         status = 128 + 2
     if run.is_broken:
-        # The interpreter flushes once more at its end.
+        # The interpreter flushes again when it exits.
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 1)
         os.dup2(null, 2)

@@ -1,4 +1,4 @@
-"""Exceptions that nothing catches: a report, where Python would print them for the caller."""
+"""Report uncaught exceptions, which Python would print and remctld send to the caller."""
 
 import _thread
 import os
@@ -13,11 +13,11 @@ __all__ = ["report_uncaught"]
 
 
 def report_uncaught(report: "Callable[[BaseException], object]") -> None:
-    """Have a function get what Python would print from now on, for as long as the process runs.
+    """Call a function for each uncaught exception until the process ends.
 
     Args:
         report: called with an exception that ends the program, or that was raised in a thread, in
-            ``__del__`` or in a function of `atexit`. It must not raise anything.
+            ``__del__`` or in a function of `atexit`. It must not raise.
     """
 
     def of_program(_kind: object, error: BaseException, _trace: object) -> None:
@@ -25,12 +25,12 @@ def report_uncaught(report: "Callable[[BaseException], object]") -> None:
         raise SystemExit(os.EX_SOFTWARE)
 
     def elsewhere(event: "Any") -> None:
-        if not issubclass(event.exc_type, SystemExit):  # It ends a thread, and says nothing.
+        if not issubclass(event.exc_type, SystemExit):  # It ends a thread silently.
             report(event.exc_value or event.exc_type())
 
     sys.excepthook = of_program
     sys.unraisablehook = elsewhere
-    # `threading` takes its hook from there; importing it would cost a third of our own start.
+    # `threading` gets its hook from there; importing it would add a third to our start-up time.
     _thread._excepthook = elsewhere
     threading: Any = sys.modules.get("threading")
     if threading is not None:

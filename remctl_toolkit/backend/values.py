@@ -1,6 +1,6 @@
-"""From an annotation, and the octets of an argument, to a value.
+"""Convert the octets of an argument to a value, as the annotation says.
 
-It does without `typing`, which takes as long to import as all the rest.
+This avoids `typing`, which takes as long to import as the rest of the package.
 """
 
 import sys
@@ -27,45 +27,46 @@ _CONTAINERS: "dict[Any, type[Any]]" = {
     dict: dict,
     Mapping: dict,
 }
-_HOLDERS = (list, tuple, set, frozenset, dict, type)  # They take any text, and take it apart.
+_HOLDERS = (list, tuple, set, frozenset, dict, type)  # They would split a str into characters.
 _TRUE = ("1", "true", "yes", "on")
 _FALSE = ("0", "false", "no", "off")
 
 
 class Short:
-    """In ``Annotated[bool, Short("f")]``: the option has a short form, ``-f``, too."""
+    """Short form of an option: ``Annotated[bool, Short("f")]`` adds ``-f``."""
 
     __slots__ = ("letter",)
 
     def __init__(self, letter: str) -> None:
-        """Take the letter.
+        """Check the letter.
 
         Raises:
             ValueError: it is not one ASCII letter or digit.
         """
         if len(letter) != 1 or not letter.isascii() or not letter.isalnum():
-            raise ValueError(f"a short option is one letter or digit: {letter!r}")
+            raise ValueError(f"a short option must be one ASCII letter or digit: {letter!r}")
         self.letter = letter
 
 
 class Count:
-    """In ``Annotated[int, Count()]``: the option has no value, it is counted: ``-vv`` is 2."""
+    """Counted option without a value: with ``Annotated[int, Count()]``, ``-vv`` is 2."""
 
     __slots__ = ()
 
 
 class Matches:
-    """In ``Annotated[str, Matches("[a-z]+")]``: the whole argument must match the pattern."""
+    """Pattern for a whole argument: ``Annotated[str, Matches("[a-z]+")]``."""
 
     __slots__ = ("pattern", "what")
 
     def __init__(self, pattern: "str | bytes | Pattern[Any]", what: str = "") -> None:
-        """Take a regular expression.
+        """Set the pattern.
 
         Args:
-            pattern: the expression, of Python's `re`, compiled or not. One of text is matched with
-                the argument as text, one of bytes with its octets, whatever the parameter's type.
-            what: what the argument should be, for the error message: "a user name".
+            pattern: a regular expression of Python's `re`, compiled or not. A str pattern is
+                matched with the argument as text, a bytes pattern with its octets, regardless of
+                the parameter's type.
+            what: description of a valid argument for the error message: "a user name".
         """
         self.pattern = pattern
         self.what = what
@@ -74,7 +75,7 @@ class Matches:
         """Check an argument.
 
         Raises:
-            ValueError: it does not match.
+            ValueError: the argument does not match.
         """
         import re
 
@@ -84,28 +85,28 @@ class Matches:
 
 
 class Type:
-    """What an annotation says of a parameter.
+    """A parsed annotation of a parameter.
 
     Attributes:
         holds: "one" value, a "bool", a "list" of values, a "dict", a "count", or the "context".
-        choices: the texts that a value can be, () if there are more.
-        about: what the parameter is, for the help.
+        choices: the valid arguments; () if they cannot be listed.
+        about: description of the parameter, for the help.
         shorts: the letters of the short options.
-        convert: makes a value of an argument, or an item of a list or dict; it raises ValueError,
-            whose text says what the argument is not.
+        convert: converts an argument to a value, or to an item of a list or dict. It raises a
+            ValueError with a text such as "not an integer".
     """
 
     __slots__ = ("_checks", "_container", "about", "choices", "convert", "holds", "shorts")
 
     def __init__(self, annotation: "Any", scope: "dict[str, Any]") -> None:
-        """Make sense of an annotation.
+        """Parse an annotation.
 
         Args:
-            annotation: the type, or the text of it.
-            scope: the variables that a text may name.
+            annotation: the type, or its source text.
+            scope: the variables that the text may name.
 
         Raises:
-            TypeError: no argument can be that.
+            TypeError: the type is not supported.
         """
         self.about = ""
         self.choices: tuple[str, ...] = ()
@@ -122,7 +123,7 @@ class Type:
             self.convert = _checked(self._item(annotation, scope), patterns)
         elif self.holds == "count":
             if annotation is not int:
-                raise TypeError(f"a count is an int, not {_shown(annotation)}")
+                raise TypeError(f"a count must be an int, not {_shown(annotation)}")
             self._checks = checks
         elif annotation is Context:
             self.holds = "context"
@@ -131,7 +132,7 @@ class Type:
             self.convert = _checked(self._plain(annotation, scope), checks)
 
     def together(self, values: "list[Any]") -> "Any":
-        """Return what the function gets for values: the last one if it can be one only.
+        """Return the function's argument for some values: a container, or else the last value.
 
         Raises:
             ValueError: a check refuses them.
@@ -140,10 +141,10 @@ class Type:
         return _passed(self._checks, value)
 
     def _unwrap(self, annotation: "Any", scope: "dict[str, Any]") -> "tuple[Any, list[Any]]":
-        """Follow names and aliases, take Annotated apart, and leave None out of a union.
+        """Resolve names and aliases, split Annotated, and remove None from a union.
 
         Returns:
-            The type, and what checks its values.
+            The type, and the checks for its values.
         """
         checks: list[Any] = []
         while not isinstance(annotation, type):
@@ -153,10 +154,10 @@ class Type:
                 checks = [*self._checks_in(annotation.__metadata__), *checks]
                 annotation = annotation.__origin__
             elif hasattr(annotation, "__origin__") and not getattr(annotation, "__args__", None):
-                annotation = annotation.__origin__  # of typing.List alone
+                annotation = annotation.__origin__  # typing.List without an item type
             elif len(members := _members(annotation)) == 1:
                 annotation = members[0]
-            else:  # of a NewType, a ForwardRef, and what Python 3.12 calls a type
+            else:  # a NewType, a ForwardRef, or a `type` statement of Python 3.12
                 for attribute in ("__supertype__", "__forward_arg__", "__value__"):
                     if hasattr(annotation, attribute):
                         annotation = getattr(annotation, attribute)
@@ -166,7 +167,7 @@ class Type:
         return annotation, checks
 
     def _checks_in(self, metadata: "tuple[Any, ...]") -> "list[Any]":
-        """Take note of what an Annotated says, and return the checks in it."""
+        """Store the metadata of an Annotated, and return the checks in it."""
         checks = []
         for item in metadata:
             if isinstance(item, str):
@@ -182,11 +183,11 @@ class Type:
         return checks
 
     def _item(self, annotation: "Any", scope: "dict[str, Any]") -> "Convert":
-        """Return the function that makes one item of a container."""
+        """Return the function that converts an argument to one item of a container."""
         args = annotation.__args__
         if self._container is dict:
             if args[0] is not str:
-                raise TypeError(f"the keys of {_shown(annotation)} are not str")
+                raise TypeError(f"the keys of {_shown(annotation)} must be str")
             return _pair(self._converter(args[1], scope))
         if self._container is tuple and args[1:] != (...,):
             raise _refused(annotation, "write tuple[str, ...]")
@@ -197,16 +198,16 @@ class Type:
         return _checked(self._plain(annotation, scope), checks)
 
     def _plain(self, annotation: "Any", scope: "dict[str, Any]") -> "Convert":
-        """Return the function that makes a value of octets, or raises ValueError."""
+        """Return the function that converts octets to a value, or raises ValueError."""
         if isinstance(annotation, type):
             if annotation in _CONVERTERS:
                 return _CONVERTERS[annotation]
             members: Any = getattr(annotation, "__members__", None)
-            if members is not None:  # of an Enum
+            if members is not None:  # an Enum
                 return self._one_of({word_of(each.value): each for each in members.values()})
         members = _members(annotation)
         if members:
-            # What takes any text is tried last.
+            # str and bytes accept any argument, so they come last.
             members.sort(key=lambda member: member in (str, bytes))
             converters = [self._converter(member, scope) for member in members]
             self.choices = ()  # There are more than those of one member.
@@ -221,12 +222,12 @@ class Type:
         if isinstance(annotation, type) and _takes_text(annotation):
             return lambda octets: _construct(annotation, octets)
         if annotation in _CONTAINERS:
-            raise _refused(annotation, "write what it holds, such as list[str]")
-        raise _refused(annotation, "annotate it with str, and make it of that")
+            raise _refused(annotation, "add the type of its items, such as list[str]")
+        raise _refused(annotation, "annotate it with str, and convert it in the command")
 
     def _one_of(self, values: "dict[str, Any]") -> "Convert":
         if not values:
-            raise TypeError("there is no value that it can have")
+            raise TypeError("the type has no values")
         self.choices = tuple(values)
 
         def convert(octets: bytes) -> "Any":
@@ -239,10 +240,10 @@ class Type:
 
 
 def type_of(annotation: "Any", scope: "dict[str, Any]") -> Type:
-    """Return what an annotation says; classes are examined once.
+    """Return the parsed annotation; classes are parsed once.
 
     Raises:
-        TypeError: no argument can be that.
+        TypeError: the type is not supported.
     """
     if isinstance(annotation, str):
         annotation = _evaluated(annotation, scope)
@@ -258,18 +259,18 @@ _COMPILED: "dict[str, CodeType]" = {}
 
 
 def _evaluated(text: str, scope: "dict[str, Any]") -> "Any":
-    """Evaluate an annotation that is text; programs have the same few again and again."""
+    """Evaluate the source text of an annotation; compiled texts are cached."""
     try:
         if text not in _COMPILED:
-            # compile() would take a millisecond, once, to make the classes of `ast`.
+            # compile() would spend a millisecond on creating the classes of `ast`.
             _COMPILED[text] = eval(f"lambda: ({text})").__code__
         return eval(_COMPILED[text], scope)
     except Exception as error:
-        raise TypeError(f"{text} cannot be evaluated at the declaration: {error}") from None
+        raise TypeError(f"cannot evaluate {text} at the declaration: {error}") from None
 
 
 def _members(annotation: "Any") -> "list[Any]":
-    """Return the members of a union but for None; nothing if it is none."""
+    """Return the members of a union except None; [] if it is not a union."""
     if not isinstance(annotation, _UNION):
         typing = sys.modules.get("typing")
         if typing is None or getattr(annotation, "__origin__", None) is not typing.Union:
@@ -286,11 +287,11 @@ def _shown(annotation: "Any") -> str:
 
 
 def _refused(annotation: "Any", cure: str) -> TypeError:
-    return TypeError(f"no argument can be {_shown(annotation)}: {cure}")
+    return TypeError(f"unsupported type {_shown(annotation)}: {cure}")
 
 
 def _checked(convert: "Convert", checks: "Sequence[Any]") -> "Convert":
-    """Return a function that converts and checks: octets by patterns, values by functions."""
+    """Return a function that checks octets by patterns, converts, and checks the value."""
     if not checks:
         return convert
     patterns = [check for check in checks if isinstance(check, Matches)]
@@ -305,7 +306,7 @@ def _checked(convert: "Convert", checks: "Sequence[Any]") -> "Convert":
 
 
 def _passed(checks: "Sequence[Any]", value: "Any") -> "Any":
-    """Return a value after all functions that check it; what they return replaces it."""
+    """Apply all checks to a value; their results, if not None, replace it."""
     for check in checks:
         replaced = check(value)
         value = value if replaced is None else replaced
@@ -313,7 +314,7 @@ def _passed(checks: "Sequence[Any]", value: "Any") -> "Any":
 
 
 def _takes_text(kind: "Any") -> bool:
-    """Whether one text makes a value of a class, as far as is seen without running its code."""
+    """Return whether a class can be called with one str, judged without running its code."""
     if issubclass(kind, _HOLDERS) or kind.__dict__.get("_is_protocol"):
         return False
     if getattr(kind, "__abstractmethods__", None):
@@ -328,13 +329,13 @@ def _takes_text(kind: "Any") -> bool:
         most = 2 if code.co_flags & 0x04 else code.co_argcount
         if needed > 2 or most < 2 or options:
             return False
-    if not makers:  # It is written in C, which has no code to look at and does no more than this.
+    if not makers:  # The class is in C: it has no code to examine, and is safe to call.
         try:
             kind("")
         except TypeError:
             return False
         except Exception:
-            pass  # It takes a text, but not this one.
+            pass  # It accepts a str, but not this one.
     return True
 
 
@@ -347,11 +348,11 @@ def text_of(octets: bytes) -> str:
 
 
 def _integer(octets: bytes) -> int:
-    # int() alone takes spaces, underscores and the digits of every script, too.
+    # int() would also accept spaces, underscores and the digits of every script.
     if octets.removeprefix(b"-").isdigit():
         try:
             return int(octets)
-        except ValueError:  # of thousands of digits
+        except ValueError:  # thousands of digits
             pass
     raise ValueError("not an integer")
 
@@ -376,13 +377,13 @@ def _truth(octets: bytes) -> bool:
 
 
 def word_of(value: "Any") -> str:
-    """Return what the caller writes for a value of an Enum or a Literal."""
+    """Return the argument that stands for a value of an Enum or a Literal."""
     value = getattr(value, "value", value)
     return text_of(value) if isinstance(value, bytes) else str(value)
 
 
 def _pair(convert: "Convert") -> "Convert":
-    """Return the function that takes KEY=VALUE apart."""
+    """Return a function that splits KEY=VALUE."""
 
     def pair(octets: bytes) -> "tuple[str, Any]":
         key, equals, value = octets.partition(b"=")
@@ -395,7 +396,7 @@ def _pair(convert: "Convert") -> "Convert":
 
 def _construct(kind: "Any", octets: bytes) -> "Any":
     if b"\0" in octets:
-        raise ValueError("has a NUL")
+        raise ValueError("contains a NUL")
     try:
         return getattr(kind, "fromisoformat", kind)(text_of(octets))
     except (ValueError, ArithmeticError, LookupError) as error:
@@ -403,7 +404,7 @@ def _construct(kind: "Any", octets: bytes) -> "Any":
 
 
 def _first_of(converters: "Sequence[Convert]") -> "Convert":
-    """Return a function that tries several ways; the last one's complaint counts."""
+    """Return a function that tries several converters; if all fail, the last one's error counts."""
 
     def convert(octets: bytes) -> "Any":
         for converter in converters[:-1]:

@@ -1,12 +1,12 @@
-"""Tickets that see to themselves: from a keytab, a password, or in somebody else's name.
+"""Get and renew Kerberos tickets: from a keytab, with a password, or on behalf of a user.
 
     >>> from remctl_toolkit.credentials import KeytabCredentials
     >>> credentials = KeytabCredentials("/etc/backup.keytab", "backup/client.example.org")
     >>> remctl.remctl("server.example.org", command=["backup", "list"], credentials=credentials)
 
-They get tickets when a connection needs them, and new ones in good time before these end.  One
-object serves any number of connections, threads and forked children.  `whoami()` says whose
-tickets there are, and until when.
+They get tickets when a connection needs them, and renew them before they expire.  Any number of
+connections, threads and forked children can share one object.  `whoami()` returns the principal
+and the expiry of the current tickets.
 
 Needs python-gssapi: ``pip install gssapi``, or Debian's python3-gssapi.
 """

@@ -1,7 +1,7 @@
-"""Where tickets are put: the credential caches, each kind renewed without a gap for its readers.
+"""Credential caches, whose readers always find valid tickets during a renewal.
 
-A cache is given a function that fetches tickets into a cache by name, and answers with the
-`Tickets` that are there then.  The tickets before stay good for those who use them.
+Each cache calls a function that fetches tickets into a cache by name, and returns the new
+`Tickets`.  Readers of the old tickets can go on to use them.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from _remctl_hints import find_tickets
 
 __all__ = ["EMPTY_KEYTAB", "Cache", "Tickets", "end_of", "make_cache"]
 
-# Fetches tickets into the cache of that name, where nobody looks yet; returns when they end.
+# Fetches tickets into the cache of that name, which nobody reads yet; returns their expiry.
 Fetch = Callable[[str], float]
 
-# Without it, MIT's library would use the client keytab of the system for what it is asked.
+# Without it, MIT's library would use the system's client keytab.
 EMPTY_KEYTAB = "MEMORY:remctl-none"
 
 _COLLECTIONS = ("DIR", "KCM", "KEYRING", "API")
@@ -32,12 +32,12 @@ _KINDS = ("FILE", "MEMORY", *_COLLECTIONS)
 
 
 class Tickets(NamedTuple):
-    """Tickets that were got.
+    """Tickets in a cache.
 
     Attributes:
         ccache: the name of their credential cache.
-        since: when they were got, in seconds since the epoch.
-        until: when they end.
+        since: time of the request, in seconds since the epoch.
+        until: expiry, in seconds since the epoch.
     """
 
     ccache: str
@@ -46,23 +46,23 @@ class Tickets(NamedTuple):
 
 
 class EndedError(Exception):
-    """The tickets in a cache have ended."""
+    """The tickets in a cache have expired."""
 
 
 class _Names:
-    """The names of caches in memory, for using them again when their tickets have ended.
+    """Names of caches in memory, reused once their tickets have expired.
 
-    Nothing in GSS-API removes a cache: with ever new names, memory would grow.  A cache whose
-    tickets have ended is of no use to anybody who may still be reading it.
+    GSS-API cannot remove a cache, so new names each time would leak memory.  Reusing a cache with
+    expired tickets harms none of its readers.
     """
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()  # A cache that is garbage may be given back anywhere.
+        self.lock = threading.RLock()  # Finalizers may run in any thread, at any time.
         self._used: dict[str, list[tuple[float, str]]] = {}
         self._count = 0
 
     def take(self, owner: str) -> str:
-        """Return a name; what the cache has, if anything, are ended tickets of that owner."""
+        """Return a name whose cache does not exist or has only expired tickets of that owner."""
         now = time.time()
         with self.lock:
             used = self._used.get(owner, [])
@@ -79,7 +79,7 @@ class _Names:
             return f"MEMORY:remctl-{os.getpid()}-{self._count}"
 
     def give_back(self, owner: str, name: str, until: float) -> None:
-        """Say that a name is not needed after that time."""
+        """Allow the reuse of a name after that time."""
         with self.lock:
             self._used.setdefault(owner, []).append((until, name))
 
@@ -95,22 +95,22 @@ os.register_at_fork(after_in_child=_forget_lock)
 
 
 class MemoryCache:
-    """Private caches in this process's memory, one after the other."""
+    """Private caches in this process's memory, a new one for each renewal."""
 
     name = "MEMORY:"
 
     def __init__(self, owner: str) -> None:
-        """Have none yet.
+        """Start without a cache.
 
         Args:
-            owner: tells apart whose tickets are fetched, and how.
+            owner: key that identifies the principal and the source of the tickets.
         """
         self._owner = owner
         self._now: list[Tickets] = []
         weakref.finalize(self, _give_back_all, owner, self._now).atexit = False
 
     def renew(self, fetch: Fetch) -> Tickets:
-        """Fetch tickets into another cache than that of the present ones."""
+        """Fetch tickets into another cache than the current one."""
         tickets = self._fetch_again(fetch)
         self._now.append(tickets)
         while len(self._now) > 1:
@@ -123,7 +123,7 @@ class MemoryCache:
         try:
             return _fetched(fetch, name)
         except EndedError:
-            # MIT's library found the cache used, failed to renew it, and does not say why.
+            # MIT's library found the reused cache, failed to renew it, and does not say why.
             _names.give_back(self._owner, name, time.time())
             name = _names.take_new()
         except BaseException:
@@ -136,7 +136,7 @@ class MemoryCache:
             raise
 
     def exists(self) -> bool:
-        """Whether the cache is still there; nobody else can remove it."""
+        """Return True: nobody else can remove the cache."""
         return True
 
 
@@ -151,26 +151,26 @@ def _fetched(fetch: Fetch, name: str) -> Tickets:
 
 
 class FileCache:
-    """A file: replaced at once by another, so that its readers see whole ones only."""
+    """A cache in a file, which each renewal replaces atomically."""
 
     def __init__(self, path: str) -> None:
-        """Check that a file can be put there.
+        """Check that the file can be created or replaced.
 
         Raises:
-            ValueError: it cannot.
+            ValueError: the path is a directory, or its directory is missing or not writable.
         """
         folder = os.path.dirname(path)
         if os.path.isdir(path):
-            raise ValueError(f"ccache {path} is a folder: name a file in it")
+            raise ValueError(f"ccache {path} is a directory: name a file in it")
         if not os.path.isdir(folder):
-            raise ValueError(f"ccache {path}: there is no folder {folder}: make it first")
+            raise ValueError(f"ccache {path}: directory {folder} does not exist: create it first")
         if not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
-            raise ValueError(f"ccache {path}: {folder} is not writable: name another folder")
+            raise ValueError(f"ccache {path}: directory {folder} is not writable: use another")
         self._path = path
         self.name = f"FILE:{path}"
 
     def renew(self, fetch: Fetch) -> Tickets:
-        """Fetch tickets into a new file, and put it in place of the old one."""
+        """Fetch tickets into a new file, and replace the old file with it."""
         new = f"{self._path}.{secrets.token_hex(8)}"
         try:
             tickets = _fetched(fetch, f"FILE:{new}")
@@ -182,26 +182,26 @@ class FileCache:
         return tickets._replace(ccache=self.name)
 
     def exists(self) -> bool:
-        """Whether nobody has removed it."""
+        """Return whether the file still exists."""
         return os.path.exists(self._path)
 
 
 class CollectionCache:
-    """A cache of a collection (DIR, KCM, KEYRING, API), kept by the Kerberos library."""
+    """A cache in a collection (DIR, KCM, KEYRING, API) of the Kerberos library."""
 
     def __init__(self, name: str, owner: str) -> None:
-        """Name the collection, in which there may be caches of other principals."""
+        """Set the name of the collection, which may have caches of other principals."""
         self.name = name
         self._memory = MemoryCache(owner)
 
     def renew(self, fetch: Fetch) -> Tickets:
-        """Fetch tickets, and store them over those of the same principal; that makes it primary."""
+        """Fetch tickets, replace those of the same principal, and make them primary."""
         tickets = self._memory.renew(fetch)
         _store_tickets(tickets.ccache, self.name, set_default=True)
         return tickets._replace(ccache=self.name)
 
     def exists(self) -> bool:
-        """Whether it is there, as far as that is known."""
+        """Return True: a missing collection is not detected."""
         return True
 
 
@@ -209,15 +209,15 @@ Cache = MemoryCache | FileCache | CollectionCache
 
 
 def end_of(ccache: str) -> float:
-    """Return when the tickets in a cache end.
+    """Return the expiry of the tickets in a cache.
 
     Raises:
-        EndedError: they have.
-        gssapi.exceptions.GSSError: there are none.
+        EndedError: they have expired.
+        gssapi.exceptions.GSSError: there are no tickets.
     """
     until = find_tickets(ccache)[2]
     if until is None or until <= time.time():
-        raise EndedError("they had ended when they came: do the clocks differ?")
+        raise EndedError("they had expired on arrival: compare the clocks of this host and the KDC")
     return until
 
 
@@ -230,14 +230,14 @@ def _store_tickets(source: str, target: str, *, set_default: bool = False) -> No
 
 
 def make_cache(ccache: str | os.PathLike[str] | None, owner: str) -> Cache:
-    """Return the cache that is meant.
+    """Return the cache for a name.
 
     Args:
-        ccache: its name or path; None or "MEMORY:" is a private one in memory.
-        owner: tells apart whose tickets are fetched, and how.
+        ccache: name or path; None or "MEMORY:" means a private cache in memory.
+        owner: key that identifies the principal and the source of the tickets.
 
     Raises:
-        TypeError, ValueError: there is none of that name.
+        TypeError, ValueError: the name is invalid, or its type is not supported.
     """
     if ccache is None:
         return MemoryCache(owner)
@@ -247,26 +247,27 @@ def make_cache(ccache: str | os.PathLike[str] | None, owner: str) -> Cache:
         return FileCache(os.path.abspath(name))
     if kind not in _KINDS:
         raise ValueError(
-            f"ccache {name!r} is of an unknown kind: it begins with none of"
+            f"ccache {name!r} has an unsupported type: use a path, or one of"
             f" {', '.join(f'{known}:' for known in _KINDS)}"
         )
     if kind == "MEMORY":
         if rest:
             raise ValueError(
-                f"ccache {name!r}: caches in memory get their names here; leave it out, and ask"
-                " ccache() for the name"
+                f"ccache {name!r}: names of caches in memory cannot be chosen: omit ccache=, and"
+                " call ccache() to get the name"
             )
         return MemoryCache(owner)
     if kind == "FILE":
         return FileCache(os.path.abspath(rest)) if rest else _refuse_nameless(name)
     if rest.startswith(":"):
-        raise ValueError(f"ccache {name!r} is one of a collection: name the collection")
+        raise ValueError(f"ccache {name!r} is part of a collection: name the whole collection")
     if kind == "KEYRING" and rest.startswith(("thread:", "process:")):
         raise ValueError(
-            f"ccache {name!r} is for one thread only: name a session, user or persistent keyring"
+            f"ccache {name!r} belongs to one thread or process: use a session, user or persistent"
+            " keyring"
         )
     return CollectionCache(name, owner)
 
 
 def _refuse_nameless(name: str) -> FileCache:
-    raise ValueError(f"ccache {name!r} names no file")
+    raise ValueError(f"ccache {name!r} lacks the path of a file")

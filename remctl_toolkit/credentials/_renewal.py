@@ -1,4 +1,4 @@
-"""When to get tickets: on demand, in good time, one at a time, and again where it failed."""
+"""Renew tickets on demand and ahead of time, one request at a time, and retry after failures."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ __all__ = ["RenewedCredentials", "minor_text"]
 
 _logger = logging.getLogger("remctl")
 
-_RENEWED_LEFT = 1 / 3  # of the life of tickets is left when new ones are asked for
-_PATIENCE = 0.25  # seconds that an open waits for new tickets while the old ones are good
-_LATE_LEFT = 1 / 10  # of it, when an open waits longer: tickets should not end on the way...
-_LATE_SECONDS = 30  # ...or these, whatever is less
-_FIRST_PAUSE = 1.0  # seconds between the first two attempts; each later pause is twice as long...
-_LAST_PAUSE = 60.0  # ...up to this, but...
-_PAUSES_LEFT = 4  # ...there is time for as many of them while the tickets live
+_RENEWED_LEFT = 1 / 3  # renew when this part of the lifetime is left
+_PATIENCE = 0.25  # seconds that an open waits for new tickets while the old ones are valid
+_LATE_LEFT = 1 / 10  # an open waits longer when less than this part of the lifetime is left...
+_LATE_SECONDS = 30  # ...and less than these seconds, so that tickets do not expire on the way
+_FIRST_PAUSE = 1.0  # seconds between the first two attempts; each later pause is doubled...
+_LAST_PAUSE = 60.0  # ...up to this many seconds...
+_PAUSES_LEFT = 4  # ...and up to the remaining lifetime divided by this
 _SHORTEST_PAUSE = 0.05
-_LONGEST_WAIT = 30.0  # seconds until a thread looks at the clock anew, which may be set
+_LONGEST_WAIT = 30.0  # seconds between two looks at the clock, which may be set
 
 _Reason = tuple[str, str | None]
 
 
 class _Attempt:
-    """Getting new tickets, once; for all who wait for it."""
+    """One request for new tickets, shared by all threads that wait for it."""
 
     def __init__(self) -> None:
         self.over = threading.Event()
@@ -49,19 +49,19 @@ class _Attempt:
 
 
 class RenewedCredentials(remctl.RemctlCredentials):
-    """Tickets that are renewed; what the credentials of this package have in common.
+    """Renewed tickets: base class of the credentials in this package.
 
-    Any number of threads may use one.  A forked child may, too, and gets tickets of its own when
-    those it inherited end; the thread of `start()` is not in the child.
+    Any number of threads may share one object.  A forked child may use it, too, and gets its own
+    tickets when the inherited ones expire; the thread of `start()` does not run in the child.
 
     Attributes:
-        principal: whose tickets they are, with the realm.
+        principal: the principal of the tickets, with the realm.
     """
 
     principal: str
 
-    _source = ""  # What the tickets come from, in words.
-    _asks_user = False  # Then it is the caller's thread that gets them, and not ahead of time.
+    _source = ""  # Source of the tickets, for messages.
+    _asks_user = False  # If True, the caller's thread gets tickets, and never ahead of time.
 
     def __init__(self, principal: str, cache: Cache) -> None:
         self.principal = principal
@@ -75,19 +75,19 @@ class RenewedCredentials(remctl.RemctlCredentials):
         self._lock = threading.Lock()
         self._attempt: _Attempt | None = None
         self._failures = 0
-        self._not_before = 0.0  # by the monotonic clock
+        self._not_before = 0.0  # on the monotonic clock
         self._stop = None
 
-    # What is asked of it.
+    # The public interface
 
     def ccache(self) -> str:
-        """Return the name of a credential cache with tickets that are good now.
+        """Return the name of a credential cache with valid tickets.
 
-        Where there are such tickets, it hardly waits, even if new ones are due and no KDC
-        answers.  Otherwise it waits for new ones.
+        With valid tickets, this waits only briefly, even if a renewal is due and no KDC answers.
+        Otherwise it waits for new ones.
 
         Raises:
-            remctl.RemctlAuthenticationError: there are no tickets any more, and no new ones.
+            remctl.RemctlAuthenticationError: the tickets have expired and cannot be renewed.
         """
         reason = None
         seen = self._tickets
@@ -103,23 +103,23 @@ class RenewedCredentials(remctl.RemctlCredentials):
         return tickets.ccache
 
     def renew(self) -> None:
-        """Get new tickets now, however good those are that there are.
+        """Get new tickets now, even if the current ones are valid.
 
         Raises:
-            remctl.RemctlAuthenticationError: there are none.
+            remctl.RemctlAuthenticationError: no tickets could be obtained.
         """
         reason = self._wait(None, instead_of=self._tickets)
         if reason is not None:
             raise self._refusal(reason)
 
     def start(self) -> None:
-        """Get tickets now, and have a thread renew them until `close()`.
+        """Get tickets now, and renew them in a thread until `close()`.
 
-        For caches that other programs read, too: without it, tickets are renewed when somebody
-        asks for them.  ``with`` does the same.  Starting again does nothing.
+        Use it for caches that other programs read: without it, tickets are renewed only when
+        `ccache()` is called.  ``with`` does the same.  Calling it again does nothing.
 
         Raises:
-            remctl.RemctlAuthenticationError: there are no tickets.
+            remctl.RemctlAuthenticationError: no tickets could be obtained.
         """
         if self._stop is not None:
             return
@@ -131,7 +131,7 @@ class RenewedCredentials(remctl.RemctlCredentials):
         threading.Thread(target=_keep, args=arguments, name="remctl-tickets", daemon=True).start()
 
     def close(self) -> None:
-        """End that thread; the tickets stay where they are, and `ccache()` goes on to work."""
+        """End the thread of start(); the tickets stay in the cache, and `ccache()` still works."""
         stop, self._stop = self._stop, None
         if stop is not None:
             stop.set()
@@ -155,10 +155,10 @@ class RenewedCredentials(remctl.RemctlCredentials):
             state = describe_tickets(self.principal, tickets.ccache, tickets.until)
         return f"<{type(self).__name__} {self.principal} {self._source}: {state}>"
 
-    # What the tickets are like.
+    # The state of the tickets
 
     def _left(self) -> float:
-        """How many seconds the tickets are good for; 0 or less if there are none."""
+        """Return for how many seconds the tickets are valid; 0 or less if there are none."""
         if self._tickets is None or not self._cache.exists():
             return 0.0
         return self._tickets.until - time.time()
@@ -176,26 +176,26 @@ class RenewedCredentials(remctl.RemctlCredentials):
         return time.monotonic() < self._not_before
 
     def _next_look(self) -> float:
-        """In how many seconds there may be something to do."""
+        """Return the seconds until a renewal may be due."""
         due = self._left() - self._life() * _RENEWED_LEFT
         pause = self._not_before - time.monotonic()
         return min(max(due, pause, 0.0), _LONGEST_WAIT)
 
-    # Getting them.
+    # Getting tickets
 
     def _fetch(self, ccache: str) -> float:
-        """Get tickets from the KDC into that credential cache; return when they end.
+        """Get tickets from the KDC into a credential cache, and return their expiry.
 
         Raises:
-            GSSError, remctl.RemctlError: there are none to be had.
-            OSError: they cannot be kept.
+            GSSError, remctl.RemctlError: no tickets could be obtained.
+            OSError: the tickets could not be stored.
         """
         raise NotImplementedError
 
     def _wait(self, patience: float | None, *, instead_of: Tickets | None) -> _Reason | None:
-        """Have new tickets got, unless that is under way; return why there are none."""
+        """Request new tickets, or join a pending request; return the reason of its failure."""
         with self._lock:
-            if self._tickets is not instead_of:  # Another thread was quicker.
+            if self._tickets is not instead_of:  # Another thread renewed them.
                 return None
             attempt = self._attempt
             mine = attempt is None
@@ -208,7 +208,7 @@ class RenewedCredentials(remctl.RemctlCredentials):
                 threading.Thread(
                     target=self._run, args=(attempt,), name="remctl-new-tickets", daemon=True
                 ).start()
-            except RuntimeError:  # There are too many.
+            except RuntimeError:  # No more threads can be started.
                 self._run(attempt)
         attempt.over.wait(patience)
         return attempt.reason
@@ -244,7 +244,7 @@ class RenewedCredentials(remctl.RemctlCredentials):
             pause = min(pause, max(left / _PAUSES_LEFT, _SHORTEST_PAUSE))
         self._failures = min(self._failures + 1, 10)
         self._not_before = time.monotonic() + pause
-        # Without tickets, and without the thread, it is told by an exception.
+        # If no tickets are left and no thread renews them, ccache() raises the reason.
         level = logging.WARNING if left > 0 or self._stop is not None else logging.DEBUG
         _logger.log(
             level,
@@ -252,11 +252,11 @@ class RenewedCredentials(remctl.RemctlCredentials):
             self.principal,
             self._source,
             reason[0],
-            f"the old ones are good for {left:.0f} s" if left > 0 else "there are no others",
+            f"the old ones are valid for {left:.0f} s" if left > 0 else "there are no others",
         )
 
     def _adopt(self) -> None:
-        """Take the tickets that are in a shared cache already, if they are good."""
+        """Use tickets that are already in a shared cache, if they are valid."""
         if self._cache.name == "MEMORY:":
             return
         try:
@@ -267,22 +267,22 @@ class RenewedCredentials(remctl.RemctlCredentials):
             self._tickets = Tickets(self._cache.name, time.time(), until)
 
     def _refusal(self, reason: _Reason | None) -> remctl.RemctlAuthenticationError:
-        """Return what to raise where there are no tickets."""
-        why, cure = reason or ("they ended too soon", None)
+        """Return the exception to raise without valid tickets."""
+        why, cure = reason or ("they expired too soon", None)
         text = f"no tickets for {self.principal} {self._source}: {why}"
         error = remctl.RemctlAuthenticationError(text)
         if cure is not None:
             error.add_note(cure)
         tickets = self._tickets
         if tickets is None:
-            error.add_note(f"there were no tickets of {self.principal} before")
+            error.add_note(f"there were no earlier tickets of {self.principal}")
         else:
             error.add_note(describe_tickets(self.principal, tickets.ccache, tickets.until))
         return error
 
 
 def _keep(reference: weakref.ref[RenewedCredentials], stop: threading.Event) -> None:
-    """Renew tickets until somebody says stop, or nobody else knows of them any more."""
+    """Renew tickets until `stop` is set, or the credentials are garbage."""
     pause = 0.0
     while not stop.wait(max(pause, _SHORTEST_PAUSE)):
         credentials = reference()
@@ -294,9 +294,9 @@ def _keep(reference: weakref.ref[RenewedCredentials], stop: threading.Event) -> 
         del credentials
 
 
-# -- Why there are none ---------------------------------------------------------------------------
+# -- Reasons of failures --------------------------------------------------------------------------
 
-# What Kerberos says, in part, and what to do about it.
+# Part of Kerberos' message, and the cure.
 _CURES = (
     (
         "Preauthentication failed",
@@ -308,32 +308,32 @@ _CURES = (
         "the KDC has another key: the password is wrong, or the keytab out of date (extract it"
         " anew)",
     ),
-    ("not found in Kerberos database", "the KDC does not know that principal: it was deleted?"),
+    ("not found in Kerberos database", "the KDC does not know this principal: was it deleted?"),
     ("Cannot contact any KDC", "no KDC answers: it is down, or the network does not reach it"),
     (
         "Cannot find KDC for realm",
-        "neither krb5.conf ([realms]) nor DNS names a KDC of that realm: is it the right one?",
+        "neither krb5.conf ([realms]) nor DNS names a KDC of this realm: check its name",
     ),
-    ("Clock skew too great", "the clocks of this host and of the KDC differ: set them"),
+    ("Clock skew too great", "the clocks of this host and the KDC differ: set them"),
     (
         "Failed to store credentials",
-        "the cache cannot be written: is its folder still there, writable, and not full?",
+        "the cache cannot be written: check that its directory exists, is writable and not full",
     ),
     (
         "can't fulfill requested option",
-        "the KDC does not let it act for others: see ok_to_auth_as_delegate and the principals it"
-        " may delegate to",
+        "the KDC does not let the service act for others: see ok_to_auth_as_delegate and the"
+        " principals that it may delegate to",
     ),
 )
 
 
 def minor_text(error: GSSError) -> str:
-    """Return what Kerberos says, without what GSS-API puts around it."""
+    """Return Kerberos' own message, without the text that GSS-API adds."""
     return printable("; ".join(error.get_all_statuses(error.min_code, False)))
 
 
 def _reason(error: BaseException) -> _Reason:
-    """Return why there are no tickets, and what to do; None where that is not known."""
+    """Return the text of a failure, and its cure; None if the cure is unknown."""
     text = printable(str(error))
     if isinstance(error, GSSError):
         text = minor_text(error)

@@ -1,4 +1,4 @@
-"""What tickets are got with: a keytab, a password, or a service's right to act for others."""
+"""Sources of tickets: a keytab, a password, delegation to a service, and anonymous PKINIT."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _NO_SUCH_KEY = 39756033  # KG_KEYTAB_NOMATCH, of MIT's GSS-API library
 
 _ANONYMOUS = "WELLKNOWN/ANONYMOUS"
 
-# What Kerberos says when no KDC has seen the password.
+# Kerberos' messages when no KDC has seen the password.
 _NO_ANSWER = ("Cannot contact any KDC", "Cannot find KDC")
 
 _NO_PKINIT_CURE = (
@@ -37,19 +37,19 @@ _NO_PKINIT_CURE = (
 
 
 class KeytabCredentials(RenewedCredentials):
-    """Tickets from a keytab, renewed as long as it is used; for daemons and cron jobs.
+    """Tickets from a keytab, renewed as long as they are used; for daemons and cron jobs.
 
     Args:
-        keytab: the file with the key of the principal; the name of another kind of keytab, such
-            as "KEYTAB-TYPE:rest", is taken as it is.
-        principal: whose tickets; the default realm is added where there is none.
-        ccache: where they are put: None is a cache in this process's
-            memory; a path or ``FILE:path`` is replaced at once when tickets are renewed (mode
-            0600); in a collection (``KCM:``, ``DIR:``, ``KEYRING:``) they become the primary ones.
+        keytab: path of the file with the principal's key; a name with another type of keytab,
+            such as "KEYTAB-TYPE:rest", is passed on unchanged.
+        principal: principal of the tickets; the default realm is added if it has none.
+        ccache: cache for the tickets. None means this process's memory. A file (a path or
+            ``FILE:path``, mode 0600) is replaced atomically at each renewal. In a collection
+            (``KCM:``, ``DIR:``, ``KEYRING:``) the tickets become the primary ones.
 
     Raises:
-        TypeError, ValueError: there is no such keytab, or no key of that principal in it; or no
-            such cache.
+        TypeError, ValueError: the keytab does not exist or lacks a key of the principal, or the
+            cache is invalid.
     """
 
     def __init__(
@@ -66,35 +66,35 @@ class KeytabCredentials(RenewedCredentials):
 
     def _fetch(self, ccache: str) -> float:
         name = _check_principal(self.principal)
-        _check_keytab(self._keytab)  # Kerberos says of a bad one that there is no cache.
+        _check_keytab(self._keytab)  # For a bad keytab, Kerberos would report a missing cache.
         _check_key(self._keytab, name)
         gssapi.Credentials(
             usage="initiate",
             name=name,
-            mechs=[gssapi.MechType.kerberos],  # Each of the others would ask the KDC again.
+            mechs=[gssapi.MechType.kerberos],  # Each other mechanism would ask the KDC again.
             store={"client_keytab": self._keytab, "ccache": ccache},
         )
         return end_of(ccache)
 
 
 class PasswordCredentials(RenewedCredentials):
-    """Tickets for a password; for people.
+    """Tickets from a password; for interactive programs.
 
-    The tickets are got when they are needed first, which ``with`` and `start()` say is now, and
-    are not renewed ahead of time: when they have ended, the next open asks again.
+    The tickets are requested when they are first needed, or at once by ``with`` and `start()`. They
+    are not renewed ahead of time: when they have expired, the next open asks again.
 
     Args:
-        principal: whose tickets; the default realm is added where there is none.
-        password: the password, which is forgotten as soon as a KDC has answered, so that it gets
-            tickets once; a function that returns it, called each time it is needed; None asks
-            the user, where standard input is a terminal.
-        ccache: where the tickets are put, see `KeytabCredentials`.
+        principal: principal of the tickets; the default realm is added if it has none.
+        password: the password, which works once, because it is forgotten as soon as a KDC has
+            answered; or a function that returns it, called each time it is needed; None asks the
+            user, if standard input is a terminal.
+        ccache: cache for the tickets, see `KeytabCredentials`.
 
     Raises:
-        TypeError, ValueError: an argument cannot be right.
+        TypeError, ValueError: an argument is invalid.
     """
 
-    _source = "for a password"
+    _source = "with a password"
     _asks_user = True
 
     def __init__(
@@ -116,8 +116,8 @@ class PasswordCredentials(RenewedCredentials):
     def _prompt(self) -> str:
         if sys.stdin is None or not sys.stdin.isatty():
             raise _without_tickets(
-                "there is no terminal to ask for it",
-                "give password=, use a keytab, or run it at a terminal",
+                "there is no terminal to ask for the password",
+                "give password=, use a keytab, or run the program at a terminal",
             )
         return getpass.getpass(f"Password for {self.principal}: ")
 
@@ -136,19 +136,19 @@ class PasswordCredentials(RenewedCredentials):
 
 
 class ImpersonatedCredentials(RenewedCredentials):
-    """A service's tickets to act in somebody's name: constrained delegation (S4U2Self, S4U2Proxy).
+    """Tickets of a service on behalf of a user: constrained delegation (S4U2Self, S4U2Proxy).
 
-    The KDC must allow the service to: MIT's wants the flag ok_to_auth_as_delegate for it, and a
-    list of the servers that it may go to, which only some of its databases can hold (LDAP can,
-    the default db2 cannot).  The service itself it may always go to.
+    The KDC must allow this.  MIT's KDC requires the flag ok_to_auth_as_delegate for the service,
+    and a list of target servers, which only some of its databases can hold (LDAP can, the default
+    db2 cannot).  The service itself is always a permitted target.
 
     Args:
         service: the service's own credentials, such as `KeytabCredentials`.
-        user: whose name to act in.
-        ccache: where the tickets are put, see `KeytabCredentials`.
+        user: principal of the user.
+        ccache: cache for the tickets, see `KeytabCredentials`.
 
     Raises:
-        TypeError, ValueError: an argument cannot be right.
+        TypeError, ValueError: an argument is invalid.
     """
 
     def __init__(
@@ -173,17 +173,17 @@ class ImpersonatedCredentials(RenewedCredentials):
 
 
 class AnonymousCredentials(RenewedCredentials):
-    """Tickets that do not tell whose they are, where the KDC offers that (anonymous PKINIT).
+    """Anonymous tickets, if the KDC offers anonymous PKINIT.
 
     Args:
-        realm: the realm; None is the default one.
-        ccache: where the tickets are put, see `KeytabCredentials`.
+        realm: the realm; None means the default realm.
+        ccache: cache for the tickets, see `KeytabCredentials`.
 
     Raises:
-        TypeError, ValueError: an argument cannot be right.
+        TypeError, ValueError: an argument is invalid.
     """
 
-    _source = "by anonymous PKINIT"
+    _source = "with anonymous PKINIT"
 
     def __init__(
         self, realm: str | None = None, ccache: str | os.PathLike[str] | None = None
@@ -194,7 +194,7 @@ class AnonymousCredentials(RenewedCredentials):
         super().__init__(str(name), make_cache(ccache, f"anonymous {name}"))
 
     def _fetch(self, ccache: str) -> float:
-        # The library tries PKINIT first for this principal; there is no password.
+        # For this principal the library tries PKINIT first; the password is not used.
         try:
             return _fetch_with_password(self.principal, b"none", ccache)
         except GSSError as error:
@@ -215,7 +215,7 @@ def _fetch_with_password(principal: str, password: bytes, ccache: str) -> float:
 
 
 def _store(credentials: Any, ccache: str) -> float:
-    """Have tickets got where that was put off, and put them into a cache; return when they end."""
+    """Get the tickets of credentials, store them in a cache, and return their expiry."""
     credentials.inquire(name=False, usage=False, mechs=False)
     credentials.store(store={"ccache": ccache}, usage="initiate", overwrite=True)
     return end_of(ccache)
@@ -229,12 +229,13 @@ def _without_tickets(text: str, cure: str) -> remctl.RemctlAuthenticationError:
 
 def _refuse_forgotten() -> bytes:
     raise _without_tickets(
-        "it was used, and forgotten", "make new credentials, or give a function as password="
+        "the password was forgotten after its first use",
+        "create new credentials, or give a function as password=",
     )
 
 
 def _check_principal(principal: str) -> Any:
-    """Return the name of a principal as GSS-API wants it, with its realm."""
+    """Return a principal as a GSS-API name, with its realm."""
     if not isinstance(principal, str):
         raise TypeError(f"principal must be a str: {principal!r}")
     if not principal or "\0" in principal:
@@ -245,8 +246,7 @@ def _check_principal(principal: str) -> Any:
     except GSSError as error:
         reason = minor_text(error)
         raise ValueError(
-            f"invalid principal {principal!r}: {reason}; it must be like name@REALM, or"
-            " name/host@REALM"
+            f"invalid principal {principal!r}: {reason}; write name@REALM or name/host@REALM"
         ) from None
 
 
@@ -259,7 +259,7 @@ def _check_password(password: str | bytes) -> bytes:
 
 
 def _check_keytab(keytab: str | os.PathLike[str]) -> str:
-    """Return the full name of a keytab, which can be read."""
+    """Check that a keytab can be read, and return its full name."""
     name = os.fspath(keytab)
     if not isinstance(name, str):
         raise TypeError(f"keytab must be a str or a path: {keytab!r}")
@@ -270,14 +270,14 @@ def _check_keytab(keytab: str | os.PathLike[str]) -> str:
         return name
     path = os.path.abspath(rest if colon and kind == "FILE" else name)
     if os.path.isdir(path):
-        raise ValueError(f"keytab {path} is a folder: name the file in it")
+        raise ValueError(f"keytab {path} is a directory: name a file in it")
     try:
         with open(path, "rb"):
             return path
     except FileNotFoundError:
-        reason = "does not exist: look at the name, or extract it (kadmin: ktadd -k)"
+        reason = "does not exist: check the name, or extract it (kadmin: ktadd -k)"
     except PermissionError:
-        reason = "may not be read by this user: change its owner or mode, or run as another"
+        reason = "is not readable by this user: change its owner or mode, or run as another user"
     except OSError as error:
         reason = f"cannot be read: {error.strerror}"
     raise ValueError(f"keytab {path} {reason}")
@@ -290,7 +290,7 @@ def _check_key(keytab: str, name: Any) -> None:
     except GSSError as error:
         if error.min_code == _NO_SUCH_KEY:
             raise ValueError(
-                f"keytab {keytab} has no key of {name}: klist -k {keytab} shows whose it has"
+                f"keytab {keytab} has no key of {name}: see its principals with klist -k {keytab}"
             ) from None
         reason = minor_text(error)
         raise ValueError(f"{keytab} is not a keytab: {reason}") from None

@@ -1,4 +1,4 @@
-"""Whose tickets there are: the first question when authentication failed."""
+"""Report the principal and the expiry of tickets, to find out why authentication failed."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ __all__ = ["Identity", "whoami"]
 
 @dataclass(frozen=True)
 class Identity:
-    """Whose tickets there are; as text, a line to show to people.
+    """The principal of some tickets; ``str()`` makes a line to show to people.
 
     Attributes:
-        principal: whose they are; None if there are none.
-        ccache: the name of the credential cache that was looked into; None if it is not known.
-        ends: when they end, or ended, in seconds since the epoch; None if that is not known.
-        reason: why there are none; None if there are some.
+        principal: the principal; None if there are no tickets.
+        ccache: the name of the credential cache; None if unknown.
+        ends: expiry of the tickets, in seconds since the epoch; None if unknown.
+        reason: why there are no tickets; None if there are some.
     """
 
     principal: str | None = None
@@ -35,7 +35,7 @@ class Identity:
 
     @property
     def left(self) -> float:
-        """How many seconds the tickets are good for; 0 if there are none."""
+        """Seconds until the tickets expire; 0 if there are none."""
         return 0.0 if self.ends is None else max(self.ends - time.time(), 0.0)
 
     def __str__(self) -> str:
@@ -50,17 +50,19 @@ class Identity:
 def whoami(
     ccache: str | os.PathLike[str] | remctl.RemctlCredentials | None = None,
 ) -> Identity:
-    """Tell whose tickets there are, and until when; a KDC is only asked by credentials.
+    """Return the principal and the expiry of tickets.
+
+    Only credentials may ask a KDC.
 
     Args:
-        ccache: the credential cache to look into: its name or path; or credentials, to see what
-            they have; None is the default cache.
+        ccache: name or path of a credential cache; or credentials, to look at their tickets; None
+            means the default cache.
 
     Returns:
-        An `Identity`, also where there are no tickets, or not any more.
+        An `Identity`, even if there are no tickets or they have expired.
 
     Raises:
-        TypeError, ValueError: that cannot be the name of a cache.
+        TypeError, ValueError: the name of the cache is invalid.
     """
     name = None
     try:
@@ -80,7 +82,7 @@ def whoami(
 
 
 def _duration(seconds: float) -> str:
-    """Say how long that is, in two units."""
+    """Format a duration for people."""
     if seconds < 60:
         return f"{seconds:.0f} s"
     minutes = int(seconds) // 60

@@ -1,13 +1,13 @@
-"""A throwaway Kerberos realm with a real KDC and a real remctld, for anybody's tests.
+"""A temporary Kerberos realm with a real KDC and a real remctld, for tests.
 
     from remctl_toolkit.testing import Command, Realm, RemctldServer
 
     with Realm() as realm, RemctldServer(realm, [Command("test", "echo", "/bin/echo")]) as server:
         with realm.environ():
-            ...  # server.host, server.port and server.principal are what a client needs
+            ...  # connect to server.host, server.port and server.principal
 
-Nothing is imported until a name is asked for: the pytest plugin lives in this package, and must
-cost nothing in a test run that does not use it.
+Names are imported on first access, so that the pytest plugin of this package costs nothing in a
+test run that does not use it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A backend, as `remctl_toolkit.backend` makes them, as commands of a remctld."""
+"""Turn a `remctl_toolkit.backend.Backend` into commands of a remctld."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ PYTHONPATH={path} exec {python} -m remctl_toolkit.backend.launch {file} {module}
 
 
 class BackendLike(Protocol):
-    """What is needed of a `remctl_toolkit.backend.Backend`."""
+    """The part of `remctl_toolkit.backend.Backend` that is used here."""
 
     name: str
     file: str | None
 
     def rules(self) -> list[dict[str, Any]]:
-        """Return keyword arguments of Command, for each line of remctl.conf."""
+        """Return the keyword arguments of a Command for each line of remctl.conf."""
 
 
 def backend_commands(backend: BackendLike, acl: str | Sequence[str] = ()) -> list[Command]:
     """Return the commands of a backend, for RemctldServer.
 
-    remctld runs it in a new interpreter, with this one's import path; what it logs is in the
-    server's ``log``.
+    remctld runs the backend in a new interpreter with this one's import path. Its reports are in
+    the server's ``log``.
 
     Args:
         backend: a `remctl_toolkit.backend.Backend` at the top level of a file.
-        acl: who may run all of them, in place of what the backend declares.
+        acl: who may run any of them, instead of the declared ACLs.
 
     Raises:
         ValueError: no variable at the top level of its file holds it.
@@ -50,7 +50,7 @@ def _script(backend: BackendLike, acl: Sequence[str]) -> str:
     module = _module_of(backend)
     if module is None:
         raise ValueError(
-            f"{backend!r} cannot be found by another process: it has to be in a variable at the"
+            f"{backend!r} cannot be imported by another process: assign it to a variable at the"
             " top level of its file"
         )
     path = os.pathsep.join(os.path.abspath(folder) for folder in sys.path)

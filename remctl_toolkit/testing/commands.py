@@ -1,4 +1,4 @@
-"""The commands of a remctld: lines of its configuration file, and some to try a client with."""
+"""Commands of a remctld: lines of its configuration file, and sample commands."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Command:
     program: str | os.PathLike[str] = ""
     """Full path of the program to run."""
     script: str = ""
-    """Instead of a program: the text of a script, for /bin/sh unless it starts with ``#!``. The
-    server writes it to a file in the realm's private folder, so ``user`` cannot be used with it."""
+    """Text of a script, instead of a program; for /bin/sh unless it starts with ``#!``. The server
+    writes it to a file in the realm's private directory, so ``user`` cannot be used with it."""
     acl: str | tuple[str, ...] = ()
     """Who may run it: ``princ:NAME@REALM``, ``ANYUSER``, ``deny:...``, in the order they are
     tried. Empty means the server's default, which is the realm's user."""
@@ -33,7 +33,7 @@ class Command:
     """The argument given to the program on standard input: its number (the subcommand is 1), or
     ``"last"``."""
     summary: str | None = None
-    """The argument that makes the program print a summary, for the command ``help``."""
+    """The argument that makes the program print a summary, for ``help`` without arguments."""
     help: str | None = None
     """The argument that makes the program explain a subcommand, for ``help COMMAND SUBCOMMAND``."""
     user: str | int | None = None
@@ -47,19 +47,19 @@ class Command:
         """Return the line for remctld's configuration file.
 
         Args:
-            program: full path of what to run: ``program``, or where ``script`` was written.
-            default_acl: what to use when the command has no ACL of its own.
+            program: full path of ``program`` or of the file with ``script``.
+            default_acl: ACL for a command that has none.
 
         Raises:
-            ValueError: a field is empty or has white space in it, which the file cannot express.
+            ValueError: a field is empty or contains white space, which the file cannot express.
         """
         acl = (self.acl,) if isinstance(self.acl, str) else self.acl
         words = [self.name, self.subcommand, program, *self._options(), *(acl or (default_acl,))]
         for word in words:
             if not word or word.split() != [word]:
                 raise ValueError(
-                    f"{word!r} cannot be written in remctld's configuration: every part of"
-                    f" {self!r} needs at least one character, and no white space"
+                    f"{word!r} cannot be written in remctld's configuration: no part of {self!r}"
+                    " may be empty or contain white space"
                 )
         return " ".join(words)
 
@@ -89,7 +89,7 @@ summary)
     echo "test env           print the environment of the command"
     echo "test status N      end with exit status N"
     echo "test streams       print a line to each of stdout and stderr"
-    echo "test sleep N       take N seconds" ;;
+    echo "test sleep N       sleep for N seconds" ;;
 help) echo "test $2: 'help' has a line about it" ;;
 *) echo "unknown subcommand $1; try 'help'" >&2; exit 64 ;;
 esac
@@ -106,18 +106,18 @@ SAMPLE_COMMANDS = (
 - ``test env`` prints the environment of the command (REMOTE_USER and so on).
 - ``test status N`` ends with exit status N.
 - ``test streams`` prints a line to each of stdout and stderr.
-- ``test sleep N`` takes N seconds.
+- ``test sleep N`` sleeps for N seconds.
 """
 
 
 def machine_commands(python: str | None = None, shell: str | None = "/bin/sh") -> list[Command]:
     """Return the commands that a `remctl_toolkit.machine.Machine` needs: ``python`` and ``sh``.
 
-    They give a shell, as the user that runs this, to whoever may run the server's commands.
+    Whoever may run them gets a shell as the user that runs the server.
 
     Args:
-        python: the interpreter of the far side; None is the system's, or else this one.
-        shell: its shell; None leaves that command out.
+        python: path of the server's interpreter; None means the system's, or else this one.
+        shell: path of its shell; None omits that command.
     """
     if python is None:
         python = next(filter(os.path.exists, ("/usr/bin/python3", sys.executable)))

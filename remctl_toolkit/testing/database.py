@@ -1,6 +1,6 @@
 """The files of an MIT realm: krb5.conf, kdc.conf, the KDC's database and keytabs.
 
-Any user of this machine can see the arguments of programs: passwords go to their standard input.
+Passwords go to programs on standard input, because any user of this machine can see arguments.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _ANYBODY = 0o644  # the mode of configuration files, which hold no secret
 
 
 class Database:
-    """The files of an MIT realm in a folder, and what changes them."""
+    """The files of an MIT realm in a directory, with methods to change them."""
 
     needed: ClassVar[tuple[str, ...]] = REALM_PROGRAMS
     """The programs that have to be installed, for ``programs.find``."""
@@ -36,8 +36,8 @@ class Database:
 
         Args:
             realm: its name.
-            folder: an empty private folder for all files. Its path has no character in it that
-                means something in a configuration file.
+            folder: an empty private directory for all files. Its path must not contain characters
+                that are special in a configuration file.
             programs: full paths by name, from ``programs.find``.
             libdefaults: further settings for that section of krb5.conf.
         """
@@ -51,7 +51,7 @@ class Database:
 
     @property
     def env(self) -> dict[str, str]:
-        """The KRB5_* variables that lead programs and libraries to the files (a copy)."""
+        """The KRB5_* variables that make programs and libraries use the files (a copy)."""
         return {
             "KRB5_CONFIG": f"{self.folder}/krb5.conf",
             "KRB5_KDC_PROFILE": f"{self.folder}/kdc.conf",
@@ -65,7 +65,7 @@ class Database:
 
     @property
     def kdc_command(self) -> list[str]:
-        """What runs the KDC in the foreground."""
+        """Command line of the KDC in the foreground."""
         return [self._programs["krb5kdc"], "-n"]
 
     @property
@@ -74,16 +74,16 @@ class Database:
         return {}
 
     def kdc_is_ready(self, printed: bytes) -> bool:
-        """Whether the KDC, which has printed that, is ready.
+        """Return whether the KDC is ready, judging by its output.
 
         Raises:
-            RealmError: it never will be.
+            RealmError: the KDC failed to start.
         """
         return b"starting..." in printed
 
     @property
     def kdc_place(self) -> str:
-        """Where the KDC is, as krb5.conf has it."""
+        """Address and port of the KDC, as written in krb5.conf."""
         address = f"[{self.address}]" if ":" in self.address else self.address
         return f"{address}:{self.port}"
 
@@ -110,7 +110,7 @@ class Database:
             "default_realm": self.realm,
             "default_ccache_name": self.env["KRB5CCNAME"],
             "forwardable": "true",
-            # No resolver, whatever a name is; "" keeps a search domain from being added to names.
+            # Never ask a resolver; "" prevents appending a search domain to names.
             "rdns": "false",
             "dns_canonicalize_hostname": "false",
             "dns_lookup_kdc": "false",
@@ -135,7 +135,7 @@ class Database:
             "max_renewable_life": "7d",
             "supported_enctypes": "aes256-cts-hmac-sha1-96:normal",
         }
-        # A KDC that writes nothing to its database can be killed at any moment.
+        # The KDC must not write to its database, because it may be killed at any time.
         database = {
             "db_library": "db2",
             "database_name": f"{self.folder}/db",
@@ -148,7 +148,7 @@ class Database:
     # Principals
 
     def create(self) -> None:
-        """Make the database, with a master key that is forgotten: the stash file has it."""
+        """Create the database, with a random master key, which only the stash file keeps."""
         self._type_password("kdb5_util", "create", "-s", password=secrets.token_urlsafe(32))
 
     def add_principal(self, principal: str, password: str | None) -> None:
@@ -159,11 +159,11 @@ class Database:
             self._type_password(*self._admin, "addprinc", principal, password=password)
 
     def rotate_key(self, principal: str) -> None:
-        """Give a principal a new random key, and forget the one before."""
+        """Give a principal a new random key, and delete the old one."""
         self._kadmin("cpw", "-randkey", principal)
 
     def limit_life(self, principal: str, seconds: int) -> None:
-        """Let the tickets of a principal be valid that long at most."""
+        """Limit the lifetime of a principal's tickets."""
         self._kadmin("modprinc", "-maxlife", f"{seconds} seconds", principal)
 
     def delete_principal(self, principal: str) -> None:
@@ -171,22 +171,22 @@ class Database:
         self._kadmin("delprinc", "-force", principal)
 
     def extract_keytab(self, principal: str, keytab: str) -> None:
-        """Add a principal's present keys to a keytab."""
+        """Add a principal's current keys to a keytab."""
         said = self._kadmin("ktadd", "-k", keytab, "-norandkey", principal)
-        if "added to keytab" not in said:  # its exit status is 0 all the same
+        if "added to keytab" not in said:  # the exit status is 0 even so
             raise RealmError(f"no key of {principal} was written to {keytab}: {said.strip()}")
 
-    # As whom it is called: without a name, it would look for one in passwd and in the ticket.
+    # Without a name, kadmin.local would look for one in passwd and in the ticket.
     @property
     def _admin(self) -> tuple[str, ...]:
         return "kadmin.local", "-p", f"root/admin@{self.realm}"
 
     def _kadmin(self, *query: str) -> str:
-        """Run one query of kadmin.local, given as words: as arguments they need no quoting."""
+        """Run one query of kadmin.local; its words are arguments, so they need no quoting."""
         return self._run(*self._admin, *query)
 
     def _type_password(self, *command: str, password: str) -> str:
-        """Run a program that asks for a password, and asks again to be sure."""
+        """Run a program that asks for a password twice."""
         return self._run(*command, input=f"{password}\n{password}\n")
 
     def _run(self, name: str, *args: str, input: str = "") -> str:

@@ -1,4 +1,4 @@
-"""What can go wrong with a test realm.
+"""Exceptions of test realms and servers.
 
 Exception
 ├── RealmError           the realm: a Kerberos program failed, or the realm is not running
@@ -12,9 +12,9 @@ __all__ = ["RealmError", "ServerError"]
 
 
 class RealmError(Exception):
-    """A Kerberos program failed, or something was asked of a realm that is not running.
+    """A Kerberos program failed, or an operation needs a running realm.
 
-    The text may have several lines, of a program's output: it is safe to print.
+    The text may include several lines of a program's output. It is safe to print.
     """
 
     def __init__(self, text: str) -> None:
@@ -22,4 +22,4 @@ class RealmError(Exception):
 
 
 class ServerError(RealmError):
-    """A remctld did not start, or something was asked of a server that is not running."""
+    """A remctld did not start, or an operation needs a running server."""

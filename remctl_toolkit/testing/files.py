@@ -1,4 +1,4 @@
-"""Write the files of a realm, so that only their owner can read them, whatever the umask is."""
+"""Write the files of a realm so that only their owner can read them, regardless of the umask."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 __all__ = ["PRIVATE_UMASK", "private", "write_private"]
 
 PRIVATE_UMASK = 0o077
-"""The umask of programs that write files with keys in them."""
+"""The umask of programs that write files with keys."""
 
 _OWNER_ONLY = 0o600
 
@@ -19,11 +19,11 @@ def private(path: str, flags: int) -> int:
 
 
 def write_private(path: Path, text: str, mode: int = _OWNER_ONLY) -> None:
-    """Write a file as a whole: who reads it meanwhile sees the old text or the new one.
+    """Write a file atomically: readers see the old text or the new one.
 
     Args:
-        path: the file, in a folder that is private.
-        text: what is to be in it.
+        path: the file, in a private directory.
+        text: its new content.
         mode: its permissions.
     """
     fresh = path.with_name(f"{path.name}.new")

@@ -1,4 +1,4 @@
-"""The KDC of a realm: a port that stays the same, and a process that comes and goes."""
+"""The KDC of a realm: a process that can be stopped and restarted on the same port."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
 
 __all__ = ["Kdc"]
 
-_TIMEOUT = 20.0  # seconds for a KDC to be ready; it takes some 15 ms
+_TIMEOUT = 20.0  # seconds for a KDC to be ready; it usually takes 15 ms
 _FREE_TIMEOUT = 2.0  # seconds for its port to be free again
-_ATTEMPTS = 8  # ports to try, each of which was free a moment before
-_LOG_TAIL = 10  # lines of the KDC's log that an error message shows
+_ATTEMPTS = 8  # number of ports to try; another process may take a free port first
+_LOG_TAIL = 10  # lines of the KDC's log to show in an error
 
 
 class Kdc:
     """A KDC on a loopback port, for TCP and UDP."""
 
     def __init__(self, keeper: Keeper, database: Database) -> None:
-        """Describe it; start() runs it.
+        """Describe the KDC; start() runs it.
 
         Args:
-            keeper: what starts the process, and has the folder of the realm.
-            database: what the KDC reads.
+            keeper: starts the process, and has the directory of the realm.
+            database: the files that the KDC reads.
         """
         self._keeper = keeper
         self._database = database
@@ -51,15 +51,15 @@ class Kdc:
         return None if self._daemon is None else self._daemon.pid
 
     def start(self) -> None:
-        """Run it, on the port it had before if it had one; on return it answers.
+        """Start the KDC, on its previous port if it had one, and wait until it answers.
 
         Raises:
-            RealmError: it runs already, or it cannot be started (the message has its output).
+            RealmError: it is already running, or failed to start (the message has its output).
         """
         if self._daemon is not None and self._daemon.running:
-            raise RealmError("the KDC runs already")
+            raise RealmError("the KDC is already running")
         if self._port is not None:
-            # For UDP nothing keeps it: a client's socket may have that number for a moment.
+            # The UDP port is not reserved: a client's socket may briefly have its number.
             wait_until(self._port.free, _FREE_TIMEOUT)
             self._daemon = self._launch()
             return
@@ -69,23 +69,23 @@ class Kdc:
             try:
                 self._daemon = self._launch()
                 return
-            except RealmError:  # somebody may have been quicker to take the port
+            except RealmError:  # another process may have taken the port
                 self._port.close()
                 self._port = None
                 if attempt == _ATTEMPTS:
                     raise
 
     def stop(self) -> None:
-        """End it at once, frozen or not; harmless when it is down."""
+        """Kill the KDC, even if it is frozen; does nothing if it is not running."""
         if self._daemon is not None:
             self._daemon.end()
             self._daemon = None
-            # Heimdal's has processes that die with it, but a moment later.
+            # The child processes of Heimdal's KDC end a moment later.
             if self._port is not None:
                 wait_until(self._port.free, _FREE_TIMEOUT)
 
     def freeze(self) -> None:
-        """Let it answer nobody.
+        """Stop answering, but keep the port open.
 
         Raises:
             RealmError: it is not running.
@@ -95,19 +95,19 @@ class Kdc:
         self._daemon.freeze()
 
     def thaw(self) -> None:
-        """Let it go on; harmless when it is not frozen."""
+        """Resume a frozen KDC; does nothing if it is not frozen."""
         if self._daemon is not None:
             self._daemon.thaw()
 
     def close(self) -> None:
-        """Stop, and give up the port; harmless when that is done."""
+        """Stop the KDC and release the port; does nothing if already closed."""
         self.stop()
         if self._port is not None:
             self._port.close()
             self._port = None
 
     def _launch(self) -> Daemon:
-        """Start the process with the configuration there is, and wait until it is ready."""
+        """Start the process with the current configuration, and wait until it is ready."""
         self._starts += 1
         log = self._keeper.folder / f"kdc{self._starts}.out"
         with open(log, "wb", opener=private) as output:
@@ -125,7 +125,7 @@ class Kdc:
         raise RealmError(f"{self._database.kdc_command[0]} {state}: {self._said(log)}")
 
     def _said(self, output: Path) -> str:
-        """Return what a KDC printed, and the end of its log, in which the reasons are."""
+        """Return a KDC's output and the end of its log, which has the reasons of failures."""
         log = self._keeper.folder / "kdc.log"
         logged = log.read_text(errors="replace").splitlines() if log.exists() else []
         return "\n".join([output.read_text(errors="replace").strip(), *logged[-_LOG_TAIL:]])

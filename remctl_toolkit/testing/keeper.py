@@ -1,9 +1,9 @@
-"""Start daemons so that none outlives the process that wanted them, however that one ends.
+"""Start daemons that never outlive the process that started them, however it ends.
 
-A process that is killed with SIGKILL cannot clean up after itself, so a second one does it: the
-keeper, a small shell script in a session of its own that reads from a pipe. Its owner alone holds
-the other end; when the owner is gone, in whatever way, the keeper reads the end of file, kills the
-process groups it was told about, and removes the folder it made.
+A process killed with SIGKILL cannot clean up, so a second process does: the keeper, a small shell
+script in its own session that reads from a pipe. Only its owner holds the other end. When the owner
+ends, the keeper reads the end of file, kills all registered process groups, and removes its
+directory.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from .waiting import wait_until
 
 __all__ = ["Daemon", "Keeper"]
 
-_END_TIMEOUT = 30.0  # seconds for killed processes to be gone, and for the folder to be removed
+_END_TIMEOUT = 30.0  # seconds for killed processes to end and for the directory to be removed
 
-# What the path of the folder is made of. It stands in krb5.conf, kdc.conf and remctl.conf, in names
-# of credential caches and keytabs, and in KRB5_CONFIG, which cannot quote white space, colons,
-# percent signs or whatever else means something there; some of them have buffers of a fixed size.
+# The directory's path goes into krb5.conf, kdc.conf, remctl.conf, KRB5_CONFIG and the names of
+# credential caches and keytabs. These cannot quote white space, colons, percent signs and other
+# special characters, and some have buffers of a fixed size.
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9_/.+-]{1,200}")
-_PLAIN_FOLDER = "/tmp"  # where the folder is made when TMPDIR is not plain
+_PLAIN_FOLDER = "/tmp"  # parent of the directory if TMPDIR is not plain
 
-# Only what POSIX sh has. Lines read: "add GROUP", "del GROUP" and "end". The folder is made here,
-# not by the owner, so that there is no moment at which it exists and nobody would remove it.
+# POSIX sh only. It reads lines "add GROUP", "del GROUP" and "end". The script creates the directory
+# because nobody would remove it if the owner created it and was killed right afterwards.
 _KEEPER_SCRIPT = """
 trap '' HUP INT PIPE QUIT TERM
 umask 077
@@ -58,15 +58,15 @@ until rm -rf "$1" || [ "$tries" -ge 50 ]; do
 done
 """
 
-# Runs between fork and exec of every daemon, with the pipe to the keeper as its stderr: the daemon
-# is in the keeper's books before it exists, so that there is no moment to be killed in between.
+# Runs between fork and exec of every daemon, with the pipe to the keeper as its stderr. So the
+# keeper knows the daemon before it runs, even if the owner is killed at that moment.
 _REGISTER_SCRIPT = 'echo "add $$" >&2 && exec "$@" 2>&1'
 
 _live: weakref.WeakSet[Keeper] = weakref.WeakSet()
 
 
 class Daemon:
-    """A process started by a keeper, with its process group: whatever it started itself."""
+    """A process started by a keeper, together with its process group."""
 
     def __init__(self, keeper: Keeper, process: subprocess.Popen[bytes]) -> None:
         self._keeper = keeper
@@ -75,12 +75,12 @@ class Daemon:
 
     @property
     def pid(self) -> int:
-        """The process id, which is the id of its process group and session too."""
+        """The process id, which is also the id of its process group and session."""
         return self._process.pid
 
     @property
     def running(self) -> bool:
-        """Whether the process itself still exists (its children may when it does not)."""
+        """Report whether the process itself still runs; its children may outlive it."""
         if self._keeper.inherited:  # only a parent can ask for an exit status
             return _exists(self.pid)
         return self._process.poll() is None
@@ -94,17 +94,17 @@ class Daemon:
         """Wait until ``ready()`` is true.
 
         Args:
-            ready: called again and again, every few milliseconds.
+            ready: called every few milliseconds.
             timeout: seconds to wait at most.
 
         Returns:
-            True when ready; False when the daemon ended or the time was over first.
+            True when ready; False if the daemon ended or the timeout passed first.
         """
         wait_until(lambda: ready() or not self.running, timeout)
         return ready()
 
     def freeze(self) -> None:
-        """Stop the process group with SIGSTOP; on return the daemon does stand still.
+        """Stop the process group with SIGSTOP, and wait until the daemon has stopped.
 
         Raises:
             RealmError: the daemon is not running.
@@ -119,62 +119,62 @@ class Daemon:
         self._frozen = True
 
     def _await_standstill(self) -> bool:
-        """Wait until the process stands still; False when it ended before the signal came."""
+        """Wait until the process has stopped; return False if it ended instead."""
         if sys.platform == "darwin":
             _, status = os.waitpid(self.pid, os.WUNTRACED)
             if not os.WIFSTOPPED(status):  # it is reaped now
                 self._process.returncode = os.waitstatus_to_exitcode(status)
             return os.WIFSTOPPED(status)
-        # gevent replaces waitpid() by one that waits for the end of a process only.
+        # gevent's waitpid() waits only for the end of a process.
         seen = os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
         return seen is not None and seen.si_code == os.CLD_STOPPED
 
     def thaw(self) -> None:
-        """Let a frozen process group go on; does nothing when it is not frozen."""
+        """Resume a frozen process group; does nothing if it is not frozen."""
         if self._frozen:
             self._signal(signal.SIGCONT)
             self._frozen = False
 
     def end(self) -> None:
-        """Kill the process group with SIGKILL; on return none of it runs. Harmless when it is dead.
+        """Kill the process group and wait until it has ended; does nothing if it has.
 
-        SIGKILL, because remctld's sessions ignore SIGTERM and a frozen process gets nothing else.
-        In a forked child this does nothing: the daemon is its parent's.
+        It uses SIGKILL, because remctld's sessions ignore SIGTERM, and frozen processes handle no
+        other signal. In a forked child this does nothing: the daemon belongs to the parent.
         """
         if not self._keeper.owned:
             return
         self._signal(signal.SIGKILL)
-        # Forgotten before it is reaped: from then on its number may be somebody else's.
+        # Deregister it before it is reaped: afterwards another process may get its number.
         self._keeper.forget(self.pid)
         self._process.wait(_END_TIMEOUT)
         wait_until(lambda: _group_has_ended(self.pid), _END_TIMEOUT)
 
     def hang_up(self) -> None:
-        """Send SIGHUP to the daemon itself, and to nothing that it has started."""
+        """Send SIGHUP to the daemon itself, but not to its children."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGHUP)
 
     def _signal(self, number: signal.Signals) -> None:
-        """Signal the whole group, if there is any of it left to signal."""
-        # macOS says EPERM, not ESRCH, about a group that has only zombies.
+        """Signal the whole group, if it still exists."""
+        # For a group of zombies, macOS reports EPERM instead of ESRCH.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, number)
 
 
 class Keeper:
-    """A private folder and any number of daemons, all gone when this process is.
+    """A private directory and any number of daemons, all removed when this process ends.
 
-    After a fork the child has no part in it: its exit, and close() there, change nothing.
+    A forked child does not own them: its exit, and close() in it, change nothing.
     """
 
     def __init__(self) -> None:
-        """Start the keeper process and have it make the folder (mode 0700).
+        """Start the keeper process, which creates the directory (mode 0700).
 
-        The folder is below TMPDIR, or below /tmp if the path of TMPDIR has characters in it that
-        cannot be written in Kerberos' and remctld's configuration files, or is very long.
+        The directory is in TMPDIR. It is in /tmp if the path of TMPDIR is very long, or has
+        characters that the configuration files of Kerberos and remctld cannot express.
 
         Raises:
-            RealmError: the folder cannot be made.
+            RealmError: the directory cannot be created.
         """
         self._owner = os.getpid()
         self._wanted = os.path.abspath(tempfile.gettempdir())
@@ -200,28 +200,28 @@ class Keeper:
         self._await_folder()
 
     def _await_folder(self) -> None:
-        """Read the keeper's only line of output: "ready", or why not."""
+        """Read the keeper's only line of output: "ready" or an error."""
         assert self._process.stdout is not None
         with self._process.stdout as output:
             answer = output.readline().decode(errors="replace").strip()
         if answer != "ready":
             self.close()
-            text = f"cannot make the realm's folder {self.folder}: {answer}"
+            text = f"cannot create the realm's directory {self.folder}: {answer}"
             if self.folder.parent != Path(self._wanted):
                 text += (
-                    f"\nit would be in {self._wanted!r}, but Kerberos cannot use that path: set"
-                    " TMPDIR to a short one of letters, digits and _ . + -"
+                    f"\nTMPDIR was not used because Kerberos cannot use the path {self._wanted!r}:"
+                    " set TMPDIR to a short path of letters, digits and _ . + -"
                 )
             raise RealmError(text)
 
     @property
     def inherited(self) -> bool:
-        """Whether this process has the keeper from its parent, by a fork."""
+        """Report whether this process is a forked child of the owner."""
         return os.getpid() != self._owner
 
     @property
     def owned(self) -> bool:
-        """Whether this is the process that made the keeper, and it is not closed."""
+        """Report whether this process created the keeper and has not closed it."""
         return self._pipe >= 0  # a forked child closes its copy at once
 
     def launch(
@@ -233,24 +233,24 @@ class Keeper:
         stdin: int = subprocess.DEVNULL,
         umask: int = -1,
     ) -> Daemon:
-        """Start a daemon in a session of its own, registered with the keeper before it runs.
+        """Start a daemon in its own session, registered with the keeper before it runs.
 
         Args:
             args: full path of the program, and its arguments.
-            output: open file that gets its stdout and stderr.
-            env: its whole environment.
-            stdin: descriptor to give it as standard input.
+            output: open file for its stdout and stderr.
+            env: its complete environment.
+            stdin: descriptor for its standard input.
             umask: its umask; -1 means that of this process.
 
         Raises:
             RealmError: this keeper is closed, was killed, or belongs to another process.
         """
         if self.inherited:
-            raise RealmError(f"the realm belongs to process {self._owner}: start it in this one")
+            raise RealmError(f"the realm belongs to process {self._owner}: start one in this one")
         if not self.owned:
             raise RealmError("the realm is stopped: start it again")
         if self._process.poll() is not None:
-            raise RealmError(f"the realm's process {self._process.pid} was killed: start anew")
+            raise RealmError(f"keeper process {self._process.pid} was killed: restart the realm")
         process = subprocess.Popen(
             ["/bin/sh", "-c", _REGISTER_SCRIPT, "sh", *args],
             stdin=stdin,
@@ -261,39 +261,39 @@ class Keeper:
             start_new_session=True,
             umask=umask,
         )
-        # A second time: what is said to the keeper from here on comes after this.
+        # Register it again, so that the keeper reads this before any later line from here.
         self._tell(f"add {process.pid}")
         return Daemon(self, process)
 
     def forget(self, group: int) -> None:
-        """Tell the keeper that a process group is dead already."""
+        """Deregister a process group that has been killed."""
         self._tell(f"del {group}")
 
     def close(self) -> None:
-        """Kill what is left, remove the folder, end the keeper; on return all that is done.
+        """Kill all remaining daemons, remove the directory, and wait until the keeper has ended.
 
         Closing twice is harmless. In a forked child this does nothing.
         """
         if self.owned:
-            self._tell("end")  # closing is not enough if C code forked, and holds the pipe too
+            self._tell("end")  # closing is not enough if a forked child has the pipe
             os.close(self._pipe)
             self._pipe = -1
             self._process.wait(_END_TIMEOUT)
 
     def drop_after_fork(self) -> None:
-        """Close the pipe in a forked child, so that the parent's death ends the realm at once."""
+        """Close the pipe in a forked child, so that the realm ends when the parent does."""
         if self._pipe >= 0:
             os.close(self._pipe)
             self._pipe = -1
 
     def _tell(self, line: str) -> None:
-        """Send the keeper a line; a keeper that somebody killed is not missed here."""
+        """Send the keeper a line; ignore a keeper that was killed."""
         with contextlib.suppress(BrokenPipeError):
             os.write(self._pipe, f"{line}\n".encode())
 
 
 def _exists(pid: int) -> bool:
-    """Whether there is a process of that number."""
+    """Return whether a process of that number exists."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -304,9 +304,9 @@ def _exists(pid: int) -> bool:
 
 
 def _group_has_ended(group: int) -> bool:
-    """Whether nothing of a killed process group runs any more, not counting zombies.
+    """Return whether a killed process group has no running processes; zombies do not count.
 
-    Its orphans are left to process 1 to be reaped, and to this process if it takes that part.
+    Process 1 reaps its orphans, or this process if it is a subreaper.
     """
     ended = not _group_exists(group) or (
         sys.platform == "linux" and _group_states(group) <= {"Z", "X"}
@@ -318,7 +318,7 @@ def _group_has_ended(group: int) -> bool:
 
 
 def _group_exists(group: int) -> bool:
-    """Whether there is a process in a group; a zombie is one, but not on macOS."""
+    """Return whether a group has a process; zombies count, except on macOS."""
     try:
         os.killpg(group, 0)
     except (ProcessLookupError, PermissionError):
@@ -330,7 +330,7 @@ def _group_states(group: int) -> set[str]:
     """Return the states of the processes of a group, each a letter as in /proc/PID/stat."""
     states = set()
     for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # it ended meanwhile
+        with contextlib.suppress(OSError):  # the process has ended
             state, _, its_group, *_ = path.read_text(errors="replace").rpartition(")")[2].split()
             if int(its_group) == group:
                 states.add(state)

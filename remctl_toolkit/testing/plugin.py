@@ -1,12 +1,12 @@
 """The pytest plugin: a realm and remctld servers as fixtures.
 
-Fixtures: ``remctl_realm``, ``remctl_server`` and ``remctld``. On a machine without the Kerberos or
-remctl programs, tests that use them are skipped, with the names of the packages to install; they
-fail instead when the environment variable CI is set, or with ``--remctl-required``, or with
-``remctl_required = true`` in pytest's configuration file: a skip that nobody reads is no test.
+Fixtures: ``remctl_realm``, ``remctl_server`` and ``remctld``. If Kerberos or remctl programs are
+missing, tests that use the fixtures are skipped, and the reason names the packages to install. With
+the environment variable CI, the option ``--remctl-required`` or the setting ``remctl_required =
+true`` in pytest's configuration file, they fail instead.
 
-This module is imported by every pytest run of an environment it is installed in, so it imports
-nothing that pytest has not loaded already until a fixture is asked for.
+Every pytest run in an environment with this package imports this module. So, until a fixture is
+used, it imports only what pytest has already loaded.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["ServerFactory", "remctl_realm", "remctl_server", "remctld"]
 
 
 class ServerFactory(Protocol):
-    """What the fixture ``remctld`` is: call it to have a server."""
+    """Type of the fixture ``remctld``: a function that starts a server."""
 
     def __call__(
         self, commands: Iterable[Command | BackendLike] | BackendLike = (), **settings: Any
@@ -36,28 +36,28 @@ class ServerFactory(Protocol):
         """Start a server and return it.
 
         Args:
-            commands: what it can run: commands and backends (`remctl_toolkit.backend.Backend`), or
-                a single backend. See `remctl_toolkit.testing.backend_commands()`.
+            commands: its commands and backends (`remctl_toolkit.backend.Backend`), or a single
+                backend. See `remctl_toolkit.testing.backend_commands()`.
             settings: the keyword arguments of ``RemctldServer``.
         """
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add ``--remctl-required`` and the setting ``remctl_required``."""
-    text = "fail, not skip, tests that need Kerberos or remctl programs which are not installed"
+    text = "fail, instead of skipping, tests whose Kerberos or remctl programs are not installed"
     group = parser.getgroup("remctl", "a Kerberos realm and remctl servers for tests")
     group.addoption("--remctl-required", action="store_true", default=False, help=text)
     parser.addini("remctl_required", text, type="bool", default=False)
 
 
 def _is_required(config: pytest.Config) -> bool:
-    """Whether missing programs are a failure."""
+    """Return whether missing programs are a failure."""
     in_ci = os.environ.get("CI", "").lower() not in ("", "0", "false", "no")
     return in_ci or bool(config.getoption("remctl_required") or config.getini("remctl_required"))
 
 
 def _check_programs(config: pytest.Config) -> None:
-    """Skip or fail the test that asked for a fixture when programs are missing."""
+    """Skip or fail the current test if programs are missing."""
     from .programs import REALM_PROGRAMS, SERVER_PROGRAMS, MissingPrograms, find
 
     try:
@@ -72,8 +72,8 @@ def _check_programs(config: pytest.Config) -> None:
 def remctl_realm(request: pytest.FixtureRequest) -> Iterator[Realm]:
     """A Kerberos realm (Realm) with a ticket for its user, for the whole session.
 
-    The KRB5_* variables that lead to it are in os.environ until the session ends. A test that
-    changes the realm (stops its KDC, say) must put it right, or make a Realm of its own.
+    Its KRB5_* variables are in os.environ until the session ends. A test that changes the realm
+    (for example, stops its KDC) must undo that, or create its own Realm.
     """
     _check_programs(request.config)
     from .realm import Realm
@@ -91,7 +91,7 @@ def remctl_server(remctl_realm: Realm) -> Iterator[RemctldServer]:
     - ``test env`` prints the environment of the command (REMOTE_USER and so on).
     - ``test status N`` ends with exit status N.
     - ``test streams`` prints a line to each of stdout and stderr.
-    - ``test sleep N`` takes N seconds.
+    - ``test sleep N`` sleeps for N seconds.
     - ``help`` lists them.
     """
     from .commands import SAMPLE_COMMANDS
@@ -103,7 +103,7 @@ def remctl_server(remctl_realm: Realm) -> Iterator[RemctldServer]:
 
 @pytest.fixture
 def remctld(remctl_realm: Realm) -> Iterator[ServerFactory]:
-    """A function that starts a remctld of the test's own; it is stopped after the test.
+    """A function that starts a remctld, which is stopped after the test.
 
     ``server = remctld([Command("test", "echo", "/bin/echo")])``, or ``remctld(backend)`` for a
     `remctl_toolkit.backend.Backend`; keyword arguments are those of RemctldServer. It can be called
@@ -123,7 +123,7 @@ def remctld(remctl_realm: Realm) -> Iterator[ServerFactory]:
 
 
 def _commands(commands: Iterable[Command | BackendLike] | BackendLike) -> list[Command]:
-    """Return commands, those of backends in their place."""
+    """Return a list of commands, with each backend replaced by its commands."""
     from .backends import backend_commands
     from .commands import Command
 

@@ -1,4 +1,4 @@
-"""Loopback ports that stay ours, also while nothing listens on them."""
+"""Reserve loopback ports, even while nothing listens on them."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from .errors import RealmError
 __all__ = ["BACKLOG", "ReservedPort", "loopback_address"]
 
 BACKLOG = 1024
-"""Connections that may wait for a server to accept them."""
+"""Maximum number of connections that wait to be accepted."""
 
 
 _LOOPBACK = ("127.0.0.1", "::1")
 
 
 def loopback_address() -> str:
-    """Return the address of this machine's loopback interface: 127.0.0.1 if it has that, or ::1.
+    """Return this machine's loopback address: 127.0.0.1 if it exists, else ::1.
 
     Raises:
-        RealmError: it has neither.
+        RealmError: neither exists.
     """
     for address in _LOOPBACK:
         try:
@@ -32,24 +32,24 @@ def loopback_address() -> str:
 
 
 class ReservedPort:
-    """A TCP port of one local address, kept until close(); the system chooses it if nobody does.
+    """A TCP port of one local address, reserved until close().
 
-    It is kept by a socket that is bound and never listens: a connection is refused, nobody else is
-    given the port, and a socket with SO_REUSEADDR (which servers set) can still listen on it.
-    Only Linux allows that last part; elsewhere the port is merely one that was free just now.
+    A socket that is bound but never listens reserves it: connections are refused, and the system
+    does not give the port to others. A socket with SO_REUSEADDR, which servers set, can listen on
+    it. This works on Linux only; elsewhere the port is free at first, but not reserved.
     """
 
     def __init__(self, address: str, number: int = 0) -> None:
         """Reserve a port.
 
-        Two processes may reserve the same number if both ask for it; only one of them can listen.
+        Two processes may reserve the same number if both choose it; only one of them can listen.
 
         Args:
             address: a local IPv4 or IPv6 address, as text.
-            number: the port; 0 means any that is free.
+            number: the port; 0 means any free port.
 
         Raises:
-            OSError: the address is not one of this machine's, or the port is in use (EADDRINUSE).
+            OSError: this machine does not have the address, or the port is in use (EADDRINUSE).
         """
         self.address = address
         self._keeping: socket.socket | None = self._bound(number)
@@ -61,8 +61,8 @@ class ReservedPort:
         """Return a new socket that listens on the port, with a long backlog.
 
         Raises:
-            OSError: somebody else has the port (never on Linux, before close(), if the system
-                chose it).
+            OSError: another socket uses the port (impossible on Linux before close() if the system
+                chose the port).
         """
         listener = self._bound(self.number)
         try:
@@ -73,7 +73,7 @@ class ReservedPort:
         return listener
 
     def free(self) -> bool:
-        """Whether nobody listens on the port, nor has the UDP port of the same number."""
+        """Return whether nobody listens on the port or uses the UDP port of the same number."""
         try:
             self._bound(self.number).close()
         except OSError:
@@ -86,7 +86,7 @@ class ReservedPort:
         return True
 
     def close(self) -> None:
-        """Give the port up; closing twice is harmless."""
+        """Release the port; closing twice is harmless."""
         if self._keeping is not None:
             self._keeping.close()
             self._keeping = None

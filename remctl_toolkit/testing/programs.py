@@ -1,4 +1,4 @@
-"""Find the system programs of a test realm, and say which packages have the missing ones."""
+"""Find the system programs of a test realm, and name the packages of missing ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = [
 
 
 class Packages(NamedTuple):
-    """The package that has a program, by packaging system."""
+    """The package with a program, by packaging system."""
 
     debian: str
     fedora: str
@@ -37,13 +37,13 @@ _PACKAGES = {
 }
 
 REALM_PROGRAMS = ("krb5kdc", "kdb5_util", "kadmin.local", "kinit", "klist")
-"""What ``Realm`` runs."""
+"""Programs of ``Realm``."""
 
 SERVER_PROGRAMS = ("remctld",)
-"""What ``RemctldServer`` runs."""
+"""Programs of ``RemctldServer``."""
 
 CLIENT_PROGRAMS = ("remctl",)
-"""What a person types in the sandbox."""
+"""Programs for the user of the sandbox."""
 
 _EXTRA_DIRECTORIES = (
     "/usr/sbin",
@@ -54,8 +54,8 @@ _EXTRA_DIRECTORIES = (
     "/usr/local/bin",
 )
 
-# Homebrew keeps its krb5 off the PATH because macOS has Heimdal tools of the same names, which do
-# not work with an MIT KDC's database; so these come before the PATH, and exist only there.
+# macOS has Heimdal tools of the same names, which do not work with an MIT KDC's database, and
+# Homebrew does not put its krb5 on the PATH. So these come before the PATH.
 _HOMEBREW_DIRECTORIES = (
     "/opt/homebrew/opt/krb5/sbin",
     "/opt/homebrew/opt/krb5/bin",
@@ -65,8 +65,8 @@ _HOMEBREW_DIRECTORIES = (
     "/usr/local/opt/krb5/bin",
 )
 
-# What a daemon or tool of the realm inherits. Everything else stays out: a debugging aid meant for
-# the tests (LD_PRELOAD of a sanitizer, say) would be in every program and every remctl command.
+# Variables that daemons and tools of the realm inherit. No others: a debugging aid for the tests,
+# such as a sanitizer in LD_PRELOAD, would be in every program and every remctl command.
 _INHERITED = (
     "DYLD_LIBRARY_PATH",
     "KRB5_TRACE",
@@ -77,10 +77,10 @@ _INHERITED = (
 
 
 class MissingPrograms(Exception):
-    """Something a test realm needs is not installed.
+    """Programs of a test realm are not installed.
 
-    One message names everything that is missing and what to install. The attribute ``missing`` is
-    the tuple of program names.
+    The message names all missing programs and their packages. The attribute ``missing`` is the
+    tuple of program names.
     """
 
     def __init__(self, missing: tuple[str, ...]) -> None:
@@ -88,14 +88,14 @@ class MissingPrograms(Exception):
         self.missing = missing
 
     def __str__(self) -> str:
-        lines = ["a test realm needs what is not installed here:"]
+        lines = ["a test realm needs programs that are not installed:"]
         lines += [f"  {_advice(name)}" for name in self.missing]
-        lines.append("programs are looked for on PATH and in the usual sbin directories")
+        lines.append("they were not found on PATH or in the usual sbin directories")
         return "\n".join(lines)
 
 
 def _advice(name: str) -> str:
-    """Return the line of the message about one missing name."""
+    """Return the line of the message for one missing program."""
     packages = _PACKAGES[name]
     return (
         f"{name}: install {packages.debian} (Debian, Ubuntu), {packages.fedora} (Fedora)"
@@ -104,10 +104,9 @@ def _advice(name: str) -> str:
 
 
 def search_path() -> str:
-    """Return the directories searched for programs, as a value for PATH.
+    """Return the directories to search for programs, as a value for PATH.
 
-    They are those of PATH and the places where systems keep daemons, which an ordinary user's PATH
-    leaves out.
+    They are those of PATH, and the directories of daemons, which an ordinary user's PATH lacks.
     """
     directories = [*os.environ.get("PATH", "").split(os.pathsep), *_EXTRA_DIRECTORIES]
     if sys.platform == "darwin":
@@ -119,13 +118,13 @@ def find(*names: str) -> dict[str, str]:
     """Find programs.
 
     Args:
-        names: program names, all of them from the ``*_PROGRAMS``.
+        names: program names from the ``*_PROGRAMS``.
 
     Returns:
         The full path of each program, by name.
 
     Raises:
-        MissingPrograms: at least one is not there; the message names all that are not.
+        MissingPrograms: at least one is missing; the message names all missing ones.
     """
     path = search_path()
     found = {name: shutil.which(name, path=path) for name in names}
@@ -138,8 +137,8 @@ def find(*names: str) -> dict[str, str]:
 def tool_environ() -> dict[str, str]:
     """Return the environment of the realm's programs: PATH, the C locale and little else.
 
-    The locale is fixed so that what programs say can be read; the few variables that make a
-    program find its libraries, time zone and temporary directory are passed on.
+    The fixed locale makes the programs' output predictable. Variables for libraries, the time zone
+    and the temporary directory are passed on.
     """
     environ = {name: os.environ[name] for name in _INHERITED if name in os.environ}
     return {"PATH": search_path(), "LC_ALL": "C", **environ}

@@ -1,4 +1,4 @@
-"""A Kerberos realm for tests: a real KDC on a loopback port, in a folder that goes away."""
+"""A Kerberos realm for tests: a real KDC on a loopback port, in a temporary directory."""
 
 from __future__ import annotations
 
@@ -29,24 +29,22 @@ class _Closing(Protocol):
 
 
 class Realm:
-    """A throwaway Kerberos realm on this machine's loopback interface.
+    """A temporary Kerberos realm on this machine's loopback interface.
 
-    It has one user, ``user@REALM``, with (unless told otherwise) a ticket in the default credential
-    cache, and one service, ``host/localhost@REALM``, with its key in the default keytab. All keys
-    are random, and different in every realm. Everything listens on the loopback interface only, and
-    only the user that runs this can read the files, so that no other user of the machine can get a
-    ticket or use a server.
+    It has one user, ``user@REALM``, with a ticket in the default credential cache, and one service,
+    ``host/localhost@REALM``, with its key in the default keytab. All keys are random, and different
+    in every realm. Everything listens on the loopback interface only. Other users of the machine
+    cannot read the files, so they cannot get a ticket or use a server.
 
-    Use it as a context manager, or call start() and stop(). It needs about 0.1 seconds, no
-    privileges, and nothing from the network. Any number of realms can be up at once.
+    Use it as a context manager, or call start() and stop(). Starting takes about 0.1 seconds and
+    needs no privileges and no network. Any number of realms can run at once.
 
-    When the process ends without stop(), even by SIGKILL, the KDC ends and the folder is removed.
-    After a fork, the child can use the realm but not change or stop it.
+    If the process ends without stop(), even by SIGKILL, the KDC ends and the directory is removed.
+    A forked child can use the realm, but not change or stop it.
 
-    Attributes that are there from the beginning: ``name``, ``user`` and ``host_principal`` (full
-    principal names). The others raise RealmError until it is started. A
-    realm must not be changed by two threads at a time; its servers and tickets may be used by any
-    number.
+    The attributes ``name``, ``user`` and ``host_principal`` (full principal names) always exist.
+    The others raise RealmError until the realm is started. Only one thread at a time may change a
+    realm; any number may use its servers and tickets.
     """
 
     _database_type: ClassVar[type[Database]] = Database
@@ -58,13 +56,13 @@ class Realm:
         ticket: bool = True,
         libdefaults: Mapping[str, str] | None = None,
     ) -> None:
-        """Describe the realm; start() or ``with`` brings it up.
+        """Describe the realm; start() or ``with`` starts it.
 
         Args:
             name: the realm's name, upper case by custom.
-            ticket: whether to get the user a ticket in the default credential cache at the start.
-            libdefaults: further settings for the section of that name in krb5.conf, such as
-                ``{"clockskew": "5"}`` (see krb5.conf(5)).
+            ticket: whether to get a ticket for the user in the default credential cache.
+            libdefaults: more settings for the section [libdefaults] of krb5.conf(5), such as
+                ``{"clockskew": "5"}``.
         """
         self.name = name
         self.user = f"user@{name}"
@@ -95,26 +93,26 @@ class Realm:
     ) -> None:
         self.stop()
 
-    # Up and down
+    # Starting and stopping
 
     def start(self) -> None:
-        """Bring the realm up: database, KDC, principals, keytab and ticket.
+        """Start the realm: database, KDC, principals, keytab and ticket.
 
-        A stopped realm can be started again; its folder, keys and tickets are new ones then. When
+        A stopped realm can be started again, with a new directory, new keys and new tickets. If
         anything fails, nothing is left behind.
 
         Raises:
             MissingPrograms: Kerberos programs are not installed.
-            RealmError: it is up already, or a program failed (the message has its output).
+            RealmError: it is already started, or a program failed (the message has its output).
         """
         if self._keeper is not None:
-            raise RealmError(f"{self!r} is started already")
+            raise RealmError(f"{self!r} is already started")
         found = programs.find(*self._database_type.needed)
         try:
             self._keeper = Keeper()
             self._database = self._database_type(self.name, self.tmpdir, found, self._libdefaults)
             self._kdc = Kdc(self._keeper, self._database)
-            self._database.write_configuration("", 0)  # the KDC has a place when it starts
+            self._database.write_configuration("", 0)  # the KDC sets its port when it starts
             self._database.create()
             self.add_principal(self.user)
             self.add_host("localhost")
@@ -126,7 +124,7 @@ class Realm:
             raise
 
     def stop(self) -> None:
-        """End the servers and the KDC and remove the folder; harmless when that is done.
+        """Stop the servers and the KDC, and remove the directory; harmless if already stopped.
 
         In a forked child this does nothing.
         """
@@ -141,11 +139,11 @@ class Realm:
         self._keeper = None
         self._database = None
 
-    # Where things are
+    # Paths, ports and variables
 
     @property
     def tmpdir(self) -> Path:
-        """The realm's folder (mode 0700). Files put there are removed by stop()."""
+        """The realm's directory (mode 0700). stop() removes it with all files in it."""
         return self._up().folder
 
     @property
@@ -155,7 +153,7 @@ class Realm:
 
     @property
     def keytab(self) -> str:
-        """Path of the services' keytab; host/localhost and what add_host() adds are in it."""
+        """Path of the services' keytab, with host/localhost and the principals of add_host()."""
         return self.env["KRB5_KTNAME"]
 
     @property
@@ -165,7 +163,7 @@ class Realm:
 
     @property
     def kdc_port(self) -> int:
-        """The KDC's port on 127.0.0.1, for TCP and UDP; the same for as long as the realm is up."""
+        """The KDC's port on 127.0.0.1, for TCP and UDP; it does not change until stop()."""
         port = None if self._kdc is None else self._kdc.port
         if port is None:
             raise RealmError(f"{self!r} has no port: call start()")
@@ -182,7 +180,7 @@ class Realm:
 
     @contextmanager
     def environ(self) -> Iterator[None]:
-        """Put the KRB5_* variables in os.environ, and restore what was there (or not) before."""
+        """Set the KRB5_* variables in os.environ, and restore the old ones afterwards."""
         env = self.env
         before = {name: os.environ.get(name) for name in env}
         os.environ.update(env)
@@ -198,7 +196,7 @@ class Realm:
     # Principals and tickets
 
     def principal(self, name: str) -> str:
-        """Return a full principal name: ``@`` and this realm are added when there is no realm."""
+        """Return a full principal name: add ``@`` and this realm if the name has no realm."""
         return name if "@" in name else f"{name}@{self.name}"
 
     def add_principal(
@@ -208,20 +206,20 @@ class Realm:
 
         Args:
             name: with or without the realm.
-            password: its password; None gives it a random key. A password that can be guessed can
-                be guessed by other users of the machine as well.
-            max_life: seconds its tickets are valid at most; None means one day.
+            password: its password; None gives it a random key. Other users of the machine may
+                guess a weak password.
+            max_life: maximum lifetime of its tickets, in seconds; None means one day.
 
         Returns:
             The full principal name.
 
         Raises:
-            RealmError: it exists, the password is empty or has more than one line, or the realm is
-                not started.
+            RealmError: it exists, the password is empty or has several lines, or the realm is not
+                started.
         """
         principal = self.principal(name)
         if password is not None and (not password or set(password) & set("\n\r\0")):
-            raise RealmError(f"no password for {principal}: give one line of text, or None")
+            raise RealmError(f"invalid password for {principal}: give one line of text, or None")
         self._files().add_principal(principal, password)
         if max_life is not None:
             self._files().limit_life(principal, round(max_life))
@@ -241,7 +239,7 @@ class Realm:
         return principal
 
     def extract_keytab(self, principal: str, path: str | os.PathLike[str]) -> str:
-        """Add a principal's key to a keytab file, which is made if need be. The key stays valid.
+        """Add a principal's key to a keytab file, created if missing. The key stays valid.
 
         Returns:
             The path, as text.
@@ -255,7 +253,7 @@ class Realm:
     def rotate_key(self, principal: str) -> None:
         """Give a principal a new key; its keytabs keep the old one until extract_keytab().
 
-        Tickets that were made with the old key stay in their caches. A password is void.
+        Tickets for the old key stay in their caches. A password becomes invalid.
 
         Raises:
             RealmError: there is no such principal, or the realm is not started.
@@ -263,7 +261,7 @@ class Realm:
         self._files().rotate_key(self.principal(principal))
 
     def delete_principal(self, principal: str) -> None:
-        """Remove a principal. Its keytabs and tickets stay where they are.
+        """Delete a principal from the KDC. Its keytabs and tickets are kept.
 
         Raises:
             RealmError: there is no such principal, or the realm is not started.
@@ -271,13 +269,13 @@ class Realm:
         self._files().delete_principal(self.principal(principal))
 
     def trust(self, other: Realm) -> None:
-        """Let the users of each of two realms use the services of the other (cross-realm trust).
+        """Set up cross-realm trust: the users of each realm can use the services of the other.
 
-        The krb5.conf of each then has the KDC of the other. An ACL names users of both in full,
-        such as ``princ:user@OTHER.TEST``. It lasts until one of the realms is stopped.
+        This adds the KDC of each to the krb5.conf of the other. ACLs name the users in full, such
+        as ``princ:user@OTHER.TEST``. The trust lasts until one of the realms is stopped.
 
         Args:
-            other: another realm, with another name, that is started.
+            other: another realm with a different name, which is started.
 
         Raises:
             RealmError: one of the realms is not started, they have the same name, or they trust
@@ -285,7 +283,7 @@ class Realm:
         """
         if other.name == self.name:
             raise RealmError(
-                f"two realms {self.name} cannot trust each other: name one differently"
+                f"two realms {self.name} cannot trust each other: give one another name"
             )
         key = secrets.token_urlsafe(32)
         for realm, neighbour in ((self, other), (other, self)):
@@ -294,7 +292,7 @@ class Realm:
             realm._files().add_kdc(neighbour.name, neighbour._files().kdc_place)
 
     def new_ccache(self) -> str:
-        """Return the name (``FILE:/...``) of a credential cache that nobody has used yet."""
+        """Return the name (``FILE:/...``) of a new credential cache."""
         return f"FILE:{self.tmpdir}/ccache{self.next_number()}"
 
     def kinit(
@@ -308,23 +306,22 @@ class Realm:
         renewable: float | None = None,
         timeout: float = TOOL_TIMEOUT,
     ) -> str:
-        """Get a ticket-granting ticket and put it in a cache, in place of what is there.
+        """Get a ticket-granting ticket, and replace the content of a credential cache with it.
 
         Args:
             principal: with or without the realm; None means the user.
             password: its password. Not used with a keytab.
-            keytab: take its key from this file. Without a password or a keytab, the key that the
-                KDC has is used.
+            keytab: file with its key. Without a password or a keytab, the key comes from the KDC.
             ccache: name of the credential cache; None means the default one.
-            lifetime: seconds the ticket is valid; None means one day.
-            renewable: seconds it can be renewed for; None makes it not renewable.
+            lifetime: lifetime of the ticket, in seconds; None means one day.
+            renewable: renewable lifetime, in seconds; None makes it not renewable.
             timeout: seconds to wait for kinit, which retries for a minute if the KDC is frozen.
 
         Returns:
             The name of the credential cache.
 
         Raises:
-            RealmError: there is no such principal, the time was over, or kinit failed.
+            RealmError: there is no such principal, the timeout passed, or kinit failed.
         """
         full = self.principal(principal or self.user)
         cache = ccache or self.ccache
@@ -358,13 +355,13 @@ class Realm:
         input: str = "",
         timeout: float = TOOL_TIMEOUT,
     ) -> str:
-        """Run a program in the realm, such as ``["klist", "-f"]``, and return what it prints.
+        """Run a program in the realm, such as ``["klist", "-f"]``, and return its output.
 
         Args:
-            args: program and arguments; it is looked for as the realm's own programs are.
-            env: variables to add to the clean environment it gets.
-            input: what it reads from standard input.
-            timeout: seconds it may take.
+            args: program and arguments; the program is searched like the realm's own programs.
+            env: variables to add to its clean environment.
+            input: text for its standard input.
+            timeout: seconds to wait at most.
 
         Returns:
             Its standard output and error together, as text.
@@ -378,20 +375,20 @@ class Realm:
     # The KDC
 
     def start_kdc(self) -> None:
-        """Start the KDC, on the port it had before if it had one; on return it answers.
+        """Start the KDC, on its previous port if it had one, and wait until it answers.
 
         Raises:
-            RealmError: it runs already, or it cannot be started (the message has its output).
+            RealmError: it is already running, or failed to start (the message has its output).
         """
         self._existing_kdc().start()
 
     def stop_kdc(self) -> None:
-        """End the KDC (at once, frozen or not); clients are refused. Harmless when it is down."""
+        """Kill the KDC, even if it is frozen; clients are refused. Harmless if it is stopped."""
         if self._kdc is not None:
             self._kdc.stop()
 
     def freeze_kdc(self) -> None:
-        """Let the KDC answer nobody: its port stays open, and clients wait.
+        """Stop the KDC from answering: its port stays open, and clients wait.
 
         Raises:
             RealmError: it is not running.
@@ -399,7 +396,7 @@ class Realm:
         self._existing_kdc().freeze()
 
     def thaw_kdc(self) -> None:
-        """Let a frozen KDC go on, with the requests that came meanwhile; harmless otherwise."""
+        """Resume a frozen KDC, which answers the waiting requests; harmless if not frozen."""
         if self._kdc is not None:
             self._kdc.thaw()
 
@@ -412,27 +409,27 @@ class Realm:
 
     @property
     def keeper(self) -> Keeper:
-        """What starts the realm's daemons, and ends them when this process is gone."""
+        """Keeper that starts the realm's daemons, and kills them when this process ends."""
         return self._up()
 
     def next_number(self) -> int:
-        """Return a number not used before in this realm, to make names of files with."""
+        """Return a new number, for unique names of files in this realm."""
         self._numbers += 1
         return self._numbers
 
     def attach(self, server: _Closing) -> None:
-        """Have stop() close this first."""
+        """Let stop() close a server."""
         if server not in self._servers:
             self._servers.append(server)
 
     def detach(self, server: _Closing) -> None:
-        """Forget what attach() was told."""
+        """Undo attach()."""
         with contextlib.suppress(ValueError):
             self._servers.remove(server)
 
     def _up(self) -> Keeper:
         if self._keeper is None:
-            raise RealmError(f"{self!r} is not running: call start(), or use with")
+            raise RealmError(f"{self!r} is not running: call start(), or use a with statement")
         return self._keeper
 
     def _files(self) -> Database:

@@ -1,4 +1,4 @@
-"""A stock remctld on a loopback port, with the commands a test needs."""
+"""Run a stock remctld on a loopback port, with the commands of a test."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
 __all__ = ["SAMPLE_COMMANDS", "Command", "RemctldServer", "machine_commands"]
 
-_START_TIMEOUT = 20.0  # seconds for remctld to be ready; it takes some 20 ms
-_REREADING = "re-reading configuration"  # what remctld logs when it gets SIGHUP
-# A signal that comes just before remctld waits for a client is not seen until the next one.
-_RELOAD_INTERVAL, _RELOAD_ATTEMPTS = 0.5, 40  # seconds until it is sent again, and how often
-_LOG_TAIL = 20  # lines of the log that an error message shows
+_START_TIMEOUT = 20.0  # seconds for remctld to be ready; it usually takes 20 ms
+_REREADING = "re-reading configuration"  # remctld's log line for SIGHUP
+# remctld misses a signal that arrives just before it waits for a client, until the next signal.
+_RELOAD_INTERVAL, _RELOAD_ATTEMPTS = 0.5, 40  # seconds between two signals, and their number
+_LOG_TAIL = 20  # lines of the log to show in an error
 
-# Socket activation as systemd does it, sd_listen_fds(3): the listening socket is descriptor 3, and
-# LISTEN_PID is the process it is meant for. exec keeps the process id. The socket comes as stdin.
+# Socket activation like systemd's, sd_listen_fds(3): the listening socket is descriptor 3, and
+# LISTEN_PID is the process that it is for. exec keeps the process id. The socket arrives as stdin.
 _HANDOVER_SCRIPT = (
     'LISTEN_FDS=1 LISTEN_PID=$$; export LISTEN_FDS LISTEN_PID; exec "$@" 3<&0 0</dev/null'
 )
@@ -43,19 +43,18 @@ class RemctldServer:
     """A remctld(8) for a realm, in the foreground on a loopback port.
 
     Use it as a context manager, or call start() and close(). stop(), kill(), start() and restart()
-    keep the port; close(), and the realm's stop(), give it up. Any number of servers can be up at
-    once. A server must not be started and stopped by two threads at a time.
+    keep the port; close() and the realm's stop() release it. Any number of servers can run at once.
+    Only one thread at a time may start or stop a server.
 
-    Ends with everything it started: when this process ends, in whatever way, and at stop() and
-    kill(), remctld, its sessions and their commands are killed. (A command that makes itself a
-    session of its own with setsid(2) escapes that.)
+    When this process ends, in any way, and at stop() and kill(), remctld, its sessions and their
+    commands are killed. (A command that calls setsid(2) is not.)
 
-    Attributes: ``realm``; ``host``, the name to connect to; ``principal``, the server's own
-    (clients need it when ``host`` is not "localhost"); ``address``, what it is bound to.
+    Attributes: ``realm``; ``host``, the name to connect to; ``principal``, the server's principal
+    (clients need it if ``host`` is not "localhost"); ``address``, the address that it listens on.
 
     The environment of remctld, and so of its commands, is PATH, LC_ALL=C, the realm's KRB5_*
-    variables, and REMCTL_BACKEND_LOG, the file that ``log`` shows, for what backends have to log;
-    its working directory is ``/``. Nothing else of this process's environment gets in.
+    variables, and REMCTL_BACKEND_LOG, so that reports of backends are in ``log``. Other variables
+    of this process are not passed on. The working directory is ``/``.
     """
 
     def __init__(
@@ -76,19 +75,18 @@ class RemctldServer:
 
         Args:
             realm: a realm that is (or will be) started.
-            commands: what it can run; the first that matches counts.
-            config: raw lines for its configuration file, remctld(8), after the commands.
+            commands: the commands; the first that matches counts.
+            config: raw lines of remctld(8)'s configuration file, after the commands.
             default_acl: who may run commands without an ACL; None means the realm's user.
             address: a local IPv4 or IPv6 address to listen on; None means 127.0.0.1, or ::1 on a
-                machine that has no IPv4. Any user of the machine can connect to it.
-            port: the TCP port; None means any that is free.
-            host: the name for clients; None means "localhost" for 127.0.0.1, and the address itself
-                for another ("localhost" need not mean ::1, for one). It means "localhost" as well
-                where the machine has no IPv4, and "localhost" is ::1 there.
+                machine without IPv4. Any user of the machine can connect to it.
+            port: the TCP port; None means any free port.
+            host: the name for clients. None means "localhost" if the address is 127.0.0.1, or if
+                the machine has no IPv4 and "localhost" is ::1; otherwise the address itself.
             principal: the server's principal, with its key in the realm's keytab (see
                 ``Realm.add_host``); None means the realm's ``host_principal``.
             env: variables to add to remctld's environment.
-            debug: whether remctld logs what it does in more detail (its option -d).
+            debug: whether remctld logs more details (its option -d).
 
         Raises:
             RealmError: no address is given, and the machine has no loopback address.
@@ -125,14 +123,14 @@ class RemctldServer:
     ) -> None:
         self.close()
 
-    # What clients and tests want to know
+    # Information for clients and tests
 
     @property
     def port(self) -> int:
-        """The TCP port; the same until close().
+        """The TCP port; it does not change until close().
 
         Raises:
-            ServerError: the server was not started yet, or is closed.
+            ServerError: the server is not started yet, or closed.
         """
         if self._port is None:
             raise ServerError(f"{self!r} has no port: call start(), or use a with statement")
@@ -140,7 +138,7 @@ class RemctldServer:
 
     @property
     def running(self) -> bool:
-        """Whether remctld is running (or frozen)."""
+        """Report whether remctld is running (or frozen)."""
         return self._daemon is not None and self._daemon.running
 
     @property
@@ -154,10 +152,9 @@ class RemctldServer:
 
     @property
     def env(self) -> dict[str, str]:
-        """Variables that tell a client where the server is, besides the realm's (a copy).
+        """Variables for scripts: REMCTL_HOST, REMCTL_PORT and REMCTL_PRINCIPAL (a copy).
 
-        They are REMCTL_HOST, REMCTL_PORT and REMCTL_PRINCIPAL: names of this package's, for
-        scripts; no remctl client reads them by itself.
+        They are a convention of this package; remctl clients do not read them.
         """
         return {
             "REMCTL_HOST": self.host,
@@ -167,9 +164,9 @@ class RemctldServer:
 
     @property
     def log(self) -> str:
-        """What remctld logged so far, over all restarts until close(); "" before the first start.
+        """The log of remctld, over all restarts until close(); "" before the first start.
 
-        A client can have its answer a moment before the line about it is here: see wait_for_log.
+        A client may get its answer a moment before the log has the line about it: see wait_for_log.
         """
         if self._folder is None:
             return ""
@@ -177,52 +174,52 @@ class RemctldServer:
 
     @property
     def log_path(self) -> Path:
-        """The file that the log is written to.
+        """Path of the log file.
 
         Raises:
-            ServerError: the server was not started yet, or is closed.
+            ServerError: the server is not started yet, or closed.
         """
         if self._folder is None:
             raise ServerError(f"{self!r} has no log: call start(), or use a with statement")
         return self._log_path
 
     def wait_for_log(self, text: str, timeout: float = 10.0) -> str:
-        """Wait until the log has a text in it.
+        """Wait until the log contains a text.
 
         Args:
-            text: what to look for.
+            text: the text.
             timeout: seconds to wait at most.
 
         Returns:
             The whole log.
 
         Raises:
-            ServerError: the time was over; the message has the end of the log.
+            ServerError: the timeout passed; the message has the end of the log.
         """
         if not wait_until(lambda: text in self.log, timeout):
             raise ServerError(f"no {text!r} in the log after {timeout} seconds: {self._tail(0)}")
         return self.log
 
-    # Up and down
+    # Starting and stopping
 
     def start(self) -> None:
-        """Run remctld; on return it answers. After stop() or kill() it has the same port again.
+        """Start remctld and wait until it answers. After stop() or kill() the port is the same.
 
         Raises:
             MissingPrograms: remctld is not installed.
-            ServerError: it runs already, or it does not start: the message has its log.
+            ServerError: it is already running, or failed to start (the message has its log).
             RealmError: the realm is not started.
             ValueError: a command cannot be written in its configuration file.
-            OSError: the address is not one of this machine's, or the port is in use (EADDRINUSE).
+            OSError: this machine does not have the address, or the port is in use (EADDRINUSE).
         """
         if self.running:
-            raise ServerError(f"{self!r} runs already")
+            raise ServerError(f"{self!r} is already running")
         program = programs.find("remctld")["remctld"]
         try:
             self._prepare()
             if not self._launch(program, handover=True):
-                # A remctld without socket activation (before 3.7, or not for systemd) found that
-                # its port is taken, by our own socket. Its own has a backlog of 5 only.
+                # A remctld without socket activation (before 3.7, or not built for systemd) failed
+                # to bind, because our socket uses the port. Its own socket has a backlog of 5.
                 self._close_listener()
                 self._launch(program, handover=False)
         except BaseException:
@@ -230,18 +227,18 @@ class RemctldServer:
             raise
 
     def stop(self) -> None:
-        """Kill remctld and its sessions; clients are refused. Harmless when it is not running.
+        """Kill remctld and its sessions; clients are refused. Harmless if it is not running.
 
         The port stays reserved for start().
         """
         self.kill()
 
     def kill(self, *, keep_listening: bool = False) -> None:
-        """Kill remctld and its sessions with SIGKILL; on return none of them runs.
+        """Kill remctld and its sessions with SIGKILL, and wait until they have ended.
 
         Args:
-            keep_listening: whether clients can still connect. Nobody answers them, until start()
-                runs a remctld that finds them waiting.
+            keep_listening: whether clients can still connect. They wait until start() runs a new
+                remctld, which answers them.
         """
         if self._daemon is not None:
             self._daemon.end()
@@ -250,25 +247,24 @@ class RemctldServer:
             self._close_listener()
 
     def restart(self) -> None:
-        """Kill remctld and run it again on the same port, with the same configuration."""
+        """Kill remctld and start it again, with the same port and configuration."""
         self.kill(keep_listening=True)
         self.start()
 
     def reload(
         self, commands: Iterable[Command] | None = None, *, config: str | None = None
     ) -> None:
-        """Have remctld read its configuration again, as an administrator does with SIGHUP.
+        """Make remctld read its configuration again, as an administrator does with SIGHUP.
 
-        Connections that are open keep the configuration that they began with; on return, new ones
-        have the new one.
+        Open connections keep their old configuration; after the return, new ones have the new one.
 
         Args:
-            commands: what it can run from now on; None means what it could run before.
-            config: raw lines after the commands; None means those there were before.
+            commands: the new commands; None keeps the old ones.
+            config: new raw lines after the commands; None keeps the old ones.
 
         Raises:
-            ServerError: it is not running, or it ended because there is a mistake in the new
-                configuration (the message has its log); start() runs it with the one before.
+            ServerError: it is not running, or it ended because of a mistake in the new
+                configuration (the message has its log). start() then uses the old one.
             ValueError: a command cannot be written in the file; nothing has changed.
         """
         daemon = self._running_daemon()
@@ -285,13 +281,13 @@ class RemctldServer:
             raise
 
     def _await_reload(self, daemon: Daemon, said_before: int) -> None:
-        # remctld says so before it reads the file: when it says so again, it has read it once.
+        # remctld logs this before it reads the file. The second line proves that it has read it.
         if not all(self._reread(daemon, said_before, times) for times in (1, 2)):
             state = "does not reload" if daemon.running else f"ended: {daemon.returncode}"
             raise ServerError(f"remctld {state}: {self._tail(said_before)}")
 
     def _reread(self, daemon: Daemon, said_before: int, times: int) -> bool:
-        """Send SIGHUP until the log has a line about it."""
+        """Send SIGHUP until the log reports it."""
         for _ in range(_RELOAD_ATTEMPTS):
             daemon.hang_up()
             if daemon.await_ready(
@@ -303,7 +299,7 @@ class RemctldServer:
         return False
 
     def close(self) -> None:
-        """Stop, and give up the port and the log; harmless when that is done."""
+        """Stop remctld, and release the port and the log; harmless if already closed."""
         self.stop()
         if self._port is not None:
             self._port.close()
@@ -312,7 +308,7 @@ class RemctldServer:
         self.realm.detach(self)
 
     def freeze(self) -> None:
-        """Let remctld, its sessions and their commands stand still; connections stay open.
+        """Stop remctld, its sessions and their commands from running; connections stay open.
 
         Raises:
             ServerError: it is not running.
@@ -320,11 +316,11 @@ class RemctldServer:
         self._running_daemon().freeze()
 
     def thaw(self) -> None:
-        """Let a frozen server go on; harmless otherwise."""
+        """Resume a frozen server; harmless if it is not frozen."""
         if self._daemon is not None:
             self._daemon.thaw()
 
-    # How it is run
+    # Running remctld
 
     @property
     def _log_path(self) -> Path:
@@ -337,7 +333,7 @@ class RemctldServer:
         return self._daemon
 
     def _prepare(self) -> None:
-        """Have a folder with the configuration, a port, and a socket that listens on it."""
+        """Make sure of a directory with the configuration, a port and a listening socket."""
         if self._folder is None:
             self.realm.attach(self)
             self._folder = self.realm.tmpdir / f"remctld{self.realm.next_number()}"
@@ -350,7 +346,7 @@ class RemctldServer:
             self._listener = self._port.listen()
 
     def _write_configuration(self) -> None:
-        """Write remctl.conf, and the scripts that are in it; those of running commands stay."""
+        """Write remctl.conf and its scripts; old scripts stay, as commands may be running."""
         assert self._folder is not None
         lines = []
         for command in self._commands:
@@ -367,8 +363,8 @@ class RemctldServer:
     def _arguments(self, program: str) -> list[str]:
         """Return remctld's command line."""
         assert self._folder is not None
-        # -m own process per connection, -F in the foreground, -S log to stdout; address and port
-        # count only for a remctld that does not take the socket.
+        # -m one process per connection, -F foreground, -S log to stdout. Address and port are for
+        # a remctld that does not take over the socket.
         flags = ["-m", "-F", "-S", "-b", self.address, "-p", str(self.port)]
         flags += ["-d"] if self._debug else []
         flags += ["-f", str(self._folder / "remctl.conf"), "-P", str(self._pid_path)]
@@ -383,7 +379,7 @@ class RemctldServer:
         """Run remctld and wait until it is ready.
 
         Returns:
-            False when it was to take our socket, but tried to bind one of its own.
+            False if it should have taken over our socket, but tried to bind its own.
         """
         write_private(self._pid_path, "")
         said_before = len(self.log)
@@ -391,13 +387,13 @@ class RemctldServer:
         if handover:
             args = ["/bin/sh", "-c", _HANDOVER_SCRIPT, "sh", *args]
         stdin = self._listener.fileno() if handover and self._listener else subprocess.DEVNULL
-        # What the backends of remctl_toolkit.backend have to log is then in the server's log.
+        # Reports of remctl_toolkit.backend go to the server's log.
         logs = {"REMCTL_BACKEND_LOG": str(self._log_path)}
         env = {**programs.tool_environ(), **self.realm.env, **logs, **self._extra_env}
         with open(self._log_path, "ab", opener=private) as output:
             self._daemon = self.realm.keeper.launch(args, output=output, env=env, stdin=stdin)
-        # It writes the file when it has read its configuration and can accept connections. (A
-        # connection would prove nothing: the socket listens without it.)
+        # remctld writes the file when it has read its configuration and accepts connections. (A
+        # connection would prove nothing, because our socket listens already.)
         if self._daemon.await_ready(lambda: self._pid_path.stat().st_size > 0, _START_TIMEOUT):
             return True
         if handover and not self._daemon.running and "cannot bind" in self.log[said_before:]:
@@ -407,7 +403,7 @@ class RemctldServer:
         raise ServerError(f"remctld {state}: {self._tail(said_before)}")
 
     def _tail(self, start: int) -> str:
-        """Return the last lines of the log, of those after some position."""
+        """Return the last lines of the log after a position."""
         return "\n".join(self.log[start:].splitlines()[-_LOG_TAIL:])
 
     def _close_listener(self) -> None:
@@ -420,8 +416,8 @@ def _host_name(address: str, *, chosen: bool) -> str:
     """Return the name that clients connect to.
 
     Args:
-        address: what the server is bound to.
-        chosen: whether that is what the machine has, and not what somebody asked for.
+        address: the address that the server listens on.
+        chosen: whether it is the default, and not given by the caller.
     """
     if address == "127.0.0.1":
         return "localhost"
@@ -433,6 +429,6 @@ def _host_name(address: str, *, chosen: bool) -> str:
 
 
 def _write_script(path: Path, text: str) -> str:
-    """Write an executable script; returns its path as text."""
+    """Write an executable script, and return its path."""
     write_private(path, text if text.startswith("#!") else f"#!/bin/sh\n{text}\n", 0o700)
     return os.fspath(path)

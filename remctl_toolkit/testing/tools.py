@@ -1,4 +1,4 @@
-"""Run a program to its end, with a time limit; whatever it creates is its owner's alone."""
+"""Run a program with a timeout; only the owner can access the files that it creates."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .files import PRIVATE_UMASK
 __all__ = ["TOOL_TIMEOUT", "run_tool"]
 
 TOOL_TIMEOUT = 30.0
-"""Seconds for a Kerberos program."""
+"""Timeout of a Kerberos program, in seconds."""
 
 
 def run_tool(
@@ -25,9 +25,9 @@ def run_tool(
 
     Args:
         args: program and arguments. Any user of this machine can see them: secrets go in ``input``.
-        env: its whole environment.
-        input: what it reads from standard input.
-        timeout: seconds it may take.
+        env: its complete environment.
+        input: text for its standard input.
+        timeout: seconds to wait at most.
 
     Returns:
         Its standard output and error together, as text.

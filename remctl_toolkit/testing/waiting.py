@@ -1,4 +1,4 @@
-"""Wait for a condition, without sleeping longer than it takes."""
+"""Wait for a condition."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Callable
 
 __all__ = ["wait_until"]
 
-_INTERVAL = 0.002  # seconds between two looks
+_INTERVAL = 0.002  # seconds between two checks
 
 
 def wait_until(condition: Callable[[], bool], timeout: float) -> bool:
     """Wait until a condition is true.
 
     Args:
-        condition: called again and again, every few milliseconds.
+        condition: called every few milliseconds.
         timeout: seconds to wait at most.
 
     Returns:
@@ -22,7 +22,7 @@ def wait_until(condition: Callable[[], bool], timeout: float) -> bool:
     """
     deadline = time.monotonic() + timeout
     while True:
-        late = time.monotonic() > deadline  # The last look is after it, however long one takes.
+        late = time.monotonic() > deadline  # Check once more after the deadline.
         if condition():
             return True
         if late:

@@ -13,7 +13,7 @@ from remctl_toolkit.testing.commands import SAMPLE_COMMANDS
 
 @pytest.fixture
 def place() -> Iterator[Place]:
-    """One to spoil; its tickets for the user are shorter than its clock skew."""
+    """A place that the test may break; its clock skew is longer than a user ticket's life."""
     with (
         Realm() as realm,
         realm.environ(),

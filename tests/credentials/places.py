@@ -1,4 +1,4 @@
-"""What the tests of credentials share: a realm with a server, and tickets that end soon."""
+"""Shared by the tests of credentials: a realm with a server, and tickets that expire soon."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from remctl_toolkit.credentials import KeytabCredentials, RenewedCredentials
 from remctl_toolkit.testing import Realm, RemctldServer
 
 LIMIT = 20.0  # seconds after which a wait has failed
-# Seconds of a short ticket's life: whoever has just got it may stand still for half of that.
+# Lifetime of a short ticket in seconds: a busy machine may stall a test for half of it.
 LIFE = 4
 PASSWORD = "a-secret-not-to-be-shown"
 
@@ -18,13 +18,13 @@ Error = remctl.RemctlAuthenticationError
 
 
 class Place(NamedTuple):
-    """A realm, and a server of it that everybody may use."""
+    """A realm, and a server that any user may use."""
 
     realm: Realm
     server: RemctldServer
 
     def user(self, credentials: remctl.RemctlCredentials) -> str:
-        """As whom the server sees a client."""
+        """Return the principal that the server sees."""
         command = ["test", "env"]
         result = remctl.remctl(
             "localhost", self.server.port, command=command, credentials=credentials, timeout=LIMIT
@@ -34,7 +34,7 @@ class Place(NamedTuple):
         )["REMOTE_USER"]
 
     def daemon(self, life: int | None = None, **password: str) -> str:
-        """A new principal."""
+        """Create a principal."""
         name = f"daemon{self.realm.next_number()}/client"
         return self.realm.add_principal(name, max_life=life, **password)
 
@@ -43,16 +43,16 @@ class Place(NamedTuple):
         return self.realm.extract_keytab(principal, path)
 
     def credentials(self, life: int | None = None, ccache: str | None = None) -> KeytabCredentials:
-        """Of a new principal with a keytab."""
+        """Return credentials of a new principal with a keytab."""
         principal = self.daemon(life)
         return KeytabCredentials(self.keytab(principal), principal, ccache)
 
     def file(self) -> str:
-        """The name of a file for a credential cache."""
+        """Return the name of a file for a credential cache."""
         return self.realm.new_ccache().removeprefix("FILE:")
 
     def requests(self, principal: str) -> int:
-        """How many tickets the KDC has issued for a password or key of a principal."""
+        """Return the number of tickets that the KDC issued for a principal's password or key."""
         lines = (self.realm.tmpdir / "kdc.log").read_text().splitlines()
         wanted = f", {principal} for krbtgt/"
         return sum("AS_REQ" in line and ": ISSUE: " in line and wanted in line for line in lines)
@@ -63,6 +63,6 @@ def ended(credentials: RenewedCredentials) -> bool:
 
 
 def end(credentials: RenewedCredentials) -> None:
-    """Let its tickets have ended, as far as it knows: nobody has to wait for it."""
+    """Make credentials believe that their tickets have expired, to avoid waiting for it."""
     assert credentials._tickets is not None
     credentials._tickets = credentials._tickets._replace(until=time.time())

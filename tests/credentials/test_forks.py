@@ -16,11 +16,11 @@ from remctl_toolkit.credentials import KeytabCredentials
 
 
 def fork(work: Callable[[], object]) -> int:
-    """Do some work in a forked child; its process id."""
+    """Run a function in a forked child; return its process id."""
     child = os.fork()
     if child:
         return child
-    signal.alarm(round(LIMIT * PATIENCE))  # A child that hangs ends by this.
+    signal.alarm(round(LIMIT * PATIENCE))  # This ends a child that hangs.
     status = 1
     try:
         work()
@@ -41,7 +41,7 @@ def test_a_child_has_the_tickets_and_renews_them_itself(place: Place) -> None:
     def work() -> None:
         assert credentials.ccache() == ccache
         assert place.user(credentials) == credentials.principal
-        module._renewal._RENEWED_LEFT = 1  # They are due now, and good.
+        module._renewal._RENEWED_LEFT = 1  # They are due for renewal now, but valid.
         eventually(lambda: credentials.ccache() != ccache, LIMIT)
         assert place.user(credentials) == credentials.principal
 

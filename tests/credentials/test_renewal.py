@@ -39,13 +39,13 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def early(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tickets are renewed after a quarter of their life: a stalled machine does not miss it."""
+    """Renew tickets after a quarter of their life, so that a stalled machine is not too late."""
     monkeypatch.setattr(module._renewal, "_RENEWED_LEFT", 3 / 4)
 
 
 @pytest.fixture
 def due(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tickets are due for renewal as soon as they are there."""
+    """Make tickets due for renewal at once."""
     monkeypatch.setattr(module._renewal, "_RENEWED_LEFT", 1)
 
 
@@ -71,7 +71,7 @@ def test_sessions_go_on_over_renewals_in_threads(place: Place) -> None:
         finally:
             stop.set()
         assert all(future.result() for future in futures)
-    # They are in turn: a cache is used again when its tickets have ended.
+    # The caches take turns: one is reused when its tickets have expired.
     assert 2 <= len({tickets.ccache for tickets in seen}) < len(seen)
     in_turn = sorted(seen, key=lambda tickets: tickets.since)
     assert all(new.since < old.until for old, new in pairwise(in_turn))
@@ -95,10 +95,10 @@ def test_a_thread_renews_what_others_use(place: Place) -> None:
             found = whoami(path)
             assert found.left > 0
             ends.append(found.ends)
-        # Looking at tickets did not ask the KDC, though the library likes to where they end soon.
+        # Inspecting tickets did not ask the KDC, though the library tends to if they expire soon.
         assert place.requests(principal) <= len(fetched)
         threads = [t.name for t in threading.enumerate()].count("remctl-tickets")
-        credentials.start()  # Once more does nothing.
+        credentials.start()  # A second call does nothing.
         assert [t.name for t in threading.enumerate()].count("remctl-tickets") == threads
     eventually(lambda: "remctl-tickets" not in [t.name for t in threading.enumerate()])
     credentials.close()
@@ -122,7 +122,7 @@ def test_one_renewal_at_a_time(place: Place) -> None:
 def test_names_of_caches_in_memory_are_used_again(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Realms of other tests had a principal of that name, too.
+    # Realms of other tests had a principal of the same name.
     monkeypatch.setattr(_caches._names, "_used", {})
     principal = place.daemon(LIFE)
     keytab = place.keytab(principal)
@@ -137,7 +137,7 @@ def test_names_of_caches_in_memory_are_used_again(
 
 
 def test_credentials_may_be_forgotten_at_any_moment(place: Place) -> None:
-    # Garbage is collected wherever a thread happens to be: also where it takes a name.
+    # Garbage may be collected at any point of a thread, also while it takes a name.
     credentials = place.credentials()
     credentials.ccache()
     forgotten = threading.Event()
@@ -199,7 +199,7 @@ def test_the_old_tickets_are_used_while_the_kdc_is_down(
     place.realm.stop_kdc()
     monkeypatch.setattr(module._renewal, "_RENEWED_LEFT", 1)
     with caplog.at_level(logging.WARNING, "remctl"):
-        while caplog.text.count("the old ones are good for") < 2:
+        while caplog.text.count("the old ones are valid for") < 2:
             assert place.user(credentials) == credentials.principal
             assert credentials.ccache() == ccache
     assert caplog.text.count("Cannot contact any KDC") == 2
@@ -245,7 +245,7 @@ def test_a_late_renewal_takes_half_of_what_is_left(
 
     def takes_half(life: int) -> bool:
         credentials = place.credentials(life)
-        with contextlib.suppress(Error):  # They may end where the machine stands still.
+        with contextlib.suppress(Error):  # They may expire if the machine stalls.
             first = credentials.ccache()
             place.realm.freeze_kdc()
             half = time.time() + credentials._left() / 2
@@ -288,7 +288,7 @@ def test_attempts_have_pauses_between_them(place: Place, monkeypatch: pytest.Mon
 
 def test_the_thread_gets_tickets_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module._renewal, "_LAST_PAUSE", 0.2)
-    monkeypatch.setattr(module._renewal, "_LONGEST_WAIT", 0.2)  # Who waits for the end sees it.
+    monkeypatch.setattr(module._renewal, "_LONGEST_WAIT", 0.2)  # Waiters notice the end.
     path = place.file()
     with place.credentials(ccache=path) as credentials:
         place.realm.stop_kdc()
@@ -307,7 +307,7 @@ def test_good_tickets_in_a_shared_cache_do_without_a_kdc(place: Place) -> None:
     other = place.realm.kinit(ccache=place.realm.new_ccache())
     place.realm.stop_kdc()
     assert KeytabCredentials(keytab, principal, ccache).ccache() == ccache
-    with pytest.raises(Error):  # They are somebody else's.
+    with pytest.raises(Error):  # They belong to another principal.
         KeytabCredentials(keytab, principal, other).ccache()
     expire(ccache)
     with pytest.raises(Error):
@@ -316,7 +316,7 @@ def test_good_tickets_in_a_shared_cache_do_without_a_kdc(place: Place) -> None:
 
 SPOILS: dict[str, tuple[Callable[[Place, str, str], object], str]] = {
     "key": (lambda p, principal, _: p.realm.rotate_key(principal), "keytab out of date"),
-    "principal": (lambda p, principal, _: p.realm.delete_principal(principal), "was deleted"),
+    "principal": (lambda p, principal, _: p.realm.delete_principal(principal), "was it deleted"),
     "keytab": (lambda p, _, keytab: os.unlink(keytab), "does not exist"),
     "emptied": (lambda p, _, keytab: os.truncate(keytab, 0), ""),
     "other's": (lambda p, _, keytab: os.replace(p.keytab(p.daemon()), keytab), "has no key"),
@@ -334,7 +334,7 @@ def test_what_was_spoilt_is_told(place: Place, what: str) -> None:
         place.user(credentials)
     assert str(caught.value).startswith(f"no tickets for {principal} from the keytab {keytab}: ")
     assert cure in f"{caught.value} {caught.value.__notes__[0]}"
-    assert caught.value.__notes__[-2] == f"there were no tickets of {principal} before"
+    assert caught.value.__notes__[-2] == f"there were no earlier tickets of {principal}"
 
 
 def test_a_cache_that_cannot_be_written_is_told(place: Place, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Tickets for a password, in somebody else's name, and without a name."""
+"""Tickets from a password, on behalf of a user, and anonymous ones."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_password_is_used_once_and_forgotten(place: Place) -> None:
     assert PASSWORD not in repr((credentials, vars(credentials)))
     assert credentials._password is None
     end(credentials)
-    with pytest.raises(Error, match="it was used, and forgotten") as caught:
+    with pytest.raises(Error, match="the password was forgotten after its first use") as caught:
         place.user(credentials)
     assert "give a function" in caught.value.__notes__[0]
 
@@ -117,13 +117,13 @@ def test_at_a_terminal_the_user_is_asked(place: Place) -> None:
         os.write(ours, f"{PASSWORD}\n".encode())
         assert child.stdout is not None
         assert child.stdout.read() == f"{principal}\n"
-        with contextlib.suppress(OSError):  # It says so where the other end is closed.
+        with contextlib.suppress(OSError):  # Linux reports a closed other end like this.
             shown += os.read(ours, 1000)
     os.close(ours)
     assert PASSWORD.encode() not in shown
 
 
-# -- In somebody else's name ----------------------------------------------------------------------
+# -- On behalf of a user --------------------------------------------------------------------------
 
 
 def test_a_service_can_act_for_a_user_towards_itself(place: Place) -> None:
@@ -137,7 +137,7 @@ def test_a_service_can_act_for_a_user_towards_itself(place: Place) -> None:
 
 
 def test_a_service_can_go_to_others_only_where_the_kdc_allows_it(place: Place) -> None:
-    """The KDC's database here cannot hold a list of where (db2): S4U2Proxy is always refused."""
+    """The KDC's db2 database cannot hold a list of targets, so S4U2Proxy is always refused."""
     credentials = ImpersonatedCredentials(place.credentials(), place.realm.user)
     with pytest.raises(Error, match="KDC can't fulfill requested option") as caught:
         place.user(credentials)
@@ -189,7 +189,7 @@ second = GeneralString:REMCTL.TEST
 
 
 def offer_pkinit(realm: Realm) -> None:
-    """Give the KDC a certificate, and the clients the same."""
+    """Give the KDC and the clients the same certificate."""
     folder = realm.tmpdir
     (folder / "openssl.cnf").write_text(CERTIFICATE)
     key, certificate = f"{folder}/kdc.key", f"{folder}/kdc.pem"

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 LIMIT = 20.0  # seconds after which a wait has failed
 LATE = ["late", "command"]
 
-# Seen by the server, because a process that exits has nobody to raise to. in_child() fails when
-# the interpreter prints an exception that it ignored.
+# The server checks the calls, because an exiting process cannot report an exception. in_child()
+# fails if the interpreter prints an ignored exception.
 Call = Callable[[int], object]
 
 
@@ -92,7 +92,7 @@ def test_atexit_handler(server: FakeServer, call: Call) -> None:
 
 
 def reopen_at_exit(port: int) -> None:
-    """Use a session that was opened before, for the first time in the handler."""
+    """Open a session, and use it for the first time in the handler."""
     session = remctl.Remctl("localhost", port, timeout=LIMIT)
     atexit.register(session.close)
     atexit.register(session.run, LATE)
@@ -112,8 +112,8 @@ def call_after_main(call: Call, port: int) -> None:
     def work() -> None:
         main = threading.main_thread()
         main.join(LIMIT)
-        # Python 3.12 refuses new threads as soon as the interpreter begins to exit, which is a
-        # moment after the main thread is said to have ended.
+        # Python 3.12 refuses new threads as soon as the interpreter begins to exit, a moment after
+        # it reports the end of the main thread.
         time.sleep(0.2)
         call(port)
 
@@ -130,7 +130,7 @@ def test_thread_that_outlives_the_main_thread(server: FakeServer, call: Call) ->
 
 
 class LastWords:
-    """Makes a call when it is destroyed."""
+    """Object that makes a call when it is destroyed."""
 
     def __init__(self, call: Callable[..., Any], *arguments: Any, **keywords: Any) -> None:
         self.call = call
@@ -219,7 +219,7 @@ def test_a_session_that_is_left_open_closes_silently(server: FakeServer, keep_li
 
 
 def exit_while_waiting(port: int) -> float:
-    """Leave daemon threads that wait in every kind of call; when the process began to exit."""
+    """Leave daemon threads that wait in every kind of call; return when the exit began."""
     session = remctl.Remctl("localhost", port)
     waits: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [
         (session.run, (["silent"],)),
@@ -228,7 +228,7 @@ def exit_while_waiting(port: int) -> float:
     ]
     for call, arguments in waits:
         threading.Thread(target=call, args=arguments, daemon=True).start()
-    time.sleep(0.3)  # They have come to their waits by then, nearly always.
+    time.sleep(0.3)  # By then they are nearly always waiting.
     return time.monotonic()
 
 

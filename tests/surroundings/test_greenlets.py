@@ -1,7 +1,7 @@
-"""gevent and eventlet: a program that they have patched does not stand still for a command.
+"""gevent and eventlet: in a patched program, a command does not block other greenlets.
 
-Whatever the commands of one greenlet wait for, the server gives it only after another greenlet has
-run a command of its own. If a wait stopped all greenlets, it would never end.
+The server answers the command of one greenlet only after another greenlet has run a command. If a
+wait blocked all greenlets, it would never end.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ PREPARATIONS = {
     "gevent": "import gevent.monkey; gevent.monkey.patch_all()",
     "eventlet": "import eventlet; eventlet.monkey_patch()",
 }
-# Both warn of things that are not ours, and in_child() takes a warning for a failure.
+# Both warn of unrelated things, and in_child() treats a warning as a failure.
 QUIETLY = "import warnings; warnings.simplefilter('ignore'); "
 
 
@@ -255,7 +255,7 @@ def test_the_time_limit_of_a_greenlet_ends_a_wait(server: FakeServer, library: s
 
 
 def run_fleet(library: str, port: int, silent: int) -> list[bool]:
-    """Run a command on a silent host and a good one; which of them were given up."""
+    """Run a command on a silent host and a good one; return which of them timed out."""
     Greenlets(library)
     hosts = [Host("127.0.0.1", silent, PRINCIPAL), Host("localhost", port, PRINCIPAL)]
     start = time.monotonic()

@@ -1,4 +1,4 @@
-"""Subinterpreters: legacy ones run commands; isolated ones do, or say clearly that they cannot."""
+"""Subinterpreters: legacy ones run commands; isolated ones do, or raise a clear ImportError."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ result = asyncio.run(aremctl("localhost", {port}, command=["async"], timeout={li
 assert result.stdout == b"async\\n", result
 """
 
-# Reports how the import fails, if it does; any other failure is an exception.
+# Reports the error of a failed import; other failures raise.
 TRY_CALL = """
 import os
 try:
@@ -96,7 +96,7 @@ def test_legacy_subinterpreters_run_commands_with_asyncio(server: FakeServer) ->
 
 
 def leave_session_in_interpreter(port: int) -> None:
-    """Destroy an interpreter that has a session open, and go on in the main one."""
+    """Destroy an interpreter with an open session, and go on in the main one."""
     remctl = importlib.import_module("remctl")
     program = f"""
 import remctl, warnings

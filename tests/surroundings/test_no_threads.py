@@ -1,4 +1,4 @@
-"""Calls are made in place where no thread can be started, as under a limit on processes."""
+"""Calls run in the calling thread if no thread can be started, as under a process limit."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 LIMIT = 20.0  # seconds after which a wait has failed
 MUCH = b"x" * (1 << 20)
 
-# Root is above RLIMIT_NPROC, so pthread_create() is replaced by one that always fails.
+# RLIMIT_NPROC does not limit root, so a pthread_create() that always fails is preloaded.
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +71,7 @@ def test_session(server: FakeServer) -> None:
 
 
 class Credentials(remctl.RemctlCredentials):
-    """Names the default credential cache."""
+    """Credentials that name a given cache."""
 
     def __init__(self, name: str) -> None:
         self.name = name

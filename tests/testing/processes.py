@@ -1,4 +1,4 @@
-"""What tests of realms and servers share: running clients and scripts, seeing what is left."""
+"""Shared by the tests of realms and servers: run clients and scripts, find leftovers."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ import remctl_toolkit
 from remctl_toolkit.testing import Realm, RemctldServer
 
 PACKAGE_FOLDER = Path(remctl_toolkit.__file__).parent.parent
-"""Where Python found the package: in the checkout, or installed."""
+"""Directory in which Python found the package: the checkout, or site-packages."""
 
 TIMEOUT = 30.0
-"""Seconds that anything may take which takes a fraction of one."""
+"""Timeout in seconds for everything that usually takes a fraction of one."""
 
 
 def python_environ(**variables: str) -> dict[str, str]:
-    """This process's environment, with what makes another Python find the package."""
+    """Return this process's environment, changed so that another Python finds the package."""
     return {**os.environ, "PYTHONPATH": str(PACKAGE_FOLDER), **variables}
 
 
 def python(code: str) -> subprocess.Popen[str]:
-    """Start another Python with a piece of code; its stdout and stdin are pipes."""
+    """Start another Python that runs some code; its stdout and stdin are pipes."""
     return subprocess.Popen(
         [sys.executable, "-c", code],
         env=python_environ(),
@@ -36,7 +36,7 @@ def python(code: str) -> subprocess.Popen[str]:
 
 
 def remctl_arguments(server: RemctldServer, *command: str) -> list[str]:
-    """The stock client's command line for a server."""
+    """Return the stock client's command line for a server."""
     return ["remctl", "-p", str(server.port), "-s", server.principal, server.host, *command]
 
 
@@ -62,7 +62,7 @@ def remctl(
 
 
 def start_remctl(server: RemctldServer, *command: str) -> subprocess.Popen[str]:
-    """Start the stock client, and do not wait for it."""
+    """Start the stock client without waiting for it."""
     return subprocess.Popen(
         remctl_arguments(server, *command),
         env={**os.environ, **server.realm.env},
@@ -74,7 +74,7 @@ def start_remctl(server: RemctldServer, *command: str) -> subprocess.Popen[str]:
 
 
 def processes_of(folder: str | os.PathLike[str]) -> list[int]:
-    """The processes that have a realm's folder in their arguments or environment, not this one."""
+    """Return the other processes with a realm's directory in their arguments or environment."""
     wanted = os.fsencode(folder)
     found = []
     for entry in Path("/proc").iterdir():
@@ -82,7 +82,7 @@ def processes_of(folder: str | os.PathLike[str]) -> list[int]:
             continue
         try:
             about = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
-        except OSError:  # it ended meanwhile
+        except OSError:  # the process has ended
             continue
         if wanted in about:
             found.append(int(entry.name))
@@ -90,11 +90,11 @@ def processes_of(folder: str | os.PathLike[str]) -> list[int]:
 
 
 def gone(folder: str | os.PathLike[str]) -> bool:
-    """Whether nothing of a realm is left: neither its folder nor any process."""
+    """Return whether neither the directory nor any process of a realm is left."""
     return not Path(folder).exists() and not processes_of(folder)
 
 
 def check_gone(folder: str | os.PathLike[str]) -> None:
-    """See that nothing of a realm is left that was stopped: what was killed takes its moment."""
+    """Check that nothing of a stopped realm is left; killed processes may take a moment to end."""
     assert not Path(folder).exists()
     eventually(lambda: gone(folder), TIMEOUT, what=f"no process of {folder}")

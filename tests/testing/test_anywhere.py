@@ -1,4 +1,4 @@
-"""A realm and a server start wherever a test may run: odd folders, users, networks, processes."""
+"""Realms and servers start with odd directories, users, networks and patched processes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from remctl_toolkit.testing.keeper import Keeper
 
 pytestmark = pytest.mark.once
 
-# What a test does: it prints where the realm was, and what is left when it is over.
+# A program with a realm; it prints the parent of its directory, the server's address and host.
 PROGRAM = """if True:
     import os, sys, remctl
     from remctl_toolkit.testing import Command, Realm, RemctldServer
@@ -47,7 +47,7 @@ needs_root = pytest.mark.skipif(os.getuid() != 0, reason="needs root, to be anot
 def run_program(
     *before: str, python: str = sys.executable, **variables: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run PROGRAM, with words before the command line."""
+    """Run PROGRAM, with a prefix before the command line."""
     env = {name: text for name, text in os.environ.items() if not name.startswith("KRB5")}
     return subprocess.run(
         [*before, python, "-c", PROGRAM],
@@ -61,14 +61,14 @@ def run_program(
 
 
 def check(done: subprocess.CompletedProcess[str]) -> list[str]:
-    """Return what PROGRAM printed, as words, if it has done what it should."""
+    """Check that PROGRAM succeeded, and return the words of its output."""
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
 
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A new folder with a short name."""
+    """A new directory with a short name."""
     with tempfile.TemporaryDirectory(prefix="anywhere") as name:
         yield Path(name)
 
@@ -98,7 +98,7 @@ ODD = {
 
 @pytest.mark.parametrize("name", ODD.values(), ids=ODD)
 def test_temporary_folder_with_an_odd_name(name: str, folder: Path) -> None:
-    """Kerberos' and remctld's configuration files could not name it; /tmp takes its place."""
+    """Configuration files of Kerberos and remctld could not express it, so /tmp is used."""
     odd = folder / name
     odd.mkdir(parents=True)
     assert check(run_program(TMPDIR=str(odd)))[0] == "/tmp"
@@ -113,7 +113,7 @@ def test_plain_temporary_folder_is_used(folder: Path) -> None:
 
 
 def test_temporary_folder_that_is_relative(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Python leaves "." as it is; the keeper process has another working directory."""
+    """Python does not resolve "."; the keeper process has another working directory."""
     monkeypatch.chdir(folder)
     monkeypatch.setattr("tempfile.tempdir", ".")
     keeper = Keeper()
@@ -129,7 +129,7 @@ def test_without_a_place_for_it_the_error_names_tmpdir(
     odd = folder / "a b"
     monkeypatch.setattr("tempfile.tempdir", str(odd))
     monkeypatch.setattr("remctl_toolkit.testing.keeper._PLAIN_FOLDER", "/nonexistent")
-    with pytest.raises(RealmError, match=r"(?s)folder /nonexistent/.*/a b'.*set TMPDIR to"):
+    with pytest.raises(RealmError, match=r"(?s)directory /nonexistent/.*/a b'.*set TMPDIR to"):
         Keeper()
 
 
@@ -148,7 +148,7 @@ def test_folder_of_this_process_may_be_gone(folder: Path) -> None:
 
 
 def python_of_anybody(become: list[str]) -> str:
-    """An interpreter that another user can run with the package: this one may be root's alone."""
+    """Return an interpreter that another user can run with the package."""
     for python in (sys.executable, "/usr/bin/python3"):
         command = [*become, "env", python, "-c", "import remctl"]
         env = {"PATH": os.defpath, "PYTHONPATH": str(PACKAGE_FOLDER)}
@@ -181,7 +181,7 @@ def test_user_without_an_entry_in_passwd(home: str | None, folder: Path) -> None
 
 
 def in_namespace(*commands: str) -> list[str]:
-    """The words to run a program with in a network of its own, after some commands there."""
+    """Return a prefix that runs a program in a new network namespace, after some commands."""
     before = " && ".join([*commands, 'exec "$@"'])
     return ["unshare", "--net", "--mount", "sh", "-c", before, "sh"]
 
@@ -195,7 +195,7 @@ def can_have_namespaces() -> bool:
 
 @pytest.fixture
 def hosts(folder: Path) -> Mapping[str, str]:
-    """Commands that put a file in the place of /etc/hosts."""
+    """Commands that mount a file over /etc/hosts."""
     if not can_have_namespaces():
         pytest.skip("a network namespace needs Linux, root, unshare and ip")
     commands = {}

@@ -1,4 +1,4 @@
-"""The keeper: nothing outlives the process that started it, in whatever way that one ends."""
+"""The keeper: daemons never outlive the process that started them, however it ends."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from testing.processes import TIMEOUT, gone, processes_of, python
 from remctl_toolkit.testing import RealmError
 from remctl_toolkit.testing.keeper import _KEEPER_SCRIPT, Daemon, Keeper
 
-# A realm with a server on which a command runs; prints the folder, then does the last line.
+# A realm with a server that runs a command; prints the directory, then runs the last line.
 OWNER = """if True:
     import os, signal, subprocess, sys
     from remctl_toolkit.testing import Command, Realm, RemctldServer
@@ -38,7 +38,7 @@ OWNER = """if True:
 
 @contextlib.contextmanager
 def owner(ending: str = "sys.stdin.readline()") -> Iterator[tuple[subprocess.Popen[str], Path]]:
-    """A process that has a realm with all there can be, and the realm's folder."""
+    """A process with a realm, KDC, server, session and command; and the realm's directory."""
     with python(f"{OWNER}    {ending}\n") as process:
         try:
             assert process.stdout is not None
@@ -69,7 +69,7 @@ def test_nothing_is_left_after_an_exit(ending: str, capfd: pytest.CaptureFixture
 
 
 def test_nothing_is_left_when_a_forked_child_lives_on() -> None:
-    """It has inherited the owner's descriptors, the pipe to the keeper among them."""
+    """The child inherits the owner's descriptors, including the pipe to the keeper."""
     ending = """if os.fork() == 0:
         os.close(1)
         import time
@@ -89,7 +89,7 @@ def test_nothing_is_left_when_a_forked_child_lives_on() -> None:
             process.kill()
             process.wait(TIMEOUT)
             eventually(lambda: gone(folder), TIMEOUT, what=f"{folder} {processes_of(folder)}")
-            os.kill(forked, 0)  # it is still there, so it is not its end that ended the realm
+            os.kill(forked, 0)  # it still runs, so its end did not end the realm
         finally:
             os.kill(forked, signal.SIGKILL)
 
@@ -99,7 +99,7 @@ def cmdline(pid: int) -> bytes:
 
 
 def test_forked_child_cannot_end_what_is_its_parents() -> None:
-    """Neither by its exit, nor by leaving the with statement, nor by stop()."""
+    """The child exits, leaves the with statement and calls stop(); the realm keeps running."""
     code = """if True:
         import os, sys
         from remctl_toolkit.testing import Realm, RealmError, RemctldServer
@@ -156,7 +156,7 @@ def test_folder_is_private_and_removed(keeper: Keeper) -> None:
 
 
 def test_folder_is_removed_when_nobody_reads_that_it_is_ready(tmp_path: Path) -> None:
-    """The owner was killed before that."""
+    """This simulates an owner that was killed before reading."""
     folder = tmp_path / "realm"
     reading, writing = os.pipe()
     os.close(reading)
@@ -189,7 +189,7 @@ def test_close_kills_what_is_left(keeper: Keeper) -> None:
 def test_daemon_is_in_the_books_before_it_runs(
     keeper: Keeper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It says so itself: its starter may be killed before it can."""
+    """The daemon registers itself, because its starter may be killed first."""
     with monkeypatch.context() as patch:
         patch.setattr(keeper, "_tell", lambda line: None)
         daemon = start(keeper, "echo; exec sleep 600")
@@ -219,7 +219,7 @@ def test_end_kills_the_whole_group_whatever_it_ignores(keeper: Keeper) -> None:
 
 
 def test_keeper_forgets_what_has_ended(keeper: Keeper, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Or it would kill, at the end, whoever has that number by then."""
+    """Otherwise it would finally kill another process that has got the number."""
     daemons = [start(keeper, "exec sleep 600") for _ in range(3)]
     bystander = subprocess.Popen(["sleep", "600"], start_new_session=True)
     forgotten: list[int] = []
@@ -240,7 +240,7 @@ def test_keeper_forgets_what_has_ended(keeper: Keeper, monkeypatch: pytest.Monke
 
 
 def test_orphans_are_reaped_by_who_takes_that_part() -> None:
-    """As process 1 of a container does, which a test run may be."""
+    """This process is a subreaper, like a test run that is process 1 of a container."""
     code = """if True:
         import ctypes, os
         from pathlib import Path
@@ -262,7 +262,7 @@ def test_orphans_are_reaped_by_who_takes_that_part() -> None:
 
 
 def test_orphans_that_nobody_reaps_are_not_waited_for() -> None:
-    """The process 1 of many containers reaps nothing."""
+    """In many containers, process 1 reaps nothing."""
     code = """if True:
         import ctypes, os, subprocess, sys, time
         from remctl_toolkit.testing import keeper as module
@@ -304,7 +304,7 @@ def test_frozen_daemon_stands_still(keeper: Keeper) -> None:
     daemon = start(keeper, "while :; do echo; done")
     output = keeper.folder / "output"
     assert daemon.await_ready(lambda: output.stat().st_size > 0, TIMEOUT)
-    for _ in range(100):  # without waiting for it, freezing would be late only now and then
+    for _ in range(100):  # a freeze() that does not wait would be late only sometimes
         daemon.freeze()
         daemon.freeze()
         assert Path(f"/proc/{daemon.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
@@ -322,7 +322,7 @@ def test_daemon_inherits_no_descriptors(keeper: Keeper) -> None:
         os.set_inheritable(other.fileno(), True)
         daemon = start(keeper, "exec sleep 600")
         daemon.await_ready(lambda: b"sleep\0" in cmdline(daemon.pid)[:6], TIMEOUT)
-    # A program that has just been loaded may have a library open for a moment.
+    # A program that was just loaded may briefly have a library open.
     eventually(lambda: set(os.listdir(f"/proc/{daemon.pid}/fd")) == {"0", "1", "2"}, TIMEOUT)
     assert os.readlink(f"/proc/{daemon.pid}/fd/2") == str(keeper.folder / "output")
     daemon.end()
@@ -336,7 +336,7 @@ def test_closed_keeper_starts_nothing(keeper: Keeper) -> None:
 
 
 def test_keeper_survives_a_ctrl_c_and_a_hangup(keeper: Keeper) -> None:
-    """It has to: those go to all processes of a terminal, and it has to clean up after them."""
+    """These signals go to all processes of a terminal; the keeper must clean up afterwards."""
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT):
         os.kill(keeper._process.pid, number)
     daemon = start(keeper, "exec sleep 600")
@@ -346,7 +346,7 @@ def test_keeper_survives_a_ctrl_c_and_a_hangup(keeper: Keeper) -> None:
 
 
 def test_killed_keeper_is_survived(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Somebody's kill -9 of everything must not make stop() fail."""
+    """stop() must not fail after a kill -9 of everything."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     keeper = Keeper()
     daemon = start(keeper, "echo; exec sleep 600")

@@ -1,4 +1,4 @@
-"""The pytest plugin, in a pytest of its own: fixtures, missing programs, and its cost."""
+"""The pytest plugin, in a separate pytest: fixtures, missing programs, and import cost."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def pytest_unconfigure(config):
     print(f"\\nchanged in the environment: {sorted(changed)}")
 """
 
-# No program is where it is looked for.
+# Makes all programs missing.
 BARE_CONFTEST = """
 import os
 from remctl_toolkit.testing import programs
@@ -46,7 +46,7 @@ def run_pytest(
     with_plugin: bool = True,
     **variables: str,
 ) -> subprocess.CompletedProcess[str]:
-    """Run pytest on one test file, with this plugin and no other that is installed."""
+    """Run pytest on one test file, with this plugin and no other installed one."""
     (folder / "test_it.py").write_text(test)
     (folder / "conftest.py").write_text(conftest)
     settings = folder / "pytest.ini"
@@ -67,7 +67,7 @@ def run_pytest(
 
 
 def outcomes(done: subprocess.CompletedProcess[str]) -> dict[str, int]:
-    """The numbers in pytest's last line, by outcome."""
+    """Return the numbers in pytest's last line, by outcome."""
     lines = [line for line in done.stdout.splitlines() if re.search(r" in [\d.]+s", line)]
     assert lines, done.stdout + done.stderr
     pairs = re.findall(r"(\d+) (passed|failed|errors?|skipped)", lines[-1])
@@ -111,7 +111,7 @@ def test_factory_has_stopped():
     for server, pid in stopped:
         assert not server.running
         assert not os.path.exists(f"/proc/{pid}")
-        with pytest.raises(ServerError):  # It has been given up.
+        with pytest.raises(ServerError):  # The port is released.
             server.port
 """
     done = run_pytest(tmp_path, test)
@@ -174,11 +174,11 @@ def test_ci_that_is_off_does_not_count(tmp_path: Path) -> None:
     assert outcomes(done) == {"skipped": 1}, done.stdout
 
 
-# What it costs those who don't use it
+# Cost without its use
 
 
 def test_nothing_is_imported_until_a_fixture_is_asked_for(tmp_path: Path) -> None:
-    """Whoever installs the bindings has the plugin in each pytest run, of whatever project."""
+    """With the bindings installed, every pytest run of any project loads the plugin."""
     test = "def test_it():\n    import sys; print('modules:', *sorted(sys.modules))\n"
     imported = {}
     for with_plugin in (True, False):

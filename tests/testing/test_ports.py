@@ -44,7 +44,7 @@ def test_two_cannot_listen(port: ReservedPort) -> None:
 
 
 def test_sees_that_the_datagram_port_is_taken() -> None:
-    port = _reserve_port()  # What is reserved for TCP, somebody may have for UDP.
+    port = _reserve_port()  # Another socket may use the UDP port of a reserved TCP port.
     with socket.socket(type=socket.SOCK_DGRAM) as taker:
         taker.bind((port.address, port.number))
         assert not port.free()

@@ -1,4 +1,4 @@
-"""Other users of the machine: what they can see, read and reach of a realm gives them nothing."""
+"""Other users of the machine get no secret, ticket or command from a realm."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from remctl_toolkit.testing.commands import SAMPLE_COMMANDS
 
 pytestmark = pytest.mark.once
 
-# A user id that nobody has, nor another test at the same time: it sees what its own processes have.
+# A user id of no account and no concurrent test, because it can see processes of the same id.
 STRANGER = 30_000 + os.getpid() % 20_000
 PASSWORD = "a-password-of-the-test"
 
@@ -33,7 +33,7 @@ needs_root = pytest.mark.skipif(
 
 @pytest.fixture
 def generated(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The secrets that are generated during the test."""
+    """The secrets generated during the test."""
     found: list[str] = []
     real = secrets.token_urlsafe
 
@@ -46,7 +46,7 @@ def generated(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def use_everything() -> None:
-    """Do all that a realm and a server can do with secrets."""
+    """Use all functions of a realm and a server that handle secrets."""
     with Realm() as realm, Realm("OTHER.TEST") as other:
         realm.trust(other)
         realm.add_principal("alice", PASSWORD)
@@ -60,7 +60,7 @@ def use_everything() -> None:
 def test_no_secret_is_an_argument_of_a_program(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, generated: list[str]
 ) -> None:
-    """Each program is one that writes down what it is called with."""
+    """Each program is replaced by one that records its arguments."""
     said = tmp_path / "arguments"
     for name, path in programs.find(*programs.REALM_PROGRAMS, *programs.SERVER_PROGRAMS).items():
         recorder = tmp_path / name
@@ -93,7 +93,7 @@ def test_files_are_their_owners_whatever_the_umask_is() -> None:
             }
     finally:
         os.umask(before)
-    assert public == {"krb5.conf", "kdc.conf"}  # they are in a private folder, and have no secret
+    assert public == {"krb5.conf", "kdc.conf"}  # they have no secrets, and are in a private directory
 
 
 def test_commands_keep_the_umask_of_the_test(tmp_path: Path) -> None:
@@ -126,13 +126,13 @@ def test_nothing_listens_but_on_loopback() -> None:
 
 
 def sockets_of(processes: list[int]) -> set[tuple[str, int, int]]:
-    """Local address, local port and remote port (0: none) of the sockets of processes."""
+    """Return local address, local port and remote port (0: none) of sockets."""
     inodes = set()
     for process in processes:
         for link in Path(f"/proc/{process}/fd").iterdir():
             try:
                 inodes |= set(re.findall(r"^socket:\[(\d+)\]$", os.readlink(link)))
-            except OSError:  # it was closed meanwhile
+            except OSError:  # the socket was closed
                 continue
     found = set()
     for protocol in ("tcp", "tcp6", "udp", "udp6"):
@@ -179,7 +179,7 @@ def as_stranger(command: list[str], env: dict[str, str]) -> subprocess.Completed
 
 @pytest.fixture
 def strangers_home() -> Iterator[Path]:
-    """A folder that the other user can write to, where that user can get at it."""
+    """A directory that the other user can reach and write to."""
     folder = Path(f"/tmp/remctl-stranger-{secrets.token_hex(8)}")
     folder.mkdir()
     os.chown(folder, STRANGER, STRANGER)
@@ -191,7 +191,7 @@ def strangers_home() -> Iterator[Path]:
 def test_stranger_sees_no_secret_while_a_realm_starts_and_runs(
     generated: list[str], strangers_home: Path
 ) -> None:
-    """It looks at the arguments and the environment of all processes, again and again."""
+    """The stranger keeps reading the arguments and environments of all processes."""
     code = f"""if True:
         while [ ! -e {strangers_home}/stop ]; do
             cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null
@@ -205,7 +205,7 @@ def test_stranger_sees_no_secret_while_a_realm_starts_and_runs(
         extra_groups=[],
         stdout=subprocess.PIPE,
         cwd="/",
-        env={"PATH": os.defpath},  # Its own is not to be found among those of others.
+        env={"PATH": os.defpath},  # Its own environment must not have the secrets.
     )
     seen: list[bytes] = []
     reader = threading.Thread(target=lambda: seen.append(watcher.communicate()[0]))
@@ -248,7 +248,7 @@ def test_stranger_can_read_nothing(strangers_home: Path) -> None:
 
 @needs_root
 def test_stranger_gets_no_ticket_and_no_command(strangers_home: Path) -> None:
-    """It knows all names, finds the ports, and tries what it sees as passwords."""
+    """The stranger knows all names and ports, and tries everything it sees as a password."""
     with Realm() as realm, RemctldServer(realm, SAMPLE_COMMANDS) as server:
         conf = strangers_home / "krb5.conf"
         conf.write_text(Path(realm.krb5_conf).read_text())
@@ -273,6 +273,6 @@ def test_stranger_gets_no_ticket_and_no_command(strangers_home: Path) -> None:
             assert done.returncode != 0
             assert done.stdout == ""
         with socket.create_connection((server.address, server.port), timeout=TIMEOUT):
-            pass  # to connect is all that anybody can do
+            pass  # anybody can connect, but nothing more
         assert remctl(server, "test", "echo", "hello").returncode == 0
         assert server.log.count("COMMAND") == 1

@@ -24,7 +24,7 @@ ALL_PROGRAMS = (
 
 @pytest.fixture
 def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Make this a machine on which no program is installed but those in the folder."""
+    """Simulate a machine with only the programs in a directory."""
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(programs, "_EXTRA_DIRECTORIES", ())
     monkeypatch.setattr(programs, "_HOMEBREW_DIRECTORIES", ())
@@ -85,7 +85,7 @@ def test_programs_get_a_clean_environment(monkeypatch: pytest.MonkeyPatch) -> No
     assert environ["KRB5_TRACE"] == "/dev/stderr"
 
 
-# The package's face
+# The package's public names
 
 
 def test_package_imports_nothing_until_asked() -> None:

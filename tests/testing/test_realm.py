@@ -1,4 +1,4 @@
-"""The realm: a KDC that works, stays on loopback, can be stopped and leaves no trace."""
+"""The realm: its KDC works, stays on loopback, can be stopped, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ VARIABLES = (
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Realm]:
-    """A realm for tests that leave it as it is."""
+    """A realm for tests that do not change it."""
     with Realm() as realm:
         yield realm
 
@@ -45,7 +45,7 @@ def realm() -> Iterator[Realm]:
 
 @pytest.fixture
 def temporary(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Where realms are made during the test, so that it can see what is left."""
+    """The directory of realms during the test, so that it can find leftovers."""
     folder = tmp_path / "temporary"
     folder.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(folder))
@@ -53,14 +53,14 @@ def temporary(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def fake_program(monkeypatch: pytest.MonkeyPatch, folder: Path, name: str, script: str) -> None:
-    """Put a script of a program's name before the program."""
+    """Replace a program by a script."""
     path = folder / name
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
 
 
-# Up and down
+# Starting and stopping
 
 
 def test_user_has_a_ticket_and_the_service_a_key(shared: Realm) -> None:
@@ -134,9 +134,9 @@ def test_realm_that_is_down_says_so() -> None:
 
 
 def test_started_realm_is_not_started_twice(shared: Realm) -> None:
-    with pytest.raises(RealmError, match="started already"):
+    with pytest.raises(RealmError, match="already started"):
         shared.start()
-    with pytest.raises(RealmError, match="runs already"):
+    with pytest.raises(RealmError, match="already running"):
         shared.start_kdc()
     shared.kinit()
 
@@ -177,7 +177,7 @@ def test_kdc_that_never_gets_ready_is_given_up(
 
 
 def test_no_name_is_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Asking for this machine's full name can hang where the resolver is slow."""
+    """Resolving this machine's full name can hang if the resolver is slow."""
 
     def refuse(*args: object) -> None:
         raise AssertionError(f"the resolver was asked about {args}")
@@ -201,7 +201,7 @@ def test_preloaded_library_is_not_in_the_kdc(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def listening(port: int) -> set[tuple[str, str]]:
-    """The protocols and local addresses (as /proc/net has them) that a port is open on."""
+    """Return the protocols and local addresses (as in /proc/net) of an open port."""
     found = set()
     for protocol in ("tcp", "tcp6", "udp", "udp6"):
         for line in Path(f"/proc/net/{protocol}").read_text().splitlines()[1:]:
@@ -233,7 +233,7 @@ def test_two_realms_at_a_time() -> None:
 
 
 def test_kdc_moves_when_somebody_takes_its_port(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between the choice of a free port and its use by the KDC, anybody can take it."""
+    """Another process can take a free port before the KDC uses it."""
     choose = kdc_module._reserve_port
     takers: list[socket.socket] = []
 
@@ -256,7 +256,7 @@ def test_kdc_moves_when_somebody_takes_its_port(monkeypatch: pytest.MonkeyPatch)
 def test_kdc_comes_back_when_its_port_is_free_again(
     realm: Realm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While it is down, any client's datagram socket may be given the number for a moment."""
+    """While the KDC is down, a client's UDP socket may briefly get the port."""
     realm.stop_kdc()
     taker = socket.socket(type=socket.SOCK_DGRAM)
     taker.bind(("127.0.0.1", realm.kdc_port))
@@ -381,7 +381,7 @@ def test_password_stays_valid_beside_a_keytab(realm: Realm) -> None:
 
 
 def test_host_is_added_to_the_keytab(realm: Realm) -> None:
-    """Also a name without dots, which no search domain may be added to."""
+    """A search domain must not be appended to a name without dots."""
     for hostname in ("web.example.org", "box"):
         principal = realm.add_host(hostname)
         assert principal == f"host/{hostname}@REMCTL.TEST"
@@ -412,7 +412,7 @@ def test_principals_end_with_the_realm() -> None:
 
 
 def lifetime(listing: str) -> float:
-    """The seconds between the two times of the first ticket that klist shows."""
+    """Return the seconds between the two times of the first ticket that klist shows."""
     found = re.search(r"^(\S+ \S+)  (\S+ \S+)  krbtgt", listing, re.MULTILINE)
     assert found
     start, end = (datetime.strptime(text, "%m/%d/%y %H:%M:%S") for text in found.groups())
@@ -420,7 +420,7 @@ def lifetime(listing: str) -> float:
 
 
 def about(seconds: float) -> Any:
-    """A lifetime as klist shows it: the client counts from when it asks, the KDC from later."""
+    """Match a lifetime of klist: the client counts from its request, the KDC from a later time."""
     return pytest.approx(seconds, abs=20)
 
 
@@ -535,7 +535,7 @@ def test_frozen_kdc_lets_clients_wait(realm: Realm) -> None:
     with pytest.raises(RealmError, match=r"more than 0\.5 seconds"):
         realm.kinit(timeout=0.5)
     assert time.monotonic() - started >= 0.5
-    with pytest.raises(RealmError, match="runs already"):
+    with pytest.raises(RealmError, match="already running"):
         realm.start_kdc()
     realm.thaw_kdc()
     realm.kinit()

@@ -1,4 +1,4 @@
-"""The server: a stock remctld that does what it is configured for, and stops and starts at will."""
+"""The server: a stock remctld that obeys its configuration, and can be stopped and restarted."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def realm() -> Iterator[Realm]:
 
 @pytest.fixture(scope="module")
 def sample(realm: Realm) -> Iterator[RemctldServer]:
-    """A server with the sample commands, for tests that leave it as it is."""
+    """A server with the sample commands, for tests that do not change it."""
     with RemctldServer(realm, SAMPLE_COMMANDS) as server:
         yield server
 
@@ -48,7 +48,7 @@ def server(realm: Realm) -> Iterator[RemctldServer]:
 
 @pytest.fixture(scope="module")
 def stranger(realm: Realm) -> str:
-    """The credential cache of a user whom no server knows."""
+    """The credential cache of a user that no ACL permits."""
     realm.add_principal("stranger", "secret")
     return realm.kinit("stranger", ccache=realm.new_ccache())
 
@@ -113,7 +113,7 @@ def test_commands_get_no_descriptor_of_ours(realm: Realm) -> None:
     with RemctldServer(realm, [Command("show", script=script)]) as server:
         listing = remctl(server, "show", "fds").stdout
         assert os.readlink(f"/proc/{server.pid}/fd/0") == "/dev/null"
-    # 3 is the folder that ls reads
+    # 3 is the directory that ls reads
     assert {line.split()[-3] for line in listing.splitlines() if "->" in line} == set("0123")
 
 
@@ -212,7 +212,7 @@ def test_program_or_script(command: Command, realm: Realm) -> None:
         RemctldServer(realm, [command]).start()
 
 
-# Up and down
+# Starting and stopping
 
 
 def test_stopped_server_refuses_and_comes_back_on_its_port(server: RemctldServer) -> None:
@@ -256,7 +256,7 @@ def test_closed_server_gives_up_everything_and_can_start_anew(realm: Realm) -> N
 
 
 def test_restart_ends_sessions_and_keeps_the_port(server: RemctldServer) -> None:
-    """A session ignores SIGTERM, so that it is not enough."""
+    """SIGTERM is not enough, because sessions ignore it."""
     port, pid = server.port, server.pid
     with start_remctl(server, "test", "sleep", "600") as client:
         server.wait_for_log("test sleep", TIMEOUT)
@@ -270,7 +270,7 @@ def test_restart_ends_sessions_and_keeps_the_port(server: RemctldServer) -> None
 
 
 def test_killed_server_has_no_session_left(server: RemctldServer) -> None:
-    """Nor its command: whoever kills a server may look at what they did, at once."""
+    """After kill() returns, sessions and commands do nothing more."""
     for _ in range(5):
         with start_remctl(server, "test", "sleep", "600") as client:
             found = eventually(lambda: below(server.pid))
@@ -358,7 +358,7 @@ def test_reload_that_does_not_happen_is_given_up(
 
 
 def below(pid: int) -> list[int]:
-    """A session and its command."""
+    """Return the process ids of a session and its command."""
     found = [(session, command) for session in children(pid) for command in children(session)]
     return list(found[0]) if found else []
 
@@ -406,7 +406,7 @@ def test_server_that_was_killed_by_somebody_can_be_started(server: RemctldServer
 
 
 def test_running_server_is_not_started_twice(server: RemctldServer) -> None:
-    with pytest.raises(ServerError, match="runs already"):
+    with pytest.raises(ServerError, match="already running"):
         server.start()
     assert works(server)
 
@@ -442,7 +442,7 @@ def test_realm_stops_its_servers() -> None:
 
 
 def test_a_hundred_connections_may_wait(server: RemctldServer) -> None:
-    """remctld's own socket has room for five."""
+    """The backlog of remctld's own socket is five."""
     server.freeze()
     with ExitStack() as stack:
         for _ in range(100):
@@ -456,7 +456,7 @@ def test_many_clients_at_a_time(sample: RemctldServer) -> None:
         assert all(pool.map(lambda _: works(sample), range(32)))
 
 
-# Where it listens, and as what
+# Addresses, ports and principals
 
 
 @pytest.mark.parametrize("address", ["::1", "127.0.0.2"])
@@ -472,7 +472,7 @@ def test_other_addresses(realm: Realm, address: str) -> None:
 
 
 def test_chosen_port(realm: Realm) -> None:
-    """It is in use while the first server runs, and free again when that is closed."""
+    """The port is in use while the first server runs, and free after its close()."""
     with RemctldServer(realm, [ECHO]) as first:
         port = first.port
         before = open_descriptors()
@@ -500,7 +500,7 @@ def test_other_principal_and_name(realm: Realm) -> None:
         assert works(server)
 
 
-# When it does not start
+# Failures to start
 
 
 def test_mistake_in_the_configuration_is_shown(realm: Realm) -> None:
@@ -531,7 +531,7 @@ def test_server_that_is_never_ready_is_given_up(
 def test_remctld_without_socket_activation(
     realm: Realm, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """One that is older than 3.7, or not built for systemd, binds the port by itself."""
+    """A remctld older than 3.7, or not built for systemd, binds the port itself."""
     real = programs.find("remctld")["remctld"]
     fake_remctld(monkeypatch, tmp_path, f'unset LISTEN_FDS LISTEN_PID; exec {real} "$@"')
     with RemctldServer(realm, [ECHO]) as server:

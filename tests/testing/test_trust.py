@@ -21,7 +21,7 @@ def realms() -> Iterator[tuple[Realm, Realm]]:
 
 
 def serve(realm: Realm, *users: str) -> RemctldServer:
-    """A server that lets users run "who am-i"."""
+    """Make a server that lets users run "who am-i"."""
     acl = tuple(f"princ:{user}" for user in users)
     return RemctldServer(realm, [Command("who", script=WHO, acl=acl)])
 
