@@ -93,7 +93,7 @@ def test_files_are_their_owners_whatever_the_umask_is() -> None:
             }
     finally:
         os.umask(before)
-    assert public == {"krb5.conf", "kdc.conf"}  # they have no secrets, and are in a private directory
+    assert public == {"krb5.conf", "kdc.conf"}  # these have no secrets
 
 
 def test_commands_keep_the_umask_of_the_test(tmp_path: Path) -> None:
