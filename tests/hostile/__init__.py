@@ -1,1 +1,1 @@
-"""Servers and networks that misbehave, and what a client makes of them."""
+"""Misbehaving servers and networks, and the client's reactions."""

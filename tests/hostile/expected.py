@@ -1,7 +1,7 @@
-"""What must come out of each fault in each state: rules made from the documentation, as data.
+"""Expected outcome of each fault in each state: the documentation's rules, as data.
 
-`CASES` holds every (version of the protocol, state, fault) with its `Outcome`; `left_out()` says
-why a combination is not among them.
+`CASES` holds every (version of the protocol, state, fault) with its `Outcome`; `left_out()` returns
+the reason why a combination is missing.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import remctl
 
 from .faults import CONTEXT, FAULTS, Fault, Needs, Reading
 
-BEGINNING = b"the beginning\n"  # output that was there before a fault
-REST = b"the rest\n"  # output that is due where a fault is
+BEGINNING = b"the beginning\n"  # output before a fault
+REST = b"the rest\n"  # output that is due when a fault occurs
 
 
 class State(enum.Enum):
-    """Where in a session the server misbehaves."""
+    """State of a session in which the server misbehaves."""
 
     CONNECTED = "connected"
     CONTEXT = "authenticating"
@@ -37,20 +37,20 @@ class State(enum.Enum):
 
 
 WHEN = {
-    State.CONNECTED: "the connection was made, and the client has said hello",
-    State.CONTEXT: "the server has the client's ticket and owes its own context token, which with "
-    "Kerberos is the first and the last of them",
-    State.IDLE: "the connection is open, and nothing was asked",
-    State.MIC: "a command was sent, and protocol 1 owes a signature of it",
-    State.COMMAND: "a command was sent, and its first answer is due",
-    State.OUTPUT: "some of a command's output was sent, and more is due",
-    State.NOOP: "`noop()` has asked for a sign of life",
-    State.ANSWERED: "a command's status was sent, and nothing is due",
-    State.CLOSE: "the client has said goodbye, or closed",
+    State.CONNECTED: "the client has connected and sent its first token",
+    State.CONTEXT: "the server has the client's ticket and must send its context token, of which "
+    "Kerberos needs only one",
+    State.IDLE: "the connection is open, and the client has sent no request",
+    State.MIC: "the client has sent a command, and the server must sign it (protocol 1)",
+    State.COMMAND: "the client has sent a command, and the first answer is due",
+    State.OUTPUT: "the server has sent a part of the output, and more is due",
+    State.NOOP: "the client has called `noop()`, and the answer is due",
+    State.ANSWERED: "the server has sent a command's status, and nothing is due",
+    State.CLOSE: "the client has sent QUIT, or closed the connection",
 }
 
 STATES = {
-    # Protocol 1 has a connection for each command, and none in between.
+    # Protocol 1 opens a connection for each command.
     1: (State.CONNECTED, State.CONTEXT, State.MIC, State.COMMAND),
     2: tuple(state for state in State if state is not State.MIC),
     3: tuple(state for state in State if state is not State.MIC),
@@ -61,24 +61,24 @@ RUNNING = (State.MIC, State.COMMAND, State.OUTPUT)
 
 
 class Left(enum.Enum):
-    """Why there is no such case."""
+    """Reason why a combination does not exist."""
 
-    VERSION = "that is a matter of another version of the protocol"
+    VERSION = "this fault exists only in another version of the protocol"
     NO_TOKEN = "no token is due yet that could be altered"
-    NO_KEY = "no key to protect a message with has been agreed on"
-    SIGNATURE = "what is due is a bare signature, no message"
-    RIGHT_FLAGS = "these flags are the right ones there"
-    NOTHING_DUE = "nothing is due, so that silence is right"
+    NO_KEY = "there is no session key yet to protect a message"
+    SIGNATURE = "a bare signature is due, not a message"
+    RIGHT_FLAGS = "these flags are correct in this state"
+    NOTHING_DUE = "nothing is due, so silence is correct"
     OPENING_ONLY = "the context is complete"
     NO_TOKEN_BEFORE = "the server has not sent a message before"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a call must do: raise, or return.
+    """Expected exception or result of a call.
 
-    `word` is for the table.  `text` must be found in the exception's; `code` is a refusal's.
-    `result` is what `run()` returns or `error.partial`, `answer` what `noop()` returns.
+    `word` is for the table.  `text` must be part of the exception's text; `code` is the code of a
+    refusal.  `result` is that of `run()`, or `error.partial`; `answer` is that of `noop()`.
     """
 
     word: str
@@ -92,7 +92,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Case:
-    """A fault in a state of a session of a version of the protocol."""
+    """A fault in a state of a session, for one version of the protocol."""
 
     version: int
     state: State
@@ -104,11 +104,11 @@ class Case:
         return f"v{self.version}-{words}"
 
 
-# -- What is no case ------------------------------------------------------------------------------
+# -- Combinations that do not exist ---------------------------------------------------------------
 
 
 def left_out(version: int, state: State, fault: Fault) -> Left | None:
-    """Say why there is no such case; None if there is one."""
+    """Return the reason why a combination does not exist; None if it does."""
     if version not in fault.versions:
         return Left.VERSION
     if fault.group == CONTEXT and state is not State.CONTEXT:
@@ -121,27 +121,27 @@ def left_out(version: int, state: State, fault: Fault) -> Left | None:
         return Left.SIGNATURE
     if fault.flags is not None and fault.flags == due_flags(version, state):
         return Left.RIGHT_FLAGS
-    if state in UNASKED and fault.name == "says nothing":
+    if state in UNASKED and fault.name == "sends nothing":
         return Left.NOTHING_DUE
-    if state is State.IDLE and fault.name == "the token before, once more":
+    if state is State.IDLE and fault.name == "the previous token again":
         return Left.NO_TOKEN_BEFORE
     return None
 
 
 def due_flags(version: int, state: State) -> int:
-    """The flags of the token that an honest server sends."""
+    """Return the flags of the token that an honest server sends."""
     flag = {State.CONNECTED: Flag.CONTEXT, State.CONTEXT: Flag.CONTEXT, State.MIC: Flag.MIC}.get(
         state, Flag.DATA
     )
     return flag | Flag.PROTOCOL if version > 1 else flag
 
 
-# -- What comes out -------------------------------------------------------------------------------
+# -- Outcomes -------------------------------------------------------------------------------------
 
 
 def partial(state: State) -> remctl.RemctlSimpleResult | None:
-    """What `error.partial` holds after a failure in that state."""
-    if state not in RUNNING or state is State.MIC:  # Sending is over once it is signed.
+    """Return the expected `error.partial` after a failure in a state."""
+    if state not in RUNNING or state is State.MIC:  # A command counts as sent once it is signed.
         return None
     return remctl.RemctlSimpleResult(BEGINNING if state is State.OUTPUT else None)
 
@@ -151,14 +151,14 @@ def answer_error(state: State, text: str) -> Outcome:
 
 
 def finished(state: State, stdout: bytes, status: int = 0) -> Outcome:
-    """The command has come to its end."""
+    """Return the outcome of a command that has ended."""
     before = BEGINNING if state is State.OUTPUT else b""
     result = remctl.RemctlSimpleResult(before + stdout or None, None, status)
     return Outcome("result", result=result, stays_open=True)
 
 
 def outcome_of(version: int, state: State, fault: Fault) -> Outcome:
-    """What must come out, by the state first and then by what the client can see."""
+    """Return the outcome, which depends on the state and on the bytes that the client sees."""
     if state in (State.IDLE, State.ANSWERED):
         return Outcome("reopened")
     if state is State.CLOSE:
@@ -175,12 +175,12 @@ def outcome_of(version: int, state: State, fault: Fault) -> Outcome:
 
 
 def while_opening(fault: Fault) -> Outcome:
-    """Whoever cannot prove who it is, in time, does not get the command."""
+    """Return the outcome of an opening: without proof of identity, the command is not sent."""
     if fault.reading is Reading.SILENCE:
         return Outcome("Timeout", remctl.RemctlTimeoutError, "error receiving token: timed out")
     if fault.reading in (Reading.RIGHT, Reading.FLAGS):
-        # Kerberos protects the token; what its flags are does not matter to libremctl, but for
-        # PROTOCOL, without which it goes on with protocol 1.
+        # Kerberos protects the token. libremctl ignores its flags, except PROTOCOL: without that
+        # it continues with protocol 1.
         return Outcome("result")
     text = {
         Reading.END: "unexpected end of file",
@@ -191,7 +191,7 @@ def while_opening(fault: Fault) -> Outcome:
 
 
 def is_right_in_protocol_1(version: int, state: State, fault: Fault) -> bool:
-    """Protocol 1 lets the server ask for a signature of what it sends."""
+    """Return whether protocol 1 allows the flags: the server may ask for a signature."""
     asking = fault.flags == Flag.DATA | Flag.SEND_MIC
     return version == 1 and asking and state is State.COMMAND
 
@@ -203,7 +203,7 @@ def as_if_nothing_had_happened(state: State) -> Outcome:
 
 
 def failure(state: State, fault: Fault) -> Outcome:
-    """The connection, or what protects the tokens, is not as it should be."""
+    """Return the outcome of a fault of the connection or of a token's protection."""
     what = "sending" if state is State.MIC else "receiving"
     if fault.reading is Reading.SILENCE:
         text = f"error {what} token: timed out"
@@ -219,14 +219,14 @@ def failure(state: State, fault: Fault) -> Outcome:
     return answer_error(state, f"GSS-API error {what} token")
 
 
-# libremctl takes no signature that is longer than 10 KiB.
-TOO_LARGE_FOR_A_SIGNATURE = {(State.MIC, "a token of 1 MiB, of no sense")}
+# libremctl refuses signatures longer than 10 KiB.
+TOO_LARGE_FOR_A_SIGNATURE = {(State.MIC, "a token of 1 MiB of garbage")}
 
 MALFORMED = "malformed result token from server"
 
 
 def output_of(state: State, fault: Fault) -> Outcome:
-    """Read a message of protocol 2 or 3 as the answer to a command."""
+    """Return the outcome of a message of protocol 2 or 3 that answers a command."""
     message = fault.message
     if len(message) < 2:
         return answer_error(state, MALFORMED)
@@ -249,11 +249,11 @@ def output_of(state: State, fault: Fault) -> Outcome:
 
 
 def fits(text: bytes) -> bool:
-    """Whether a length is that of what follows it."""
+    """Return whether a length matches the data after it."""
     return wire.parse_number(text, 0)[0] == len(text) - 4
 
 
-# Texts that are not shown as they are.
+# Texts that are changed in exceptions.
 TEXTS = {
     b"a\0b": r"a\x00b",
     b"\xff\xfe\x80": r"\xff\xfe\x80",
@@ -262,7 +262,7 @@ TEXTS = {
 
 
 def refusal(state: State, body: bytes) -> Outcome:
-    """The server says no, in whatever words."""
+    """Return the outcome of a refusal by the server, with any text."""
     return Outcome(
         "Server",
         remctl.RemctlServerError,
@@ -274,20 +274,20 @@ def refusal(state: State, body: bytes) -> Outcome:
 
 
 def answer_to_noop(message: bytes) -> Outcome:
-    """Read a message as the answer to NOOP, of which nothing but the type counts."""
+    """Return the outcome of a message that answers NOOP; only its version and type count."""
     if len(message) < 2:
         return answer_error(State.NOOP, MALFORMED)
     if message[0] not in (2, 3):
         return answer_error(State.NOOP, "unexpected protocol")
     if message[1] == Message.NOOP:
         return Outcome("True", answer=True, stays_open=True)
-    if message[1] in (Message.ERROR, Message.VERSION):  # Too old to know the question.
+    if message[1] in (Message.ERROR, Message.VERSION):  # The server is too old for NOOP.
         return Outcome("False", answer=False, stays_open=True)
     return answer_error(State.NOOP, "unexpected message type")
 
 
 def answer_of(message: bytes) -> Outcome:
-    """Read the one answer of protocol 1."""
+    """Return the outcome of the only answer of protocol 1."""
     if len(message) < 8 or not fits(message[4:]):
         return answer_error(State.COMMAND, MALFORMED)
     status = wire.parse_number(message, 0)[0] & 0xFF  # A status is an octet.

@@ -1,7 +1,7 @@
-"""What a hostile server does: one `Fault` for each way to misbehave, at whatever moment.
+"""Faults of a hostile server: one `Fault` for each way to misbehave, in any state.
 
-A fault is given the `Due`, the token that an honest server would send at that moment, and sends
-something else, or nothing.  What a client should make of it stands in `expected.py`.
+A fault gets the `Due`, the token that an honest server would send now, and sends something else, or
+nothing.  `expected.py` has the expected outcomes.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from support.fakeserver import Peer
 from support.wire import Error, Flag, Message
 
 NUMBER = wire.NUMBER
-LIE = b"HOSTILE"  # stands in whatever a hostile server makes up
+LIE = b"HOSTILE"  # part of all data that a hostile server invents
 
 
 class Reading(enum.Enum):
-    """What a client can see in what a fault sends."""
+    """A fault as the client sees it."""
 
     RIGHT = "the token that is due"
     SILENCE = "nothing more"
     END = "the end of the connection"
     TOO_LARGE = "a token that is longer than the protocol allows"
-    UNPROTECTED = "a token that GSS-API does not let pass"
+    UNPROTECTED = "a token that GSS-API rejects"
     FLAGS = "a token of another kind"
     MESSAGE = "a message that the server itself has protected"
 
 
 class Needs(enum.Enum):
-    """What must be there for a fault to be made."""
+    """Precondition of a fault."""
 
     NOTHING = "a connection"
     TOKEN = "a token that is due"
@@ -53,7 +53,7 @@ class Due:
 
     @functools.cached_property
     def payload(self) -> bytes:
-        """What the token holds; wrapping takes a sequence number."""
+        """The token's payload; wrapping uses up a sequence number."""
         return self.raw or self.peer.wrap(self.message)
 
     @property
@@ -62,13 +62,13 @@ class Due:
         return wire.pack_token(self.flags, self.payload)
 
     def send(self, payload: bytes) -> None:
-        """Send another payload with the flags that are due."""
+        """Send another payload with the correct flags."""
         self.peer.send_token(self.flags, payload)
 
 
 @dataclass(frozen=True)
 class Fault:
-    """A way to misbehave; `message` is what it wraps, `flags` what it puts before a token."""
+    """A way to misbehave; `message` is the wrapped message, `flags` are the token's flags."""
 
     name: str
     group: str
@@ -86,7 +86,7 @@ FAULTS: list[Fault] = []
 def fault(
     name: str, group: str, reading: Reading, needs: Needs = Needs.TOKEN
 ) -> Callable[[Callable[[Due], None]], Callable[[Due], None]]:
-    """Put a function into the table."""
+    """Add a function to the table."""
 
     def add(act: Callable[[Due], None]) -> Callable[[Due], None]:
         FAULTS.append(Fault(name, group, reading, needs, act))
@@ -110,7 +110,7 @@ def reset(due: Due) -> None:
     due.peer.reset()
 
 
-@fault("says nothing", CONNECTION, Reading.SILENCE, Needs.NOTHING)
+@fault("sends nothing", CONNECTION, Reading.SILENCE, Needs.NOTHING)
 def say_nothing(due: Due) -> None:
     pass
 
@@ -167,7 +167,7 @@ def send_empty(due: Due) -> None:
     due.send(b"")
 
 
-@fault("a token of 1 MiB, of no sense", HEADER, Reading.UNPROTECTED, Needs.NOTHING)
+@fault("a token of 1 MiB of garbage", HEADER, Reading.UNPROTECTED, Needs.NOTHING)
 def send_longest(due: Due) -> None:
     due.send(bytes(wire.MAX_TOKEN))
 
@@ -177,12 +177,12 @@ def send_too_long(due: Due) -> None:
     due.send(bytes(wire.MAX_TOKEN + 1))
 
 
-@fault("a token of 4 GiB, by its header", HEADER, Reading.TOO_LARGE, Needs.NOTHING)
+@fault("a header that announces 4 GiB", HEADER, Reading.TOO_LARGE, Needs.NOTHING)
 def claim_4_gib(due: Due) -> None:
     due.peer.send_token(due.flags, due.raw or b"x", length=0xFFFFFFFF)
 
 
-@fault("a length that is too small by one", HEADER, Reading.UNPROTECTED)
+@fault("a length that is one too small", HEADER, Reading.UNPROTECTED)
 def claim_less(due: Due) -> None:
     due.peer.send_token(due.flags, due.payload, length=len(due.payload) - 1)
 
@@ -201,7 +201,7 @@ WRONG_FLAGS = {
 
 
 def send_with_flags(flags: int, due: Due) -> None:
-    """Send the right payload; the client may take the peer's protocol from such flags."""
+    """Send the right payload; the client may derive the protocol from the flags."""
     due.peer.send_token(flags, due.payload)
 
 
@@ -217,12 +217,12 @@ for _name, _flags in WRONG_FLAGS.items():
         )
     )
 
-# -- What protects a token ------------------------------------------------------------------------
+# -- A token's protection -------------------------------------------------------------------------
 
 PROTECTION = "A token's protection"
 
 
-@fault("octets of no sense", PROTECTION, Reading.UNPROTECTED, Needs.NOTHING)
+@fault("garbage", PROTECTION, Reading.UNPROTECTED, Needs.NOTHING)
 def send_rubbish(due: Due) -> None:
     due.send(LIE * 20)
 
@@ -232,12 +232,12 @@ def send_changed(due: Due) -> None:
     due.send(due.payload[:-1] + bytes([due.payload[-1] ^ 1]))
 
 
-@fault("the right token less its last byte", PROTECTION, Reading.UNPROTECTED)
+@fault("the right token without its last byte", PROTECTION, Reading.UNPROTECTED)
 def send_shortened(due: Due) -> None:
     due.send(due.payload[:-1])
 
 
-@fault("the right token and a byte more", PROTECTION, Reading.UNPROTECTED)
+@fault("the right token plus a byte", PROTECTION, Reading.UNPROTECTED)
 def send_lengthened(due: Due) -> None:
     due.send(due.payload + b"\0")
 
@@ -263,7 +263,7 @@ def send_signature(due: Due) -> None:
     due.send(due.peer.context.get_signature(due.message))
 
 
-@fault("the right token, after one was left out", PROTECTION, Reading.UNPROTECTED, Needs.KEY)
+@fault("the right token after a missing one", PROTECTION, Reading.UNPROTECTED, Needs.KEY)
 def leave_one_out(due: Due) -> None:
     due.peer.wrap(LIE)
     due.send(due.payload)
@@ -282,13 +282,13 @@ def send_unencrypted(due: Due) -> None:
 
 
 def replay(due: Due) -> None:
-    """Send the last token once more; it was right the first time."""
+    """Send the previous token, which was right the first time, again."""
     due.peer.send_raw(due.peer.last_sent)
 
 
 FAULTS.append(
     Fault(
-        "the token before, once more",
+        "the previous token again",
         PROTECTION,
         Reading.UNPROTECTED,
         Needs.KEY,
@@ -299,7 +299,7 @@ FAULTS.append(
 
 
 def another_session(peer: Peer) -> tuple[bytes, gssapi.SecurityContext]:
-    """The server's context token for another client, and the context."""
+    """Return the server's context token for another client, and the context."""
     name = gssapi.Name("host@localhost", gssapi.NameType.hostbased_service)
     client = gssapi.SecurityContext(
         name=name,
@@ -323,7 +323,7 @@ def send_message(message: bytes, due: Due) -> None:
 
 
 def message_faults(group: str, versions: tuple[int, ...], messages: dict[str, bytes]) -> None:
-    """Put a fault for each message into the table."""
+    """Add a fault for each message to the table."""
     FAULTS.extend(
         Fault(
             name,
@@ -339,12 +339,12 @@ def message_faults(group: str, versions: tuple[int, ...], messages: dict[str, by
 
 
 def output_of(length: int, data: bytes = LIE, stream: int = 1) -> bytes:
-    """An OUTPUT message that claims a length."""
+    """Return an OUTPUT message that claims a length."""
     return bytes([2, Message.OUTPUT, stream]) + NUMBER.pack(length) + data
 
 
 def error_of(length: int, text: bytes = LIE, code: int = Error.ACCESS) -> bytes:
-    """An ERROR message that claims a length."""
+    """Return an ERROR message that claims a length."""
     return bytes([2, Message.ERROR]) + NUMBER.pack(code) + NUMBER.pack(length) + text
 
 
@@ -376,7 +376,7 @@ message_faults(
         "NOOP": wire.pack_noop(),
         "NOOP with something in it": wire.pack_noop() + LIE,
         "OUTPUT": OUTPUT,
-        "OUTPUT of nothing": wire.pack_output(b""),
+        "OUTPUT without data": wire.pack_output(b""),
         "OUTPUT of almost 1 MiB": wire.pack_output(LIE * (1048000 // LENGTH)),
         "OUTPUT to stream 0": wire.pack_output(LIE, 0),
         "OUTPUT to stream 3": wire.pack_output(LIE, 3),
@@ -385,7 +385,7 @@ message_faults(
         "OUTPUT without a length": OUTPUT[:3],
         "OUTPUT, its length too small": output_of(LENGTH - 1),
         "OUTPUT, its length too large": output_of(LENGTH + 1),
-        "OUTPUT of 4 GiB, by its length": output_of(0xFFFFFFFF),
+        "OUTPUT that announces 4 GiB": output_of(0xFFFFFFFF),
         "STATUS 255": wire.pack_status(255),
         "STATUS without a status": bytes([2, Message.STATUS]),
         "STATUS with two statuses": bytes([2, Message.STATUS, 0, 0]),
@@ -395,12 +395,12 @@ message_faults(
         "ERROR, its text with control characters": wire.pack_error(Error.ACCESS, b"\x1b[2Jok\r\n"),
         "ERROR without text": wire.pack_error(Error.ACCESS, b""),
         "ERROR with a text of almost 1 MiB": wire.pack_error(Error.ACCESS, b"x" * 1048000),
-        "ERROR of code 0": wire.pack_error(0, LIE),
-        "ERROR of a code that is not known": wire.pack_error(0xFFFFFFFF, LIE),
+        "ERROR with code 0": wire.pack_error(0, LIE),
+        "ERROR with an unknown code": wire.pack_error(0xFFFFFFFF, LIE),
         "ERROR without a code": error_of(0, b"")[:4],
         "ERROR, its length too small": error_of(LENGTH - 1),
         "ERROR, its length too large": error_of(LENGTH + 1),
-        "ERROR of 4 GiB, by its length": error_of(0xFFFFFFFF),
+        "ERROR that announces 4 GiB": error_of(0xFFFFFFFF),
     },
 )
 
@@ -417,8 +417,8 @@ message_faults(
         "an answer without a length": NUMBER.pack(0),
         "an answer, its length too small": NUMBER.pack(0) + NUMBER.pack(LENGTH - 1) + LIE,
         "an answer, its length too large": NUMBER.pack(0) + NUMBER.pack(LENGTH + 1) + LIE,
-        "an answer of 4 GiB, by its length": NUMBER.pack(0) + NUMBER.pack(0xFFFFFFFF) + LIE,
-        "an answer of nothing": wire.pack_v1_result(b"", 0),
+        "an answer that announces 4 GiB": NUMBER.pack(0) + NUMBER.pack(0xFFFFFFFF) + LIE,
+        "an answer without output": wire.pack_v1_result(b"", 0),
         "an answer with status -1": wire.pack_v1_result(LIE, -1),
         "an answer of protocol 2": OUTPUT,
     },
@@ -455,14 +455,14 @@ def refuse(due: Due) -> None:
 
 
 def answer_at_once(due: Due) -> None:
-    """Leave the context token out: the server would not have proved who it is."""
+    """Omit the context token, so the server does not prove its identity."""
     due.peer.send_message(wire.pack_status(0))
 
 
 FAULTS.extend(
     Fault(name, CONTEXT, Reading.UNPROTECTED, Needs.TOKEN, act)
     for name, act in {
-        "refuses the client's principal, by a Kerberos error": refuse,
-        "sends a message, and never proves who it is": answer_at_once,
+        "refuses the client's principal with a Kerberos error": refuse,
+        "sends a message without proving its identity": answer_at_once,
     }.items()
 )

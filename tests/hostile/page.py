@@ -1,4 +1,4 @@
-"""The tables of docs/hostile-peers.md, made from the cases.
+"""Generate the tables of docs/hostile-peers.md from the cases.
 
 PYTHONPATH=tests python -m hostile.page
 """
@@ -20,13 +20,13 @@ TITLES = {(2, 3): "Protocol 2 and 3", (1,): "Protocol 1"}
 
 
 def cell(version: int, state: State, fault: Fault) -> str:
-    """What a table says of a fault in a state."""
+    """Return the table cell of a fault in a state."""
     reason = left_out(version, state, fault)
     return f"({MARKS[reason]})" if reason else outcome_of(version, state, fault).word
 
 
 def words(version: int, state: State) -> set[str]:
-    """Every outcome that there is in a state."""
+    """Return all outcomes in a state."""
     return {
         outcome_of(version, state, fault).word
         for fault in FAULTS
@@ -35,12 +35,12 @@ def words(version: int, state: State) -> set[str]:
 
 
 def columns(version: int) -> list[State]:
-    """The states where it matters what the fault is."""
+    """Return the states with more than one outcome."""
     return [state for state in STATES[version] if len(words(version, state)) > 1]
 
 
 def table(versions: tuple[int, ...]) -> Iterator[str]:
-    """The table of versions that are the same to a client."""
+    """Yield the tables of versions that behave alike."""
     states = columns(versions[0])
     for group, faults in itertools.groupby(FAULTS, lambda fault: fault.group):
         rows = [fault for fault in faults if set(versions) <= set(fault.versions)]
@@ -62,7 +62,7 @@ def row_cell(versions: tuple[int, ...], state: State, fault: Fault) -> str:
 
 
 def render() -> str:
-    """The part of the page that is made."""
+    """Return the generated part of the page."""
     lines = ["\n## The states\n", "| State | Meaning |", "|---|---|"]
     lines += [f"| {state.value} | {WHEN[state]} |" for state in State]
     lines += ["\n## The combinations that do not exist\n", "| Mark | Why |", "|---|---|"]
@@ -74,12 +74,12 @@ def render() -> str:
 
 
 def written() -> str:
-    """That part, as the page has it."""
+    """Return the current text of that part."""
     return PAGE.read_text().partition(START)[2]
 
 
 def main() -> None:
-    """Write the page anew."""
+    """Rewrite the page."""
     PAGE.write_text(PAGE.read_text().partition(START)[0] + START + render())
 
 

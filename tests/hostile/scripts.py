@@ -1,4 +1,4 @@
-"""The hostile server of a case: it behaves up to the case's state, does its fault, and goes on."""
+"""The hostile server of a case: it behaves up to the case's state, then performs its fault."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from support.wire import Flag, Message
 from .expected import BEGINNING, REST, Case, State, due_flags
 from .faults import LIE, Due, Reading
 
-FIRST = ["the", "first"]  # the command before the one that is interfered with
+FIRST = ["the", "first"]  # the command before the fault
 
 
 class CaseScript:
-    """A script: be hostile to the first client, and behave to all others.
+    """A script that is hostile to the first client, and serves all others correctly.
 
-    With `first`, a client sends a command before the state in which protocol 2 and 3 are
-    interfered with.  `came` is set when the server has come to its fault, or never will; `came_at`
-    is the monotonic time when all was sent that a client gets before the fault.
+    With `first`, a client of protocol 2 and 3 sends a command before the fault.  `came` is set when
+    the server has reached its fault, or never will; `came_at` is the monotonic time when everything
+    before the fault was sent.
     """
 
     def __init__(self, case: Case, *, first: bool = True) -> None:
@@ -61,7 +61,7 @@ class Hostile:
         self.first = first
 
     def run(self, came: Callable[[], None]) -> None:
-        """Do the whole connection; tell when it has come to the fault."""
+        """Serve the whole connection; call `came` when it reaches the fault."""
         due = self._come_to_the_fault()
         came()
         self.case.fault.act(due)
@@ -75,7 +75,7 @@ class Hostile:
         return Due(self.peer, flags, message, raw)
 
     def _come_to_the_fault(self) -> Due:
-        """Behave until the moment of the fault; say what is due then."""
+        """Behave up to the fault; return the token that is due then."""
         state, peer = self.case.state, self.peer
         peer.read_hello()
         if state is State.CONNECTED:
@@ -114,7 +114,7 @@ class Hostile:
         self.peer.send_status(0)
 
     def _unasked(self) -> bytes:
-        """A message that would be right if somebody had asked."""
+        """Return a message that would be right if the client had asked for it."""
         return wire.pack_v1_result(LIE, 0) if self.peer.protocol == 1 else wire.pack_output(LIE)
 
     def _serve_until_the_client_leaves(self) -> None:
@@ -122,7 +122,7 @@ class Hostile:
             serve_on(self.peer)
 
     def _go_on(self) -> None:
-        """Do what would be right, had the fault been the token that was due."""
+        """Continue as if the fault had been the right token."""
         peer, state = self.peer, self.case.state
         if state is State.CONNECTED:
             peer.stall()
@@ -134,15 +134,15 @@ class Hostile:
         elif state in (State.COMMAND, State.OUTPUT) and peer.protocol > 1 and not self._ended():
             peer.send_status(0)
         if state is not State.CONTEXT and self.case.fault.flags == Flag.DATA | Flag.SEND_MIC:
-            peer.read_token()  # The signature that this asks for, or the end.
+            peer.read_token()  # The requested signature, or the end.
         self._serve_until_the_client_leaves()
 
     def _take_protocol(self) -> None:
-        """Speak the protocol that the flags of the context token have told the client."""
+        """Speak the protocol that the flags of the context token announced to the client."""
         flags = self.case.fault.flags
         if flags is not None:
             self.peer.protocol = 2 if flags & Flag.PROTOCOL else 1
 
     def _ended(self) -> bool:
-        """Whether the fault was itself the end of a command."""
+        """Return whether the fault itself ended a command."""
         return self.case.fault.message[1:2] in (bytes([Message.STATUS]), bytes([Message.ERROR]))

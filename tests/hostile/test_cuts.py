@@ -1,8 +1,8 @@
-"""A whole exchange with a stock remctld, cut at every octet, and held up at many.
+"""A whole exchange with a stock remctld, cut at every octet, and delayed at many.
 
 The exchange opens a connection, runs a command with output on both streams, sends a NOOP and
-closes.  `Exchange` measures how many octets have gone each way after each of these steps; then
-every number of octets up to the last is a place to cut, in each direction.
+closes.  `Exchange` measures the octets in each direction after each of these steps.  Then every
+number of octets up to the last is a place to cut, in each direction.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.once
 
-PATIENCE = 20.0  # seconds, where something comes
-SHORT = 0.15  # seconds, where nothing does
-MOMENT = 0.01  # seconds that a delay lasts
-SLACK = 8  # octets by which Kerberos' tokens differ in length from one time to the next
+PATIENCE = 20.0  # timeout in seconds if the peer answers
+SHORT = 0.15  # timeout in seconds if the peer is silent
+MOMENT = 0.01  # length of a delay in seconds
+SLACK = 8  # octets by which the lengths of Kerberos' tokens vary
 
 STEPS = ("open", "run", "noop", "close")
 OUT, ERR = b"to standard output\n", b"to standard error\n"
 SCRIPT = 'echo "$2" >> {journal}; echo to standard output; echo to standard error >&2; exit 7'
 
-Ends = dict[Direction, list[int]]  # octets that have gone when each step is over
+Ends = dict[Direction, list[int]]  # octets sent at the end of each step
 
 
 @dataclass
 class Exchange:
-    """Clients of one server, by way of a proxy."""
+    """Clients of one server behind a proxy."""
 
     proxy: Proxy
     server: RemctldServer
@@ -51,12 +51,12 @@ class Exchange:
     ends: Ends = field(default_factory=dict)
     serial: Iterator[int] = field(default_factory=itertools.count)
     ran: set[str] = field(default_factory=set)
-    """The numbers of the commands that gave a result."""
+    """Numbers of the commands with a result."""
     never_sent: set[str] = field(default_factory=set)
-    """The numbers of those that the server cannot have received."""
+    """Numbers of the commands that the server cannot have received."""
 
     def measure(self) -> None:
-        """Do the exchange undisturbed."""
+        """Measure an undisturbed exchange."""
         session = remctl.Remctl(timeout=PATIENCE)
         self.ends = {direction: [] for direction in Direction}
         for step in STEPS:
@@ -67,7 +67,7 @@ class Exchange:
                 ends.append(self.proxy.forwarded(direction))
 
     def take(self, step: str, session: remctl.Remctl, number: str) -> None:
-        """Do one step; see that a result is whole."""
+        """Do one step, and check that a result is complete."""
         if step == "open":
             session.open("localhost", self.proxy.port)
         elif step == "run":
@@ -79,9 +79,9 @@ class Exchange:
             session.close()
 
     def steps_at(self, direction: Direction, octet: int) -> range:
-        """The steps that can meet a fault after so many octets.
+        """Return the steps that a fault after this number of octets may hit.
 
-        They are those whose octets it is among, and the next one where it may be between two.
+        They are the steps that send this octet, and the next one if it may be between two steps.
         """
         ends = self.ends[direction]
         first = next((i for i, end in enumerate(ends) if octet < end + SLACK), len(ends))
@@ -89,7 +89,7 @@ class Exchange:
         return range(first, last + 1)
 
     def must_fail(self, direction: Direction, octet: int) -> str:
-        """The step that cannot succeed where the connection ends there; empty if there is none."""
+        """Return the step that must fail if the connection ends there; "" if no step must."""
         steps = self.steps_at(direction, octet)
         if len(steps) > 1 or steps[0] >= STEPS.index("close"):
             return ""
@@ -98,7 +98,7 @@ class Exchange:
 
 @pytest.fixture(scope="module")
 def exchange(remctl_realm: Realm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exchange]:
-    """A server, and a proxy before it; at the end, see what the server has run."""
+    """A server behind a proxy; the end checks the commands that the server ran."""
     journal = tmp_path_factory.mktemp("cuts") / "journal"
     commands = [Command("cut", script=SCRIPT.format(journal=journal))]
     with (
@@ -126,7 +126,7 @@ ALLOWED: dict[str, tuple[type[remctl.RemctlError], ...]] = {
 def go_through(
     exchange: Exchange, session: remctl.Remctl, number: str, silent: range = range(0)
 ) -> tuple[str, Exception]:
-    """Do all steps; return the one that failed, and how.  Some may meet with silence."""
+    """Do all steps; return the one that failed and its error.  Some may meet silence."""
     for index, step in enumerate(STEPS):
         session.set_timeout(SHORT if index in silent else PATIENCE)
         try:
@@ -137,7 +137,7 @@ def go_through(
 
 
 def check_partial(error: remctl.RemctlError) -> None:
-    """See that what there was before a failure is a beginning, and no result."""
+    """Check that a failure has only a beginning of the output, and no result."""
     if error.partial is not None:
         assert OUT.startswith(error.partial.stdout or b"")
         assert ERR.startswith(error.partial.stderr or b"")
@@ -148,14 +148,14 @@ def use_again(exchange: Exchange, session: remctl.Remctl, number: str) -> None:
     """Use the object without the proxy."""
     session.set_timeout(PATIENCE)
     session.open("localhost", exchange.server.port)
-    if int(number) % 8 == 0:  # A command is a process.
+    if int(number) % 8 == 0:  # Not always, because a command starts a process.
         assert session.run(["cut", "x", f"{number}-again"]).stdout == OUT
     assert session.noop()
     session.close()
 
 
 def cut(exchange: Exchange, direction: Direction, octet: int, kind: str) -> None:
-    """End the connection, or let it fall silent, after so many octets."""
+    """Let the connection end or stall after a number of octets."""
     number = str(next(exchange.serial))
     proxy = exchange.proxy
     mine = proxy.connections + 1
@@ -166,11 +166,11 @@ def cut(exchange: Exchange, direction: Direction, octet: int, kind: str) -> None
         silent = exchange.steps_at(direction, octet) if kind == "stall" else range(0)
         failed, error = go_through(exchange, session, number, silent)
         if not re.match("unknown host|cannot connect", str(error)):
-            # Who gave up soon may not have been accepted yet, and would be taken for the next one.
+            # A client that gave up early may not be accepted yet, and be mistaken for the next.
             eventually(lambda: proxy.connections >= mine)
         check_end(exchange, direction, octet, kind, failed, error)
         must_fail = exchange.must_fail(direction, octet)
-        # What a stall has held back goes on when it is over: such a command may run, if late.
+        # A stalled command is forwarded at the end of the stall, so it may still run.
         in_vain = (must_fail, direction) == ("run", TO_SERVER) and kind != "stall"
         if must_fail == "open" or in_vain:
             exchange.never_sent.add(number)
@@ -181,7 +181,7 @@ def cut(exchange: Exchange, direction: Direction, octet: int, kind: str) -> None
 def check_end(
     exchange: Exchange, direction: Direction, octet: int, kind: str, failed: str, error: Exception
 ) -> None:
-    """See that the step failed that had to, if any, and as it may."""
+    """Check that the right step failed, with an allowed exception."""
     must_fail = exchange.must_fail(direction, octet)
     assert not must_fail or failed == must_fail
     if not failed:
@@ -189,14 +189,14 @@ def check_end(
     assert isinstance(error, remctl.RemctlError)
     assert STEPS.index(failed) in exchange.steps_at(direction, octet)
     allowed = ALLOWED[failed] if kind != "stall" else (remctl.RemctlTimeoutError,)
-    if octet == 0 and kind == "reset":  # The client may meet it in connect().
+    if octet == 0 and kind == "reset":  # The client may notice it in connect().
         allowed += (remctl.RemctlConnectError,)
     assert type(error) in allowed
     check_partial(error)
 
 
 def hold_up(exchange: Exchange, direction: Direction, octet: int, kind: str) -> None:
-    """Let so many octets through, and the others a moment later, together or one at a time."""
+    """Delay the octets after a number of them, then forward them together or one by one."""
     proxy = exchange.proxy
     connections = {proxy.connections + 1}
     if kind == "delay":
@@ -209,15 +209,15 @@ def hold_up(exchange: Exchange, direction: Direction, octet: int, kind: str) -> 
 
 
 def every_octet(exchange: Exchange, direction: Direction) -> list[int]:
-    """Every place, and two more."""
+    """Return every place, and two more."""
     return list(range(exchange.ends[direction][-1] + 2))
 
 
 def some_octets(exchange: Exchange, direction: Direction, step: int) -> list[int]:
-    """The ends of tokens and headers, one octet to either side, and every so many octets."""
+    """Return the ends of tokens and headers, the octets around them, and every STEPth octet."""
     ends = exchange.ends[direction]
     edges = [0, *ends]
-    if direction is TO_CLIENT:  # The command's answer is three tokens; a NOOP holds two octets.
+    if direction is TO_CLIENT:  # A command's answer has three tokens; a NOOP has two octets.
         around = ends[2] - ends[1] - 2
         edges.append(ends[0] + around + len(wire.pack_output(OUT)))
         edges.append(ends[1] - around - len(wire.pack_status(7)))

@@ -1,4 +1,4 @@
-"""Every fault of a server in every state: the documented outcome, and a session that goes on."""
+"""Every fault of a server in every state has the documented outcome, and the session goes on."""
 
 from __future__ import annotations
 
@@ -23,40 +23,40 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.once
 
-PATIENCE = 20.0  # seconds, where the server is not silent
-SHORT = 0.3  # seconds, where it is
+PATIENCE = 20.0  # timeout in seconds if the server is not silent
+SHORT = 0.3  # timeout in seconds if it is silent
 
 numbers = itertools.count()
 
 
 @pytest.fixture(scope="module")
 def server(remctl_realm: Realm) -> Iterator[FakeServer]:
-    """The server of all cases, which change its script."""
+    """The server of all cases; each changes its script."""
     with FakeServer(remctl_realm.keytab) as server:
-        remctl.remctl("localhost", server.port, command=FIRST)  # The KDC is asked for a ticket.
+        remctl.remctl("localhost", server.port, command=FIRST)  # This gets a ticket from the KDC.
         yield server
     assert server.errors == []
 
 
 def ask(session: remctl.Remctl) -> None:
-    """Run a command that nobody has run before, and see that the answer is to it."""
+    """Run a new command, and check that the answer belongs to it."""
     words = ["number", str(next(numbers))]
     result = session.run(words)
     assert result == remctl.RemctlSimpleResult(" ".join(words).encode() + b"\n", None, 0)
 
 
 def await_news(session: remctl.Remctl) -> None:
-    """Wait until there is something to read, or the end."""
+    """Wait until there is something to read, or the end of the stream."""
     poller = select.poll()
     poller.register(session.fileno(), select.POLLIN)
     assert poller.poll(PATIENCE * 1000)
 
 
 def timeouts_of(case: Case) -> tuple[float, ...]:
-    """The timeouts to meet a case with, one after the other until it was not too short.
+    """Return timeouts for a case, to be tried until one is long enough.
 
-    Before a server falls silent, all goes well: on a busy machine that may take longer than anybody
-    wants to wait in each such case.
+    A busy machine may need a long time before the server falls silent, but most cases should not
+    wait that long.
     """
     silent = case.fault.reading is Reading.SILENCE and case.outcome.raises is not None
     return (SHORT, 10 * SHORT, PATIENCE) if silent else (PATIENCE,)
@@ -79,7 +79,7 @@ def come_near(session: remctl.Remctl, port: int, case: Case) -> Callable[[], Any
 
 
 def was_early(script: CaseScript, deadline: float, error: remctl.RemctlError) -> bool:
-    """Whether the client's time was over before it, or the server, had come to the fault."""
+    """Return whether the client timed out before it, or the server, reached the fault."""
     if type(error) is not remctl.RemctlTimeoutError:
         return False
     if script.case.state in OPENING and script.case.outcome.text not in error.value:
@@ -89,7 +89,7 @@ def was_early(script: CaseScript, deadline: float, error: remctl.RemctlError) ->
 
 
 def check_failure(error: remctl.RemctlError, case: Case) -> None:
-    """See that the exception is the documented one, and tells no lies."""
+    """Check that the exception is the documented one, and its attributes are true."""
     outcome = case.outcome
     assert type(error) is outcome.raises
     if isinstance(error, remctl.RemctlServerError):
@@ -102,7 +102,7 @@ def check_failure(error: remctl.RemctlError, case: Case) -> None:
 
 
 def check_connections(case: Case, used: int) -> None:
-    """See that a connection that cannot be trusted was not used again, and a good one was."""
+    """Check that an untrusted connection was not used again, and a good one was."""
     again = case.version == 1 or not case.outcome.stays_open
     if case.state not in (*OPENING, State.CLOSE):
         assert used == (2 if again else 1)
@@ -114,7 +114,7 @@ def test_session(server: FakeServer, case: Case) -> None:
 
 
 def use_session(server: FakeServer, case: Case, timeout: float) -> bool:
-    """Meet the fault with a session, which goes on; False if the timeout was too short for it."""
+    """Hit the fault in a session, and use it again; return False if the timeout was too short."""
     server.script = script = CaseScript(case)
     early = False
     with nothing_left_open():
@@ -150,19 +150,19 @@ ONE_SHOT = [
     case
     for case in CASES
     if case.state in (*OPENING, *RUNNING)
-    and case.version != 2  # To a client that runs one command, that is 3.
-    and case.fault.name != "the token before, once more"  # There is none before.
+    and case.version != 2  # For a client that runs one command, 2 is like 3.
+    and case.fault.name != "the previous token again"  # There is no previous token.
 ]
 
 
 @pytest.mark.parametrize("case", ONE_SHOT, ids=str)
 def test_one_shot(server: FakeServer, case: Case) -> None:
-    """`remctl()` does as a session does, and has nothing to be opened again."""
+    """`remctl()` has the same outcomes as a session, but nothing to open again."""
     assert any(call_once(server, case, timeout) for timeout in timeouts_of(case))
 
 
 def call_once(server: FakeServer, case: Case, timeout: float) -> bool:
-    """Meet the fault with `remctl()`; False if the timeout was too short for it."""
+    """Hit the fault in `remctl()`; return False if the timeout was too short."""
     server.script = script = CaseScript(case, first=False)
     with nothing_left_open():
         deadline = time.monotonic() + timeout

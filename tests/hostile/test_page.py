@@ -1,4 +1,4 @@
-"""The page about hostile peers says what the cases say."""
+"""The page about hostile peers agrees with the cases."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_every_fault_is_told_and_tried() -> None:
 
 @pytest.mark.parametrize("version", [1, 2, 3])
 def test_what_nobody_asked_for_never_matters(version: int) -> None:
-    """As the page says in its prose, which has no column for these states."""
+    """The page says so in its text; its tables have no columns for these states."""
     for state in UNASKED:
         word = "closed" if state is State.CLOSE else "reopened"
         assert page.words(version, state) == {word}

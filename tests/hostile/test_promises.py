@@ -1,4 +1,4 @@
-"""What Kerberos is relied on for: who the server is, and that nobody on the way interferes."""
+"""Guarantees that rely on Kerberos: the server's identity, integrity and confidentiality."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ COMMAND = ["test", "echo", SECRET]
 
 
 def test_anybody_can_send_an_error_of_kerberos(remctl_realm: Realm) -> None:
-    """No key protects it; its text is the Kerberos library's."""
+    """Kerberos errors are not protected by a key; their texts are the library's."""
 
     def reject(peer: Peer) -> None:
         peer.read_hello()
@@ -46,7 +46,7 @@ def test_anybody_can_send_an_error_of_kerberos(remctl_realm: Realm) -> None:
         remctl.remctl("localhost", server.port, command=COMMAND, timeout=LIMIT)
 
 
-# -- What GSS-API is asked for --------------------------------------------------------------------
+# -- Flags that are requested from GSS-API --------------------------------------------------------
 
 SHIM = r"""
 #define _GNU_SOURCE
@@ -88,9 +88,9 @@ MUTUAL, CONF, INTEG = 2, 16, 32  # RFC 2744, appendix A
 
 @pytest.fixture(scope="module")
 def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A library that takes flags away from what GSS-API says it has agreed on.
+    """A library that removes flags from those that GSS-API reports.
 
-    A server cannot do that to a client of MIT Kerberos, where the client alone decides.
+    With MIT Kerberos a server cannot do this, because the client alone decides.
     """
     compiler = shutil.which("gcc") or shutil.which("cc")
     if compiler is None or not sys.platform.startswith("linux"):
@@ -98,13 +98,13 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("shim")
     source, library = folder / "shim.c", folder / "shim.so"
     source.write_text(SHIM)
-    linking = ["-Wl,--no-as-needed", "-lgssapi_krb5", "-ldl"]  # to have it where RTLD_NEXT looks
+    linking = ["-Wl,--no-as-needed", "-lgssapi_krb5", "-ldl"]  # so that RTLD_NEXT finds it
     subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source, *linking], check=True)
     return library
 
 
 def run_without(flags: int, port: int, shim: Path) -> str:
-    """What a program says that is told that these flags were not agreed on."""
+    """Run a program with some flags removed, and return its output."""
     environ = {**os.environ, "LD_PRELOAD": str(shim), "MISSING_GSS_FLAGS": str(flags)}
     environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
     done = subprocess.run(
@@ -129,18 +129,18 @@ def test_context_without_a_flag_is_refused(
     with FakeServer(remctl_realm.keytab, protocol=version) as server:
         assert run_without(0, server.port, shim) == "result", "the shim does no other harm"
         assert run_without(missing, server.port, shim) == REFUSED
-        assert server.commands == [[b"test"]], "the first one's"
+        assert server.commands == [[b"test"]], "not only the first command"
 
 
 def test_flags_are_not_looked_at_with_protocol_1(remctl_realm: Realm, shim: Path) -> None:
-    """With MIT Kerberos the context has them all the same."""
+    """MIT Kerberos sets them in any case."""
     with FakeServer(remctl_realm.keytab, protocol=1) as server:
         assert run_without(MUTUAL | CONF | INTEG, server.port, shim) == "result"
 
 
 @pytest.mark.parametrize("version", [1, 2, 3])
 def test_context_has_every_protection(remctl_realm: Realm, version: int) -> None:
-    """As the server sees it: also sequence and replay detection, which nobody refuses without."""
+    """The server also sees sequence and replay detection, which libremctl does not require."""
     seen = []
 
     def look(peer: Peer) -> None:
@@ -163,7 +163,7 @@ def test_context_has_every_protection(remctl_realm: Realm, version: int) -> None
     }
 
 
-# -- What is seen on the way ----------------------------------------------------------------------
+# -- Attacks on the network -----------------------------------------------------------------------
 
 
 def without_protocol_while_opening(flags: int) -> int:
@@ -172,7 +172,7 @@ def without_protocol_while_opening(flags: int) -> int:
 
 @pytest.fixture
 def downgraded(remctl_server: RemctldServer) -> Iterator[Wiretap]:
-    """A network that makes both sides believe that the other speaks protocol 1 only."""
+    """A network that makes both sides believe that the other speaks only protocol 1."""
     drop = change_flags(lambda flags: flags & ~Flag.PROTOCOL)
     with Wiretap("127.0.0.1", remctl_server.port, change=drop) as tap:
         yield tap
@@ -188,7 +188,7 @@ def test_network_can_force_protocol_1_which_protects_as_well(downgraded: Wiretap
 
 
 def test_flags_that_change_in_the_middle_are_noticed(remctl_realm: Realm) -> None:
-    """A network that says protocol 1 to the client alone gets nothing out of it."""
+    """A network that downgrades only the client gains nothing."""
     drop = change_flags(without_protocol_while_opening)
     with (
         FakeServer(remctl_realm.keytab) as server,

@@ -1,7 +1,6 @@
-"""A server that does not read: nothing that the client writes to it may wait for ever, or kill.
+"""A server that does not read: no write of the client may block for ever, or kill the process.
 
-The client's socket is filled up from outside, by its descriptor, so that the next octet that is
-written waits.
+The test fills the client's socket through its descriptor, so that the next octet blocks.
 """
 
 from __future__ import annotations
@@ -28,15 +27,15 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.once
 
-LIMIT = 20.0  # seconds after which the server gives up, and a client that waits is found out
-SHORT = 0.3  # seconds, where the server does not read
-BUFFER = 65536  # octets that either side's socket holds; without a limit, the kernel's grow later
+LIMIT = 20.0  # seconds after which the server gives up, and a waiting client has failed
+SHORT = 0.3  # timeout in seconds if the server does not read
+BUFFER = 65536  # size of each socket's buffers in octets; the kernel would grow unlimited ones
 COMMAND = ["some", "command"]
-ASKING = Flag.DATA | Flag.SEND_MIC  # has libremctl write a MIC
+ASKING = Flag.DATA | Flag.SEND_MIC  # makes libremctl write a MIC
 
 
 def fill(session: remctl.Remctl) -> None:
-    """Write until the socket takes nothing more, not even a moment later."""
+    """Write until the socket accepts nothing more, even a moment later."""
     taken = 1
     with socket.socket(fileno=os.dup(session.fileno())) as ours:
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
@@ -55,7 +54,7 @@ def ask_for_a_mic(peer: Peer) -> None:
 
 
 def answer_unread(peer: Peer) -> None:
-    """Answer a command that has come, and leave it where it is."""
+    """Answer a command that has arrived, without reading it."""
     poller = select.poll()
     poller.register(peer.connection, select.POLLIN)
     assert poller.poll(LIMIT * 1000)
@@ -63,7 +62,7 @@ def answer_unread(peer: Peer) -> None:
 
 
 def deaf(step: Callable[[Peer], None]) -> Callable[[Peer], None]:
-    """A server that reads nothing after the opening, and takes a step."""
+    """Return a server script that reads nothing after the opening, and takes a step."""
 
     def script(peer: Peer) -> None:
         peer.connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
@@ -78,7 +77,7 @@ def deaf(step: Callable[[Peer], None]) -> Callable[[Peer], None]:
 def test_answer_that_the_server_asks_for_and_does_not_read(
     remctl_realm: Realm, version: int
 ) -> None:
-    """libremctl writes it before it sees that only protocol 1 has it."""
+    """libremctl writes a MIC before it checks that only protocol 1 has one."""
     go = threading.Event()
 
     def ask_when_told(peer: Peer) -> None:
@@ -101,7 +100,7 @@ def test_answer_that_the_server_asks_for_and_does_not_read(
 
 
 def test_small_command_that_the_server_does_not_read(remctl_realm: Realm) -> None:
-    """It answered the one before without having read it: there may be no room."""
+    """It answered the previous command without reading it, so the socket may be full."""
     script = in_turn(deaf(answer_unread), serve())
     with (
         FakeServer(remctl_realm.keytab, script) as server,
@@ -125,7 +124,7 @@ def ask_and_go_away(peer: Peer) -> None:
 
 
 def answer_who_is_gone() -> None:
-    """Read a token that asks for an answer, from a server that is gone, while SIGPIPE kills."""
+    """Read a token that requires an answer from a closed peer, with the default SIGPIPE."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     with (
         FakeServer(os.environ["KRB5_KTNAME"], ask_and_go_away) as server,
@@ -133,7 +132,7 @@ def answer_who_is_gone() -> None:
     ):
         session.command(COMMAND)
         poller = select.poll()
-        poller.register(session.fileno(), 0)  # The reset alone.
+        poller.register(session.fileno(), 0)  # Wait only for the reset.
         assert poller.poll(LIMIT * 1000)
         with pytest.raises(remctl.RemctlProtocolError):
             session.output()
