@@ -1,11 +1,11 @@
 """Build `_remctl`, the C extension over libremctl, and the page that PyPI shows.
 
-Everything else stands in pyproject.toml.
+Everything else is in pyproject.toml.
 
 Environment variables that change the build:
 
-REMCTL_CFLAGS   compiler flags for libremctl, in place of what pkg-config says
-REMCTL_LIBS     linker flags for libremctl, in place of what pkg-config says
+REMCTL_CFLAGS   compiler flags for libremctl, instead of pkg-config's
+REMCTL_LIBS     linker flags for libremctl, instead of pkg-config's
 REMCTL_WERROR   set to 1 to make every compiler warning an error
 REMCTL_FULL_API set to 1 to build for this one Python version, without the limited API
 REMCTL_FAULTS   folder of a generated header: a build for tests, in which every call can be made to
@@ -40,8 +40,8 @@ from setuptools.errors import PlatformError
 HERE = Path(__file__).resolve().parent
 
 # One binary serves every CPython from 3.11 on. A free-threaded interpreter has no limited API, so
-# it gets a build of its own. The C source can't decide this: whether the GIL is there is known
-# from Python.h only, and the macro must be defined before that is read.
+# it gets its own build. The C source cannot decide this: only Python.h tells whether there is a
+# GIL, and the macro must be defined before that is included.
 LIMITED_API = (
     sys.implementation.name == "cpython"
     and not sysconfig.get_config_var("Py_GIL_DISABLED")
@@ -62,7 +62,7 @@ def binding_version() -> str:
 
 
 def page_for_pypi() -> str:
-    """Return README.md with its relative links made whole, for a page that has no files beside it.
+    """Return README.md with absolute links, for the page on PyPI.
 
     They lead to the tag of this version. As long as pyproject.toml does not say where the
     repository is, they stay as they are; `./run release` asks for that.
@@ -85,7 +85,7 @@ def page_for_pypi() -> str:
 
 
 def pkg_config(option: str, default: str) -> str:
-    """Return what pkg-config says about libremctl, or `default` where it can't say."""
+    """Return pkg-config's output for libremctl, or `default` if it fails."""
     command = [os.environ.get("PKG_CONFIG", "pkg-config"), option, "libremctl"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout

@@ -1,1 +1,1 @@
-"""How fast the bindings are, side by side with what else there is: ./run bench."""
+"""Measure the speed of the bindings and of alternatives: ./run bench."""

@@ -27,7 +27,7 @@ from .report import Answer, as_json, as_markdown, excerpt, put_between_markers
 def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="./run bench",
-        description="Measures the bindings side by side with what else there is."
+        description="Measures the bindings and alternatives."
         " All questions together take about a quarter of an hour.",
     )
     names = [question.name for question in QUESTIONS]
@@ -37,7 +37,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there")
     parser.add_argument("--docs", type=Path, metavar="FILE", help="put the table in that page")
     parser.add_argument(
-        "--readme", type=Path, metavar="FILE", help="put what concerns the existing binding there"
+        "--readme", type=Path, metavar="FILE", help="put the comparison with the old binding there"
     )
     parser.add_argument("--pictures", type=Path, metavar="FOLDER", help="write SVG files there")
     parser.add_argument("--list", action="store_true", help="list the questions and exit")
@@ -48,7 +48,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def _progress(text: str) -> None:
-    """Show what is going on: on a terminal in one line that changes; without a text, clear it."""
+    """Show progress, on a terminal in one line that changes; without a text, clear the line."""
     if sys.stderr.isatty():
         line = f"  {text}" if text else ""
         print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)
@@ -65,7 +65,7 @@ def _ask(question: Question, place: Place, number: str) -> Answer:
 
 
 def _ask_all(questions: list[Question], place: Place) -> tuple[dict[str, Answer], dict[str, str]]:
-    """Ask every question; one that fails does not keep the others from being asked."""
+    """Ask every question, even if one fails."""
     answers: dict[str, Answer] = {}
     failures: dict[str, str] = {}
     for number, question in enumerate(questions, 1):
@@ -93,14 +93,14 @@ def _write(options: argparse.Namespace, answers: dict[str, Answer], table: str) 
 
 
 def main(arguments: list[str]) -> int:
-    """Ask, and write down the answers; returns the exit status."""
+    """Ask the questions, write the answers, and return the exit status."""
     options = _parse(arguments)
     if options.list:
         for question in QUESTIONS:
             print(f"{question.name:14}{question.title}")
         return 0
     questions = [q for q in QUESTIONS if not options.only or q.name in options.only]
-    # Workers inherit it: a thousand sessions are a thousand descriptors.
+    # Workers inherit the limit: a thousand sessions need a thousand descriptors.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     environment = describe()
@@ -116,7 +116,7 @@ def main(arguments: list[str]) -> int:
     try:
         _write(options, answers, table)
     except (OSError, ValueError) as error:
-        print(f"not all was written: {error}", file=sys.stderr)
+        print(f"cannot write all results: {error}", file=sys.stderr)
         return 1
     return 1 if failures else 0
 

@@ -1,4 +1,4 @@
-"""What the figures depend on: the machine and the versions."""
+"""Describe the machine and the versions that the figures depend on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _version(peer: str) -> str:
 
 
 def describe() -> dict[str, str]:
-    """Return what to print under the figures."""
+    """Return the facts to print below the figures."""
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     return {
         **environment(),

@@ -11,7 +11,7 @@ __all__ = ["Sample", "Spread", "Target", "compact", "ratios"]
 
 
 class Sample(NamedTuple):
-    """What one contestant took in one round."""
+    """Times of one contestant in one round."""
 
     seconds: float
     cpu: float
@@ -20,7 +20,7 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """The middle of several measurements, and how far apart they were."""
+    """Median, minimum and maximum of several measurements."""
 
     median: float
     low: float
@@ -39,13 +39,13 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a measurement is to reach."""
+    """Limit that a measurement should reach."""
 
     limit: float
     at_least: bool = True
 
     def reached(self, value: float) -> bool:
-        """Tell whether a measurement is good enough."""
+        """Return whether a measurement is good enough."""
         return value >= self.limit if self.at_least else value <= self.limit
 
     def __str__(self) -> str:
@@ -53,7 +53,7 @@ class Target:
 
 
 def compact(value: float) -> str:
-    """Write a number with the three digits that mean something.
+    """Format a number with three significant digits.
 
     >>> [compact(value) for value in (1234567.0, 894.2, 22.68, 0.9512, 0.0)]
     ['1,234,567', '894', '22.7', '0.951', '0']
@@ -66,5 +66,5 @@ def compact(value: float) -> str:
 
 
 def ratios(ours: Sequence[float], theirs: Sequence[float]) -> Spread:
-    """Divide round by round, so that what disturbs the machine for a while disturbs both."""
+    """Divide round by round, so that other load on the machine affects both."""
     return Spread.of([our / their for our, their in zip(ours, theirs, strict=True)])

@@ -1,8 +1,7 @@
 """Bar charts as SVG.
 
-Written here rather than by a library: pygal's pictures carry scripts and one colour scheme,
-matplotlib is 60 MB for eleven rectangles, and neither follows the reader from light to dark. Bars
-with labels are little more than the text below.
+This does not use a library: pygal's pictures contain scripts, matplotlib takes 60 MB, and neither
+supports light and dark colour schemes.
 """
 
 from __future__ import annotations
@@ -15,15 +14,15 @@ from .report import Bar
 
 __all__ = ["bars_as_svg"]
 
-# Narrow, with the labels above the bars: on a telephone the text is still of a size to be read.
+# Narrow, with the labels above the bars, to be readable on a telephone.
 _WIDTH = 460
-_LEFT = 12  # where all begins
-_FULL = 376  # the length of the longest bar; its number has the rest
+_LEFT = 12  # left margin
+_FULL = 376  # length of the longest bar; its number needs the rest
 _TOP = 56
 _STEP = 38
 _THICKNESS = 13
 
-# No background: the page's own shows through. The reader's scheme decides on the colours.
+# The background is transparent. The reader's scheme selects the colours.
 _STYLE = """\
 text { font: 13px system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; fill: #24292f; }
 .title { font-weight: 600; }
@@ -46,7 +45,7 @@ def bars_as_svg(axis: str, bars: Sequence[Bar]) -> str:
     """Draw horizontal bars from zero, the thin line on each being its lowest and highest round.
 
     Args:
-        axis: what the bars are; the picture's title.  What it has in brackets stands below it.
+        axis: title of the picture; the part in brackets becomes a second line.
         bars: from top to bottom.
     """
     height = _TOP + _STEP * len(bars) + 4

@@ -1,4 +1,4 @@
-"""Where the benchmark takes place: realm, servers and contestants, each made when first needed."""
+"""Realm, servers and contestants of the benchmark, each started when first needed."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ COMMANDS = (
     Command("zeros", script='exec head "$1" "$2" /dev/zero'),
     Command("count", program="/usr/bin/wc", stdin="last"),
     Command("sleep", program="/bin/sleep"),
-    # What a machine needs, and what it is compared with.
+    # For a machine, and for the comparison.
     Command("python", program="/usr/bin/python3", stdin="last"),
     Command("sh", program="/bin/sh", stdin="last"),
     Command("true", program="/bin/true"),
@@ -55,13 +55,13 @@ class Missing(Exception):
 
 @dataclass(frozen=True)
 class Effort:
-    """How long to measure."""
+    """Rounds and sizes of the measurements."""
 
     quick: bool
     rounds: int
     """Turns of each contestant."""
     seconds: float
-    """What a turn should take, of what is fast."""
+    """Seconds of a turn, for fast actions."""
     bulk: int
     """Octets of output."""
     bulk_rounds: int
@@ -69,7 +69,7 @@ class Effort:
 
     @classmethod
     def of(cls, quick: bool) -> Effort:
-        """Return the effort for a first look, or for figures to show."""
+        """Return the effort for a quick run, or for published figures."""
         if quick:
             return cls(True, 3, 0.15, 40_000_000, 3, 200)
         return cls(False, 11, 0.4, 400_000_000, 5, 1000)
@@ -92,11 +92,11 @@ class Place:
     """Servers and contestants; a context manager that leaves nothing behind."""
 
     def __init__(self, effort: Effort, progress: Callable[[str], None]) -> None:
-        """Promise to make what is needed; nothing is started yet.
+        """Set the effort; nothing is started yet.
 
         Args:
-            effort: how long the questions may measure.
-            progress: told what is going on.
+            effort: rounds and sizes of the measurements.
+            progress: called with progress messages.
         """
         self.effort = effort
         self.progress = progress
@@ -120,13 +120,13 @@ class Place:
 
     @cached_property
     def everywhere(self) -> RemctldServer:
-        """A stock remctld on all loopback addresses: as many hosts as one likes."""
+        """A stock remctld on all loopback addresses, for any number of hosts."""
         server = _EverywhereServer(self.realm, COMMANDS, address="0.0.0.0")
         return self._stack.enter_context(server)
 
     @cached_property
     def silent(self) -> socket.socket:
-        """What listens on all loopback addresses, and never answers."""
+        """Socket that listens on all loopback addresses and never answers."""
         listener = self._stack.enter_context(socket.socket())
         _restrict_to_loopback(listener)
         listener.bind(("0.0.0.0", 0))
@@ -159,7 +159,7 @@ class Place:
 
     @property
     def env(self) -> dict[str, str]:
-        """The environment of clients: this one, the realm and the server."""
+        """Environment of clients: this process's, the realm's and the server's variables."""
         return {**os.environ, **self.realm.env, **self.server.env}
 
     def command(self, who: str, action: str) -> list[str]:
@@ -208,7 +208,7 @@ class Place:
 
     @staticmethod
     def python_path(who: str) -> str:
-        """Return where a contestant's own modules are, if not among the installed ones."""
+        """Return the import path of a contestant's modules; "" for installed ones."""
         return "" if who == "existing" else str(Path(remctl.__file__).parent)
 
     @contextmanager
@@ -217,14 +217,14 @@ class Place:
         wanted: Mapping[str, tuple[str, str]],
         variables: Mapping[str, Mapping[str, str]] | None = None,
     ) -> Iterator[tuple[dict[str, Worker], dict[str, str]]]:
-        """Have contestants ready.
+        """Start contestants and prepare them.
 
         Args:
-            wanted: by the key they shall have, who it is and what the action is.
-            variables: by key, environment variables that differ from those of all clients.
+            wanted: contestant and action, by key.
+            variables: additional environment variables, by key.
 
         Returns:
-            Those that are ready, by key; and why the others are not.
+            The prepared contestants by key, and the reasons why others are missing.
         """
         ready: dict[str, Worker] = {}
         missing: dict[str, str] = {}

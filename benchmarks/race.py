@@ -1,4 +1,4 @@
-"""Interleaved rounds: A B C, A B C, and so on, so that a busy moment hits all alike."""
+"""Interleaved rounds: A B C, A B C, and so on, so that other load affects all contestants."""
 
 from __future__ import annotations
 
@@ -14,52 +14,52 @@ Progress = Callable[[str], None]
 
 
 class Runner(Protocol):
-    """Something that can be asked to do a thing so many times."""
+    """A contestant that repeats its action on request."""
 
     def go(self, count: int) -> Sample:
-        """Do it, and tell how long it took."""
+        """Repeat the action COUNT times, and return the times it took."""
         ...
 
 
 @dataclass
 class Race:
-    """What came out: for each contestant, by its key, a sample for each round."""
+    """Results: a sample of each round, by the contestant's key."""
 
     counts: dict[str, int]
     samples: dict[str, list[Sample]] = field(default_factory=dict)
 
     def rates(self, key: str) -> list[float]:
-        """Return how many a second, round by round."""
+        """Return actions per second, for each round."""
         return [self.counts[key] / sample.seconds for sample in self.samples[key]]
 
     def times(self, key: str) -> list[float]:
-        """Return the seconds for one, round by round."""
+        """Return seconds per action, for each round."""
         return [sample.seconds / self.counts[key] for sample in self.samples[key]]
 
     def cpu(self, key: str) -> list[float]:
-        """Return the CPU seconds for one, round by round."""
+        """Return CPU seconds per action, for each round."""
         return [sample.cpu / self.counts[key] for sample in self.samples[key]]
 
     def rate(self, key: str) -> Spread:
-        """Return how many a second."""
+        """Return actions per second."""
         return Spread.of(self.rates(key))
 
     def ratio(self, ours: str, theirs: str) -> Spread:
-        """Return how many times as fast one is as another, pair by pair."""
+        """Return the ratio of two contestants' rates, for each round."""
         return ratios(self.rates(ours), self.rates(theirs))
 
     def cpu_ratio(self, ours: str, theirs: str) -> Spread:
-        """Return how many times as much CPU one takes as another, pair by pair."""
+        """Return the ratio of two contestants' CPU times, for each round."""
         return ratios(self.cpu(ours), self.cpu(theirs))
 
 
 def count_for(runner: Runner, seconds: float, least: int = 1) -> int:
-    """Find how often a contestant does its thing in a time; warms it up on the way.
+    """Return the number of actions that fit into a time; this also warms the contestant up.
 
     Args:
         runner: the contestant.
         seconds: the time.
-        least: how often it has to, even if that takes longer.
+        least: minimum number, even if it takes longer.
     """
     count = 1
     took = runner.go(count).seconds
@@ -72,13 +72,13 @@ def count_for(runner: Runner, seconds: float, least: int = 1) -> int:
 def run(
     runners: Mapping[str, Runner], counts: Mapping[str, int], rounds: int, progress: Progress
 ) -> Race:
-    """Have all contestants take turns.
+    """Run all contestants in turns.
 
     Args:
         runners: the contestants by key, in the order of their turns.
-        counts: how often each does its thing in a round.
-        rounds: how many turns each gets.
-        progress: told which contestant of which round is running.
+        counts: number of actions in a round, by key.
+        rounds: number of rounds.
+        progress: called with the current round and contestant.
     """
     race = Race(dict(counts), {key: [] for key in runners})
     for number in range(1, rounds + 1):

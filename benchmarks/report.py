@@ -1,4 +1,4 @@
-"""What the questions answer, as a table for people and as JSON for programs."""
+"""Answers of the questions, as a table for people and as JSON for programs."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ class Row:
     """One line of the table."""
 
     what: str
-    """What was measured, with its unit."""
+    """Measured quantity, with its unit."""
     against: str
-    """Whom it is compared with."""
+    """Contestant to compare with."""
     ours: Spread | None = None
     theirs: Spread | None = None
     compared: Spread | None = None
-    """What the target is about; None where it could not be measured."""
+    """Value that the target applies to; None if it could not be measured."""
     unit: str = "x"
-    """The unit of that; x is for a ratio."""
+    """Unit of `compared`; x means a ratio."""
     target: Target | None = None
     note: str = ""
-    """Why it could not be measured."""
+    """Reason why it could not be measured."""
 
     @property
     def reached(self) -> bool | None:
-        """Whether the target was reached; None without a target, or without a measurement."""
+        """Report whether the target was reached; None without a target or a measurement."""
         if self.target is None or self.compared is None:
             return None
         return self.target.reached(self.compared.median)
@@ -74,12 +74,12 @@ class Bar:
 
 @dataclass
 class Answer:
-    """What one question found."""
+    """Results of one question."""
 
     rows: list[Row]
     bars: list[Bar] = field(default_factory=list)
     axis: str = ""
-    """What the bars are, with the unit and which way is better."""
+    """Meaning of the bars, with the unit and the better direction."""
     facts: list[str] = field(default_factory=list)
     """Sentences to print below the table."""
     details: dict[str, Any] = field(default_factory=dict)
@@ -92,7 +92,7 @@ _HEADINGS = ["question", "ours", "against", "theirs", "compared", "to reach", ""
 def as_markdown(
     answers: Mapping[str, Answer], failures: Mapping[str, str], environment: Mapping[str, str]
 ) -> str:
-    """Write the table, what is to know besides, and the environment it was measured in."""
+    """Format the table, the facts and failures, and the environment."""
     lines = [_line(_HEADINGS), _line(["---"] * len(_HEADINGS))]
     lines += [_line(row.cells()) for answer in answers.values() for row in answer.rows]
     facts = [fact for answer in answers.values() for fact in answer.facts]
@@ -115,7 +115,7 @@ _EXCERPT_FACTS = ("date", "processor", "effort")
 
 
 def excerpt(report: str, against: str) -> str:
-    """Pick what a report, by as_markdown(), says of one contestant, for a page about that one.
+    """Return the rows of a report by as_markdown() that compare with one contestant.
 
     Raises:
         ValueError: the report does not compare with it.
@@ -135,7 +135,7 @@ def excerpt(report: str, against: str) -> str:
 def as_json(
     answers: Mapping[str, Answer], failures: Mapping[str, str], environment: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Return all that was found, in types that JSON has."""
+    """Return all results, in types that JSON supports."""
     return {
         "environment": dict(environment),
         "failures": dict(failures),
@@ -148,26 +148,26 @@ def as_json(
 
 
 def between_markers(path: Path) -> str:
-    """Return what put_between_markers() has put into a page.
+    """Return the text that put_between_markers() put into a page.
 
     Raises:
-        ValueError: it does not have both markers, in order.
+        ValueError: the page does not have both markers, in order.
     """
     return _split(path)[1].strip("\n") + "\n"
 
 
 def put_between_markers(path: Path, text: str) -> None:
-    """Replace what stands between the markers in a page.
+    """Replace the text between the markers in a page.
 
     Raises:
-        ValueError: it does not have both, in order.
+        ValueError: the page does not have both markers, in order.
     """
     before, _, after = _split(path)
     path.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{after}")
 
 
 def _split(path: Path) -> tuple[str, str, str]:
-    """Return what stands before, between and after the markers."""
+    """Return the text before, between and after the markers."""
     before, begin, rest = path.read_text().partition(BEGIN)
     between, end, after = rest.partition(END)
     if not begin or not end:

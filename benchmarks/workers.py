@@ -1,4 +1,4 @@
-"""The benchmark's side of the protocol of peers/worker.py: a contestant in a process of its own."""
+"""The benchmark's side of the protocol of peers/worker.py: a contestant in its own process."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Worker:
     """A contestant, waiting for orders."""
 
     def __init__(self, args: Sequence[str], env: Mapping[str, str], cwd: Path) -> None:
-        """Start it: a program, its whole environment and its working directory."""
+        """Start a program, with its complete environment and working directory."""
         self._name = " ".join(Path(arg).name for arg in args)
         self._process = subprocess.Popen(
             args,
@@ -42,18 +42,18 @@ class Worker:
         )
 
     def prepare(self) -> None:
-        """Have it connect and warm up.
+        """Connect and warm up.
 
         Raises:
-            WorkerError: it could not.
+            WorkerError: that failed.
         """
         self.ask("prepare")
 
     def go(self, count: int) -> Sample:
-        """Have it do its thing so many times.
+        """Repeat the action COUNT times.
 
         Raises:
-            WorkerError: it failed, or took minutes.
+            WorkerError: it failed, or did not answer in time.
         """
         seconds, cpu = self.ask(f"go {count}").split()
         return Sample(float(seconds), float(cpu))
@@ -84,19 +84,19 @@ class Worker:
         return line.decode(errors="replace").strip()
 
     def memory(self) -> int:
-        """Return how many bytes of memory it has now."""
+        """Return its current memory in bytes."""
         return self._status("VmRSS") * 1024
 
     def peak(self) -> int:
-        """Return how many bytes it had at most since forget_peak()."""
+        """Return its maximum memory in bytes since forget_peak()."""
         return self._status("VmHWM") * 1024
 
     def threads(self) -> int:
-        """Return how many threads it has, all libraries' included."""
+        """Return its number of threads, including those of libraries."""
         return self._status("Threads")
 
     def forget_peak(self) -> None:
-        """Start anew with peak(), proc(5): clear_refs."""
+        """Reset peak(), proc(5): clear_refs."""
         Path(f"/proc/{self._process.pid}/clear_refs").write_text("5")
 
     def _status(self, field: str) -> int:
@@ -106,7 +106,7 @@ class Worker:
         raise WorkerError(f"{self._name}: it has no {field}")
 
     def end(self) -> None:
-        """Tell it to quit, then make sure that it has, with all that it started."""
+        """Make it quit, and kill its remaining processes."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         with contextlib.suppress(BrokenPipeError):
@@ -119,6 +119,6 @@ class Worker:
         self._process.stdout.close()
 
     def _ended(self) -> bool:
-        # It is not reaped yet: its number, which is its group's, stays taken.
+        # It is not reaped yet, so its process group id is not reused.
         flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
         return os.waitid(os.P_PID, self._process.pid, flags) is not None

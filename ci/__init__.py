@@ -1,1 +1,1 @@
-"""What makes and checks the distributions: ./run wheel and ./run release."""
+"""Build and check the distributions: ./run wheel and ./run release."""

@@ -15,13 +15,12 @@ from .shell import Failed, only, run, tool
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# Kerberos stays the system's own: a copy in the wheel would have credential caches of its own, so
-# that tickets which python-gssapi got into a MEMORY cache would not be found, and would look for
-# plugins and configuration where the builder's system keeps them.
+# The wheel uses the system's Kerberos. Its own copy would not find tickets that python-gssapi
+# put into a MEMORY cache, and would look for plugins and configuration at the builder's paths.
 KERBEROS = ("libgssapi_krb5.so.2", "libkrb5.so.3")
 
-# The release of Debian whose C library and Kerberos a wheel is linked with, and the tag that it
-# gets by that: what is linked with a newer glibc asks for one. RHEL 8 has the same as this tag.
+# A wheel is linked with the C library and Kerberos of this Debian release, which sets its tag:
+# a wheel linked with a newer glibc needs that. RHEL 8 has the glibc of this tag.
 OLD_SUITE = "bullseye"
 OLD_NEEDS = "libc6-dev libkrb5-dev libevent-dev"
 OLD_POLICY = f"manylinux_2_28_{platform.machine()}"
@@ -30,19 +29,19 @@ BUILD_NEEDS = ("setuptools>=77",)
 
 
 def build_sdist(folder: Path) -> Path:
-    """Build the sdist of the checkout into a folder, which has nothing else."""
+    """Build the sdist of the checkout into an empty folder."""
     shutil.rmtree(folder, ignore_errors=True)
     run(
         *(sys.executable, "-m", "build", "--no-isolation", "--sdist", "--outdir", folder),
         ROOT,
-        # setuptools keeps a list of files in the checkout, and would ship what is gone from it.
+        # setuptools keeps a list of files in the checkout, and would ship deleted ones.
         env={**os.environ, "PYTHONWARNINGS": "ignore"},
     )
     return only(list(folder.glob("*.tar.gz")), "sdist")
 
 
 def unpack_sdist(sdist: Path, folder: Path) -> Path:
-    """Unpack an sdist into a folder that is made anew, and return the tree."""
+    """Unpack an sdist into a new folder, and return the tree."""
     shutil.rmtree(folder, ignore_errors=True)
     with tarfile.open(sdist) as archive:
         if hasattr(tarfile, "data_filter"):  # not so in 3.11.0 to 3.11.3
@@ -52,17 +51,17 @@ def unpack_sdist(sdist: Path, folder: Path) -> Path:
 
 
 def compiler(system: Path | None) -> str:
-    """Return the command that compiles for this system or, if given, for an unpacked one."""
+    """Return the compiler command for this system or, if given, for an unpacked one."""
     usual = os.environ.get("CC", "gcc")
     if system is None:
         return usual
-    # Debian's gcc looks into this system's library folder before it looks into the other one's.
+    # Debian's gcc searches this system's library folder before the other one's.
     libraries = f"{system}/usr/lib/{run(*shlex.split(usual), '-print-multiarch').strip()}"
     return f"{usual} --sysroot={system} -L{libraries}"
 
 
 def build_libremctl(folder: Path, system: Path | None) -> None:
-    """Build the static library, unless it is there."""
+    """Build the static library, if it does not exist."""
     script = ROOT / "ci" / "build-libremctl.sh"
     run("sh", script, folder, env={**os.environ, "CC": compiler(system)})
 
@@ -75,8 +74,8 @@ def static_environ(libremctl: Path, system: Path | None) -> dict[str, str]:
         "REMCTL_WERROR": "1",
         "REMCTL_CFLAGS": f"-I{libremctl}/include",
         "REMCTL_LIBS": f"{libremctl}/lib/libremctl.a -lgssapi_krb5 -lkrb5",
-        # Not the interpreter's own way of linking, which may leave its library folder in the
-        # extension as a RUNPATH. -g comes from its way of compiling, and is of no use to users.
+        # This replaces the interpreter's linker flags, which may add a RUNPATH. Its compiler flags
+        # have -g, which is of no use to users.
         "LDSHARED": f"{compiler(system)} -shared",
         "LDFLAGS": "-Wl,--strip-debug -Wl,-z,relro -Wl,-z,now",
         # Two builds of one commit give identical files.
@@ -97,9 +96,9 @@ def time_of_build() -> str:
 def build_wheel(
     sdist: Path, python: Path, libremctl: Path, system: Path | None, work: Path
 ) -> Path:
-    """Build a wheel from an sdist, and nothing else, with an interpreter."""
+    """Build a wheel from an sdist with an interpreter."""
     tree = unpack_sdist(sdist, work / "tree")
-    # The licence asks to go along with copies, and a static library is one.
+    # The licence must accompany copies, and a static library is one.
     shutil.copy(libremctl / "LICENSE", tree / "LICENSE.libremctl")
     shutil.copy(libremctl / "libremctl.cdx.json", tree)
     builder = Environment(work / "builder", python)

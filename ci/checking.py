@@ -1,4 +1,4 @@
-"""Look into a wheel: what it needs, exports and holds."""
+"""Check a wheel: its required libraries, exported symbols and files."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 from .building import KERBEROS
 from .shell import Failed, only, run, tool
 
-# What the extension may need: Kerberos of the system, and the C library with its parts.
+# The extension may need the system's Kerberos, and the C library with its parts.
 _C_LIBRARY = re.compile(r"(libc|libpthread|ld-linux.*|libc\.musl-.*)\.so(\.\d+)?")
 
 
 def require(holds: bool, what: str) -> None:
-    """Go on only if something holds."""
+    """Raise Failed unless a condition holds."""
     if not holds:
         raise Failed(what)
 
@@ -31,9 +31,9 @@ def run_paths(dynamic_section: str) -> list[str]:
 
 
 def check_names(names: list[str], abi3: bool) -> None:
-    """Check what a wheel holds: no library, and the licences of all that is in it."""
+    """Check the files of a wheel: no library, and all licences."""
     shared = [name for name in names if ".so" in name]
-    require(len(shared) == 1, f"one extension and no library is expected, not {shared}")
+    require(len(shared) == 1, f"the wheel must have one extension and no library, not {shared}")
     require(not abi3 or shared[0] == "_remctl.abi3.so", f"{shared[0]} is not for every Python")
     for licence in ("LICENSE", "LICENSE.libremctl"):
         require(
@@ -45,13 +45,13 @@ def check_names(names: list[str], abi3: bool) -> None:
 
 
 def check_extension(extension: Path) -> list[str]:
-    """Check what a shared object needs and exports, and return what it needs."""
+    """Check the libraries and exports of a shared object, and return the libraries."""
     section = run("readelf", "--wide", "--dynamic", extension)
     libraries = needed(section)
-    require(not run_paths(section), f"it looks for libraries in {run_paths(section)}")
+    require(not run_paths(section), f"it has a RUNPATH: {run_paths(section)}")
     require(set(KERBEROS) <= set(libraries), f"it does not use the system's Kerberos: {libraries}")
     other = [name for name in libraries if name not in KERBEROS and not _C_LIBRARY.fullmatch(name)]
-    require(not other, f"it needs libraries that not every system has: {other}")
+    require(not other, f"it needs libraries that some systems lack: {other}")
     symbols = run("nm", "--dynamic", "--defined-only", extension).splitlines()
     exported = [line.split()[-1] for line in symbols]
     require(exported == ["PyInit__remctl"], f"it exports more than its init function: {exported}")
@@ -59,12 +59,12 @@ def check_extension(extension: Path) -> list[str]:
 
 
 def glibc_versions(symbols: str) -> set[tuple[int, int]]:
-    """Return the versions of glibc that the undefined symbols of `nm -D` ask for."""
+    """Return the glibc versions that the undefined symbols of `nm -D` need."""
     return {(int(m[1]), int(m[2])) for m in re.finditer(r"@GLIBC_(\d+)\.(\d+)", symbols)}
 
 
 def check_glibc(extension: Path, promised: tuple[int, int]) -> str:
-    """Check that nothing younger than the wheel's tag says is needed, and return what is."""
+    """Check that the extension needs no newer glibc than the tag promises; return a message."""
     symbols = run("nm", "--dynamic", "--undefined-only", "--with-symbol-versions", extension)
     youngest = max(glibc_versions(symbols))
     text = f"needs glibc {youngest[0]}.{youngest[1]}"
@@ -73,10 +73,10 @@ def check_glibc(extension: Path, promised: tuple[int, int]) -> str:
 
 
 def check(wheel: Path) -> list[str]:
-    """Check a wheel, and return what was found out about it.
+    """Check a wheel, and return facts about it.
 
     Raises:
-        Failed: something is not as it must be.
+        Failed: a check failed.
     """
     abi3 = "-abi3-" in wheel.name
     facts = []
@@ -87,7 +87,7 @@ def check(wheel: Path) -> list[str]:
         facts.append(f"needs {' '.join(check_extension(extension))}")
         if tag := re.search(r"-manylinux_(\d+)_(\d+)_", wheel.name):
             facts.append(check_glibc(extension, (int(tag[1]), int(tag[2]))))
-    facts.append("no RUNPATH, exports PyInit__remctl only, no library inside, both licences")
+    facts.append("no RUNPATH, exports only PyInit__remctl, no library inside, both licences")
     if abi3:
         report = run(tool("abi3audit"), "--strict", "--verbose", wheel)
         facts.append(f"abi3audit: {' '.join(report.split('whl:')[-1].split())}")

@@ -1,6 +1,6 @@
 """Build Debian packages in clean chroots, install them there, and test them: ./run deb.
 
-Each suite takes a few minutes, and root: debootstrap unpacks it once.
+Each suite takes a few minutes. This needs root, because debootstrap unpacks each suite once.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _BUILD_NEEDS = ("build-essential", "fakeroot", "lintian")
 
 
 def needs() -> str:
-    """Return the packages that debian/ asks for, to build and to test."""
+    """Return the packages that debian/ needs to build and to test."""
     text = (ROOT / "debian" / "control").read_text().partition("\n\n")[0]
     build = re.findall(r"^ ([\w.+-]+)", text.partition("Build-Depends:")[2], re.MULTILINE)
     text = (ROOT / "debian" / "tests" / "control").read_text()
@@ -95,9 +95,9 @@ def try_suite(suite: str) -> None:
 
 
 def main() -> int:
-    """Do it for each suite, and return how to exit."""
+    """Build and try the package in each suite, and return the exit status."""
     parser = argparse.ArgumentParser(prog="./run deb", description=__doc__)
-    parser.add_argument("suite", nargs="*", help=f"by default {' and '.join(SUITES)}")
+    parser.add_argument("suite", nargs="*", help=f"Debian releases (default: {' '.join(SUITES)})")
     try:
         for suite in parser.parse_args().suite or SUITES:
             try_suite(suite)

@@ -1,4 +1,4 @@
-"""Other releases of Debian, unpacked: an old one to build for, new ones to try wheels in."""
+"""Unpack other releases of Debian: an old one to build for, new ones to try wheels in."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .shell import Failed, run, say
 
-# Mounted for the processes of the chroot alone: it all goes with the last of them.
+# Mounts in a namespace of the chroot's processes, which ends with the last of them.
 _ENTER = """\
 set -e
 mount -t proc proc "$1/proc"
@@ -20,20 +20,20 @@ _POLICY = "#!/bin/sh\nexit 101\n"  # no service may start in a chroot
 
 
 class Unavailable(Exception):
-    """Something cannot be done on this system; the text says why."""
+    """This system lacks a requirement, which the text names."""
 
 
 def unpack(suite: str, packages: str, folder: Path) -> None:
-    """Unpack a minimal Debian with some packages, unless that was done.
+    """Unpack a minimal Debian with some packages, unless it exists.
 
     Raises:
-        Unavailable: it takes root and debootstrap, and the packages.
+        Unavailable: this is not root, or debootstrap or a package is missing.
     """
     stamp = folder / ".unpacked"
     if stamp.exists() and stamp.read_text() == packages:
         return
     if os.geteuid() != 0:
-        raise Unavailable("unpacking Debian takes root")
+        raise Unavailable("unpacking Debian needs root")
     if shutil.which("debootstrap") is None:
         raise Unavailable("debootstrap is not installed")
     say(f"unpacking Debian {suite}, which takes minutes")
@@ -53,7 +53,7 @@ def unpack(suite: str, packages: str, folder: Path) -> None:
 
 
 def keep_links_inside(folder: Path) -> None:
-    """Make links to libraries relative: seen from here, absolute ones lead to this system's."""
+    """Make links to libraries relative, because absolute ones would lead to this system's."""
     for link in folder.glob("usr/lib*/**/*.so*"):
         if link.is_symlink() and (target := os.readlink(link)).startswith("/"):
             link.unlink()
@@ -61,6 +61,6 @@ def keep_links_inside(folder: Path) -> None:
 
 
 def inside(folder: Path) -> list[str]:
-    """Return the beginning of a command that runs in an unpacked Debian."""
+    """Return a command prefix that runs programs in an unpacked Debian."""
     enter = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", _ENTER, "sh"]
     return [*enter, str(folder)]

@@ -1,4 +1,4 @@
-"""Fresh virtual environments, in which wheels are built and tried."""
+"""Create virtual environments to build and try wheels in."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .shell import run
 
-# What a trial needs beside the wheel: its tests and the realm that they talk to.
+# Requirements of a trial besides the wheel: the tests and their realm.
 TRIAL_NEEDS = ("pytest>=8", "pytest-timeout>=2.3", "gssapi>=1.8")
 
 # What Debian's Python has no ensurepip for is there, or is installed by those who come here.
@@ -15,7 +15,7 @@ _INSTALL = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check")
 
 
 class Environment:
-    """A virtual environment of an interpreter, made anew."""
+    """A new virtual environment of an interpreter."""
 
     def __init__(self, folder: Path, python: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
@@ -23,14 +23,14 @@ class Environment:
         self.python = folder / "bin" / "python"
 
     def install(self, *arguments: str | Path) -> None:
-        """Have pip install something."""
+        """Install packages with pip."""
         run(self.python, *_INSTALL, *arguments)
 
 
 def gather(python: Path, folder: Path) -> None:
-    """Put into `folder` wheels of all that a trial with that Python needs.
+    """Put wheels of all requirements of a trial with a Python into a folder.
 
-    gssapi comes as source and takes its time to build: what the folder has is not built again.
+    Wheels that the folder has are kept, because gssapi takes long to build from source.
     """
     folder.mkdir(parents=True, exist_ok=True)
     run(
@@ -40,7 +40,7 @@ def gather(python: Path, folder: Path) -> None:
 
 
 def describe(python: Path) -> str:
-    """Return what an interpreter calls itself: 3.13.5, with a t where it has no GIL."""
+    """Return an interpreter's version, such as 3.13.5; with a t if it has no GIL."""
     code = (
         "import platform, sysconfig;"
         "free = sysconfig.get_config_var('Py_GIL_DISABLED');"

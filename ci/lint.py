@@ -23,7 +23,7 @@ C_FILES = [
 ]
 LIMITED_API = "-DPy_LIMITED_API=0x030B0000"
 
-Check = tuple[str, list[list[str]]]  # what is checked, and the commands that do it
+Check = tuple[str, list[list[str]]]  # the name of a check, and its commands
 
 
 def fix() -> None:
@@ -39,7 +39,7 @@ def compiling(compiler: str, *flags: str) -> list[list[str]]:
     library = os.environ.get("REMCTL_CFLAGS")
     if library is None:
         library = subprocess.run(asked, capture_output=True, text=True).stdout
-    # gcc follows values, and warns of them, only where it optimises.
+    # gcc tracks values, and warns about them, only if it optimises.
     strict = ["-Wall", "-Wextra", "-Werror", "-O2", "-fPIC", "-pthread", *flags]
     names = ["-Isrc", "-I" + sysconfig.get_paths()["include"], '-DREMCTL_BINDING_VERSION="lint"']
     return [
@@ -71,7 +71,7 @@ def checks() -> list[Check]:
     plugins = ["mypy", "--explicit-package-bases", "--follow-imports=silent", "ansible_collections"]
     found: list[Check] = [
         (
-            "mypy",  # One after the other: they share a cache.
+            "mypy",  # Not in parallel, because the commands share a cache.
             [
                 ["mypy", "remctl.py", "remctl_toolkit", "examples", "benchmarks"],
                 ["mypy", "stress"],
@@ -88,7 +88,7 @@ def checks() -> list[Check]:
         ("ruff format", [["ruff", "format", "--check", "--quiet", "--diff", "."]]),
         ("clang-format", [["clang-format", "--dry-run", "--Werror", *C_FILES]]),
         ("shellcheck", [["shellcheck", "run", ".ci/run", *map(str, Path("ci").glob("*.sh"))]]),
-        # What GitHub and cibuildwheel read, and we cannot run.  Nothing is asked on the network.
+        # Files for GitHub and cibuildwheel, which cannot run here.  These checks need no network.
         ("zizmor", [["zizmor", "--offline", "--no-progress", "--persona=pedantic", ".github"]]),
         ("schema, workflows", schema("github-workflows", "workflows")),
         ("schema, dependabot.yml", schema("dependabot", "dependabot.yml")),
@@ -124,7 +124,7 @@ def passes(check: Check) -> bool:
 
 
 def main() -> int:
-    """Run all checks, as many at once as there are processors, and return how to exit."""
+    """Run all checks, one per processor at a time, and return the exit status."""
     parser = argparse.ArgumentParser(prog="./run lint", description=__doc__)
     parser.add_argument("--fix", action="store_true", help="repair the layout first")
     if parser.parse_args().fix:

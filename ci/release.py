@@ -1,6 +1,6 @@
 """Check that a release can be made, build it, and tag it: ./run release.
 
-Nothing is pushed or uploaded: at the end it says what is left to do.
+Nothing is pushed or uploaded: the last lines list the remaining steps.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from .shell import Failed, run, say, tool
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# .ci/run leaves the commit there that passed everything.
+# .ci/run writes the commit that passed everything to this file.
 GREEN = ".venv/green"
 
 
 def version_of(root: Path) -> str:
-    """Return `__version__` of remctl.py, the one place that holds it, without importing."""
+    """Return `__version__` of remctl.py, the only place that has it, without importing."""
     tree = ast.parse((root / "remctl.py").read_text(encoding="utf-8"))
     for node in tree.body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__version__":
@@ -31,12 +31,12 @@ def version_of(root: Path) -> str:
 
 
 def git(root: Path, *arguments: str) -> str:
-    """Return what git says."""
+    """Run git, and return its output."""
     return run("git", "-C", root, *arguments).strip()
 
 
 def problems_of_version(root: Path, today: datetime.date) -> list[str]:
-    """Return what is wrong with the version and its section in the changelog."""
+    """Return problems of the version and its section in the changelog."""
     version = version_of(root)
     problems = []
     if not re.fullmatch(r"\d+\.\d+\.\d+((a|b|rc)\d+)?", version):
@@ -57,37 +57,37 @@ def problems_of_version(root: Path, today: datetime.date) -> list[str]:
 
 
 def problems_of_address(root: Path) -> list[str]:
-    """Return what is wrong with what pyproject.toml says about the repository's address."""
+    """Return problems of the repository's address in pyproject.toml."""
     text = (root / "pyproject.toml").read_text(encoding="utf-8")
     address = tomllib.loads(text)["project"].get("urls", {}).get("Repository")
     if address is None:
         cure = 'Repository = "https://github.com/OWNER/NAME"'
         return [f"pyproject.toml has no {cure} in [project.urls]: links on PyPI start with it"]
     if not re.fullmatch(r"https://[^/\s]+(/[^/\s]+)+", address):
-        return [f"{address} is no https address without a slash at its end: [project.urls]"]
+        return [f"[project.urls]: {address} must be an https address without a final slash"]
     return []
 
 
 def problems_of_checkout(root: Path) -> list[str]:
-    """Return what is wrong with the checkout that the tag would be put on."""
+    """Return problems of the checkout that is to be tagged."""
     problems = []
     if (branch := git(root, "branch", "--show-current")) != "main":
-        problems.append(f"releases are made from main, and this is {branch or 'no branch'}")
+        problems.append(f"releases are made from main: this is {branch or 'no branch'}")
     if git(root, "status", "--porcelain"):
-        problems.append("there are changes that are not committed")
+        problems.append("there are uncommitted changes: commit them")
     if git(root, "tag", "--list", tag := f"v{version_of(root)}"):
-        problems.append(f"the tag {tag} is there")
+        problems.append(f"the tag {tag} already exists")
     green = root / GREEN
     if not green.exists() or green.read_text().strip() != git(root, "rev-parse", "HEAD"):
-        problems.append("this commit has not passed lint and tests: .ci/run")
+        problems.append("this commit has not passed lint and tests: run .ci/run")
     return problems
 
 
 def problems_of_tag(root: Path, tag: str) -> list[str]:
-    """Return what is wrong with a tag that was pushed; the date may be an earlier one."""
+    """Return problems of a pushed tag; the date may be in the past."""
     version = version_of(root)
     if tag != f"v{version}":
-        return [f"the tag is {tag}, and the version {version}"]
+        return [f"the tag {tag} does not match the version {version}"]
     text = (root / "CHANGELOG.md").read_text(encoding="utf-8")
     dates = re.findall(rf"^## {re.escape(version)} \((\d{{4}}-\d\d-\d\d)\)$", text, re.MULTILINE)
     if not dates:
@@ -96,7 +96,7 @@ def problems_of_tag(root: Path, tag: str) -> list[str]:
 
 
 def build(folder: Path) -> list[Path]:
-    """Build the sdist and, from it, a wheel; and ask whether PyPI would take them."""
+    """Build the sdist and, from it, a wheel; check whether PyPI would accept them."""
     from .building import build_sdist, unpack_sdist
 
     say("building the sdist, and a wheel from it")
@@ -116,23 +116,23 @@ def build(folder: Path) -> list[Path]:
 
 LEFT_TO_DO = """\
 Left to do:
-  ./run wheel --chroot trixie   if it was not done for this commit
+  ./run wheel --chroot trixie   unless done for this commit
   git push origin main {tag}
       then the workflow `release` builds all wheels and waits for your approval
-  https://pypi.org/project/python-remctl/   look at it, and: pip install python-remctl=={version}
-  remctl.py and CHANGELOG.md    the next version with .dev0, and an empty section Unreleased
+  https://pypi.org/project/python-remctl/   check it, and: pip install python-remctl=={version}
+  remctl.py and CHANGELOG.md    set the next version with .dev0, and add an empty Unreleased
 """
 
 
 def main(arguments: list[str]) -> int:
-    """Do what the command line says; returns the exit status."""
+    """Run the command line, and return the exit status."""
     parser = argparse.ArgumentParser(
         prog="./run release",
         description="Check the version, the changelog and the checkout, build, and tag."
         " Nothing is pushed.",
     )
-    parser.add_argument("--dry-run", action="store_true", help="do all that, but do not tag")
-    parser.add_argument("--tag", help="only check that this tag fits; for the workflow")
+    parser.add_argument("--dry-run", action="store_true", help="do everything except tagging")
+    parser.add_argument("--tag", help="only check this tag; for the workflow")
     options = parser.parse_args(arguments)
     try:
         if options.tag:
@@ -142,7 +142,7 @@ def main(arguments: list[str]) -> int:
             problems += problems_of_checkout(ROOT)
         problems += problems_of_address(ROOT)
         version = version_of(ROOT)
-        # A dry run tells of all problems, those of building too.
+        # A dry run reports all problems, including those of building.
         if not options.tag and (options.dry_run or not problems):
             for path in build(ROOT / ".venv" / "release"):
                 say(f"  {path.name}")

@@ -1,4 +1,4 @@
-"""Run other programs: what they print is shown, and a failure ends the whole."""
+"""Run other programs, show their output, and raise an exception if they fail."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from pathlib import Path
 
 
 class Failed(Exception):
-    """Something is not as it must be; the text says what."""
+    """A command or a check failed; the text says why."""
 
 
 def say(text: str) -> None:
-    """Tell what is done now."""
+    """Print a progress message at once."""
     print(text, flush=True)
 
 
 def run(*command: str | Path, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> str:
-    """Run a command, and return what it printed.
+    """Run a command, and return its output.
 
     Raises:
-        Failed: it cannot be run, or fails; the text has what it printed.
+        Failed: it cannot be run, or fails; the text has its output.
     """
     words = [str(word) for word in command]
     try:
@@ -44,12 +44,12 @@ def run(*command: str | Path, cwd: Path | None = None, env: Mapping[str, str] | 
 
 
 def tool(name: str) -> Path:
-    """Return the path of a program that was installed beside this Python."""
+    """Return the path of a program in the directory of this Python."""
     return Path(sys.prefix, "bin", name)
 
 
 def only(found: Sequence[Path], what: str) -> Path:
-    """Return the one path that was found."""
+    """Return the only path of a list."""
     if len(found) != 1:
         raise Failed(f"{what}: one was expected, found were {[str(path) for path in found]}")
     return found[0]

@@ -1,4 +1,4 @@
-"""Does a wheel work at all?  What cibuildwheel runs where there is no KDC: python ci/smoke.py."""
+"""Check that a wheel works; cibuildwheel runs this without a KDC: python ci/smoke.py."""
 
 import os
 import socket
@@ -14,7 +14,7 @@ assert remctl.__version__ == _remctl.VERSION
 for module in (remctl, _remctl):
     assert str(module.__file__).startswith(sysconfig.get_paths()["platlib"]), module.__file__
 
-# A port that nobody listens on: this comes past our own code only.
+# Connect to a port without a listener: this runs only our own code.
 with socket.socket() as unused:
     unused.bind(("127.0.0.1", 0))
     try:
@@ -22,9 +22,9 @@ with socket.socket() as unused:
     except remctl.RemctlConnectError as error:
         print(f"{type(error).__name__}: {error}")
     else:
-        raise SystemExit("a connection to nobody was made")
+        raise SystemExit("connecting to a closed port succeeded")
 
-# A server that hangs up: this comes through libremctl and into Kerberos, which has no tickets.
+# Connect to a server that hangs up: this runs libremctl and Kerberos, which has no tickets.
 os.environ["KRB5CCNAME"] = "FILE:/nonexistent/tickets"
 with socket.create_server(("127.0.0.1", 0)) as server:
     try:

@@ -1,4 +1,4 @@
-"""Try a wheel as a user has it: installed in a fresh environment, where there is no libremctl."""
+"""Try a wheel like a user: installed in a new environment, without libremctl."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from .debian import Unavailable, inside, unpack
 from .environments import TRIAL_NEEDS, Environment, describe
 from .shell import Failed, run
 
-# A part of the tests that comes past every function of libremctl, with a real remctld; the last
-# one shares a MEMORY cache with python-gssapi.
+# Tests that call every function of libremctl, with a real remctld; the last one shares a MEMORY
+# cache with python-gssapi.
 TESTS = ("tests/test_simple.py", "tests/test_low_level.py", "tests/test_one_kerberos.py")
 
-# Fails where libremctl can be loaded.
+# Fails if libremctl can be loaded.
 _NO_LIBREMCTL = """\
 import ctypes
 try:
@@ -37,24 +37,24 @@ shift
 exec "$@"
 """
 
-# What a minimal Debian lacks: a KDC and remctld to talk to, and gssapi asks krb5-config.
+# Packages that a minimal Debian lacks: a KDC, remctld, and krb5-config for building gssapi.
 _DEBIAN_NEEDS = "python3-venv krb5-kdc krb5-admin-server krb5-user libkrb5-dev remctl-server"
 
 
 def installed_libraries() -> list[str]:
-    """Return the files of libremctl that the dynamic linker may find."""
+    """Return the files of libremctl in the dynamic linker's path."""
     listed = run("/sbin/ldconfig", "-p").splitlines()
     paths = [line.split("=> ")[1] for line in listed if "libremctl.so" in line and "=> " in line]
     return sorted({os.path.realpath(path) for path in paths})
 
 
 def hidden() -> list[str]:
-    """Return the beginning of a command that runs where libremctl cannot be loaded.
+    """Return a command prefix that runs programs without libremctl.
 
-    Its files are covered by an empty one, for that command alone.
+    It mounts an empty file over the library's files, for that command only.
 
     Raises:
-        Unavailable: this system does not let us.
+        Unavailable: this system does not allow it.
     """
     libraries = installed_libraries()
     if not libraries:
@@ -69,7 +69,7 @@ def hidden() -> list[str]:
 
 
 def lay_out(wheel: Path, folder: Path) -> None:
-    """Make a folder with the wheel and the tests, and no module that could stand in for it."""
+    """Make a folder with the wheel and the tests, but without the source modules."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     shutil.copy(wheel, folder)
@@ -78,7 +78,7 @@ def lay_out(wheel: Path, folder: Path) -> None:
 
 
 def shown(*command: str | Path, cwd: Path | None = None) -> None:
-    """Run the tests, and let them speak for themselves."""
+    """Run the tests, and show their output."""
     # A missing KDC or remctld is a failure, not a skip.
     env = {**os.environ, "CI": "true", "REMCTL_LINKED": "statically"}
     words = [str(word) for word in command]
@@ -88,7 +88,7 @@ def shown(*command: str | Path, cwd: Path | None = None) -> None:
 
 
 def try_here(wheel: Path, python: Path, wheels: Path, work: Path) -> str:
-    """Try a wheel with an interpreter, and return what was done."""
+    """Try a wheel with an interpreter, and return a description of the trial."""
     folder = work / f"trial-{describe(python)}"
     lay_out(wheel, folder)
     environment = Environment(folder / "env", python)
@@ -97,7 +97,7 @@ def try_here(wheel: Path, python: Path, wheels: Path, work: Path) -> str:
     try:
         before = hidden()
     except Unavailable as error:
-        before, how = [], f"not loaded, though libremctl is there: {error}"
+        before, how = [], f"libremctl is installed, but not loaded: {error}"
     if not how.startswith("not"):
         run(*before, environment.python, "-I", "-c", _NO_LIBREMCTL)
     shown(*before, environment.python, "-P", "-m", "pytest", "-q", *TESTS, cwd=folder)
@@ -105,10 +105,10 @@ def try_here(wheel: Path, python: Path, wheels: Path, work: Path) -> str:
 
 
 def try_in_debian(wheel: Path, suite: str, wheels: Path, chroots: Path) -> str:
-    """Try a wheel in another release of Debian, and return what was done.
+    """Try a wheel in another release of Debian, and return a description of the trial.
 
     Raises:
-        Unavailable: that release cannot be had.
+        Unavailable: that release cannot be unpacked.
     """
     folder = chroots / suite
     unpack(suite, _DEBIAN_NEEDS, folder)

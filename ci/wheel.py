@@ -1,6 +1,6 @@
-"""Build wheels that need no libremctl, check them, and try them where there is none: ./run wheel.
+"""Build wheels that include libremctl, check them, and try them without libremctl: ./run wheel.
 
-With wheels as arguments, those are checked and tried, whoever built them.
+Wheels given as arguments are checked and tried instead.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .environments import describe, gather
 from .shell import Failed, say
 from .trying import try_here, try_in_debian
 
-# Where things are kept from one run to the next: downloads, wheels of other projects, chroots.
+# Cache for later runs: downloads, wheels of other projects, chroots.
 CACHE = ROOT / ".venv"
 WORK = CACHE / "wheel"
 DIST = ROOT / "dist"
@@ -38,8 +38,8 @@ def arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
         prog="./run wheel",
-        description="Build wheels that hold libremctl, check them, and try them where there is"
-        " no libremctl, with every Python that is found and a real server. They come to dist/.",
+        description="Build wheels that include libremctl, check them, and try them without the"
+        " installed libremctl, with every Python and a real server. The wheels go to dist/.",
     )
     parser.add_argument("wheels", nargs="*", type=Path, metavar="WHEEL", help="try these instead")
     parser.add_argument(
@@ -47,7 +47,7 @@ def arguments() -> argparse.Namespace:
         action="append",
         default=[],
         metavar="SUITE",
-        help="also try it in this release of Debian (trixie, sid), unpacked under .venv; as root",
+        help="also try it in this release of Debian (trixie, sid), unpacked in .venv; needs root",
     )
     # Which interpreters there are, ./run knows.
     parser.add_argument("--python", action="append", default=[], type=Path, help=argparse.SUPPRESS)
@@ -55,7 +55,7 @@ def arguments() -> argparse.Namespace:
 
 
 def old_system() -> Path | None:
-    """Return the folder of an old Debian to link with, or None where it cannot be had."""
+    """Return the folder of an old Debian to link with; None if it cannot be unpacked."""
     folder = CACHE / "chroots" / OLD_SUITE
     try:
         unpack(OLD_SUITE, OLD_NEEDS, folder)
@@ -94,7 +94,7 @@ def build(pythons: list[Path]) -> list[Path]:
 
 
 def fits(wheel: Path, python: Path) -> bool:
-    """Tell whether a wheel is for this interpreter."""
+    """Return whether a wheel is for this interpreter."""
     version = describe(python)
     if not version.endswith("t"):
         return "-abi3-" in wheel.name
@@ -103,7 +103,7 @@ def fits(wheel: Path, python: Path) -> bool:
 
 
 def main() -> int:
-    """Do what the command line says."""
+    """Run the command line, and return the exit status."""
     options = arguments()
     done: list[str] = []
     status = 0

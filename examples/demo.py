@@ -1,7 +1,7 @@
-"""Show remctl at work: a Kerberos realm and a remctl server of our own, and what they are asked.
+"""Demonstrate remctl commands with a temporary Kerberos realm and remctl server.
 
-Each step is one of the functions below: its docstring is printed, then its code, then what that
-code prints when it is called.  Run it with ./run demo, which installs what it needs.
+Each step is a function below: the demo prints its docstring, its code and its output.  Run
+it with ./run demo, which installs its requirements.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ try:
     import remctl
     from remctl_toolkit.testing import Command, MissingPrograms, Realm, RealmError, RemctldServer
 except ImportError as error:
-    sys.exit(f"demo: {error}: start it with ./run demo, which builds what is missing")
+    sys.exit(f"demo: {error}: start it with ./run demo, which builds the missing module")
 
 EX_UNAVAILABLE = 69  # sysexits.h
 
 EPILOG = """\
 exit status:
-  0    everything went as it should
+  0    success
   1    a step failed, or the realm or the server did not start
   2    wrong usage
   69   programs are not installed (the message has the packages to install)
   130  interrupted
-  141  nobody reads the output any more
+  141  the reader closed the output
 
-Colours are used on a terminal only, and not where NO_COLOR is set."""
+Colours are used only on a terminal, and not if NO_COLOR is set."""
 
-# What the server can run: a name, a subcommand, and a script that stands for a real program.
+# The server's commands: a name, a subcommand, and a script instead of a real program.
 COMMANDS = [
     Command(
         "account",
@@ -62,7 +62,7 @@ COMMANDS = [
 ]
 
 
-# -- The steps: what is shown is what runs --------------------------------------------------------
+# -- The steps ------------------------------------------------------------------------------------
 
 
 def one_command(host: str, port: int) -> None:
@@ -80,7 +80,7 @@ def session(host: str, port: int) -> None:
 
 
 def live_output(host: str, port: int) -> None:
-    """Output while the command still runs."""
+    """Output while the command is still running."""
     with remctl.Remctl(host, port) as connection:
         start = time.monotonic()
         for token in connection.stream(["backup", "run"]):
@@ -92,7 +92,7 @@ def live_output(host: str, port: int) -> None:
 
 
 def refusal(host: str, port: int) -> None:
-    """Errors tell what went wrong: here the server has a code for it."""
+    """Exceptions with the reason of a failure: this one has an error code of the server."""
     try:
         remctl.remctl(host, port, command=["account", "delete", "alice"])
     except remctl.RemctlServerError as error:
@@ -100,7 +100,7 @@ def refusal(host: str, port: int) -> None:
 
 
 def cost(host: str, port: int) -> None:
-    """What it takes, on this machine and with this server."""
+    """Time of a command, on this machine and with this server."""
     command = ["account", "show", "alice"]
 
     start = time.monotonic()
@@ -124,7 +124,7 @@ STEPS = [one_command, session, live_output, refusal, cost]
 
 
 class Screen(io.TextIOBase):
-    """Prints headings, code and, as a file, what the code prints: with a bar before each line."""
+    """Print headings, code and, as a file, the code's output with a bar before each line."""
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
@@ -163,7 +163,7 @@ class Screen(io.TextIOBase):
 
 
 def explain(step: Callable[..., None]) -> tuple[str, str]:
-    """Return a step's docstring, and the rest of its body as it stands in this file."""
+    """Return a step's docstring, and the source of the rest of its body."""
     source = inspect.getsource(step)
     (function,) = ast.parse(source).body
     assert isinstance(function, ast.FunctionDef)
@@ -188,7 +188,7 @@ def show(screen: Screen) -> None:
 
 
 def sandbox_command() -> str:
-    """Return how to start remctl-sandbox: with its folder if that is not on PATH."""
+    """Return the command for remctl-sandbox, with its directory if that is not on PATH."""
     script = Path(sys.executable).with_name("remctl-sandbox")
     if str(script.parent) in os.environ.get("PATH", "").split(os.pathsep) or not script.exists():
         return script.name
@@ -201,7 +201,7 @@ def main() -> int:
     """Run the demo and return the exit status; --help lists them."""
     argparse.ArgumentParser(
         prog="./run demo",
-        description="Show remctl commands against a throwaway Kerberos realm and remctl server.",
+        description="Show remctl commands with a temporary Kerberos realm and remctl server.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     ).parse_args()
@@ -216,7 +216,7 @@ def main() -> int:
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except BrokenPipeError:
-        # Nothing may be left to flush at the end: that would fail again.
+        # Flushing the rest at exit would fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     return 0

@@ -1,1 +1,1 @@
-"""Heavy tests, run by hand or at night: each is a program of its own. See docs/stress.md."""
+"""Long-running tests, each a separate program, to run by hand or at night. See docs/stress.md."""

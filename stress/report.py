@@ -1,4 +1,4 @@
-"""What heavy tests and benchmarks share in telling what they found: the machine, and where to."""
+"""Shared by the stress tests and benchmarks: facts about the machine, tables and outputs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = [
 
 
 def says(*command: str) -> str:
-    """Return the first line that a program says, on whatever stream; "none" if it fails."""
+    """Return the first line of a program's output, on any stream; "none" if it fails."""
     try:
         said = subprocess.run(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True
@@ -42,7 +42,7 @@ def _processor() -> str:
 
 
 def environment() -> dict[str, str]:
-    """Return what to tell beside the figures."""
+    """Return facts to print with the figures."""
     return {
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "processor": f"{_processor()}, {os.cpu_count()} cores",
@@ -55,7 +55,7 @@ def environment() -> dict[str, str]:
 
 
 def text_table(rows: Iterable[Sequence[str]]) -> str:
-    """Lay rows out in columns: the first to the left, the others to the right."""
+    """Format rows in columns, the first aligned left, the others right."""
     table = [list(row) for row in rows]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = []
@@ -67,23 +67,23 @@ def text_table(rows: Iterable[Sequence[str]]) -> str:
 
 
 def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Write a table, with the numbers to the right."""
+    """Format a table, with numbers aligned right."""
     rule = ["---", *["---:"] * (len(headings) - 1)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in [headings, rule, *rows])
 
 
 def put_between_markers(page: Path, name: str, text: str) -> None:
-    """Replace what stands between <!-- NAME --> and <!-- end of NAME --> in a page.
+    """Replace the text between <!-- NAME --> and <!-- end of NAME --> in a page.
 
     Raises:
-        ValueError: it does not have both, in order.
+        ValueError: the page does not have both, in order.
     """
     before, after = _around_markers(page, name)
     page.write_text(f"{before}\n\n{text}\n\n{after}")
 
 
 def _around_markers(page: Path, name: str) -> tuple[str, str]:
-    """Return what stands before and after, markers included."""
+    """Return the text before and after, including the markers."""
     begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
     before, found, rest = page.read_text().partition(begin)
     _, found_end, after = rest.partition(end)
@@ -98,12 +98,12 @@ def check_outputs(
     pages: Iterable[Path | None],
     files: Iterable[Path | None] = (),
 ) -> None:
-    """End with wrong usage where results could not be written: now, and not after an hour.
+    """Check that results can be written, and end with a usage error before the long run if not.
 
     Args:
-        parser: whose usage that is.
-        name: the markers that the pages need; see put_between_markers().
-        pages, files: where results are to go, if they were named.
+        parser: parser of the command line.
+        name: name of the markers that the pages need; see put_between_markers().
+        pages, files: paths for the results, if given.
     """
     for page in filter(None, pages):
         try:

@@ -90,7 +90,7 @@ def test_release_of_a_checkout_that_is_not_ready(checkout: Path):
     git(checkout, "switch", "--quiet", "--create", "other")
     (checkout / "new.py").touch()
     problems = "\n".join(release.problems_of_checkout(checkout))
-    for problem in ("this is other", "not committed", "tag v4.1.0 is there", "not passed"):
+    for problem in ("this is other", "uncommitted", "tag v4.1.0 already exists", "not passed"):
         assert problem in problems
 
 
@@ -98,7 +98,7 @@ def test_release_of_a_checkout_that_is_not_ready(checkout: Path):
 def test_commit_after_the_one_that_passed_has_not_passed(checkout: Path):
     git(checkout, "commit", "--quiet", "--allow-empty", "--message=more")
     assert release.problems_of_checkout(checkout) == [
-        "this commit has not passed lint and tests: .ci/run"
+        "this commit has not passed lint and tests: run .ci/run"
     ]
 
 

@@ -1,1 +1,1 @@
-"""The contestants: each is a program that works when it is told to (see worker.py)."""
+"""The contestants: each is a program that works on request (see worker.py)."""

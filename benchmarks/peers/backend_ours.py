@@ -1,4 +1,4 @@
-"""The small backend whose start-up is measured; backend_perl.pl is the same in Perl."""
+"""A small backend, to measure its start-up; backend_perl.pl is the same in Perl."""
 
 from remctl_toolkit.backend import Backend, CommandError, Context
 

@@ -14,7 +14,7 @@ _NAME = re.compile(r"\((\d+)\)(?: (.*))?")
 
 
 def self_cost(profile: Path) -> Counter[str]:
-    """Add up what was executed in each object file itself, without what it called.
+    """Add up the instructions of each object file, without those of its callees.
 
     See "Callgrind Format Specification" in valgrind's manual: "ob=" names the object file of the
     cost lines that follow, by number from the second time on; the line after "calls=" is the cost

@@ -8,7 +8,7 @@ from typing import Any
 
 from .worker import Action, serve
 
-sys.path.pop(0)  # the checkout, where the remctl is that this one is compared with
+sys.path.pop(0)  # the checkout, which has the other remctl
 import remctl
 
 _HOST = os.environ["REMCTL_HOST"]
@@ -56,7 +56,7 @@ class _Connects(Action):
 
 
 class _SimpleKeep(Action):
-    """Output of that many octets, by the simple interface."""
+    """COUNT octets of output, by the simple interface."""
 
     def prepare(self) -> None:
         _simple(_ECHO)
@@ -66,7 +66,7 @@ class _SimpleKeep(Action):
 
 
 class _Sessions(Action):
-    """That many sessions, all open at the same time; they stay open."""
+    """COUNT sessions, all open at the same time; they stay open."""
 
     def __init__(self) -> None:
         self.sessions: list[Any] = []

@@ -1,10 +1,10 @@
-"""A network with a delay: two network namespaces, and a wire between them that takes its time.
+"""A network with a delay: two network namespaces, and a slow wire between them.
 
-What crosses it are whole IP packets between two TUN devices, so both ends are real TCP, with
-Nagle's algorithm and delayed acknowledgements; the kernel needs no netem for that. Realm and server
-live in one namespace, clients are started in the other. All of it is gone when this process is.
+It forwards IP packets between two TUN devices, without netem. So both ends use TCP, with Nagle's
+algorithm and delayed acknowledgements. Realm and server run in one namespace, clients in the other.
+Everything ends with this process.
 
-A worker with orders of its own (see worker.py):
+A worker with its own orders (see worker.py):
 
     prepare        make everything  ->  JSON: "env", a client's variables; "namespace", its file
     delay SECONDS  from now on, for each direction  ->  ok
@@ -34,7 +34,7 @@ from .worker import set_output_aside
 
 __all__ = ["why_not"]
 
-# TEST-NET-1 (RFC 5737): nobody's addresses.
+# TEST-NET-1 (RFC 5737): reserved addresses.
 _SERVER = "192.0.2.1"
 _CLIENT = "192.0.2.2"
 
@@ -46,7 +46,7 @@ _PACKET = 65536
 
 
 def why_not() -> str | None:
-    """Return what this machine lacks for it, or None."""
+    """Return the missing requirement of this machine, or None."""
     if not sys.platform.startswith("linux"):
         return "network namespaces need Linux"
     if os.geteuid() != 0:
@@ -60,13 +60,13 @@ class Wire:
     """Carries packets from each of two TUN devices to the other, after a delay."""
 
     def __init__(self, ends: tuple[int, int]) -> None:
-        """Take the two descriptors; run() carries."""
+        """Set the two descriptors; run() forwards packets."""
         self.delay = 0.0
         self._ends = ends
         self._waiting: dict[int, deque[tuple[float, bytes]]] = {end: deque() for end in ends}
 
     def run(self) -> None:
-        """Carry for ever."""
+        """Forward packets for ever."""
         while True:
             due = [queue[0][0] for queue in self._waiting.values() if queue]
             timeout = max(0.0, min(due) - time.monotonic()) if due else None
@@ -121,7 +121,7 @@ def _serve_orders(wire: Wire, description: str, answers: int) -> None:
 
 
 def main() -> None:
-    """Make the network, and keep it up until told to quit."""
+    """Make the network, and keep it until "quit"."""
     answers = set_output_aside()
     servers, server_end = _enter_new_namespace(_SERVER)
     clients, client_end = _enter_new_namespace(_CLIENT)
@@ -129,7 +129,7 @@ def main() -> None:
     wire = Wire((server_end, client_end))
     threading.Thread(target=wire.run, daemon=True).start()
     with Realm() as realm, RemctldServer(realm, COMMANDS, address=_SERVER) as server:
-        # From now on the service ticket is in the cache: clients have no way to the KDC.
+        # This caches the service ticket, because clients cannot reach the KDC.
         with realm.environ():
             remctl.remctl(server.host, server.port, server.principal, ("echo", "hello"))
         description = {

@@ -17,11 +17,11 @@ _PRINCIPAL = os.environ["REMCTL_PRINCIPAL"]
 _ECHO = ("echo", "hello")
 _UNKNOWN = ("unknown", "command")  # The server refuses it without starting a process.
 _SLEEP = ("sleep", "600")
-_SETTLE = 1.5  # seconds after which threads that only opening took have ended
+_SETTLE = 1.5  # seconds after which the threads of opening have ended
 
 
 class _Waiting(Action):
-    """That many sessions more, each of which waits for a command; they go on waiting."""
+    """COUNT more sessions, each of which waits for a command; they keep waiting."""
 
     def prepare(self) -> None:
         self.loop = asyncio.new_event_loop()

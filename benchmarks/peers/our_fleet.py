@@ -1,4 +1,4 @@
-"""The contestant remctl_toolkit.fleet: hosts are loopback addresses, which all are one server's."""
+"""The contestant remctl_toolkit.fleet: all hosts are loopback addresses of one server."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _hosts(count: int) -> list[Host]:
 
 
 class _Hosts(Action):
-    """Connect, one command, close: on so many hosts."""
+    """Connect, run one command and close on COUNT hosts."""
 
     def prepare(self) -> None:
         self.go(1)
@@ -40,7 +40,7 @@ class _Hosts(Action):
 
 
 class _Silent(_Hosts):
-    """The same on 200 hosts, of which so many are silent."""
+    """The same on 200 hosts, COUNT of which are silent."""
 
     def go(self, count: int) -> None:
         hosts = _hosts(_HOSTS)
@@ -49,11 +49,11 @@ class _Silent(_Hosts):
             hosts[place] = Host(hosts[place].name, _SILENT_PORT)
         outcomes = list(run_on_hosts(hosts, _ECHO, principal=_PRINCIPAL, limit=_LIMIT))
         if sum(outcome.ok for outcome in outcomes) != _HOSTS - count:
-            raise RuntimeError("not all hosts answered that should have")
+            raise RuntimeError("a host that should answer did not")
 
 
 class _Lists(Action):
-    """Read a file of so many hosts, half of them in ranges, leave out a quarter, and fold it."""
+    """Read a file of COUNT hosts, half of them in ranges, exclude a quarter, and fold it."""
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory()

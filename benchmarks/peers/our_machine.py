@@ -1,4 +1,4 @@
-"""The contestant remctl_toolkit.machine, and what a machine is compared with over plain remctl."""
+"""The contestant remctl_toolkit.machine, and equivalent plain remctl commands."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _check(right: bool) -> None:
 
 
 class _Machine(Action):
-    """Has a machine."""
+    """Base of the actions of a machine."""
 
     shell: str | None = "sh"
 
@@ -56,7 +56,7 @@ class _True(_Machine):
 
 
 class _Bare(Action):
-    """The same program, as a remctl command of its own."""
+    """The same program, as a remctl command."""
 
     command: tuple[str, ...] = ("true",)
 
@@ -84,7 +84,7 @@ class _BarePython(_Bare):
 
 
 class _Call(_Machine):
-    """A function that does nothing, on the far side."""
+    """A function that does nothing, called on the server."""
 
     def prepare(self) -> None:
         super().prepare()
@@ -100,7 +100,7 @@ class _CallPython(_Call):
 
 
 class _Plain(_Machine):
-    """Output of that many octets, by one plain command."""
+    """COUNT octets of output, by one plain command."""
 
     def go(self, count: int) -> None:
         octets = 0
@@ -112,7 +112,7 @@ class _Plain(_Machine):
 
 
 class _PlainUp(_Machine):
-    """That many octets as input of plain commands."""
+    """COUNT octets of input, for plain commands."""
 
     piece = bytes(8 << 20)
 
@@ -134,7 +134,7 @@ class _Channel(_Machine):
 
 
 class _Files(_Machine):
-    """A file of that many octets; made on the first call."""
+    """A file of COUNT octets, created on the first call."""
 
     def prepare(self) -> None:
         super().prepare()
@@ -166,7 +166,7 @@ class _Download(_Files):
 
 
 class _Echo(threading.Thread):
-    """A server that says again what it was told."""
+    """A server that returns its input."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -206,7 +206,7 @@ class _Tunnel(_Machine):
 
 
 class _Many(Action):
-    """That many machines at once: connect, and a command and a function on each."""
+    """COUNT machines at once: connect, and run a command and a function on each."""
 
     def go(self, count: int) -> None:
         ready = threading.Barrier(count)

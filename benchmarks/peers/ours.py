@@ -1,4 +1,4 @@
-"""The contestant that all of this is about: the bindings of this checkout."""
+"""The contestant of this project: the bindings of this checkout."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _repeat(session: remctl.Remctl, count: int) -> None:
 
 
 class _Session(Action):
-    """Has a session open and warm."""
+    """Base of the actions of an open, warm session."""
 
     def prepare(self) -> None:
         self.session = _open()
@@ -93,7 +93,7 @@ class _Noops(_Session):
 
 
 class _Stream(_Session):
-    """Output of that many octets, looked at token by token and forgotten."""
+    """COUNT octets of output, read token by token and discarded."""
 
     def go(self, count: int) -> None:
         octets = 0
@@ -104,7 +104,7 @@ class _Stream(_Session):
 
 
 class _Keep(_Session):
-    """Output of that many octets, as a result holds it."""
+    """COUNT octets of output, kept in a result."""
 
     def go(self, count: int) -> None:
         stdout = self.session.run(_zeros(count)).stdout
@@ -132,7 +132,7 @@ class _SimpleKeep(Action):
 
 
 class _SimpleSave(_SimpleKeep):
-    """Output of that many octets, by the simple interface, written to a file."""
+    """COUNT octets of output, by the simple interface, written to a file."""
 
     def go(self, count: int) -> None:
         with tempfile.TemporaryFile() as file:
@@ -141,7 +141,7 @@ class _SimpleSave(_SimpleKeep):
 
 
 class _Upload(_Session):
-    """That many octets on a command's standard input; made on the first call."""
+    """COUNT octets for a command's standard input, created on the first call."""
 
     payload = b""
 
@@ -153,7 +153,7 @@ class _Upload(_Session):
 
 
 class _Sessions(Action):
-    """That many sessions, all open at the same time; they stay open."""
+    """COUNT sessions, all open at the same time; they stay open."""
 
     def __init__(self) -> None:
         self.sessions: list[remctl.Remctl] = []
@@ -172,7 +172,7 @@ class _Sessions(Action):
 
 
 class _Waiting(_Sessions):
-    """That many sessions more, each of which waits for a command, in a thread of its own."""
+    """COUNT more sessions, each of which waits for a command in its own thread."""
 
     def go(self, count: int) -> None:
         for _ in range(count):
@@ -188,7 +188,7 @@ def _wait(session: remctl.Remctl) -> None:
 
 
 class _Threads(Action):
-    """640 commands, shared out to that many threads with a session each."""
+    """640 commands, divided among COUNT threads with a session each."""
 
     def prepare(self) -> None:
         self.sessions = [_open() for _ in range(64)]
@@ -211,7 +211,7 @@ class _Threads(Action):
 
 
 class _Waits(_Threads):
-    """All threads at once, each with one command that sleeps so many milliseconds."""
+    """All threads at once, each with one command that sleeps COUNT milliseconds."""
 
     def go(self, count: int) -> None:
         self.side_by_side(64, lambda session: _sleep(session, count / 1000))

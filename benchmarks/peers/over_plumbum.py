@@ -1,7 +1,7 @@
 """The contestant plumbum: its SshMachine, which runs ssh(1).
 
-With a connection that ssh shares (ControlMaster), every command is a process of ssh. Its other way,
-a shell that is kept and fed with commands, is measured as well.
+With a shared connection (ControlMaster), every command starts a process of ssh. plumbum's
+alternative, one shell for many commands, is measured as well.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class _Commands(Action):
 
 
 class _True(_Commands):
-    """The least that a command can do."""
+    """The command true."""
 
     def prepare(self) -> None:
         super().prepare()

@@ -1,4 +1,4 @@
-"""The contestant remoto, which runs a Python on the other side by way of execnet and ssh(1)."""
+"""The contestant remoto, which runs Python on the remote host through execnet and ssh(1)."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ _HOST = "bench-master"
 
 
 class _Copy(Action):
-    """A file of that many octets; made on the first call."""
+    """A file of COUNT octets, created on the first call."""
 
     def prepare(self) -> None:
         self.folder = tempfile.TemporaryDirectory(prefix="remctl-bench-")
@@ -23,7 +23,7 @@ class _Copy(Action):
         subprocess.run(["ssh", *_OPTIONS, _HOST, "true"], check=True)
 
     def words(self) -> tuple[str, str]:
-        """Return where from and where to."""
+        """Return source and target."""
         raise NotImplementedError
 
     def go(self, count: int) -> None:

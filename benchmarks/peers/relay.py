@@ -1,7 +1,7 @@
-"""A TCP relay on loopback that delivers everything late; needs no privileges.
+"""A TCP relay on loopback that delays all data; needs no privileges.
 
-Each side has a TCP connection of its own with the relay: what the delay does to acknowledgements
-and to connecting is not seen here, only the waiting for answers. peers/network.py shows the rest.
+Each side has its own TCP connection with the relay. So this shows the delay of answers, but not
+of acknowledgements and connecting, which peers/network.py shows.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class _Side(asyncio.Protocol):
         self.relay = relay
         self.other = other
         self.transport: asyncio.Transport | None = None
-        self.early: list[bytes] = []  # came before the other side was there
+        self.early: list[bytes] = []  # arrived before the other side was connected
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -36,7 +36,7 @@ class _Side(asyncio.Protocol):
                 self.other.data_received(data)
 
     def acknowledge(self) -> None:
-        """Let TCP acknowledge at once: its own delays are no part of ours."""
+        """Make TCP acknowledge at once, because its delays are not part of ours."""
         assert self.transport is not None
         connection = self.transport.get_extra_info("socket")
         if hasattr(socket, "TCP_QUICKACK"):
@@ -59,7 +59,7 @@ class _Side(asyncio.Protocol):
 
 
 class Relay:
-    """A context manager: runs in a thread, from a port of its own to a server's."""
+    """A context manager that relays from a new port to a server, in a thread."""
 
     def __init__(self, host: str, port: int) -> None:
         """Name the server."""
@@ -84,12 +84,12 @@ class Relay:
         self._loop.close()
 
     def connect_for(self, side: _Side) -> None:
-        """Connect to the server for a client that has come."""
+        """Connect to the server for a new client."""
         connecting = self._loop.create_connection(partial(_Side, self, side), *self._server)
         task: asyncio.Task[object] = self._loop.create_task(connecting)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     def later(self, function: Callable[[], None]) -> None:
-        """Call something when the delay is over; what comes first goes first."""
+        """Call a function after the delay, in the order of the calls."""
         self._loop.call_later(self.delay, function)

@@ -1,4 +1,4 @@
-"""An sshd on a free loopback port, with keys and configuration of its own."""
+"""An sshd on a free loopback port, with its own keys and configuration."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ Host bench-master
 
 
 def find_sshd() -> str | None:
-    """Return the path of sshd, which has to be started by its full path, or None."""
+    """Return the full path of sshd, which it requires for starting, or None."""
     return shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 
 
 class Sshd:
-    """The server, run as this user; it ends when this process does, in whatever way."""
+    """The server, run as this user; it ends when this process does."""
 
     def __init__(self, program: str) -> None:
         """Make the keys, and start it."""
@@ -81,7 +81,7 @@ class Sshd:
 
     @property
     def env(self) -> dict[str, str]:
-        """What a peer needs to know, in variables."""
+        """Environment variables for peers."""
         return {
             "BENCH_SSH_PORT": str(self.port),
             "BENCH_SSH_USER": getpass.getuser(),

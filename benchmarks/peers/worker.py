@@ -1,14 +1,14 @@
 """The worker's side of the protocol between the benchmark and its contestants.
 
-Every contestant is a process of its own, so that imports, memory and threads do not mix, and stays
-up from round to round. On its standard input come lines, each answered by one on its output:
+Every contestant is a separate process, so that imports, memory and threads do not mix, and runs for
+all rounds. It reads lines from standard input, and answers each with a line on standard output:
 
-    prepare     connect, and do once what is to be measured  ->  ready
-    go COUNT    do it COUNT times                            ->  SECONDS CPU-SECONDS
+    prepare     connect, and do the action once  ->  ready
+    go COUNT    do it COUNT times                ->  SECONDS CPU-SECONDS
     quit        end
 
-Instead of any answer comes "failed REASON". Used with other interpreters, too: only the standard
-library may be imported here.
+Any answer may be "failed REASON". Other interpreters use this file, too: import only the standard
+library.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ class Action:
     """Something to measure; the base does nothing."""
 
     def prepare(self) -> None:
-        """Do what is not measured: connect, say."""
+        """Do the parts that are not measured, such as connecting."""
 
     def go(self, count: int) -> None:
-        """Do it that often (or that much: each action says what it counts)."""
+        """Do the action COUNT times (or with COUNT octets, hosts, ...: see each action)."""
 
     def quit(self) -> None:
         """Close what is open."""
@@ -51,14 +51,14 @@ def _answer(action: Action, line: str) -> str:
 
 
 def set_output_aside() -> int:
-    """Keep what libraries print from being taken for answers; returns where answers go."""
+    """Redirect the output of libraries; return the descriptor for answers."""
     answers = os.dup(1)
     os.dup2(2, 1)
     return answers
 
 
 def serve(actions: Mapping[str, Callable[[], Action]]) -> None:
-    """Be a worker for the action that the first argument names, until told to quit."""
+    """Serve orders for the action that the first argument names, until "quit"."""
     answers = set_output_aside()
     try:
         action = actions[sys.argv[1]]()

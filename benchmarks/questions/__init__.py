@@ -18,7 +18,7 @@ class Question:
 
     name: str
     title: str
-    """What is asked, in a few words."""
+    """Short description."""
 
     def ask(self, place: Place) -> Answer:
         """Measure."""
@@ -30,17 +30,17 @@ QUESTIONS = (
     Question("commands", "commands a second in one open session"),
     Question("connects", "connect, one command, close: how often a second"),
     Question(
-        "refused", "commands that the server refuses: asyncio beside the synchronous interface"
+        "refused", "commands that the server refuses: asyncio and the synchronous interface"
     ),
     Question("noops", "noop round trips a second"),
     Question("bulk", "a command with much output: speed and client CPU"),
-    Question("memory", "the memory that much output takes"),
+    Question("memory", "the memory for large output"),
     Question("upload", "a command with much input: speed and memory"),
     Question("instructions", "instructions of the processor per noop and per token"),
     Question("threads", "64 threads with a session each"),
     Question("sessions", "1,000 sessions in one process"),
     Question("fleet", "64 hosts at once: connect, one command, close"),
-    Question("hosts", "2,000 hosts: what one of them costs"),
+    Question("hosts", "2,000 hosts: time for each"),
     Question("lists", "a list of 20,000 hosts: time and memory"),
     Question("silent", "200 hosts of which some are silent"),
     Question("waiting", "1,000 sessions that wait, on one event loop"),

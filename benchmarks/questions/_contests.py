@@ -1,4 +1,4 @@
-"""What several questions share: who competes, under which name, and the table that follows."""
+"""Shared by several questions: names of contestants, races, and rows of the table."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ def race(
     least: int = 1,
     variables: Mapping[str, Mapping[str, str]] | None = None,
 ) -> tuple[Race, dict[str, str]]:
-    """Have contestants take turns.
+    """Run contestants in turns.
 
     Args:
-        place: where.
-        contestants: by key, who they are and the action.
-        least: how often everyone does it in a turn, even if it takes long.
-        variables: by key, environment variables that differ from those of all clients.
+        place: the servers and contestants.
+        contestants: contestant and action, by key.
+        least: minimum number of repetitions in a turn.
+        variables: additional environment variables, by key.
 
     Returns:
-        What came out, and why others could not take part.
+        The samples, and the reasons why others are missing.
     """
     with place.workers(contestants, variables) as (workers, missing):
         counts = {}
@@ -60,7 +60,7 @@ def race(
 def race_rows(
     what: str, found: Race, missing: Mapping[str, str], targets: Mapping[str, Target | None]
 ) -> list[Row]:
-    """Compare our rate with that of others, in the order of their targets."""
+    """Compare our rate with others, in the order of the targets."""
     rows = []
     for key, target in targets.items():
         if key in missing:

@@ -1,7 +1,7 @@
-"""What a small backend takes: one command through remctld, which starts a process for it.
+"""Time of a small backend: one command through remctld, which starts a process for it.
 
-The Python is that of a virtual environment as a user has one: an editable installation, which a
-checkout has, starts more slowly.
+Python runs from a virtual environment with a normal installation, because a checkout's editable
+installation starts more slowly.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _PEERS = ROOT / "benchmarks" / "peers"
 
 
 class _Caller:
-    """Asks one of the backends, over a session that is open."""
+    """Caller of one backend, over an open session."""
 
     def __init__(self, session: remctl.Remctl, command: str) -> None:
         self._session = session
@@ -117,7 +117,7 @@ def _python_of_a_user(place: Place) -> Path:
 
 
 def _perl_version() -> str | None:
-    """Return which Net::Remctl::Backend there is, and which Perl; None if it is not installed."""
+    """Return the versions of Net::Remctl::Backend and Perl; None if not installed."""
     code = 'print "$Net::Remctl::Backend::VERSION, Perl $^V"'
     try:
         found = subprocess.run(

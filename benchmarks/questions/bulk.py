@@ -1,7 +1,7 @@
 """A command with much output: octets a second, and the client's CPU for them.
 
-Each way of taking the output is compared with a C loop that does the same with it: looking at
-every token and forgetting it, keeping all of it in memory until the end, or writing it to a file.
+Each way of reading the output is compared with a C loop that does the same: read every token and
+discard it, keep all of it in memory until the end, or write it to a file.
 """
 
 from __future__ import annotations

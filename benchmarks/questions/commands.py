@@ -30,8 +30,8 @@ def ask(place: Place) -> Answer:
         **ssh_contestants("commands"),
         _SHELL: ("plumbum", "shell"),
     }
-    # After a pause, Linux acknowledges the first segments at once: whoever waits for delayed
-    # acknowledgements would look faster than he is if he had only a few commands in his turn.
+    # After a pause, Linux acknowledges the first segments at once. So with few commands in a turn,
+    # clients that wait for delayed acknowledgements would appear too fast.
     least = 10 if place.effort.quick else 30
     found, missing = race(place, contestants, least)
     targets: dict[str, Target | None] = {

@@ -1,4 +1,4 @@
-"""Round trips of connecting and running a command, found by making each take 20 ms more.
+"""Round trips of connecting and running a command, measured by adding 20 ms to each.
 
 The protocol's minimum is three: the TCP handshake; the Kerberos exchange, whose two first tokens
 leave together; and the command with its answer. A stock remctld writes output and status as two
@@ -71,7 +71,7 @@ def ask(place: Place) -> Answer:
 
 @contextmanager
 def _network(place: Place) -> Iterator[tuple[dict[str, str], tuple[str, ...], Delay]]:
-    """Make the network; yields a client's environment, what runs it there, and the delay's knob."""
+    """Make the network; yield a client's environment, command prefix, and a delay setter."""
     place.progress("making a network")
     env = {**os.environ, "PYTHONPATH": place.python_path("ours")}
     network = Worker([sys.executable, "-m", "benchmarks.peers.network"], env, ROOT)
@@ -86,9 +86,9 @@ def _network(place: Place) -> Iterator[tuple[dict[str, str], tuple[str, ...], De
 def _measure(
     place: Place, env: Mapping[str, str], under: tuple[str, ...], delay: Delay
 ) -> dict[str, float]:
-    """Return the round trips of each contestant: what it takes longer with the delay.
+    """Return the round trips of each contestant: the additional time with the delay.
 
-    Of many times the shortest counts: whatever else goes on in the machine only adds to it.
+    The shortest of many times counts, because other load on the machine only adds to it.
     """
     rounds = 8 if place.effort.quick else 30
     with ExitStack() as stack:
@@ -115,7 +115,7 @@ def _shortest(place: Place, workers: Mapping[str, Worker], rounds: int) -> dict[
 
 
 def _race_pools(place: Place, env: Mapping[str, str], under: tuple[str, ...], delay: Delay) -> Race:
-    """Have one session and the pools run commands over the delay."""
+    """Run commands over the delay, with one session and with pools."""
     with ExitStack() as stack:
         delay(0)
         workers = {_ONE_SESSION: place.start("ours", "commands", env, under)}
@@ -155,7 +155,7 @@ def _rows(what: str, trips: dict[str, float], minimum: int, named: str) -> list[
             Spread.of([minimum]),
             Spread.of([trips[OURS] - minimum]),
             "more",
-            # A tenth of a round trip for what else takes longer: the delay is never quite exact.
+            # A tenth of a round trip is for inaccuracy of the delay.
             Target(1.1, at_least=False),
         )
     ]

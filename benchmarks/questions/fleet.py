@@ -1,6 +1,6 @@
 """64 hosts at once: connect, run /bin/echo, close.
 
-All hosts are one machine: for us 64 addresses of one remctld, for asyncssh one address of one sshd,
+All hosts are this machine: we use 64 addresses of one remctld, asyncssh one address of one sshd
 64 times.
 """
 

@@ -1,4 +1,4 @@
-"""Thousands of hosts: what one costs must not depend on how many others there are."""
+"""Thousands of hosts: the cost of each must not depend on their number."""
 
 from __future__ import annotations
 

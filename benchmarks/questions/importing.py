@@ -1,4 +1,4 @@
-"""How much longer than a bare interpreter one takes that imports remctl."""
+"""Additional start-up time of an interpreter that imports remctl."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def ask(place: Place) -> Answer:
 
 
 def _start(code: str, env: dict[str, str]) -> float:
-    """Run an interpreter; returns the seconds it took."""
+    """Run an interpreter, and return the seconds it took."""
     start = time.perf_counter()
     child = os.posix_spawn(sys.executable, [sys.executable, "-c", code], env)
     _, status = os.waitpid(child, 0)

@@ -1,7 +1,7 @@
 """Instructions per noop and per token of output, counted by callgrind.
 
-Two runs of different length are subtracted, so that starting, connecting and warming up do not
-count. The numbers are exact up to what malloc and the interpreter do differently from run to run.
+The difference between a long and a short run excludes starting, connecting and warming up. The
+numbers are exact except for variations of malloc and the interpreter.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ._contests import C_OWN, OURS
 _TOKEN = 4096  # octets that remctld sends at a time
 _WHO = {OURS: "ours", C_OWN: "c-own"}
 
-# What is measured, its action, and how much in the short and in the long run.
+# Description, action, counts of the short and the long run, and unit.
 _NOOP = ("noop", "noops", 200, 1200, 1)
 _COMMAND = ("command", "commands", 50, 250, 1)
 _KEPT = ("4 KiB token, run()", "keep", 500 * _TOKEN, 1500 * _TOKEN, _TOKEN)
@@ -55,7 +55,7 @@ def _rows(what: str, totals: dict[str, Spread], *, is_token: bool) -> list[Row]:
 
 
 def _facts(details: dict[str, dict[str, dict[str, int]]]) -> list[str]:
-    """Say in which object files our instructions are more than the C loop's."""
+    """Describe our additional instructions, compared with the C loop, by object file."""
     facts = []
     for what, costs in details.items():
         more = Counter(costs[OURS])
@@ -76,7 +76,7 @@ def _per_piece(place: Place, who: str, action: str, few: int, many: int, unit: i
 def _count(place: Place, who: str, action: str, count: int) -> Counter[str]:
     place.progress(f"counting instructions: {who}, {action}, {count}")
     profile = place.realm.tmpdir / f"callgrind{place.realm.next_number()}"
-    # Sets and dicts of strings are laid out alike in every run.
+    # Give sets and dicts of strings the same layout in every run.
     env = {**place.env, "PYTHONHASHSEED": "0"}
     worker: Worker = place.start(who, action, env, (*COMMAND, f"--callgrind-out-file={profile}"))
     try:

@@ -1,4 +1,4 @@
-"""The memory that remctl() takes for much output: its peak over what the process had before."""
+"""Memory of remctl() for large output: the peak above the memory before."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def ask(place: Place) -> Answer:
 
 
 def _peaks(place: Place, who: str, action: str, octets: int) -> Spread:
-    """Return the peak over the payload; every round in a process of its own."""
+    """Return the peak divided by the payload; every round runs in a new process."""
     found = []
     for number in range(1, min(3, place.effort.rounds) + 1):
         place.progress(f"round {number}: {who}, {action}, {octets} octets")
@@ -51,7 +51,7 @@ def _peaks(place: Place, who: str, action: str, octets: int) -> Spread:
 
 
 def _growth_row(large: Spread, octets: int, small: Spread, few: int) -> Row:
-    """Compare what output written to a file costs with what a tenth of it does."""
+    """Compare the memory of output written to a file with that of a tenth of it."""
     ours, theirs = large.median * octets / _MB, small.median * few / _MB
     return Row(
         f"peak memory of remctl() to a file, {octets / _MB:.0f} MB, in MB",

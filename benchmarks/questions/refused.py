@@ -1,7 +1,7 @@
 """Commands that the server refuses, by asyncio and by the synchronous interface.
 
-The server starts no process for them, so what is measured is the way there and back: asyncio's
-event loop against a wait in C.
+The server starts no process for them, so this measures only the round trip: asyncio's event loop
+against a wait in C.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Many sessions in one process: every one answers, and what memory one takes."""
+"""Many sessions in one process: every one must answer; memory of each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def ask(place: Place) -> Answer:
     taken: dict[str, float] = {}
     missing: dict[str, str] = {}
     for key, who in _WHO.items():
-        # One after the other: each process of remctld takes memory, too.
+        # Not at the same time, because each process of remctld takes memory, too.
         with place.workers({key: (who, "sessions")}) as (workers, absent):
             missing |= absent
             for worker in workers.values():

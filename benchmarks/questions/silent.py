@@ -1,4 +1,4 @@
-"""200 hosts of which some are silent: all together those take as long as one of them."""
+"""200 hosts, some of them silent: all silent hosts together must take as long as one."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def ask(place: Place) -> Answer:
 
 
 def _row(count: int, silent: list[float], none: list[float]) -> Row:
-    """Say how many limits longer it takes than without silent hosts."""
+    """Return the additional time with silent hosts, in multiples of the limit."""
     more = [(mine - other) / _LIMIT for mine, other in zip(silent, none, strict=True)]
     return Row(
         f"{_HOSTS} hosts, {count} of them silent, limit {_LIMIT:.0f} s: seconds for all",

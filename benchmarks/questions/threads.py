@@ -1,8 +1,8 @@
 """Many threads with a session each, compared with one thread.
 
-That commands which only wait run side by side, however many there are, shows that sessions share no
-lock. How many commands a second 64 threads get done depends on the machine's cores, on which client
-and server are both running: the C loop with as many threads shows how far it goes.
+Commands that only wait must run in parallel, in any number: this shows that sessions share no lock.
+The rate of 64 threads depends on the machine's cores, which client and server share. So it is
+compared with a C loop with as many threads.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def _row(what: str, against: str, ours: list[float], theirs: list[float]) -> Row
 
 
 def _waiting_row(place: Place, rounds: int) -> Row:
-    """Have 64 threads wait for a command that sleeps: together they take no longer than one."""
+    """Run commands that sleep in 64 threads, which should take no longer than one."""
     with place.workers({OURS: ("ours", "waits")}) as (workers, _):
         worker = workers[OURS]
         found = [worker.go(_WAIT).seconds / (_WAIT / 1000) for _ in range(rounds)]
@@ -66,13 +66,13 @@ def _waiting_row(place: Place, rounds: int) -> Row:
 
 
 def _busy_cores(worker: Worker) -> float:
-    """Return how many cores the machine keeps busy while 64 threads run commands."""
+    """Return the number of busy cores while 64 threads run commands."""
     before = _busy_seconds()
     sample = worker.go(64)
     return (_busy_seconds() - before) / sample.seconds
 
 
 def _busy_seconds() -> float:
-    """Return the seconds that all cores together have been busy, proc(5): stat."""
+    """Return the busy seconds of all cores together, proc(5): stat."""
     user, nice, system, _, _, irq, soft, *_ = Path("/proc/stat").read_text().split()[1:9]
     return sum(int(ticks) for ticks in (user, nice, system, irq, soft)) / os.sysconf("SC_CLK_TCK")

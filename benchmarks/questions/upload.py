@@ -1,4 +1,4 @@
-"""A command with much input: octets a second, and the memory that they take besides themselves."""
+"""A command with large input: octets a second, and memory besides the input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many sessions that wait for a command: the memory and the threads that they take."""
+"""Many sessions that wait for a command: their memory and threads."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def ask(place: Place) -> Answer:
     memory: dict[str, Spread] = {}
     threads: dict[str, Spread] = {}
     for key, who in _WHO.items():
-        # One after the other: each process of remctld takes memory, too.
+        # Not at the same time, because each process of remctld takes memory, too.
         with place.workers({key: (who, "waiting")}) as (workers, _):
             worker = workers[key]
             place.progress(f"{count} waiting sessions: {key}")

@@ -1,8 +1,8 @@
 #!/usr/bin/python3 -I
 """A user-quota service: the program that remctld runs for the command `quota`.
 
-The quotas are in a JSON file, /var/lib/quota/quotas.json or what QUOTA_STORE names. Everybody may
-see his own; administrators, who are alice/admin and the like, may see and change all.
+The quotas are in a JSON file, /var/lib/quota/quotas.json or that in QUOTA_STORE. Users may
+see their own quotas; administrators, such as alice/admin, may see and change all.
 """
 
 import fcntl
@@ -34,7 +34,7 @@ Size = Annotated[int, not_negative, "in GB"]
 
 @contextmanager
 def quotas(*, change: bool = False) -> Iterator[dict[str, int]]:
-    """Have the quotas; with `change`, alone, and written back whole or not at all."""
+    """Provide the quotas; with `change`, lock them, and write them back atomically."""
     path = Path(os.environ.get("QUOTA_STORE", "/var/lib/quota/quotas.json"))
     with path.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX if change else fcntl.LOCK_SH)
@@ -47,7 +47,7 @@ def quotas(*, change: bool = False) -> Iterator[dict[str, int]]:
 
 
 def require_admin(context: Context) -> None:
-    """Let administrators pass only."""
+    """End the command unless the caller is an administrator."""
     context.require(realm=REALM, instance="admin", message="for administrators only")
 
 

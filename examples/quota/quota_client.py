@@ -1,4 +1,4 @@
-"""A client of the quota service: what other programs use in place of the raw commands."""
+"""A client of the quota service, for programs to use instead of the raw commands."""
 
 import argparse
 import json

@@ -84,7 +84,7 @@ def test_configuration_is_as_declared() -> None:
 
 @pytest.fixture
 def admin(remctld: ServerFactory, remctl_realm: Realm, store: Path) -> Iterator[QuotaServer]:
-    """A connection of an administrator to a server of the test's own."""
+    """A connection of an administrator to the test's server."""
     server = remctld(quota.backend, env={"QUOTA_STORE": str(store)})
     remctl_realm.add_principal("alice/admin", password="secret")
     ccache = remctl_realm.kinit("alice/admin", password="secret", ccache=remctl_realm.new_ccache())

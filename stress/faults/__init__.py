@@ -1,9 +1,9 @@
-"""Every call in the C sources that can fail, made to fail once: python -m stress.faults.
+"""Make every call in the C sources that can fail do so once: python -m stress.faults.
 
-calls.py      which they are, how they fail and what may come of it
+calls.py      lists the calls, their failures and the allowed outcomes
 scan.py       finds them in the sources
 build.py      builds the extension with a macro before each of them
-faults.c      counts the calls and says which one fails; libremctl's allocations, too
-scenarios.py  what is done with the bindings
-child.py      does it again and again, with one call failing each time
+faults.c      counts the calls and makes one fail; libremctl's allocations, too
+scenarios.py  uses the bindings in many ways
+child.py      repeats a scenario, with one failing call each time
 """

@@ -1,7 +1,7 @@
 """The command line of the faults: python -m stress.faults [SCENARIO ...].
 
-Exit status: 0 when every fault came out right; 1 when one did not; 2 when the command line is
-wrong, or it could not be tried; 130 when it was interrupted.
+Exit status: 0 if every fault had an allowed outcome; 1 if not; 2 if the command line is wrong, or
+the extension cannot be built; 130 if interrupted.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from .servers import servers
 
 
 def main(arguments: list[str]) -> int:
-    """Build, try all faults of all scenarios, and print what was found."""
+    """Build, try all faults of all scenarios, and print the findings."""
     parser = argparse.ArgumentParser(
         prog="python -m stress.faults",
         description="Makes every call in the C sources that can fail do so once.",
     )
     parser.add_argument(
-        "scenarios", nargs="*", metavar="SCENARIO", help="these scenarios; by default all"
+        "scenarios", nargs="*", metavar="SCENARIO", help="scenarios to run (default: all)"
     )
     parser.add_argument("--list", action="store_true", help="list the scenarios and exit")
     options = parser.parse_args(arguments)
@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> int:
         return 0
     for name in options.scenarios:
         if name not in SCENARIOS:
-            parser.error(f"there is no scenario {name}; --list names them all")
+            parser.error(f"there is no scenario {name}: see --list")
     total = wrong = 0
     failed: set[str] = set()
     with tempfile.TemporaryDirectory() as name:
@@ -60,7 +60,7 @@ def main(arguments: list[str]) -> int:
                 total += len(report.sites)
                 failed.update(report.sites)
                 wrong += len(report.found)
-    print(f"{total} faults, {wrong} found wrong")
+    print(f"{total} faults, {wrong} with a finding")
     if not options.scenarios and (missed := spared(failed)):
         print("never made to fail:", *missed, sep="\n    ")
         return 1

@@ -1,4 +1,4 @@
-"""Build the extension so that its calls can be made to fail, away from the checkout's own."""
+"""Build the extension so that its calls can be made to fail, in a separate folder."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ GENERATED = "faults_calls.h"
 
 
 class BuildError(Exception):
-    """The tables do not fit the sources, or the compiler failed."""
+    """The tables do not match the sources, or the compiler failed."""
 
 
 def expression(failure: Failure) -> str:
-    """Write down what a call gives that fails."""
+    """Return the C expression of a failing call."""
     steps = []
     if failure.errno:
         steps.append(f"errno = {failure.errno}")
@@ -35,8 +35,8 @@ def expression(failure: Failure) -> str:
 
 
 def macro(name: str, failure: Failure) -> str:
-    """Write the macro that stands before a function."""
-    # By its address: in Python's headers some names are macros themselves.
+    """Return the macro that replaces a function."""
+    # Use its address, because some names are macros in Python's headers.
     lines = [
         f"static __typeof__({name}) *const real_{name} __attribute__((unused)) = {name};",
         f"#undef {name}",
@@ -48,7 +48,7 @@ def macro(name: str, failure: Failure) -> str:
 
 
 def header() -> str:
-    """Write the header, or raise BuildError where the tables do not fit the sources."""
+    """Return the header; raise BuildError if the tables do not match the sources."""
     wrong = complaints(calls(path.read_text(encoding="utf-8") for path in sources(ROOT)))
     if wrong:
         raise BuildError("\n".join(wrong))
@@ -56,7 +56,7 @@ def header() -> str:
 
 
 def run(command: list[str], **environment: str) -> None:
-    """Run a compiler, which says nothing unless it fails."""
+    """Run a compiler, and show its output if it fails."""
     done = subprocess.run(
         command,
         cwd=ROOT,

@@ -1,7 +1,7 @@
-"""Which calls of the C sources can fail and how, and which cannot and why.
+"""Tables of the calls in the C sources that can fail, and of those that cannot.
 
-`FALLIBLE` says how each of them is made to fail, and what may come of it.  Every call that is
-found in the sources must stand in one of the tables; `scan.py` sees to that.
+`FALLIBLE` defines how each call fails, and the allowed outcomes.  Every call in the sources must be
+in one of the tables; `scan.py` checks that.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 MEMORY = "MemoryError"
-SAME = "same"  # what comes out without the fault
+SAME = "same"  # the outcome without the fault
 
 # A reason without details: there was no memory for more.
 SHORT = (
@@ -19,11 +19,11 @@ SHORT = (
 
 
 class Failure(NamedTuple):
-    """How a function fails.
+    """Failure of a function.
 
-    `value` is a C expression, what the function returns then.  `raises` is the Python exception
-    that it sets, and `errno` the errno.  `outcomes` is what may come of it: the name of an
-    exception, SAME, or a pattern that the text of the error matches.
+    `value` is the C expression to return.  `raises` is the Python exception to set, and `errno` the
+    errno.  `outcomes` are the allowed outcomes: the name of an exception, SAME, or a pattern for
+    the text of the error.
     """
 
     value: str
@@ -38,7 +38,7 @@ ZERO = Failure("0", raises=MEMORY)
 NOTHING = Failure("(void) 0", raises=MEMORY)
 NO_BLOCK = Failure("NULL")
 
-# A socket option or a look at a queue: what they are for is speed, or has a substitute.
+# A socket option or the length of a queue: only for speed, or with a substitute.
 PASSES = Failure("-1", errno="ENOBUFS", outcomes=(SAME,))
 
 FALLIBLE = {
@@ -79,7 +79,7 @@ FALLIBLE = {
             SAME,
             "cannot (use|watch) the connection: ",
             "cannot connect to ",
-            MEMORY,  # libremctl has said nothing
+            MEMORY,  # libremctl gave no reason
             "unexpected end of file",  # libremctl's read() did not block
         ),
     ),
@@ -90,7 +90,7 @@ FALLIBLE = {
     "pipe": Failure("-1", errno="EMFILE", outcomes=("cannot watch the connection: ",)),
     "poll": Failure("-1", errno="ENOMEM", outcomes=(SAME,)),
     "pthread_atfork": Failure("ENOMEM"),
-    # Where no thread can be started, the call is made in place.
+    # If no thread can be started, the call runs in the calling thread.
     "pthread_attr_init": Failure("ENOMEM", outcomes=(SAME,)),
     "pthread_attr_setstacksize": Failure("EINVAL", outcomes=(SAME,)),
     "pthread_create": Failure("EAGAIN", outcomes=(SAME,)),
@@ -110,17 +110,17 @@ FALLIBLE = {
     "remctl_set_source_ip": NO_BLOCK._replace(value="0"),
 }
 
-# libremctl's own allocations, whatever function asked for them.  Where it describes an error of
-# GSS-API, and cannot, it leaves out a part of the text.
+# libremctl's own allocations, in any function.  If it cannot describe an error of GSS-API, it omits
+# a part of the text.
 FROM_LIBREMCTL = (SAME, MEMORY, r"GSS-API error|\(null\), ")
 
 NEVER_FAIL = {
-    "returns a flag, or what is there already": """
+    "returns a flag or an existing value": """
         PyBool_FromLong PyBytes_AsString PyErr_Occurred PyModuleDef_Init
         PyModule_GetState PyObject_TypeCheck PyTuple_GetItem PyTuple_Size PyType_GetModuleState
         Py_NewRef Py_TYPE
     """,
-    "gives back, forgets or keeps": """
+    "releases or keeps": """
         PyBuffer_Release PyErr_Clear PyErr_NoMemory PyMem_Free PyObject_Free Py_CLEAR Py_DECREF
         Py_VISIT Py_XDECREF free freeaddrinfo remctl_close
     """,
@@ -129,16 +129,16 @@ NEVER_FAIL = {
         gai_strerror memchr memcpy memset ntohl remctl_error sigaddset sigemptyset sigfillset
         sigismember snprintf strchr strcmp strerror strlen
     """,
-    "fails only if it is called wrongly": """
+    "fails only with wrong arguments": """
         clock_gettime getpid pthread_attr_destroy pthread_attr_setdetachstate
         pthread_cond_signal pthread_cond_timedwait pthread_mutex_lock pthread_mutex_unlock
         pthread_sigmask remctl_set_timeout sigaction sigpending sigwait syscall
     """,
-    "has done its work, whatever it returns": "close shutdown",
+    "has its effect even if it fails": "close shutdown",
     "fills a counter that has room": "write",
 }
 
-# What no scenario makes fail: the call, the function that it stands in, and why.
+# Calls that no scenario reaches: the call, its function, and the reason.
 UNREACHED = {
     ("PyErr_SetString", "to_open_handle"): "one of the two is for a forked process",
     ("fcntl", "make_signal"): "for systems without eventfd()",

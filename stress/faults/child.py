@@ -1,9 +1,9 @@
-"""One scenario, again and again, with one call failing each time; in a process of its own.
+"""Repeat one scenario, with one failing call each time, in a separate process.
 
-The parent preloads `libfaults.so`, puts the extension's folder in front of the import path, and
-gives the scenario's name and the servers' ports as JSON.  Each finding is one line of output, in
-JSON; the last line lists the calls that can fail.  On standard error, the last line tells the fault
-that is being tried, which matters after a crash.
+The parent preloads `libfaults.so`, puts the extension's folder first on the import path, and
+passes the scenario's name and the servers' ports as JSON.  Each finding is a line of JSON; the last
+line lists the calls that can fail.  The last line on standard error names the current
+fault, to find it after a crash.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from support.waiting import open_descriptors, thread_count
 
 PATIENCE = 5.0  # seconds for threads to end
 HANG = 30.0  # seconds after which a run has hung
-ROUNDS = 6  # runs of a fault, at most, until one has cost nothing
+ROUNDS = 6  # maximum number of runs of a fault until one leaks nothing
 
 
 class Fault(NamedTuple):
-    """The call that fails: its site, and how often that is passed until then."""
+    """A failing call: its site, and its number there."""
 
     site: str
     number: int
@@ -35,28 +35,28 @@ class Fault(NamedTuple):
         return f"{self.site} #{self.number}"
 
 
-class Books:
-    """What the preloaded library counts."""
+class Counters:
+    """Counters of the preloaded library."""
 
     def __init__(self) -> None:
         self._library = ctypes.CDLL(None)
         self._library.faults_blocks.restype = ctypes.c_size_t
 
     def locate(self) -> bool:
-        """Have it find the extension and libremctl, once they are loaded."""
+        """Let the library find the extension and libremctl, once they are loaded."""
         return bool(self._library.faults_locate())
 
     def start(self, fault: Fault | None) -> None:
-        """Count anew, and let that call fail."""
+        """Reset the counters, and let a call fail."""
         site, number = fault or ("", 0)
         self._library.faults_start(site.encode(), number)
 
     def pause(self, paused: bool) -> None:
-        """Count nothing for a while, or go on."""
+        """Stop counting, or resume."""
         self._library.faults_pause(paused)
 
     def stop(self) -> bool:
-        """Count no more; whether the call was made, and failed."""
+        """End counting; return whether the call was made, and failed."""
         return bool(self._library.faults_stop())
 
     def passed(self) -> list[Fault]:
@@ -70,22 +70,22 @@ class Books:
         return faults
 
     def blocks(self) -> int:
-        """How many blocks of C memory the bindings and libremctl hold."""
+        """Return the number of C memory blocks of the bindings and libremctl."""
         return int(self._library.faults_blocks())
 
 
 class Held(NamedTuple):
-    """What the process holds, and must not hold more of."""
+    """Resources of the process, which must not grow."""
 
     descriptors: int
     threads: int
     blocks: int  # of C memory
     objects: int  # blocks of Python's memory
-    references: int  # to what nobody owns: too few would be as bad
+    references: int  # to None and the like; fewer would be as wrong
 
 
 class Run(NamedTuple):
-    """A scenario that was run: what came out, and what it held on to."""
+    """Result of one run of a scenario."""
 
     outcome: str  # the name of an exception, or "same"
     text: str
@@ -94,7 +94,7 @@ class Run(NamedTuple):
 
 
 class Experiment:
-    """A scenario, and what comes out of it when no call fails."""
+    """A scenario, with its outcome when no call fails."""
 
     def __init__(self, name: str, ports: dict[str, int]) -> None:
         from .scenarios import SCENARIOS, Lab
@@ -103,29 +103,29 @@ class Experiment:
         self.scenario = SCENARIOS[name]
         self.lab = Lab
         self.ports = ports
-        self.books = Books()
+        self.counters = Counters()
         self.unraisable: list[str] = []
-        self.threads = thread_count()  # The main one, and the one that watches for a hang.
+        self.threads = thread_count()  # The main thread, and the watchdog.
         sys.unraisablehook = lambda hook: self.unraisable.append(f"{hook.exc_value!r}")
-        if not self.books.locate():
-            raise SystemExit("the extension or libremctl is not where it was expected")
-        for _ in range(3):  # What is made at the first time only: imports, caches.
+        if not self.counters.locate():
+            raise SystemExit("cannot find the loaded extension or libremctl")
+        for _ in range(3):  # Imports and caches happen only once.
             self.normal = self.attempt(None)[0]
         gc.collect()
         gc.freeze()
 
     def attempt(self, fault: Fault | None) -> tuple[object, BaseException | None, bool]:
         """Run the scenario; return its result, its exception, and whether the fault occurred."""
-        lab = self.lab(self.ports, self.books.pause)
+        lab = self.lab(self.ports, self.counters.pause)
         result, error = None, None
         self.await_threads()
-        self.books.start(fault)
+        self.counters.start(fault)
         try:
             result = self.scenario(lab)
         except BaseException as caught:
             error = caught.with_traceback(None)
             error.__context__ = error.__cause__ = None
-        fired = self.books.stop()
+        fired = self.counters.stop()
         if fault is None and error is not None:
             raise error
         lab.check()
@@ -133,7 +133,7 @@ class Experiment:
         return result, error, fired
 
     def run(self, fault: Fault | None) -> Run:
-        """Run the scenario with a fault, and look at what is wrong then."""
+        """Run the scenario with a fault, and collect problems."""
         self.unraisable.clear()
         result, error, fired = self.attempt(fault)
         wrong = list(self.unraisable)
@@ -145,34 +145,34 @@ class Experiment:
         return Run(outcome, text, fired, tuple(wrong))
 
     def await_threads(self) -> None:
-        """Wait for the bindings' threads: they make calls, and hold memory."""
+        """Wait for the bindings' threads, which make calls and hold memory."""
         end = time.monotonic() + PATIENCE
         while thread_count() > self.threads and time.monotonic() < end:
             time.sleep(0.0002)
 
     def held(self) -> Held:
-        """Look at what the process holds now."""
+        """Measure the resources of the process."""
         self.await_threads()
         gc.collect()
-        sys._clear_type_cache()  # It keeps the names of attributes that were asked for.
+        sys._clear_type_cache()  # It has references to names of attributes.
         return Held(
             open_descriptors(),
             thread_count(),
-            self.books.blocks(),
+            self.counters.blocks(),
             sys.getallocatedblocks(),
             sum(map(sys.getrefcount, (None, True, False, (), b"", 0))),
         )
 
     def faults(self) -> list[Fault]:
-        """List what can be made to fail."""
+        """List the calls that can be made to fail."""
         from .scenarios import ONLY
 
         self.attempt(None)
         only = re.compile(ONLY.get(self.name, ""))
-        return [fault for fault in self.books.passed() if only.match(fault.site)]
+        return [fault for fault in self.counters.passed() if only.match(fault.site)]
 
     def leak(self, fault: Fault | None) -> str:
-        """Run until a run leaves things as they were; say what grows if none does."""
+        """Run until a run leaks nothing; if none does, return what grows."""
         growing = set(Held._fields)
         before = self.held()
         for _ in range(ROUNDS):
@@ -185,10 +185,10 @@ class Experiment:
         return f"more at each run: {', '.join(sorted(growing))}"
 
     def findings(self, fault: Fault) -> Iterator[str]:
-        """Try one fault, and say what is not as it must be."""
+        """Try one fault, and yield problems."""
         run = self.run(fault)
         if not run.fired:
-            run = self.run(fault)  # Another thread may have been quicker this time.
+            run = self.run(fault)  # Another thread may make the call this time.
         if not run.fired:
             return
         yield from run.wrong
@@ -199,7 +199,7 @@ class Experiment:
 
 
 def allowed(fault: Fault, run: Run) -> bool:
-    """Whether that may come of the fault."""
+    """Return whether the outcome of a run is allowed for a fault."""
     from .calls import FALLIBLE, FROM_LIBREMCTL
 
     function, place = fault.site.split(" ", 1)
@@ -210,37 +210,37 @@ def allowed(fault: Fault, run: Run) -> bool:
 
 
 def progress(index: int, what: object) -> None:
-    """Note what comes next, for the parent to know if it is the last thing."""
+    """Print the next step, so that the parent knows the last one."""
     faulthandler.dump_traceback_later(HANG, exit=True)
     print(f"-- {index} {what}", file=sys.stderr, flush=True)
 
 
 def load_for_the_first_time() -> list[str]:
-    """Fail at what is done but once in a process; return where."""
+    """Try faults of calls that are made once in a process; return them."""
     fault = Fault("pthread_atfork ", 1)
     progress(-1, fault)
-    books = Books()
-    books.start(fault)
+    counters = Counters()
+    counters.start(fault)
     try:
         import _remctl  # noqa: F401
 
         outcome = "same"
     except Exception as error:
         outcome = type(error).__name__
-    fired = books.stop()
-    sites = [passed.site for passed in books.passed() if passed.site.startswith(fault.site)]
+    fired = counters.stop()
+    sites = [passed.site for passed in counters.passed() if passed.site.startswith(fault.site)]
     if not fired or outcome != "MemoryError":
         tell(fault, f"came out as {outcome}")
     return sites
 
 
 def tell(fault: object, finding: str) -> None:
-    """Write down a finding, at once: the next fault may end this process."""
+    """Print a finding at once, because the next fault may end this process."""
     print(json.dumps([str(fault), finding]), flush=True)
 
 
 def main(name: str, ports: dict[str, int], first: int | None) -> None:
-    """Try every fault from the `first` on, if any, and write down what was found."""
+    """Try every fault from the `first` on, if any, and print the findings."""
     faulthandler.enable()
     sites = load_for_the_first_time()
     progress(-1, "no fault")

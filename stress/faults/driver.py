@@ -1,4 +1,4 @@
-"""Run a scenario's faults in a process of its own, and tell what was found."""
+"""Run a scenario's faults in a separate process, and return the findings."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ LIMIT = 300.0  # seconds for all faults of a scenario; each single one is bounde
 
 
 class Report(NamedTuple):
-    """Which calls of a scenario can fail, each as often as it is made, and what was found."""
+    """The calls of a scenario that can fail, one entry for each time, and the findings."""
 
     sites: list[str]
     found: list[tuple[str, str]]  # the fault, and what is wrong
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """The environment of a process that uses the build in `folder`."""
+    """Return the environment of a process that uses the build in `folder`."""
     libraries = [str(folder / LIBRARY), str(folder / RESOLVER)]
     preloaded = filter(None, [*libraries, os.environ.get("LD_PRELOAD")])
     return {
@@ -39,9 +39,9 @@ def environment(folder: Path) -> dict[str, str]:
 def examine(
     folder: Path, scenario: str, ports: dict[str, int], *, count_only: bool = False
 ) -> Report:
-    """Have every call of a scenario fail once; a crash, too, is something that was found.
+    """Make every call of a scenario fail once; a crash is a finding, too.
 
-    With `count_only` nothing fails: the answer is which calls there are.
+    With `count_only`, nothing fails, and the report lists the calls.
     """
     found: list[tuple[str, str]] = []
     first = None if count_only else 0
@@ -56,12 +56,12 @@ def examine(
         number, _, fault = last.partition(" ")
         found.append((fault, f"ended with {done.returncode}:\n{printed.strip()}"))
         first = int(number) + 1
-        if first == 0:  # Not even without a fault does it come to an end.
+        if first == 0:  # It does not even succeed without a fault.
             return Report([], found)
 
 
 def run_child(folder: Path, arguments: list[object]) -> subprocess.CompletedProcess[str]:
-    """Run child.py; what it prints on standard error tells how far it got."""
+    """Run child.py; its standard error shows its progress."""
     command = [sys.executable, "-W", "error", "-m", "stress.faults.child"]
     return subprocess.run(
         [*command, json.dumps(arguments)],

@@ -1,4 +1,4 @@
-"""Find the calls in the C sources, and hold them against the tables in `calls.py`."""
+"""Find the calls in the C sources, and compare them with the tables in `calls.py`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 NOT_CODE = re.compile(r"""/\*.*?\*/|//[^\n]*|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'""", re.DOTALL)
 DIRECTIVE = re.compile(r"^[ \t]*#(?:.*\\\n)*.*$", re.MULTILINE)
 MACRO = re.compile(r"^[ \t]*#[ \t]*define[ \t]+(\w+)\(", re.MULTILINE)
-# The layout of the sources: a function's name opens the line on which it is defined.
+# In the sources' layout, the line of a function's definition begins with its name.
 DEFINITION = re.compile(r"^(\w+)\([^;]*?\)\s*\{", re.MULTILINE)
 POINTER = re.compile(r"\(\*(\w+)\)\s*\(")  # the name of a pointer to a function
 CALL = re.compile(r"(?<![\w.>])([A-Za-z_]\w*)\s*\((?!\*\w+\)\s*\()")
@@ -40,7 +40,7 @@ def calls(texts: Iterable[str]) -> set[str]:
 
 
 class Site(NamedTuple):
-    """A call that can fail, as the lines that it takes in a file."""
+    """A call that can fail: its file and lines."""
 
     function: str
     file: str
@@ -52,7 +52,7 @@ class Site(NamedTuple):
         return f"{self.function} {self.file}:{self.first}"
 
     def is_named(self, name: str) -> bool:
-        """Whether that is what `faults.c` calls it; compilers differ in which line they tell."""
+        """Return whether `faults.c` means this call; compilers may use any of its lines."""
         function, _, place = name.partition(" ")
         file, _, line = place.partition(":")
         same = (function, file) == self[:2]
@@ -76,12 +76,12 @@ def sites(path: Path) -> Iterator[Site]:
 
 
 def blank(match: re.Match[str]) -> str:
-    """Replace by nothing, but keep the lines."""
+    """Remove a match, but keep its line breaks."""
     return "\n" * match[0].count("\n")
 
 
 def spared(failed: set[str]) -> list[Site]:
-    """List the calls of which no scenario has made one fail."""
+    """List the calls that no scenario made fail."""
     all_sites = [site for path in sources(ROOT) for site in sites(path)]
     return [
         site
@@ -92,7 +92,7 @@ def spared(failed: set[str]) -> list[Site]:
 
 
 def complaints(called: set[str]) -> list[str]:
-    """Say what is wrong with the tables, given all that the sources call."""
+    """Return problems of the tables, given all functions that the sources call."""
     harmless = [name for names in NEVER_FAIL.values() for name in names.split()]
     known = {*FALLIBLE, *harmless}
     return [

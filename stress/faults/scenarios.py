@@ -1,7 +1,7 @@
-"""What is done with the bindings while their calls fail: every function, every kind of ending.
+"""Scenarios that use the bindings while their calls fail: every function, every kind of ending.
 
-A scenario is a function of a `Lab`.  It returns what the bindings answered, and lets exceptions
-pass; where the low-level interface returns False, `Lab.need` raises Refused with the reason.
+A scenario is a function of a `Lab`.  It returns the bindings' results, and lets exceptions pass.  If
+the low-level interface returns False, `Lab.need` raises Refused with the reason.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ COMMAND = [b"both", b"argument"]
 MUCH = bytes(200_000)  # more than fits into one token, and than the caller sends itself
 TIMEOUT = 30.0
 SILENCE = 0.08  # seconds: longer than the main thread waits before it looks for signals
-DEAF, REFUSING = "127.0.0.2", "127.0.0.4"  # what connect() to these does: see `servers.py`
+DEAF, REFUSING = "127.0.0.2", "127.0.0.4"  # see `servers.py` for connect() to these
 
 
 class Refused(Exception):
@@ -34,7 +34,7 @@ class Refused(Exception):
 
 @dataclass
 class Lab:
-    """Where the servers are, and what a scenario has opened.
+    """Ports of the servers, and the connections that a scenario opened.
 
     `ports` tells where the servers are that `servers.py` describes; `pause` is called with True
     where nothing is to fail for a while, and with False where it is to go on.
@@ -52,7 +52,7 @@ class Lab:
         return handle
 
     def opened(self, server: str = "3") -> _remctl.Handle:
-        """Make a handle and connect it, without a fault."""
+        """Return a new, connected handle, made without a fault."""
         self.pause(True)
         handle = self.handle()
         self.need(handle, _remctl.remctl_open(handle, "localhost", self.ports[server]))
@@ -60,7 +60,7 @@ class Lab:
         return handle
 
     def opened_session(self, server: str = "3") -> remctl.Remctl:
-        """Make a session and connect it, without a fault."""
+        """Return a new, connected session, made without a fault."""
         self.pause(True)
         session = remctl.Remctl(timeout=TIMEOUT)
         self.sessions.append(session)
@@ -74,10 +74,7 @@ class Lab:
             raise Refused(_remctl.remctl_error(handle))
 
     def through(self, handle: _remctl.Handle, answer: Any, steps: int = 0) -> Any:
-        """Wait until an operation that has been begun has ended; after so many waits, give it up.
-
-        Without a number of steps, wait to the end.
-        """
+        """Wait until a started operation has ended; with `steps`, cancel after STEPS waits."""
         while answer is None:
             descriptor, seconds = handle.wants
             poller = select.poll()
@@ -104,10 +101,10 @@ class Lab:
         return tokens
 
     def check(self) -> None:
-        """See that whatever the scenario has opened can be opened again, used and closed."""
+        """Check that everything the scenario opened can be opened again, used and closed."""
         for handle in self.handles:
             repr(handle)
-            with contextlib.suppress(ValueError):  # No operation has been begun.
+            with contextlib.suppress(ValueError):  # No operation was started.
                 _remctl.remctl_cancel(handle)
             handle.blocking = True
             if not handle.closed:
@@ -125,7 +122,7 @@ class Lab:
             session.close()
 
     def tidy(self) -> None:
-        """Close whatever is open."""
+        """Close everything that is open."""
         for handle in self.handles:
             _remctl.remctl_close(handle)
         for session in self.sessions:
@@ -283,7 +280,7 @@ def give_up(lab: Lab, handle: _remctl.Handle, answer: Any) -> object:
 
 
 def close_what_waits(lab: Lab) -> object:
-    """Close a handle for whose token somebody waits, who finds out when he goes on."""
+    """Close a handle while its token is awaited; the waiter notices at its next step."""
     handle = lab.opened("mute")
     lab.send(handle, b"status", b"1")
     handle.blocking = False
@@ -354,7 +351,7 @@ def time_out_connecting(lab: Lab) -> object:
 
 
 def try_all_addresses(lab: Lab) -> object:
-    """Connect to a host of whose addresses the first refuses and the second is the server's."""
+    """Connect to a host whose first address refuses and whose second is the server's."""
     handle = lab.handle()
     port = lab.ports["3"]
     _remctl.remctl_set_timeout(handle, TIMEOUT)
@@ -363,7 +360,7 @@ def try_all_addresses(lab: Lab) -> object:
 
 
 def choose_a_source_address(lab: Lab) -> object:
-    """Connect from an address that only one of the host's addresses goes with."""
+    """Connect from an address that fits only one of the host's addresses."""
     handle = lab.handle()
     handle.keepalive = 60
     lab.need(handle, _remctl.remctl_set_source_ip(handle, "127.0.0.1"))
@@ -496,7 +493,7 @@ def wait_for_an_answer(lab: Lab) -> object:
 
 
 def timed_out(call: Callable[[], object]) -> bool:
-    """Make a call that is not answered; where its time was over depends on the machine's load."""
+    """Make a call that is not answered; the place of the timeout depends on the machine's load."""
     try:
         call()
     except remctl.RemctlTimeoutError:
@@ -549,15 +546,15 @@ SCENARIOS: dict[str, Scenario] = {
     )
 }
 
-# These take their time, or make other calls each time: only what the others do not come to is made
-# to fail there.
+# These are slow, or make different calls each time: in them, only calls that other scenarios do not
+# reach are made to fail.
 ONLY = {
     "share_a_handle": "PyErr_SetString ",
-    # Without a thread, a call waits in place, as long as the timeout allows.
+    # Without a thread, a call waits in the calling thread, until its timeout.
     "give_up_an_open": r"(?!pthread_(attr_init|create) )",
     "give_up_a_noop": r"(?!pthread_(attr_init|create) )",
     "close_what_opens": r"(?!pthread_(attr_init|create) )",
-    # What goes wrong at the second port does not count.
+    # Failures at the second port do not count.
     "be_refused_on_both_ports": r"(?!calloc |getaddrinfo )",
     "time_out_connecting": r"\w+ connect\.c",
     "wait_for_a_token": "PyErr_CheckSignals ",

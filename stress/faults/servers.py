@@ -1,4 +1,4 @@
-"""The servers that the scenarios talk to; they run in the parent, where no call is made to fail."""
+"""The servers for the scenarios; they run in the parent, where no call fails."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HOSTS = (
 
 
 def answer(command: Command) -> Result:
-    """Do what the scenarios' commands say."""
+    """Answer the scenarios' commands."""
     match command:
         case [b"both", *_]:
             return b"out\n", b"err\n", 0
@@ -44,7 +44,7 @@ def serve_once(peer: Peer) -> None:
 
 
 def serve_never(peer: Peer) -> None:
-    """Take a command, or a noop, and say nothing."""
+    """Read a command or a noop, and do not answer."""
     peer.accept()
     peer.read_message()
     peer.stall()

@@ -1,1 +1,1 @@
-"""Fuzzing: what a peer may send, found by coverage; see docs/stress.md."""
+"""A fuzzer for the data of a peer, guided by coverage; see docs/stress.md."""

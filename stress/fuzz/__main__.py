@@ -1,7 +1,7 @@
 """The fuzzer's command line: python -m stress.fuzz, or ./run fuzz.
 
-Exit status: 0 when nothing was found; 1 when an input crashed, hung or broke a rule; 2 when the
-command line is wrong; 69 when the fuzzer cannot be built here; 130 when it was interrupted.
+Exit status: 0 if nothing was found; 1 if an input crashed, hung or broke a rule; 2 if the command
+line is wrong; 69 if the fuzzer cannot be built here; 130 if interrupted.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         description="Plays a hostile peer against the extension, guided by coverage.",
     )
     parser.add_argument(
-        "--seconds", type=int, default=60, metavar="N", help="how long; by default 60"
+        "--seconds", type=int, default=60, metavar="N", help="duration (default: 60)"
     )
-    parser.add_argument("--libremctl", type=Path, metavar="FOLDER", help="its source, to look into")
+    parser.add_argument("--libremctl", type=Path, metavar="FOLDER", help="its source")
     parser.add_argument(
-        "--keep", action="store_true", help="write the minimised corpus to the tree"
+        "--keep", action="store_true", help="write the minimised corpus to the source tree"
     )
     parser.add_argument("--docs", type=Path, metavar="FILE", help="put the figures in that page")
     options = parser.parse_args(arguments)
-    if options.seconds < 1:  # To libFuzzer, 0 is for ever.
-        parser.error(f"--seconds {options.seconds}: it has to be 1 or more")
+    if options.seconds < 1:  # For libFuzzer, 0 means for ever.
+        parser.error(f"--seconds {options.seconds}: must be 1 or more")
     check_outputs(parser, "fuzz", [options.docs])
     return options
 
 
 class Fuzzer:
-    """The program, and the folders it works with."""
+    """The program, and its folders."""
 
     def __init__(self, folder: Path, libremctl: Path | None) -> None:
         self._program = build(folder, libremctl)
@@ -60,7 +60,7 @@ class Fuzzer:
         return path
 
     def run(self, *arguments: str | Path) -> tuple[int, str]:
-        """Run it, and return its exit status and what it printed."""
+        """Run it, and return its exit status and output."""
         common = [f"-max_len={_LONGEST}", f"-timeout={_HANG}", "-rss_limit_mb=4096"]
         command = [self._program, *common, *arguments]
         done = subprocess.run(
@@ -88,7 +88,7 @@ def _statistics(printed: str) -> dict[str, str]:
 
 
 def _minimised(fuzzer: Fuzzer, seen: Path) -> list[bytes]:
-    """Return the fewest inputs that cover all that the seen ones do."""
+    """Return a minimal set of inputs with the coverage of all seen ones."""
     least = fuzzer.folder("least")
     status, printed = fuzzer.run("-merge=1", least, seen)
     if status:
@@ -97,7 +97,7 @@ def _minimised(fuzzer: Fuzzer, seen: Path) -> list[bytes]:
 
 
 def _crashed(printed: str, where: Path) -> None:
-    """Say what was found, and where the input is."""
+    """Print a crash, and the path of its input."""
     print(printed[-6000:])
     folder = Path(tempfile.mkdtemp(prefix="remctl-fuzz-"))
     for file in sorted(where.iterdir()):
@@ -107,7 +107,7 @@ def _crashed(printed: str, where: Path) -> None:
 
 
 def fuzz(options: argparse.Namespace, folder: Path) -> int:
-    """Build, run and report; returns the exit status."""
+    """Build, run and report, and return the exit status."""
     print("building", file=sys.stderr, flush=True)
     fuzzer = Fuzzer(folder, options.libremctl and options.libremctl.resolve())
     seen, artifacts = fuzzer.folder("seen"), fuzzer.folder("artifacts")
@@ -139,7 +139,7 @@ def fuzz(options: argparse.Namespace, folder: Path) -> int:
 
 
 def main(arguments: list[str]) -> int:
-    """Do what the command line says; returns the exit status."""
+    """Run the command line, and return the exit status."""
     options = _parse(arguments)
     with tempfile.TemporaryDirectory() as folder:
         try:

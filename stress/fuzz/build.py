@@ -1,4 +1,4 @@
-"""Builds the fuzzer: libFuzzer, Python, the extension and libremctl in one program, with clang."""
+"""Build the fuzzer: libFuzzer, Python, the extension and libremctl in one program, with clang."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _libremctl(clang: str, source: Path, folder: Path) -> Path:
 
 
 def _python() -> list[str]:
-    """Return what links the Python that runs this."""
+    """Return linker flags for this Python."""
     variables = sysconfig.get_config_vars()
     folders = [variables["LIBDIR"], variables["LIBPL"]]
     links = [f"-L{folder}" for folder in folders] + [f"-Wl,-rpath,{folders[0]}"]
@@ -69,12 +69,12 @@ def _python() -> list[str]:
 
 
 def build(folder: Path, libremctl: Path | None) -> Path:
-    """Build the fuzzer in a folder, and return where it is.
+    """Build the fuzzer in a folder, and return its path.
 
     Args:
-        folder: an empty one.
-        libremctl: the source of libremctl 3.18, to be built in; None takes the installed library,
-            which tells the fuzzer nothing of how far into it an input got.
+        folder: an empty folder.
+        libremctl: the source of libremctl 3.18, to be built in; None means the installed library,
+            whose coverage is not measured.
 
     Raises:
         BuildError: clang is missing, or something does not compile.
@@ -87,7 +87,7 @@ def build(folder: Path, libremctl: Path | None) -> Path:
     include += _flags("--cflags", "libremctl")
     version = f'-DREMCTL_BINDING_VERSION="{remctl.VERSION}"'
     ours = [ROOT / "_remctl.c", *sorted((ROOT / "src").glob("*.c"))]
-    # What is fuzzed is counted; what plays the peer is not.
+    # Coverage counts the tested code, but not the peer's.
     for sources, flags in ((ours, _COUNTED), (sorted(HERE.glob("*.c")), _CHECKS)):
         for source in sources:
             _run([clang, *flags, "-pthread", version, *include, "-c", str(source)], folder)
@@ -100,10 +100,10 @@ def build(folder: Path, libremctl: Path | None) -> Path:
 
 
 def environment(base_prefix: str) -> dict[str, str]:
-    """Return the environment of the fuzzer: where its Python finds what it imports."""
+    """Return the environment of the fuzzer, with the import path of its Python."""
     return {
         **os.environ,
-        "ASAN_OPTIONS": "detect_leaks=0",  # Python keeps some; the player looks for ours.
+        "ASAN_OPTIONS": "detect_leaks=0",  # Python itself leaks; the player checks for ours.
         "UBSAN_OPTIONS": "print_stacktrace=1",
         "PYTHONHOME": base_prefix,
         "PYTHONMALLOC": "malloc",

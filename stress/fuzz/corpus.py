@@ -1,4 +1,4 @@
-"""The corpus: one text file in the tree, an input a line; and the inputs it began with."""
+"""The corpus: a text file with an input in each line; and its first inputs."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def write(inputs: Iterable[bytes], path: Path = CORPUS) -> None:
 
 
 def unpack(inputs: Iterable[bytes], folder: Path) -> None:
-    """Write each input to a file of its own, as libFuzzer wants it."""
+    """Write each input to a separate file for libFuzzer."""
     for octets in inputs:
         (folder / hashlib.sha1(octets).hexdigest()).write_bytes(octets)
 
 
 def seeds() -> list[bytes]:
-    """Return exchanges as they should be, and a few that should not, of each protocol."""
+    """Return valid exchanges of each protocol, and a few invalid ones."""
     opened = _token(0x42, b"ok")
     old = _token(0x02, b"ok")
     output = _data(b"\2\3\1\0\0\0\5hello")

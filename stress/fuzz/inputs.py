@@ -1,14 +1,14 @@
-"""How an input is made: which calls are made, and what the peer writes.
+"""Parse an input into calls of the extension and data of the peer.
 
-An input is octets of any kind:
+An input is any sequence of octets:
 
-    mode        1 octet     how the context and the peer behave; see the constants below
-    plan        1 octet     how many calls (low half), how large the pieces are (high half)
+    mode        1 octet     behaviour of the context and the peer; see the constants below
+    plan        1 octet     number of calls (low half), size of the pieces (high half)
     calls       1 octet each
-    moments     the rest, split at SPLIT: what the peer writes when the client is about to send
+    moments     the rest, split at SPLIT: the peer writes one whenever the client is about to send
 
-A moment that begins with RAW is written as it is.  Any other is a row of tokens, split at
-NEXT_TOKEN: flags, then the payload; the length is added, so that chance need not find it.
+A moment that begins with RAW is written unchanged.  Any other is a list of tokens, split at
+NEXT_TOKEN: flags, then the payload; the length is added automatically.
 """
 
 from __future__ import annotations

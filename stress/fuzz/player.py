@@ -1,7 +1,7 @@
-"""Plays one input: calls of the extension, with a hostile peer at the other end of a socket pair.
+"""Play one input: call the extension, with a hostile peer at the other end of a socket pair.
 
-Whatever comes, each call must end in time with a result of the documented kind, and nothing may be
-held afterwards.  AssertionError otherwise; memory errors are for the sanitizers to find.
+Each call must end in time with a result of the documented type, and leak nothing.  Otherwise an
+AssertionError is raised; memory errors are for the sanitizers to find.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Game:
         _remctl.remctl_set_timeout(self.handle, TIMEOUT)
 
     def begin(self) -> None:
-        """Have the peer sit down."""
+        """Start the peer."""
         if self.mode & SMALL_BUFFERS:
             self.there.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
             self.here.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
@@ -63,14 +63,14 @@ class Game:
         _fake.fake_begin(*ends, self.mode & 15, octets, lengths, len(self.moments))
 
     def end(self) -> None:
-        """Have both go."""
+        """Close both ends."""
         _remctl.remctl_close(self.handle)
         self.here.close()
         self.there.close()
 
 
 def play(octets: bytes) -> list[Any]:
-    """Play an input; returns what each call gave."""
+    """Play an input, and return the result of each call."""
     before = _descriptors()
     game = Game(octets)
     try:
@@ -83,7 +83,7 @@ def play(octets: bytes) -> list[Any]:
     handle = game.handle
     assert (handle.fd, handle.expecting, handle.closed) == (-1, False, True)
     del game, handle
-    # An open that timed out may be left behind for a moment.
+    # An open that timed out may continue for a moment.
     assert wait_until(lambda: _fake.fake_end() == 0, LIMIT), "the GSS-API's objects are leaked"
     assert wait_until(lambda: _descriptors() == before, LIMIT), "a descriptor is leaked"
     return results
@@ -95,7 +95,7 @@ def _descriptors() -> int:
 
 @contextmanager
 def _pumping(game: Game) -> Iterator[None]:
-    """Have a thread write what is due piece by piece, where that was asked for."""
+    """Write the peer's data piece by piece in a thread, if the mode says so."""
     if not game.mode & PIECES:
         yield
         return
@@ -172,7 +172,7 @@ CALLS: dict[Call, Callable[[Game], Any]] = {
 }
 
 
-# What must hold whatever happens
+# Checks after each call
 
 
 def _checked(game: Game, call: Callable[[Game], Any]) -> Any:

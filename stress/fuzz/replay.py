@@ -1,7 +1,7 @@
-"""Plays inputs with the extension as it is installed: python -m stress.fuzz.replay [FILE...].
+"""Play inputs with the installed extension: python -m stress.fuzz.replay [FILE...].
 
-For the corpus, and for the file that a crash left.  Only a C compiler is needed: the GSS-API that
-hides nothing is built as a library, and this program started again with it before all others.
+It plays the corpus, or the file that a crash left.  It needs only a C compiler: it builds the fake
+GSS-API as a library, and starts itself again with this preloaded.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _LIBRARY = "STRESS_FUZZ_LIBRARY"
 
 
 def build(folder: Path) -> Path:
-    """Compile the GSS-API that hides nothing."""
+    """Compile the fake GSS-API."""
     library = folder / "fakegss.so"
     compiler = os.environ.get("CC", "gcc")
     flags = ["-shared", "-fPIC", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-pthread"]
@@ -30,8 +30,8 @@ def build(folder: Path) -> Path:
 
 
 def environment(library: Path) -> dict[str, str]:
-    """Return the environment of a Python that finds this library before that of the system."""
-    preloaded = filter(None, [os.environ.get("LD_PRELOAD"), str(library)])  # A sanitizer is first.
+    """Return the environment of a Python with this library preloaded."""
+    preloaded = filter(None, [os.environ.get("LD_PRELOAD"), str(library)])
     return {
         **os.environ,
         _LIBRARY: str(library),
@@ -41,7 +41,7 @@ def environment(library: Path) -> dict[str, str]:
 
 
 def replay(files: list[Path]) -> int:
-    """Play files, or the whole corpus, in another process; returns its exit status."""
+    """Play files, or the whole corpus, in another process; return its exit status."""
     with tempfile.TemporaryDirectory() as folder:
         env = environment(build(Path(folder)))
         command = [sys.executable, "-m", "stress.fuzz.replay", *map(str, files)]

@@ -1,8 +1,8 @@
 """The sanitizers' command line: python -m stress.sanitize [MODE ...] [-- PYTEST-ARGUMENT ...].
 
-Exit status: 0 when all that ran was clean, 1 when something was found or a test failed, 2 when the
-command line is wrong; 69 when a mode that was named cannot run here; 130 when it was interrupted.
-Without a name, all modes run, and one that cannot is skipped with the reason.
+Exit status: 0 if everything was clean; 1 if there are findings or a test failed; 2 if the command
+line is wrong; 69 if a given mode cannot run here; 130 if interrupted. By default, all modes run;
+those that cannot are skipped with the reason.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ UNAVAILABLE = 69  # sysexits.h
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Take the command line apart; what follows `--` is for pytest."""
+    """Parse the command line; arguments after `--` are for pytest."""
     pytest_arguments: list[str] = []
     if "--" in arguments:
         place = arguments.index("--")
         arguments, pytest_arguments = arguments[:place], arguments[place + 1 :]
     parser = argparse.ArgumentParser(
         prog="./run sanitize",
-        description="Runs the tests under sanitizers; with all modes, that takes an hour or two.",
-        epilog="What follows -- goes to pytest.",
+        description="Runs the tests under sanitizers; all modes together take an hour or two.",
+        epilog="Arguments after -- go to pytest.",
     )
-    parser.add_argument("modes", nargs="*", metavar="MODE", help="these modes; by default all")
+    parser.add_argument("modes", nargs="*", metavar="MODE", help="modes to run (default: all)")
     parser.add_argument("--list", action="store_true", help="list the modes and exit")
     parser.add_argument(
         "--folder",
         type=Path,
         metavar="FOLDER",
-        help="work there, in a folder for each mode, which is emptied first; leave what was made",
+        help="build there, in a folder for each mode, which is emptied first and kept afterwards",
     )
     options = parser.parse_args(arguments)
     for name in options.modes:
@@ -61,7 +61,7 @@ def run_mode(mode: Mode, folder: Path, arguments: list[str]) -> tuple[bool, str]
 
 
 def main(arguments: list[str]) -> int:
-    """Run the modes and sum up; returns the exit status."""
+    """Run the modes, print a summary, and return the exit status."""
     options, pytest_arguments = parse(arguments)
     if options.list:
         for mode in MODES.values():

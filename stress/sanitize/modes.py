@@ -1,4 +1,4 @@
-"""What each mode compiles with, and runs."""
+"""Compiler flags, environment and tests of each mode."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from .place import Broken, Place, runtime_library
 
 HERE = Path(__file__).resolve().parent
 
-# Several times slower, and with little to spare on a busy machine.
+# Tests are several times slower, so they need longer timeouts.
 PATIENCE = ["-o", "timeout=600", "-p", "stress.sanitize.patience"]
 
-# These measure what a sanitizer changes; each is named with the reason.
+# Tests that fail under a sanitizer for other reasons, by reason.
 NOT_MEANT_FOR = {
     "memory": [
-        # How much memory is in use: a sanitizer keeps what was freed, to see whether it is used.
+        # Measure memory: a sanitizer keeps freed memory, to detect its use.
         "tests/test_leaks.py::test_opening_again_and_again_leaks_nothing",
         "tests/test_leaks.py::test_connections_that_are_refused_leak_nothing",
         "tests/test_leaks.py::test_opens_that_time_out_leak_nothing",
@@ -30,7 +30,7 @@ NOT_MEANT_FOR = {
         "tests/support/test_waiting.py::test_resident_kib",
     ],
     "threads": [
-        # How many threads there are: ThreadSanitizer has one of its own.
+        # Count threads: ThreadSanitizer has its own.
         "tests/test_leaks.py::test_one_thread_serves_all_calls_that_may_block_and_ends",
         "tests/test_leaks.py::test_opens_left_behind_end_with_their_kdc",
         "tests/test_threads.py::test_threads_that_fight_over_a_connection_get_remctl_errors_only",
@@ -38,7 +38,7 @@ NOT_MEANT_FOR = {
         "tests/aio/test_threads_bounded.py",
         "tests/test_look_ups.py::test_look_ups_that_were_ended_leave_nothing_behind",
         # Start shells and other programs, which do not bear the library that is preloaded, and the
-        # commands by a fork beside threads; what these do with threads is in tests/fleet as well.
+        # commands by a fork in a process with threads; tests/fleet covers their threads as well.
         "tests/cli",
         "tests/test_docs.py::test_the_demo_ends_when_nobody_reads_it",
         # Start programs by way of a shell, which crashes with the library.
@@ -47,9 +47,9 @@ NOT_MEANT_FOR = {
         "tests/test_backend_running.py",
         "tests/test_docs.py::test_test_files_of_the_page_pass",
         "tests/test_packaging.py::test_libremctl_is_built_from_its_release_only",
-        # Have a shell on the far side, or a remctld that starts one.
+        # Start a shell on the server.
         "tests/machine",
-        # How promptly other threads get their turn.
+        # Measure how soon other threads run.
         "tests/test_threads.py::test_other_threads_run_while_a_command_does",
         "tests/test_threads.py::test_other_threads_run_while_the_simple_call_of_the_extension_does",
         "tests/test_threads.py::test_other_threads_run_while_a_server_says_nothing",
@@ -86,7 +86,7 @@ NOT_MEANT_FOR = {
         "tests/test_backend_config.py",
         # Examples that end with objects of python-gssapi in their globals.
         "tests/test_docs.py",
-        # Have programs of all kinds run over there, and end them in the middle.
+        # Run programs of all kinds on the server, and kill them.
         "tests/machine",
         "tests/cli/test_rsh.py",
         "tests/cli/test_rsh_tools.py",
@@ -104,8 +104,8 @@ NOT_MEANT_FOR = {
         "tests/test_backend_fixture.py::test_a_backend_without_acls_is_for_the_realms_user",
     ],
     "forks": [
-        # A child of a fork beside a thread that allocates: there the sanitizer's own lock may be
-        # held, and nobody ever releases it.
+        # Fork while a thread allocates: the child may inherit the sanitizer's lock, which nobody
+        # releases.
         "tests/test_fork.py::test_child_of_a_fork_beside_a_call_does_not_hang",
         "tests/credentials/test_forks.py::test_a_child_has_the_tickets_and_renews_them_itself",
     ],
@@ -133,25 +133,25 @@ class Mode(NamedTuple):
 
 
 def deselect(*reasons: str) -> Command:
-    """Leave out what the mode would fail for no fault of the bindings."""
+    """Return options that deselect tests by reason."""
     return [f"--deselect={test}" for reason in reasons for test in NOT_MEANT_FOR[reason]]
 
 
 def options(place: Place, name: str, **settings: object) -> str:
-    """Write down a sanitizer's options; every process tells what it finds in a file of its own."""
+    """Return a sanitizer's options; every process writes its findings to its own file."""
     settings["log_path"] = place.reports / name
     return ":".join(f"{key}={value}" for key, value in settings.items())
 
 
 def run_address(place: Place, arguments: Command) -> int:
-    """AddressSanitizer, UndefinedBehaviorSanitizer and LeakSanitizer."""
+    """Run with AddressSanitizer, UndefinedBehaviorSanitizer and LeakSanitizer."""
     environment = build_for_addresses(place, leaks=True)
     skipped = deselect("memory", "build", "programs", "preload", "forks", "slow", "leaks")
     return place.run([*pytest(), *skipped, *(arguments or workers())], environment)
 
 
 def run_address_only(place: Place, arguments: Command) -> int:
-    """The same without LeakSanitizer; by default the tests that are not looked at for leaks."""
+    """Run without LeakSanitizer, by default the tests that run_address() skips."""
     environment = build_for_addresses(place, leaks=False)
     skipped = deselect("memory", "build", "programs", "preload", "forks", "slow")
     chosen = arguments or [*workers(), *NOT_MEANT_FOR["leaks"]]
@@ -167,7 +167,7 @@ def build_for_addresses(place: Place, *, leaks: bool) -> dict[str, str]:
     address: dict[str, object] = {
         "halt_on_error": 1,
         "verify_asan_link_order": 0,  # test_faults.py preloads a library of its own, before it
-        "detect_leaks": 0,  # compilers, shells and the remctl client are not asked for theirs
+        "detect_leaks": 0,  # ignore compilers, shells and the remctl client
     }
     if leaks:
         address["include_if_exists"] = leak_options(place)
@@ -182,17 +182,17 @@ def build_for_addresses(place: Place, *, leaks: bool) -> dict[str, str]:
 
 
 def leak_options(place: Place) -> str:
-    """Have this interpreter look for leaks: a file of options that has the program's name."""
+    """Enable leak detection for this interpreter, by an options file with its name."""
     folder = place.checkout / "asan"
     folder.mkdir(exist_ok=True)
     program = Path(sys.executable)
-    for name in {program.name, program.resolve().name}:  # It may be known by either.
+    for name in {program.name, program.resolve().name}:  # Either may be used.
         (folder / name).write_text("detect_leaks=1\n")
     return f"{folder}/%b"
 
 
 def leak_suppressions(place: Place) -> Path:
-    """Write down what is not the bindings' own; the system's Python, too, unless it is this one."""
+    """Write the suppressions, including the system's Python, unless this is it."""
     lines = (HERE / "leaks.txt").read_text()
     if sys.base_prefix != "/usr":
         lines += "# Runs the existing binding, in some tests.\nleak:/usr/bin/python3\n"
@@ -205,7 +205,7 @@ def leak_suppressions(place: Place) -> Path:
 
 
 def run_threads(place: Place, arguments: Command) -> int:
-    """ThreadSanitizer on this Python: the extension's threads against each other."""
+    """Run with ThreadSanitizer on this Python, to check the extension's own threads."""
     library = runtime_library("libtsan.so")
     place.build("-fsanitize=thread")
     environment = {"LD_PRELOAD": library, "TSAN_OPTIONS": thread_options(place)}
@@ -214,7 +214,7 @@ def run_threads(place: Place, arguments: Command) -> int:
 
 
 def thread_options(place: Place) -> str:
-    """Write down ThreadSanitizer's options."""
+    """Return ThreadSanitizer's options."""
     return options(
         place,
         "thread",
@@ -226,7 +226,7 @@ def thread_options(place: Place) -> str:
 
 
 def run_free_threaded(place: Place, arguments: Command) -> int:
-    """A Python without the GIL; with ThreadSanitizer, if that was built with it."""
+    """Run on a Python without the GIL, with ThreadSanitizer if that was built with it."""
     python = free_threaded_python()
     environment = {}
     if sanitized(python):
@@ -246,25 +246,25 @@ def free_threaded_python() -> str:
         if path and ask(path, "Py_GIL_DISABLED") == "1":
             return path
     raise Broken(
-        "no free-threaded Python: build one as docs/sanitizers.md tells, and name it in"
+        "no free-threaded Python: build one (see docs/sanitizers.md), and set its path in"
         " REMCTL_FREE_THREADED"
     )
 
 
 def sanitized(python: str) -> bool:
-    """Whether an interpreter was itself built with ThreadSanitizer."""
+    """Return whether an interpreter itself was built with ThreadSanitizer."""
     return "--with-thread-sanitizer" in ask(python, "CONFIG_ARGS")
 
 
 def ask(python: str, variable: str) -> str:
-    """Ask an interpreter how it was built."""
+    """Return a configuration variable of an interpreter."""
     code = f"import sysconfig; print(sysconfig.get_config_var({variable!r}))"
     done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=False)
     return done.stdout.strip()
 
 
 def run_valgrind(place: Place, arguments: Command) -> int:
-    """valgrind's memcheck over a part of the tests: it sees into Kerberos and libremctl, too."""
+    """Run some tests under valgrind's memcheck, which also checks Kerberos and libremctl."""
     valgrind = shutil.which("valgrind")
     if valgrind is None:
         raise Broken("valgrind is not installed")
@@ -291,12 +291,12 @@ def run_valgrind(place: Place, arguments: Command) -> int:
 
 
 def pytest(python: str = sys.executable) -> Command:
-    """How pytest is called, whatever the sanitizer."""
+    """Return the pytest command for all sanitizers."""
     return [python, "-m", "pytest", *PATIENCE]
 
 
 def workers() -> Command:
-    """Have pytest run all tests, several at once, unless it is told otherwise."""
+    """Return the default arguments of pytest: all tests, several at a time."""
     return ["-n", str(os.cpu_count() or 1), "--everything"]
 
 

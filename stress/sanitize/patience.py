@@ -1,7 +1,7 @@
-"""A plugin for pytest: pytest-xdist waits until its workers have ended by themselves.
+"""A plugin for pytest that makes pytest-xdist wait until its workers have exited.
 
-LeakSanitizer looks at a process when it ends.  pytest-xdist gives its workers ten seconds for that,
-and then kills them: what they lost would never be told.
+LeakSanitizer checks a process when it exits.  pytest-xdist kills workers that take longer than ten
+seconds, so their leaks would not be reported.
 """
 
 from xdist.workermanage import NodeManager  # type: ignore[import-untyped]

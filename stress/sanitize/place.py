@@ -1,8 +1,8 @@
-"""A copy of the checkout: what is built with a sanitizer must not come in the way of the rest.
+"""A copy of the checkout, because a build with a sanitizer must not replace the usual one.
 
-Tests start interpreters of their own, in this folder or another, by `-m`, `-c` and by file.  All
-of them have to find the extension that is examined and no other: so the copy holds the sources,
-the tests and the extension, and comes first on the import path.
+Tests start other interpreters, in this folder or another, by `-m`, `-c` and by file.  All of them
+must find the extension of the copy.  So the copy has the sources, the tests and the extension, and
+comes first on the import path.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ NOT_COPIED = shutil.ignore_patterns(
 
 
 class Broken(Exception):
-    """What is needed is not there, or the extension could not be built."""
+    """A requirement is missing, or the extension could not be built."""
 
 
 class Place:
-    """A folder with a copy of the checkout and, beside it, what the sanitizer has to say."""
+    """A folder with a copy of the checkout, and the sanitizer's reports."""
 
     def __init__(self, folder: Path) -> None:
         """Copy the checkout into a folder, which is emptied first."""
@@ -36,7 +36,7 @@ class Place:
         shutil.copytree(ROOT, self.checkout, ignore=NOT_COPIED, symlinks=True)
 
     def build(self, flags: str, python: str = sys.executable) -> dict[str, str]:
-        """Build the extension there; return the variables that make others build alike."""
+        """Build the extension there; return the variables for equal builds."""
         compiler = {
             "CFLAGS": f"{flags} -g -O1 -fno-omit-frame-pointer",
             "LDFLAGS": flags,
@@ -55,7 +55,7 @@ class Place:
         return compiler
 
     def run(self, command: list[str], environment: Mapping[str, str]) -> int:
-        """Run pytest there, or what runs it; return the exit status."""
+        """Run a command with pytest there; return the exit status."""
         paths = [str(self.checkout), str(self.checkout / "tests")]
         variables = {
             **os.environ,
@@ -66,18 +66,17 @@ class Place:
         return subprocess.run(command, cwd=self.checkout, env=variables, check=False).returncode
 
     def findings(self) -> list[str]:
-        """Return what the sanitizers wrote, one text for each process that had a finding."""
+        """Return the sanitizers' reports, one for each process with findings."""
         texts = [path.read_text(errors="replace") for path in sorted(self.reports.iterdir())]
         return [text for text in texts if not is_about_a_thread_at_work(text)]
 
 
 def is_about_a_thread_at_work(text: str) -> bool:
-    """Whether leaks were told of a process that ended while one of its threads was at work.
+    """Return whether a report is about leaks of a process that ended while a thread was running.
 
-    A thread that wakes up while Python is ending is ended by it on the spot.  Whatever it had is
-    lost, and first of all what it was started with.  One that goes on is not always seen by the
-    sanitizer, which says so: what it alone knows of counts as lost.  Of leaks, such a process
-    tells nothing.
+    Python ends a thread that wakes up during the exit, and its memory is lost.  If the sanitizer
+    cannot stop a thread that goes on, it reports that, and counts the thread's memory as lost.
+    The leaks of such a process mean nothing.
     """
     if "ERROR: LeakSanitizer" not in text:
         return False
@@ -86,14 +85,14 @@ def is_about_a_thread_at_work(text: str) -> bool:
 
 
 def runtime_library(name: str) -> str:
-    """Find a sanitizer's library, which has to be preloaded: Python is not built with it."""
+    """Return a sanitizer's library, to be preloaded because Python is not built with it."""
     compiler = os.environ.get("CC", "gcc").split()
     try:
         done = subprocess.run(
             [*compiler, f"-print-file-name={name}"], capture_output=True, text=True, check=True
         )
     except (OSError, subprocess.CalledProcessError) as error:
-        raise Broken(f"the compiler does not run: {error}") from None
+        raise Broken(f"cannot run the compiler: {error}") from None
     path = Path(done.stdout.strip())
     if not path.is_absolute():
         raise Broken(f"the compiler has no {name}")

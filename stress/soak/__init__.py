@@ -1,1 +1,1 @@
-"""The soak: very many commands, opens, threads, forks and signals; what is held must stay flat."""
+"""The soak: very many commands, opens, threads, forks and signals must not leak anything."""

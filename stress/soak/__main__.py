@@ -1,7 +1,7 @@
 """The soak's command line: python -m stress.soak, or ./run soak.
 
-Exit status: 0 when all is flat and every reply was the right one; 1 when something is not; 2 when
-the command line is wrong; 130 when it was interrupted.
+Exit status: 0 if nothing grew and every reply was right; 1 if not; 2 if the command line is wrong;
+130 if interrupted.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from .weather import StormError, Weather
 def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="./run soak",
-        description="Very many commands, opens, threads, forks and signals; all must stay flat."
+        description="Runs very many commands, opens, threads, forks and signals, to find leaks."
         " All storms together take about 12 minutes.",
     )
     names = [storm.name for storm in STORMS]
     parser.add_argument("--quick", action="store_true", help="the short form: half a minute")
-    parser.add_argument("--only", nargs="+", metavar="NAME", choices=names, help="these storms")
+    parser.add_argument("--only", nargs="+", metavar="NAME", choices=names, help="storms to run")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there")
     parser.add_argument("--docs", type=Path, metavar="FILE", help="put the table in that page")
     parser.add_argument("--list", action="store_true", help="list the storms and exit")
@@ -36,13 +36,13 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def _show(done: int, steps: int) -> None:
-    """Show how far a storm is: on a terminal, in one line that changes."""
+    """Show the progress of a storm on a terminal, in one line that changes."""
     if sys.stderr.isatty():
         print(f"\r\033[K  {done:,} of {steps:,}", end="", file=sys.stderr, flush=True)
 
 
 def _blow_all(storms: list[Storm], *, quick: bool) -> tuple[list[Outcome], dict[str, str]]:
-    """Let every storm blow; one that fails does not keep the others from it."""
+    """Run every storm, even if one fails."""
     outcomes: list[Outcome] = []
     failures: dict[str, str] = {}
     with Weather() as weather:
@@ -58,7 +58,7 @@ def _blow_all(storms: list[Storm], *, quick: bool) -> tuple[list[Outcome], dict[
 
 
 def main(arguments: list[str]) -> int:
-    """Let the storms blow, and tell what they found; returns the exit status."""
+    """Run the storms, report their findings, and return the exit status."""
     options = _parse(arguments)
     if options.list:
         for storm in STORMS:

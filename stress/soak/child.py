@@ -1,7 +1,7 @@
-"""A storm's own process: python -m stress.soak.child NAME PORT STEPS WARM_UP.
+"""The process of a storm: python -m stress.soak.child NAME PORT STEPS WARM_UP.
 
-It tells its progress, and at the end what it found, as lines of JSON on standard output.  Nothing
-may be printed on standard error: warnings and exceptions that could not be raised are seen there.
+It prints its progress and finally its outcome as lines of JSON on standard output.  It may print
+nothing on standard error, where warnings and ignored exceptions would appear.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from .storms import STORMS
 
 
 def main(arguments: list[str]) -> None:
-    """Blow one storm."""
+    """Run one storm."""
     name = arguments[0]
     (storm,) = (storm for storm in STORMS if storm.name == name)
     run = Run(name, *map(int, arguments[1:]))

@@ -1,4 +1,4 @@
-"""What this process holds right now: memory, descriptors, threads."""
+"""Measure this process's memory, descriptors and threads."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _SETTLE_TIMEOUT = 10.0  # seconds for threads to end; the extension keeps one fo
 
 
 class Held(NamedTuple):
-    """What a process holds."""
+    """Resources of a process."""
 
     heap: int | None
-    """Octets that malloc() has handed out and not got back; None where the C library can't tell."""
+    """Octets allocated with malloc(); None if the C library cannot report them."""
     resident: int
     """Octets in RAM."""
     descriptors: int
@@ -48,7 +48,7 @@ class _Heap(ctypes.Structure):
 
 
 def _heap() -> int | None:
-    """Ask the C library; with PYTHONMALLOC=malloc that counts all objects of Python, too."""
+    """Return the C library's count; with PYTHONMALLOC=malloc it includes all Python objects."""
     try:
         ask = ctypes.CDLL(None).mallinfo2
     except AttributeError:
@@ -68,7 +68,7 @@ def _threads() -> int:
 
 
 def held() -> Held:
-    """Look, when all that ends by itself has ended."""
+    """Measure, after threads that are ending have ended."""
     gc.collect()
     wait_until(lambda: _threads() <= threading.active_count(), _SETTLE_TIMEOUT)
     descriptors = len(os.listdir("/proc/self/fd")) - 1  # less the one that lists them

@@ -61,7 +61,7 @@ def _remarks(outcomes: Sequence[Outcome], failures: Mapping[str, str]) -> list[s
 
 
 def as_text(outcomes: Sequence[Outcome], failures: Mapping[str, str]) -> str:
-    """Write the table for a terminal, and below it what is to know besides."""
+    """Format the table for a terminal, with remarks below."""
     lines = [text_table([_HEADINGS, *map(_cells, outcomes)])] if outcomes else []
     return "\n".join([*lines, *_remarks(outcomes, failures)])
 
@@ -69,7 +69,7 @@ def as_text(outcomes: Sequence[Outcome], failures: Mapping[str, str]) -> str:
 def as_markdown(
     outcomes: Sequence[Outcome], failures: Mapping[str, str], environment: Mapping[str, str]
 ) -> str:
-    """Write the table for a page, what is to know besides, and what it was measured with."""
+    """Format the table for a page, with remarks and the environment."""
     lines = [markdown_table(_HEADINGS, map(_cells, outcomes)), ""]
     lines += [f"- {remark}" for remark in _remarks(outcomes, failures)]
     lines += ["", "Measured with:", ""]
@@ -80,7 +80,7 @@ def as_markdown(
 def as_json(
     outcomes: Sequence[Outcome], failures: Mapping[str, str], environment: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Return all that was found, in types that JSON has."""
+    """Return all results, in types that JSON supports."""
     return {
         "environment": dict(environment),
         "failures": dict(failures),

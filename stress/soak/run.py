@@ -1,6 +1,6 @@
-"""What a storm works with: sessions, the count of what happened, and the judgement in the middle.
+"""Tools of a storm: sessions, counters, and the measurement of its steps.
 
-A command carries a number, and the server gives it back: a reply that is lost or another's is seen.
+A command sends a number, which the server returns. So lost and swapped replies are found.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _TOLD_FAILURES = 5
 
 
 class Run:
-    """One storm: `judge()` has its steps done, first to warm up, then to be judged.
+    """One storm: `judge()` runs its steps, first to warm up, then to measure.
 
-    Everything but `judge()` may be used by several threads.
+    Several threads may use everything except `judge()`.
 
-    Attributes: ``port``, where the server is on localhost; ``steps``, how many are judged;
-    ``warm_up``, how many go before.
+    Attributes: ``port``, the server's port on localhost; ``steps``, the number of measured steps;
+    ``warm_up``, the number of steps before.
     """
 
     def __init__(self, name: str, port: int, steps: int, warm_up: int) -> None:
@@ -54,13 +54,13 @@ class Run:
         return remctl.Remctl("localhost", self.port, timeout=timeout)
 
     def number(self) -> int:
-        """Return a number that no other command of this storm has."""
+        """Return a new number for a command."""
         with self._lock:
             self._next_number += 1
             return self._next_number
 
     def ask(self, session: remctl.Remctl, *, by_token: bool = False) -> None:
-        """Run a command, and see whether its reply is its own."""
+        """Run a command, and check its reply."""
         number = self.number()
         command = ["number", str(number)]
         if by_token:
@@ -80,16 +80,16 @@ class Run:
             self._count("swapped", f"command {number} got {octets[:40]!r}")
 
     def lose(self, text: str) -> None:
-        """Count a command that ended as it should not have."""
+        """Count a lost command."""
         self._count("lost", text)
 
     def note(self, what: str, times: int = 1) -> None:
-        """Count something else that happened."""
+        """Count another event."""
         with self._lock:
             self._notes[what] += times
 
     def fail(self, text: str) -> None:
-        """Tell of something that must not happen, besides a lost or swapped reply."""
+        """Report a failure other than a lost or swapped reply."""
         self._count("failures", text)
 
     def _count(self, what: str, failure: str = "") -> None:
@@ -99,7 +99,7 @@ class Run:
                 self._failures.append(failure)
 
     def step(self) -> None:
-        """Say that a step is done."""
+        """Count a finished step."""
         with self._lock:
             self._done += 1
             now = time.monotonic()
@@ -109,7 +109,7 @@ class Run:
             tell("progress", [self._done, self.warm_up + self.steps])
 
     def judge(self, part: Callable[[int], object]) -> None:
-        """Have a part of the storm done, with the number of steps that it is to do."""
+        """Run a function for the warm-up and for the measured steps; it gets their number."""
         part(self.warm_up)
         self._before = held()
         start = time.monotonic()
@@ -118,7 +118,7 @@ class Run:
         self._after = held()
 
     def outcome(self) -> Outcome:
-        """Return what the whole storm found, when it is over."""
+        """Return the outcome of the finished storm."""
         return Outcome(
             name=self.name,
             steps=self.steps,
@@ -134,6 +134,6 @@ class Run:
 
 
 def tell(kind: str, value: object) -> None:
-    """Tell the process that started this one."""
+    """Send a message to the parent process."""
     sys.__stdout__.write(json.dumps({kind: value}) + "\n")  # type: ignore[union-attr]
     sys.__stdout__.flush()  # type: ignore[union-attr]

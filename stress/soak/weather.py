@@ -1,4 +1,4 @@
-"""A server for the storms, and a process of its own for each of them."""
+"""A server for the storms, and a separate process for each of them."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ COMMANDS = (
 )
 
 _SILENCE = 120.0  # seconds without progress after which a storm has failed
-_DYING = 10.0  # seconds to say where it hangs
+_DYING = 10.0  # seconds for printing the stack traces of a hanging storm
 
 Progress = Callable[[int, int], None]
 
 
 class StormError(Exception):
-    """A storm crashed, hung, or printed what it should not have."""
+    """A storm crashed, hung, or printed something on standard error."""
 
 
 class Weather:
@@ -74,10 +74,10 @@ class Weather:
         self._stack.close()
 
     def blow(self, storm: Storm, progress: Progress, *, quick: bool = False) -> Outcome:
-        """Let a storm blow in a process of its own, and return what it found.
+        """Run a storm in a separate process, and return its outcome.
 
         Raises:
-            StormError: it did not get to its end; the text says why.
+            StormError: it failed; the text says why.
         """
         run = storm.run(self.server.port, quick=quick)
         arguments = [storm.name, str(run.port), str(run.steps), str(run.warm_up)]
@@ -96,7 +96,7 @@ class Weather:
                     _end(child)
             _check(storm, child.returncode, printed)
         if outcome is None:
-            raise StormError(f"{storm.name} ended without a word")
+            raise StormError(f"{storm.name} ended without an outcome")
         return outcome
 
 
@@ -104,12 +104,12 @@ _CHILD = "stress.soak.child"
 
 _CHILD_ENV = {"PYTHONPATH": os.pathsep.join(filter(None, [*sys.path, str(ROOT)]))}
 if not sysconfig.get_config_var("Py_GIL_DISABLED"):  # That Python knows no other than its own.
-    # One allocator, so that the C library can tell how much of everything is in use.
+    # With one allocator, the C library can report the memory of everything.
     _CHILD_ENV["PYTHONMALLOC"] = "malloc"
 
 
 def _follow(child: subprocess.Popen[bytes], progress: Progress) -> Outcome | None:
-    """Read what a storm tells until it ends; None if it does not tell the end."""
+    """Read a storm's messages until it ends; return None without a final one."""
     assert child.stdout is not None
     outcome = None
     deadline = time.monotonic() + _SILENCE
@@ -117,7 +117,7 @@ def _follow(child: subprocess.Popen[bytes], progress: Progress) -> Outcome | Non
     while True:
         left = max(deadline - time.monotonic(), 0)
         if not select.select([child.stdout], [], [], left)[0]:
-            child.send_signal(signal.SIGABRT)  # Has faulthandler say where it hangs.
+            child.send_signal(signal.SIGABRT)  # Makes faulthandler print where it hangs.
             return None
         octets = os.read(child.stdout.fileno(), 65536)
         if not octets:

@@ -1,4 +1,4 @@
-"""The storms: each a function that does its steps twice, to warm up and to be judged."""
+"""The storms: each is a function that runs steps to warm up, and then to be measured."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["STORMS", "Storm"]
 
 @dataclass(frozen=True, slots=True)
 class Storm:
-    """One storm, and how much of it there is."""
+    """One storm, and its numbers of steps."""
 
     name: str
     title: str
@@ -23,7 +23,7 @@ class Storm:
     """The same in the short form, of a few seconds."""
 
     def run(self, port: int, *, quick: bool) -> Run:
-        """Return what it needs to blow; the warm-up is a tenth, and long enough to settle."""
+        """Return a new run; its warm-up is a tenth, and long enough to settle."""
         steps = self.quick_steps if quick else self.steps
         return Run(self.name, port, steps, max(steps // 10, min(steps // 3, 200)))
 

@@ -1,4 +1,4 @@
-"""Forks at any moment of other threads' commands: neither parent nor child is disturbed."""
+"""Forks at any moment of other threads' commands must disturb neither parent nor child."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import remctl
 from ..run import Run
 
 AT_ONCE = 4  # children
-CHILD_LIMIT = 30  # seconds, a whole number, that a child may take
+CHILD_LIMIT = 30  # timeout of a child, in whole seconds
 WRONG = 3  # exit status of a child whose command got a wrong reply, or none
 
 
 def forks(run: Run) -> None:
-    """Fork beside two threads that run commands; the children do what children may do."""
+    """Fork while two threads run commands; the children do everything that children may do."""
     with run.session() as one, run.session() as other:
 
         def exit_at_once() -> None:
@@ -30,7 +30,7 @@ def forks(run: Run) -> None:
 
         def use_inherited() -> None:
             for session in (one, other):
-                ask_in_child(session)  # It opens a connection of its own.
+                ask_in_child(session)  # It opens its own connection.
                 session.close()
 
         def open_own() -> None:
@@ -68,29 +68,29 @@ def forks(run: Run) -> None:
 
 
 def ask_until(run: Run, session: remctl.Remctl, ended: threading.Event) -> None:
-    """Run commands until told to end."""
+    """Run commands until an event is set."""
     while not ended.is_set():
         try:
             run.ask(session)
         except Exception as error:
-            run.lose(f"beside a fork: {type(error).__name__}: {error}")
+            run.lose(f"during a fork: {type(error).__name__}: {error}")
 
 
 def ask_in_child(session: remctl.Remctl) -> None:
-    """Run a command whose number is the child's own."""
+    """Run a command with a number of the child."""
     number = str(os.getpid())
     if session.run(["number", number]).stdout != f"{number}\n".encode():
         os._exit(WRONG)
 
 
 def fork(work: Callable[[], None]) -> int:
-    """Do some work in a child; return its process id."""
-    with warnings.catch_warnings():  # Forking beside threads is what is tested here.
+    """Run a function in a child; return its process id."""
+    with warnings.catch_warnings():  # Forking with running threads is what this tests.
         warnings.simplefilter("ignore", DeprecationWarning)
         child = os.fork()
     if child:
         return child
-    signal.alarm(CHILD_LIMIT)  # A child that hangs ends by this.
+    signal.alarm(CHILD_LIMIT)  # This ends a child that hangs.
     try:
         work()
     except BaseException as error:
@@ -100,7 +100,7 @@ def fork(work: Callable[[], None]) -> int:
 
 
 def reap(run: Run, child: int) -> None:
-    """See how a child ended."""
+    """Check how a child ended."""
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if code == 0:
         run.note("children that ended well")

@@ -1,4 +1,4 @@
-"""Signals, handlers that raise, and timeouts: no command gets the reply of an earlier one."""
+"""Signals, handlers that raise, and timeouts: no command may get the reply of an earlier one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ INTERVAL = 0.003  # seconds between two signals
 
 
 class Interruption(Exception):
-    """What the handler raises."""
+    """Exception of the signal handler."""
 
 
 class Alarms:
@@ -31,14 +31,14 @@ class Alarms:
         self.count = 0
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        self.count += 1  # No lock: the handler may have interrupted who holds it.
+        self.count += 1  # No lock, because the interrupted thread may hold it.
         if self.armed and self._chance.random() < self._raising:
             self.armed = False
             raise Interruption
 
     @contextmanager
     def blow(self) -> Iterator[None]:
-        """Have signals arrive meanwhile."""
+        """Send signals during the block."""
         before = signal.signal(signal.SIGALRM, self)
         signal.setitimer(signal.ITIMER_REAL, INTERVAL, INTERVAL)
         try:
@@ -63,7 +63,7 @@ def storm_of_signals(run: Run, raising: float) -> None:
                 alarms.armed = False
         except Interruption:
             run.note("interrupted")
-            if not session.opened:  # It was open(), which starts anew.
+            if not session.opened:  # open() was interrupted.
                 session.open("localhost", run.port)
 
     def part(count: int) -> None:
@@ -75,7 +75,7 @@ def storm_of_signals(run: Run, raising: float) -> None:
                     run.lose(f"under signals: {type(error).__name__}: {error}")
                     session.open("localhost", run.port)
                 run.step()
-        run.ask(session)  # What is held is looked at with the session open.
+        run.ask(session)  # Resources are measured while the session is open.
 
     with run.session() as session:
         run.judge(part)
@@ -84,7 +84,7 @@ def storm_of_signals(run: Run, raising: float) -> None:
 
 
 def check_lock(run: Run, session: remctl.Remctl) -> None:
-    """See whether an interruption has left the session to this thread alone."""
+    """Check that an interruption did not leave the session locked."""
     thread = threading.Thread(target=run.ask, args=(session,), daemon=True)
     thread.start()
     thread.join(TIMEOUT)
@@ -99,7 +99,7 @@ def signals(run: Run) -> None:
 
 def raising(run: Run) -> None:
     """Run commands while signals arrive whose handler raises one time in three."""
-    # Python's own socket warns where it is dropped between two steps; it is closed all the same.
+    # Python's socket warns if it is dropped between two steps, but is closed all the same.
     warnings.filterwarnings("ignore", "unclosed <socket", ResourceWarning)
     storm_of_signals(run, 1 / 3)
 

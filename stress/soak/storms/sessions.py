@@ -6,7 +6,7 @@ from ..run import Run
 
 
 def commands(run: Run) -> None:
-    """Run commands over one session, in every way there is."""
+    """Run commands over one session, in every possible way."""
     data = bytes(range(256)) * 300  # More than one token.
 
     def part(count: int) -> None:
@@ -26,7 +26,7 @@ def commands(run: Run) -> None:
 
 
 def opens(run: Run) -> None:
-    """Open and close sessions, and run a command over each fourth; half of them one object."""
+    """Open and close sessions, half of them with one object; run a command in every fourth."""
     again = run.session()
 
     def part(count: int) -> None:

@@ -1,4 +1,4 @@
-"""Threads: with a session each, with one for all, and with one thread that closes the others'."""
+"""Threads with a session each, with a shared session, and with a thread that closes sessions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ AT_ONCE = 8
 
 
 def in_threads(run: Run, work: Callable[[], None], count: int) -> None:
-    """Have each of so many threads do some work, several at a time, all of them new."""
+    """Run a function in COUNT new threads, several at a time."""
     slots = threading.Semaphore(AT_ONCE)
 
     def do() -> None:
@@ -50,7 +50,7 @@ def own(run: Run) -> None:
 
 
 def shared(run: Run) -> None:
-    """Have threads run commands over one session, all at the same time."""
+    """Run commands over one session in several threads at the same time."""
     with run.session() as session:
 
         def part(count: int) -> None:
@@ -66,7 +66,7 @@ def shared(run: Run) -> None:
 
 @contextmanager
 def closing(sessions: list[remctl.Remctl], seconds: float) -> Iterator[None]:
-    """Have a thread close one session after the other, at moments that nobody knows."""
+    """Close one session after the other in a thread, at random moments."""
     chance = random.Random(1)
     ended = threading.Event()
 
@@ -84,7 +84,7 @@ def closing(sessions: list[remctl.Remctl], seconds: float) -> Iterator[None]:
 
 
 def closes(run: Run) -> None:
-    """Use sessions that another thread closes: a command gets its reply, or that error."""
+    """Use sessions that another thread closes: a command gets its reply, or a documented error."""
 
     def use(session: remctl.Remctl, count: int) -> None:
         left = count
