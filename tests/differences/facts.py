@@ -1,4 +1,4 @@
-"""Facts of the probe: how they are found out, written down and made comparable."""
+"""Facts of the probe: find, print and normalise them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-# Without types: what one binding has, the other may lack.
+# No types, because one binding may lack names of the other.
 remctl: Any = importlib.import_module("remctl")
 
 ECHO = ["test", "echo", "hello"]
@@ -16,7 +16,7 @@ TIMEOUT = 10
 
 
 class Place(NamedTuple):
-    """Where the servers are, and what else differs from one run to the next."""
+    """Ports of the servers, and other values that vary between runs."""
 
     host: str
     port: int  # remctld with the sample commands, "session" and "denied"
@@ -46,12 +46,12 @@ class Facts:
         return Facts(self.place, f"{self._prefix}{subject}: ")
 
     def note(self, key: str, value: object) -> None:
-        """Write a fact down."""
+        """Print a fact."""
         text = value if isinstance(value, str) else show(value)
         print(f"{self._prefix}{key} = {self._normalise(text)}", flush=True)
 
     def call(self, key: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call a function, and write down what it returns or raises; return what it returned."""
+        """Call a function, and print its result or exception; return the result."""
         try:
             result = function(*args, **kwargs)
         except Exception as error:
@@ -61,7 +61,7 @@ class Facts:
         return result
 
     def outcome(self, key: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
-        """Like `call()`, but of an exception only its class is a fact."""
+        """Do the same as `call()`, but print only the class of an exception."""
         try:
             result = function(*args, **kwargs)
         except Exception as error:
@@ -82,7 +82,7 @@ class Facts:
 
 
 def category(error: BaseException) -> str:
-    """Return the most special class of an exception that both bindings and Python know."""
+    """Return the most specific class of an exception that both bindings and Python have."""
     for name in ("RemctlNotOpenedError", "RemctlError"):
         if isinstance(error, getattr(remctl, name)):
             return name
@@ -90,13 +90,13 @@ def category(error: BaseException) -> str:
 
 
 def describe(error: BaseException) -> str:
-    """Return the category of an exception and, where remctl made it, its text."""
+    """Return the category of an exception and, if remctl raised it, its text."""
     name = category(error)
     return f"{name}: {error}" if isinstance(error, remctl.RemctlError) else name
 
 
 def show(value: Any) -> str:
-    """Return a value as text; subclasses of the built-in types as those."""
+    """Return a value as text, with subclasses shown as built-in types."""
     if value is None or isinstance(value, bool):
         return repr(value)
     if isinstance(value, tuple):
@@ -112,7 +112,7 @@ def show(value: Any) -> str:
 
 
 FIELDS = ("type", "output", "stream", "status", "error")
-# The fields of a token that mean something, by its type.
+# The fields of a token that apply to its type.
 MEANT = {
     "output": ("type", "output", "stream"),
     "status": ("type", "status"),
@@ -122,7 +122,7 @@ MEANT = {
 
 
 def meant(token: Any) -> Any:
-    """Return the fields of a token that mean something for its type."""
+    """Return the fields of a token that apply to its type."""
     if not token:
         return token
     fields = zip(FIELDS, token, strict=True)
@@ -130,7 +130,7 @@ def meant(token: Any) -> Any:
 
 
 def read(session: Any) -> list[Any]:
-    """Return what is left of a command's output, up to the first token that is no output."""
+    """Return the rest of a command's tokens, up to the first that is not output."""
     tokens: list[Any] = []
     while not tokens or tokens[-1][0] == "output":
         tokens.append(meant(session.output()))

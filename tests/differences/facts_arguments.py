@@ -35,7 +35,7 @@ def _session() -> Any:
 
 
 def arguments(facts: Facts) -> None:
-    """Arguments of all that connects, and of the settings."""
+    """Print facts about arguments of connecting functions and of settings."""
     place = facts.place
     port = place.port
     ports: dict[str, Any] = {
@@ -47,7 +47,7 @@ def arguments(facts: Facts) -> None:
         "object": object(), "2**64": 2**64, "False": False, "None": None,
     }  # fmt: skip
     for name, value in ports.items():
-        if name in ("False", "None"):  # The default ports: what listens there is not ours.
+        if name in ("False", "None"):  # The default ports: other servers may listen there.
             continue
         facts.outcome(f"open(port={name})", _session().open, place.host, value)
         facts.outcome(f"remctl(port={name})", remctl.remctl, place.host, value, None, ECHO)
@@ -113,7 +113,7 @@ def _breaks() -> Iterator[str]:
 
 
 def commands(facts: Facts) -> None:
-    """Commands as containers, and what may be in them."""
+    """Print facts about commands in different containers and with different items."""
     echo = ["test", "echo"]
     choices: dict[str, Any] = {
         "list": ECHO, "tuple": tuple(ECHO), "generator": _words, "iterator": lambda: iter(ECHO),
@@ -151,7 +151,7 @@ def commands(facts: Facts) -> None:
 
 
 def _shape(session: Any) -> list[Any]:
-    """Return the tokens of a command, long output as its length."""
+    """Return the tokens of a command, with the length of long output."""
     tokens: list[Any] = []
     length = 0
     while not tokens or tokens[-1][0] == "output":

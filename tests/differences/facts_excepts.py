@@ -7,7 +7,7 @@ from typing import Any
 from .facts import TIMEOUT, Facts, describe, remctl
 from .failures import OPENED, OPENING, SIMPLE, TIMEOUTS, Failure
 
-# Orders of `except` clauses as programs have them; the last one is always Exception.
+# Common orders of `except` clauses; the last one is always Exception.
 ORDERS = {
     "NotOpened, Protocol, Error": ("RemctlNotOpenedError", "RemctlProtocolError", "RemctlError"),
     "Error first": ("RemctlError", "RemctlProtocolError"),
@@ -20,7 +20,7 @@ ORDERS = {
 
 
 def excepts(facts: Facts) -> None:
-    """The clause that catches each failure, and what the exception holds."""
+    """Print the clause that catches each failure, and the content of the exception."""
     for name, failure in {**OPENING, **OPENED, **TIMEOUTS, **SIMPLE}.items():
         about = facts.about(name)
         error = _error_of(failure, about)

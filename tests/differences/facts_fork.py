@@ -1,7 +1,7 @@
-"""Facts about forks: what a child can do with a connection of its parent, and what that does.
+"""Facts about forks: a child's use of its parent's connection, and the effects.
 
-The server's command `session` prints the process id of the session that runs it, so that it shows
-which of two connections was used.  Each child has an alarm, and writes its facts itself.
+The server's command `session` prints the process id of its session, to identify the connection.
+Each child has an alarm, and prints its own facts.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ SESSION = ["session", "pid"]
 
 
 def _python() -> int:
-    with warnings.catch_warnings():  # From Python 3.12 on: there may be threads.
+    with warnings.catch_warnings():  # Python 3.12 and later warn about threads.
         warnings.simplefilter("ignore", DeprecationWarning)
         return os.fork()
 
 
 def _c() -> int:
-    """Fork as uWSGI and other C programs do: Python's hooks do not run."""
+    """Fork like uWSGI and other C programs, without Python's hooks."""
     return int(ctypes.PyDLL(None).fork())
 
 
 def _in_child(fork: Fork, work: Callable[[], object], leave: Callable[[int], Any]) -> int:
-    """Do some work in a forked child; return how the child ended."""
+    """Run a function in a forked child; return how the child ended."""
     sys.stdout.flush()
     child = fork()
     if child:
@@ -50,7 +50,7 @@ def _in_child(fork: Fork, work: Callable[[], object], leave: Callable[[int], Any
         print(f"the child failed: {error!r}", file=sys.stderr)
     sys.stdout.flush()
     leave(status)
-    raise AssertionError("a child has gone on")
+    raise AssertionError("a child did not exit")
 
 
 def python_fork(facts: Facts) -> None:
@@ -89,7 +89,7 @@ def _describe(facts: Facts, fork: Fork) -> None:
 
 
 def _use(facts: Facts, fork: Fork, use: Callable[[Any], Any], *, unread: bool = False) -> None:
-    """Use a connection in a child; then the parent goes on with it."""
+    """Use a connection in a child, and afterwards in the parent."""
     session = connect(facts.place)
     before = ask(session, SESSION)
     if unread:
@@ -104,7 +104,7 @@ def _use(facts: Facts, fork: Fork, use: Callable[[Any], Any], *, unread: bool = 
 
 
 def _sessions(facts: Facts, fork: Fork) -> None:
-    """Whether a child's commands go over the parent's connection."""
+    """Print whether a child's commands use the parent's connection."""
     session = connect(facts.place)
     before = ask(session, SESSION)
 
@@ -119,7 +119,7 @@ def _sessions(facts: Facts, fork: Fork) -> None:
 
 
 def _settings(facts: Facts, fork: Fork) -> None:
-    """The child's connection has the settings of the parent's."""
+    """Print whether the child's connection has the settings of the parent's."""
     place = facts.place
     session = remctl.Remctl()
     session.set_ccache(place.ccache)
@@ -141,7 +141,7 @@ def _settings(facts: Facts, fork: Fork) -> None:
 
 
 def double_fork(facts: Facts) -> None:
-    """A daemon: the parent and its child end, the grandchild works on."""
+    """Daemonize: the parent and its child end, and the grandchild goes on."""
     for name, fork in {"os.fork()": _python, "fork() in C": _c}.items():
         about = facts.about(f"daemon by {name}")
         session = connect(facts.place)
@@ -160,7 +160,7 @@ def double_fork(facts: Facts) -> None:
 
 
 def fork_and_exit(facts: Facts) -> None:
-    """Children that end as programs end, or drop what they inherited."""
+    """End children in different ways, or drop the inherited connection."""
     _end_child(facts.about("child ends by _exit()"), lambda holder: None, os._exit)
     _end_child(facts.about("child ends by close()"), lambda holder: holder[0].close(), os._exit)
     _end_child(facts.about("child ends by drop"), _drop, os._exit)

@@ -25,7 +25,7 @@ def _token(handle: Any) -> Any:
 
 
 def low_level(facts: Facts) -> None:
-    """Results of every function, before, while and after a connection is open."""
+    """Print results of every function, before, while and after a connection is open."""
     place = facts.place
     new = _remctl.remctl_new()
     facts.note("type of a handle", type(new).__name__)
@@ -88,7 +88,7 @@ def _simple(place: Place, command: Any) -> Any:
 
 
 def arguments(facts: Facts) -> None:
-    """Arguments that are wrong, left out, or of another type."""
+    """Print facts about arguments that are wrong, missing, or of another type."""
     place = facts.place
     handle = _open(place)
     functions = {

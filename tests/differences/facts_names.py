@@ -19,7 +19,7 @@ METHODS = (
 
 
 def names(facts: Facts) -> None:
-    """All public names, and what they are."""
+    """Print all public names and their kinds."""
     for module in (remctl, _remctl):
         for name in filter(_public, dir(module)):
             kind = type(getattr(module, name)).__name__
@@ -68,7 +68,7 @@ def _describe_exceptions(facts: Facts) -> None:
 
 
 def signatures(facts: Facts) -> None:
-    """Names, kinds, order and defaults of parameters; each name as a keyword."""
+    """Print names, kinds, order and defaults of parameters; use each name as a keyword."""
     _describe_signature(facts, "remctl", remctl.remctl)
     _describe_signature(facts, "Remctl", remctl.Remctl)
     _describe_signature(facts, "RemctlSimpleResult", remctl.RemctlSimpleResult)
@@ -98,7 +98,7 @@ def signatures(facts: Facts) -> None:
 
 
 def _swallow(place: Any, command: list[str]) -> Any:
-    """Give what has defaults as None."""
+    """Pass None for all parameters with defaults."""
     return remctl.remctl(place.host, place.port, None, command=command)
 
 

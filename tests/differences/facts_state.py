@@ -1,4 +1,4 @@
-"""Facts about state: what an object says and does after each kind of failure and success."""
+"""Facts about the state of an object after each kind of failure and success."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _open(session: Any, place: Place) -> Any:
 
 
 def _after(*failing: Failure, then: Success) -> Success:
-    """A success that follows failures."""
+    """Return a success that follows failures."""
 
     def run(session: Any, place: Place) -> Any:
         for failure in failing:
@@ -73,7 +73,7 @@ SUCCESSES: dict[str, Success] = {
     "command after a refused command": lambda s, p: (ask(_open(s, p), ["none"]), ask(s)),
 }
 
-# What a program does next.
+# The next steps of a program.
 STEPS: dict[str, Callable[[Any, Place], Any]] = {
     "output()": lambda s, p: [meant(s.output()), meant(s.output())],
     "noop()": lambda s, p: s.noop() in (None, True),
@@ -84,13 +84,13 @@ STEPS: dict[str, Callable[[Any, Place], Any]] = {
 
 
 def states(facts: Facts) -> None:
-    """State after each failure and success, and after the next step."""
+    """Print the state after each failure and success, and after the next step."""
     for name, event in {**SUCCESSES, **OPENING, **OPENED}.items():
         _describe(facts.about(f"after {name}"), event)
 
 
 def timeouts(facts: Facts) -> None:
-    """State after timeouts, which take their time."""
+    """Print the state after timeouts, which are slow."""
     for name, event in TIMEOUTS.items():
         _describe(facts.about(f"after {name}"), event)
 

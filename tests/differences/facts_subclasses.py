@@ -1,4 +1,4 @@
-"""Facts about subclasses: which methods call which, and attributes that are set from outside."""
+"""Facts about subclasses: calls between methods, and attributes set by programs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ METHODS = (
 
 
 def _tracing(calls: list[str], **attributes: Any) -> Any:
-    """Return a subclass of Remctl whose methods note that they are called."""
+    """Return a subclass of Remctl whose methods record their calls."""
 
     def wrap(name: str) -> Any:
         original = getattr(remctl.Remctl, name)
@@ -28,7 +28,7 @@ def _tracing(calls: list[str], **attributes: Any) -> Any:
 
 
 def subclasses(facts: Facts) -> None:
-    """Subclasses that override a method, and objects with attributes set."""
+    """Print facts about subclasses that override a method, and objects with more attributes."""
     _describe_calls(facts)
     _describe_overrides(facts)
     _describe_constructors(facts)
@@ -37,7 +37,7 @@ def subclasses(facts: Facts) -> None:
 
 
 def _describe_calls(facts: Facts) -> None:
-    """Which methods of a subclass the methods of Remctl call."""
+    """Print the methods of a subclass that the methods of Remctl call."""
     place = facts.place
     calls: list[str] = []
     kind = _tracing(calls)
@@ -63,7 +63,7 @@ def _describe_calls(facts: Facts) -> None:
 
 
 def _describe_overrides(facts: Facts) -> None:
-    """An override whose result or exception others would see."""
+    """Override a method, with a result or exception that other methods may pass on."""
     place = facts.place
     kind = type("Session", (remctl.Remctl,), {"error": lambda self: "my words"})
     session = kind()
@@ -81,7 +81,7 @@ def _describe_overrides(facts: Facts) -> None:
 
 
 def _describe_constructors(facts: Facts) -> None:
-    """Subclasses that have a constructor of their own."""
+    """Print facts about subclasses with their own constructor."""
     place = facts.place
 
     def late(self: Any, host: str, port: int) -> None:
@@ -105,7 +105,7 @@ def _describe_constructors(facts: Facts) -> None:
 
 
 def _describe_attributes(facts: Facts) -> None:
-    """Attributes that programs keep on a connection."""
+    """Set attributes on a connection, as programs do."""
     names = "host port principal timeout ccache source name status result lock log fd handle r"
     for name in names.split():
         session = connect(facts.place)
@@ -123,7 +123,7 @@ def _describe_attributes(facts: Facts) -> None:
 
 
 def _describe_opened(facts: Facts) -> None:
-    """`opened`, which programs set to have no more done with a connection, or to pretend."""
+    """Set `opened`, which programs do to disable a connection or to fake one."""
     session = connect(facts.place)
     facts.outcome("opened set to False: outcome", setattr, session, "opened", False)
     facts.note("opened set to False: read", session.opened)

@@ -1,4 +1,4 @@
-"""Facts about values: types of what is returned, and what programs do with it."""
+"""Facts about values: types of results, and uses of them in programs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .facts import ECHO, FIELDS, MEANT, Facts, ask, connect, remctl
 
 
 def values(facts: Facts) -> None:
-    """Types and contents of tokens, results, exceptions and of connections as objects."""
+    """Print types and contents of tokens, results, exceptions and connections."""
     place = facts.place
     session = connect(place)
     _describe_tokens(facts, session)
@@ -59,7 +59,7 @@ def _describe_tokens(facts: Facts, session: Any) -> None:
 
 
 def _numbers(token: Any) -> list[int]:
-    """Return what a token means in numbers: its stream, status or error."""
+    """Return a token's numbers: its stream, status or error."""
     fields = zip(FIELDS[2:], token[2:], strict=True)
     return [value for field, value in fields if field in MEANT[token[0]]]
 

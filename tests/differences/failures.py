@@ -9,7 +9,7 @@ from typing import Any
 
 from .facts import ECHO, Place, remctl
 
-# A failure gets a new object and does something to it that fails.
+# A failure is a function that gets a new object and performs a failing operation.
 Failure = Callable[[Any, Place], Any]
 
 
@@ -27,7 +27,7 @@ def _ccache(name: str) -> Failure:
 
 
 def _default_ccache(name: str) -> Failure:
-    """The environment names the credential cache, as `kinit` and cron jobs have it."""
+    """Return a failure with the credential cache set in the environment."""
 
     def fail(session: Any, place: Place) -> None:
         before = os.environ.get("KRB5CCNAME", "")

@@ -2,8 +2,8 @@
 
     python3 probe.py GROUP PLACE
 
-GROUP is the name of a function in GROUPS; PLACE is a JSON object that says where the test servers
-are (see Place).  The program runs under any binding and needs the standard library only.  A fact
+GROUP is the name of a function in GROUPS; PLACE is a JSON object with the ports of the test servers
+(see Place).  The program runs under any binding and needs only the standard library.  A fact
 has the same key under every binding, and a value without ports, paths and addresses.
 """
 
@@ -13,7 +13,7 @@ import json
 import sys
 from pathlib import Path
 
-# At the end: nothing in the tests' folder may take the place of the binding.
+# Last on the path, so that nothing in the tests' folder replaces the binding.
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 from differences import (

@@ -1,7 +1,7 @@
-"""The differences that stay: each names its row in docs/coming-from-pyremctl.md.
+"""Explained differences: each names its row in docs/coming-from-pyremctl.md by the first cell.
 
-A row of the page is named by its first cell.  ELSEWHERE lists the rows about what one program
-cannot show by running once (speed, signals, threads, memory), and the tests that hold them.
+ELSEWHERE lists rows that one run of a program cannot show (speed, signals, threads, memory), and
+their tests.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ HELLO = r"[('output', b'hello\n', 1), ('status', 0)]"
 
 
 class Row(NamedTuple):
-    """Explains facts that differ; `*` in a pattern stands for any text."""
+    """Explanation of different facts; `*` in a pattern matches any text."""
 
     row: str  # the first cell of the row
     key: str
@@ -22,7 +22,7 @@ class Row(NamedTuple):
     theirs: str = "*"
 
     def explains(self, key: str, theirs: str, ours: str) -> bool:
-        """Return whether this is about a fact and its two values."""
+        """Return whether this explains a fact and its two values."""
         pairs = ((self.key, key), (self.ours, ours), (self.theirs, theirs))
         return all(_matches(pattern, text) for pattern, text in pairs)
 
@@ -31,7 +31,7 @@ def _matches(pattern: str, text: str) -> bool:
     return re.fullmatch(re.escape(pattern).replace(r"\*", ".*"), text, re.DOTALL) is not None
 
 
-# Rows that several groups of facts name.
+# Rows used by several groups of facts.
 PROTOCOL = "`except RemctlProtocolError`"
 SYSTEM = "`except OSError`, `except TimeoutError`"
 TEXT = "text of a `RemctlProtocolError`"

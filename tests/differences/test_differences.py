@@ -1,8 +1,7 @@
-"""The existing binding and this one, compared fact by fact.
+"""Compare the existing binding and this one fact by fact.
 
-probe.py runs under both, against the same servers.  A fact that differs must be fixed, or be
-explained: rows.py names, for each difference, the row of docs/coming-from-pyremctl.md that is about
-it.  An explanation that no longer explains anything fails too.
+probe.py runs under both, with the same servers.  A difference must be fixed or explained: rows.py
+names the row of docs/coming-from-pyremctl.md for each one.  Unused explanations fail, too.
 """
 
 from __future__ import annotations
@@ -59,7 +58,7 @@ def send_beginning(peer: Peer) -> None:
 
 @pytest.fixture(scope="module")
 def place(remctl_realm: Realm) -> Iterator[Place]:
-    """The servers that the probe talks to, and tickets of several kinds."""
+    """The servers for the probe, and tickets of several kinds."""
     realm = remctl_realm
     with ExitStack() as stack:
         server = stack.enter_context(RemctldServer(realm, COMMANDS))

@@ -1,1 +1,1 @@
-"""Stand-ins for the far end of a connection, and helpers for waiting and measuring."""
+"""Fake servers and networks, and helpers for waiting and measuring."""

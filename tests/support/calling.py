@@ -1,4 +1,4 @@
-"""Running a function as a command of a backend, without a server."""
+"""Run a function as a command of a backend, without a server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Change what stands in a credential cache, to have tickets and clocks that are wrong.
+"""Change a credential cache, to simulate expired tickets and wrong clocks.
 
 The format is that of the files of MIT's and Heimdal's libraries, version 4: a header, the name of
 the principal, and the tickets. All numbers are big-endian.
@@ -18,11 +18,11 @@ _LONG_AGO = 3 * 24 * 60 * 60  # seconds; a ticket lives for a day
 
 _VERSION = b"\5\4"
 _OFFSET_TAG = 1  # of the header's field with the difference to the KDC's clock
-_TIMES = struct.Struct(">4I")  # authtime, starttime, endtime, renew_till; 0 is none
+_TIMES = struct.Struct(">4I")  # authtime, starttime, endtime, renew_till; 0 means unset
 
 
 class _Reader:
-    """Goes through the octets of a cache from field to field."""
+    """A reader of a cache's fields."""
 
     def __init__(self, octets: bytes) -> None:
         self._octets = octets
@@ -58,7 +58,7 @@ class _Reader:
 
 
 def expire(ccache: str) -> None:
-    """Make all tickets in a credential cache look as if they had expired days ago.
+    """Make all tickets in a credential cache appear expired for days.
 
     Args:
         ccache: name of a cache in a file, as Realm.kinit() and Realm.new_ccache() return it.
@@ -72,9 +72,9 @@ def expire(ccache: str) -> None:
 def skew(ccache: str, seconds: float) -> None:
     """Set the clock of the clients that use a credential cache wrong.
 
-    It is the difference to the KDC's clock that the Kerberos library keeps in the cache, and
-    adds to the time of day. A ticket for a server that is in the cache already is used as it
-    is: then it is the server that finds the clock wrong, otherwise it is the KDC.
+    The Kerberos library keeps the difference to the KDC's clock in the cache, and adds it to the
+    time of day. If the cache has a ticket for the server, the server detects the wrong clock;
+    otherwise the KDC does.
 
     Args:
         ccache: name of a cache in a file, as Realm.kinit() and Realm.new_ccache() return it.
@@ -91,7 +91,7 @@ def _change_file(ccache: str, change: Callable[[bytes], bytes]) -> None:
 
     Args:
         ccache: ``FILE:PATH``, or the path.
-        change: given what is in the file, returns what is to be in it.
+        change: gets the content of the file, and returns the new content.
 
     Raises:
         RealmError: there is no such file, or it is not a credential cache.
@@ -104,7 +104,7 @@ def _change_file(ccache: str, change: Callable[[bytes], bytes]) -> None:
 
 
 def _move_times(octets: bytes, seconds: int) -> bytes:
-    """Return a cache with the times of all its tickets later by some seconds.
+    """Return a cache with the times of all tickets moved by some seconds.
 
     Raises:
         ValueError: it is not a cache.
@@ -117,7 +117,7 @@ def _move_times(octets: bytes, seconds: int) -> bytes:
 
 
 def _set_clock_offset(octets: bytes, seconds: int) -> bytes:
-    """Return a cache with a header that says how far the KDC's clock is ahead.
+    """Return a cache with a header that sets the offset of the KDC's clock.
 
     Raises:
         ValueError: it is not a cache.
@@ -137,7 +137,7 @@ def _after_header(octets: bytes) -> _Reader:
 
 
 def _times(octets: bytes) -> Iterator[int]:
-    """Yield where the times of each ticket are."""
+    """Yield the offset of each ticket's times."""
     reader = _after_header(octets)
     reader.skip_principal()
     while not reader.at_end():

@@ -1,4 +1,4 @@
-"""mypy and pyright, run over a folder of programs as a user of the installed bindings runs them."""
+"""Run mypy and pyright over a folder of programs, like a user of the installed bindings."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ class Problem(NamedTuple):
 
 
 def install_for_checkers(folder: Path) -> Path:
-    """Make a virtual environment that has this checkout installed; return its interpreter.
+    """Install this checkout in a new virtual environment; return its interpreter.
 
-    The environment of the tests does not do: checkers do not see an editable installation. In the
-    checkout itself, remctl.py would come before its own stubs.
+    Checkers do not see the editable installation of the tests' environment. In the checkout
+    itself, remctl.py would come before its stubs.
     """
     builder = venv.EnvBuilder(symlinks=True)
     python = builder.ensure_directories(folder).env_exe
@@ -100,7 +100,7 @@ def _run(command: list[str], folder: Path) -> str:
         timeout=LIMIT,
         check=False,
     )
-    # 1: errors were found. Any other status means that the checker itself failed.
+    # 1 means that errors were found, another status that the checker itself failed.
     assert done.returncode in (0, 1), done.stdout + done.stderr
     assert done.stderr == "", done.stderr
     return done.stdout

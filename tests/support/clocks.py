@@ -1,4 +1,4 @@
-"""A clock that tests hold: time passes when they say so."""
+"""Clocks that tests control."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from remctl_toolkit.schedule import Clock
 
 
 class HeldClock(Clock):
-    """Stands still until `advance()` is called; whoever waits looks for it often.
+    """A clock that stands still until `advance()` is called; waiting threads poll it.
 
     Attributes:
-        waits: for each wait so far, the seconds that it was to take, or None.
+        waits: the timeout of each wait so far, in seconds, or None.
     """
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class HeldClock(Clock):
 
 
 class SkippingClock(HeldClock):
-    """Lets the time of each wait pass at once, unless something has come already."""
+    """A clock on which each wait times out at once, unless its event is set."""
 
     def wait(self, event: threading.Event, seconds: float | None) -> bool:
         if seconds is None:

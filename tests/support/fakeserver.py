@@ -1,4 +1,4 @@
-"""A remctl server that does what a script tells it to, good or bad, behind real Kerberos.
+"""A remctl server that runs a script, good or bad, with real Kerberos.
 
     def cut_short(peer: Peer) -> None:
         peer.accept()
@@ -9,9 +9,9 @@
     with FakeServer(realm.keytab, cut_short) as server:
         ...  # connect to localhost, server.port
 
-The negotiation is a real one: clients need a ticket for the principal in the keytab.  `serve()`
-makes the script of a server that behaves.  A script runs in a thread of its own for each
-connection, so its exceptions cannot reach the test: they are kept in `server.errors`.
+The negotiation is real: clients need a ticket for the principal in the keytab.  `serve()` makes the
+script of a correct server.  A script runs in a separate thread for each connection, so its
+exceptions cannot reach the test: they are kept in `server.errors`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ NEEDED_FLAGS = (
     gssapi.RequirementFlag.confidentiality,
     gssapi.RequirementFlag.integrity,
 )
-STALL_LIMIT = 120.0 * PATIENCE  # seconds that a stall lasts at most
+STALL_LIMIT = 120.0 * PATIENCE  # maximum seconds of a stall
 
 
 class ClientGone(ConnectionError):
@@ -48,11 +48,11 @@ class ClientGone(ConnectionError):
 
 
 class ClientQuit(ClientGone):
-    """The client said QUIT."""
+    """The client sent QUIT."""
 
 
 class ProtocolFound(ClientGone):
-    """The client has found out that this server speaks protocol 1, and opens a connection anew."""
+    """The client detected protocol 1, and opens a new connection."""
 
 
 class Refusal(Exception):
@@ -117,21 +117,21 @@ class FakeServer(LoopbackServer):
         self.script(Peer(self, connection, number))
 
     def show_protocol_1(self, peer: Peer) -> None:
-        """Have other connections wait until it is known whether this one is used."""
+        """Make other connections wait until it is known whether this one is used."""
         with self._changed:
             self._unused.add(peer)
 
     def forget(self, peer: Peer) -> None:
-        """Have no other connection wait for this one, whose opening has failed."""
+        """Stop waiting for a connection whose opening failed."""
         with self._changed:
             self._unused.discard(peer)
             self._changed.notify_all()
 
     def await_use(self, peer: Peer) -> None:
-        """Wait until a client that has found protocol 1 goes on.
+        """Wait until a client that detected protocol 1 continues.
 
         Raises:
-            ProtocolFound: it does so with another connection.
+            ProtocolFound: it continues with another connection.
         """
         try:
             used = bool(peer.connection.recv(1, socket.MSG_PEEK))
@@ -189,7 +189,7 @@ class Peer:
         self.negotiate(reply_flags=reply_flags)
 
     def read_hello(self) -> Token:
-        """Read the empty token that a client begins with."""
+        """Read the empty first token of a client."""
         token = self.read_token()
         if token.flags & ~Flag.PROTOCOL != Flag.NOOP | Flag.CONTEXT_NEXT or token.payload:
             raise ProtocolError(f"not a client's first token: flags {token.flags:#x}")
@@ -342,11 +342,11 @@ class Peer:
         self.send_message(wire.pack_noop())
 
     def send_version(self, highest: int) -> None:
-        """Say which protocol version is the highest that the server speaks."""
+        """Send the highest protocol version of the server."""
         self.send_message(wire.pack_version(highest))
 
     def send_v1_result(self, data: bytes, status: int, *, ask_mic: bool = False) -> None:
-        """Send the one answer of protocol 1.
+        """Send the only answer of protocol 1.
 
         `ask_mic` asks for the client's MIC, then reads and checks it; real servers do not ask.
         """
@@ -360,7 +360,7 @@ class Peer:
     # The layers below
 
     def send_mic(self, message: bytes) -> None:
-        """Send a MIC of what the client sent."""
+        """Send a MIC of the client's message."""
         self.send_token(Flag.MIC, self.context.get_signature(message))
 
     def read_mic(self, message: bytes) -> None:
@@ -375,16 +375,16 @@ class Peer:
         self.send_token(self._flags(Flag.DATA) if flags is None else flags, self.wrap(message))
 
     def send_token(self, flags: int, payload: bytes, length: int | None = None) -> None:
-        """Send a token as it is; `length` is what its header claims, the truth by default."""
+        """Send a token; `length` is the length in its header, by default the right one."""
         self.last_sent = wire.pack_token(flags, payload, length)
         self.send_raw(self.last_sent)
 
     def send_raw(self, data: bytes) -> None:
-        """Put bytes on the wire."""
+        """Send raw bytes."""
         self.connection.sendall(data)
 
     def wrap(self, message: bytes, *, encrypt: bool = True) -> bytes:
-        """Encrypt, or only protect from being altered."""
+        """Encrypt a message, or only sign it."""
         return bytes(self.context.wrap(message, encrypt).message)
 
     def unwrap(self, payload: bytes) -> bytes:
@@ -412,10 +412,10 @@ class Peer:
         self.server.drop(self.connection, reset=True)
 
     def stall(self, *, reading: bool = True, limit: float = STALL_LIMIT) -> None:
-        """Say nothing more until the client goes away or the server is stopped.
+        """Send nothing more until the client goes away or the server is stopped.
 
-        What the client sends is swallowed; with `reading` False it is left unread, so that a
-        client that sends enough gets stuck.  TimeoutError after `limit` seconds.
+        Data of the client are discarded; with `reading` False they are left unread, so that a
+        client that sends enough blocks.  TimeoutError after `limit` seconds.
         """
         if reading:
             self.connection.settimeout(limit)
@@ -429,7 +429,7 @@ class Peer:
 
 
 def serve(protocol: int | None = None, handler: Handler | None = None) -> Script:
-    """Make the script of a server that behaves: it answers until the client quits or closes.
+    """Make the script of a correct server, which answers until the client quits or closes.
 
     `protocol` None means the server's own.  `handler` makes (stdout, stderr, status) of a command,
     or raises Refusal; by default it echoes the command.  Protocol 1 serves one command and sends
@@ -444,7 +444,7 @@ def serve(protocol: int | None = None, handler: Handler | None = None) -> Script
 
 
 def serve_on(peer: Peer, handler: Handler | None = None) -> None:
-    """Behave like `serve()` on a connection that is open already."""
+    """Behave like `serve()` on an open connection."""
     answer_to = handler or echo
     if peer.protocol == 1:
         _answer(peer, peer.read_command(), answer_to)
@@ -466,7 +466,7 @@ def in_turn(*scripts: Script) -> Script:
 
 
 def stall_after_output(peer: Peer) -> None:
-    """A script: take one command, send "so far" of its output, and no more."""
+    """Read one command, send "so far" of its output, and stall: a script."""
     peer.accept()
     peer.read_command()
     peer.send_output(b"so far")

@@ -1,4 +1,4 @@
-"""Many hosts on loopback: addresses of a few servers, good, denying, dead or silent ones.
+"""Many hosts on loopback: addresses of a few servers that are good, denying, dead or silent.
 
 with Farm(realm) as farm:
     hosts = farm.good(190) + farm.silent(10)
@@ -18,14 +18,14 @@ from remctl_toolkit.testing.commands import SAMPLE_COMMANDS
 
 from .proxy import SilentServer, refused_port
 
-ANY = "0.0.0.0"  # A server that listens there is found at all addresses of loopback.
+ANY = "0.0.0.0"  # A server on it can be reached at all loopback addresses.
 SERVERS = 4
 
 
 class Farm:
-    """Servers, each made when first needed, and hosts, each with an address of its own.
+    """Servers, each started when first needed, and hosts, each with its own address.
 
-    Attributes: `principal`, which all servers have; `remctlds`, those that answer.
+    Attributes: `principal`, the principal of all servers; `remctlds`, the servers that answer.
     """
 
     def __init__(self, realm: Realm) -> None:
@@ -48,33 +48,33 @@ class Farm:
         self._stack.close()
 
     def good(self, count: int) -> list[Host]:
-        """Hosts that have the sample commands; they share four servers."""
+        """Return hosts with the sample commands, which share four servers."""
         if not self.remctlds:
             self.remctlds = [self._remctld() for _ in range(SERVERS)]
         ports = itertools.cycle(each.port for each in self.remctlds)
         return [self.host(next(ports)) for _ in range(count)]
 
     def denying(self, count: int) -> list[Host]:
-        """Hosts that allow us nothing."""
+        """Return hosts that deny all commands."""
         if "denying" not in self._others:
             nobody = self._realm.principal("nobody")
             self._others["denying"] = self._remctld(default_acl=f"princ:{nobody}").port
         return [self.host(self._others["denying"]) for _ in range(count)]
 
     def dead(self, count: int) -> list[Host]:
-        """Hosts where nobody listens."""
+        """Return hosts where nobody listens."""
         if "dead" not in self._others:
             self._others["dead"] = self._stack.enter_context(refused_port())
         return [self.host(self._others["dead"]) for _ in range(count)]
 
     def silent(self, count: int) -> list[Host]:
-        """Hosts that take a connection and never answer."""
+        """Return hosts that accept connections and never answer."""
         if "silent" not in self._others:
             self._others["silent"] = self._stack.enter_context(SilentServer(ANY)).port
         return [self.host(self._others["silent"]) for _ in range(count)]
 
     def host(self, port: int) -> Host:
-        """A host with a new address, where a server has this port at all addresses."""
+        """Return a host with a new address, for a server with this port at all addresses."""
         high, low = divmod(next(self._numbers), 250)
         return Host(f"127.1.{high}.{low + 1}", port, self.principal)
 
@@ -84,6 +84,6 @@ class Farm:
 
 
 def fleet_threads() -> list[str]:
-    """The names of the threads of this process that belong to a fleet."""
+    """Return the names of this process's fleet threads."""
     names = [thread.name for thread in threading.enumerate()]
     return [name for name in names if name.startswith("remctl-fleet ")]

@@ -1,4 +1,4 @@
-"""Settings for tests whose cases hypothesis makes."""
+"""Settings for tests with hypothesis."""
 
 from hypothesis import HealthCheck, settings
 

@@ -1,4 +1,4 @@
-"""A backend whose commands have ACLs of their own; remctld runs it."""
+"""A backend whose commands have their own ACLs; remctld runs it."""
 
 from remctl_toolkit.backend import Backend
 

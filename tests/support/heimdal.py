@@ -1,4 +1,4 @@
-"""Heimdal's KDC: where its programs are, and how to have them beside MIT's.
+"""Find the programs of Heimdal's KDC, or unpack them without removing MIT's.
 
     python tests/support/heimdal.py FOLDER
 
@@ -42,12 +42,12 @@ class Heimdal(NamedTuple):
 
     @property
     def env(self) -> dict[str, str]:
-        """What the programs need in their environment."""
+        """Environment variables for the programs."""
         return {"LD_LIBRARY_PATH": self.libraries} if self.libraries else {}
 
 
 def find_heimdal() -> Heimdal | None:
-    """Return where the programs are: in the folder that REMCTL_HEIMDAL names, or installed."""
+    """Return the programs, in the folder that REMCTL_HEIMDAL names or installed."""
     folder = os.environ.get(FOLDER_VARIABLE)
     found = _find_in(Path(folder or "/"))
     return found if found is None or folder else found._replace(libraries="")
@@ -140,7 +140,7 @@ def main() -> int:
         unpack(Path(sys.argv[1]).absolute())
     except (OSError, subprocess.SubprocessError) as error:
         said = getattr(error, "stderr", None) or ""
-        print(f"Heimdal's packages cannot be had: {error}\n{said}".rstrip(), file=sys.stderr)
+        print(f"cannot unpack Heimdal's packages: {error}\n{said}".rstrip(), file=sys.stderr)
         return os.EX_UNAVAILABLE
     return 0
 

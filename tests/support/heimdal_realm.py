@@ -1,6 +1,6 @@
 """A realm with Heimdal's KDC: the programs are Heimdal's, the clients MIT's.
 
-With `heimdal` as the environment variable REMCTL_KDC, all realms of our own tests are such.
+With the environment variable REMCTL_KDC set to `heimdal`, all realms of our tests use it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _LIFETIMES = ("--realm-max-ticket-life=1d", "--realm-max-renewable-life=7d")
 
 
 MISSING = (
-    "Heimdal's KDC is not here: run python tests/support/heimdal.py FOLDER (Debian, Ubuntu), and"
+    "Heimdal's KDC is missing: run python tests/support/heimdal.py FOLDER (Debian, Ubuntu), and"
     f" set {FOLDER_VARIABLE} to that folder"
 )
 
@@ -77,7 +77,7 @@ class HeimdalDatabase(Database):
     def kdc_is_ready(self, printed: bytes) -> bool:
         if b"KDC started" not in printed:
             return False
-        # It starts as well when somebody else has the port.
+        # It starts even if another process uses the port.
         for protocol in ("udp", "tcp"):
             wanted = f"listening on IPv4:127.0.0.1 port {self.port}/{protocol}\n"
             if wanted.encode() not in printed:
@@ -114,7 +114,7 @@ class HeimdalRealm(Realm):
 
 
 def use_chosen_kdc() -> None:
-    """Have all realms of this process use the KDC that REMCTL_KDC names.
+    """Make all realms of this process use the KDC that REMCTL_KDC names.
 
     Raises:
         ValueError: there is no such KDC.
@@ -122,10 +122,10 @@ def use_chosen_kdc() -> None:
     types = {"mit": Database, "heimdal": HeimdalDatabase}
     chosen = os.environ.get(KDC_VARIABLE) or "mit"
     if chosen not in types:
-        raise ValueError(f"there is no KDC {chosen!r}: it is one of {', '.join(types)}")
+        raise ValueError(f"unknown KDC {chosen!r}: use one of {', '.join(types)}")
     Realm._database_type = types[chosen]
 
 
 def is_heimdal(realm: Realm) -> bool:
-    """Whether a realm's KDC is Heimdal's."""
+    """Return whether a realm's KDC is Heimdal's."""
     return realm._database_type is HeimdalDatabase

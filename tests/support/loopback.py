@@ -1,4 +1,4 @@
-"""What the stand-in servers share: a listening loopback socket and one thread per connection.
+"""Base of the fake servers: a listening loopback socket and one thread per connection.
 
 A `LoopbackServer` owns every socket and thread that it makes.  Leaving its `with` block shuts the
 sockets down, which wakes whatever blocks on them, and waits for the threads.
@@ -45,19 +45,19 @@ class LoopbackServer:
 
     @property
     def address(self) -> tuple[str, int]:
-        """Where it listens."""
+        """Address of the listening socket."""
         return self.host, self.port
 
     @property
     def errors(self) -> list[BaseException]:
-        """What went wrong in the connections' threads; a client that went away is no error."""
+        """Errors of the connections' threads, except those of clients that went away."""
         with self._lock:
             return list(self._errors)
 
     def start(self) -> Self:
         """Listen, and accept in a thread of its own."""
         if self._acceptor is not None:
-            raise RuntimeError(f"{type(self).__name__} is started already")
+            raise RuntimeError(f"{type(self).__name__} is already started")
         listener = self._listen()
         self.port = listener.getsockname()[1]
         woken, self._waker = socket.socketpair()
@@ -86,7 +86,7 @@ class LoopbackServer:
             thread.join(STOP_LIMIT)
         stuck = [thread.name for thread in threads if thread.is_alive()]
         if stuck:
-            raise RuntimeError(f"threads that would not end: {', '.join(stuck)}")
+            raise RuntimeError(f"threads did not end: {', '.join(stuck)}")
 
     def drop(self, connection: socket.socket, *, reset: bool = False) -> None:
         """Close a connection with FIN or RST; the one way to do it that does not race with stop().

@@ -1,4 +1,4 @@
-"""Measuring what runs on an asyncio loop."""
+"""Measure the callbacks of an asyncio loop."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ class Callbacks:
     """The callbacks that a loop ran.
 
     Attributes:
-        longest: seconds that one took at most.
-        busiest: seconds of processor time that one took at most, which other processes do not
-            change.
-        slowest: the callback that took longest, as text.
+        longest: longest duration in seconds.
+        busiest: most processor time in seconds, which other processes do not change.
+        slowest: the callback with the longest duration, as text.
     """
 
     def __init__(self) -> None:

@@ -44,7 +44,7 @@ def name_server(records: Mapping[str, Sequence[str]]) -> Iterator[int]:
 
 
 def resolver(port: int) -> dns.resolver.Resolver:
-    """Return a resolver that asks this server alone."""
+    """Return a resolver that asks only this server."""
     asking = dns.resolver.Resolver(configure=False)
     asking.nameservers = ["127.0.0.1"]
     asking.port = port

@@ -1,4 +1,4 @@
-"""Where a call can wait: each place has a server that lets it wait there, until it is let go.
+"""Places where a call can wait: each has a server that holds the call there until it is released.
 
 with waiting_for_output(connection) as wait:
     wait.call()  # in another thread; it waits until somebody calls wait.let_go()
@@ -29,24 +29,24 @@ MUCH = b"x" * (16 * 1024 * 1024)  # more than the buffers of two sockets hold
 
 
 def nothing() -> None:
-    """Let nothing go."""
+    """Release nothing."""
 
 
 @dataclass
 class Wait:
-    """A call that waits for something that does not come."""
+    """A call that waits for data that do not arrive."""
 
     call: Callable[[], object]
     port: int
-    """Where the next connection finds a server that behaves."""
+    """Port of a correct server for the next connection."""
     let_go: Callable[[], None]
-    """Let come what the call waits for."""
+    """Function that releases the call."""
     timed_out: str
-    """What it says when it has waited for too long."""
+    """Error text after a timeout."""
     opens: bool = False
-    """Whether the call is open(): after it, there is no connection to be opened again."""
+    """True for open(): after it, there is no connection to open again."""
     ending: type[Exception] | None = None
-    """How the call ends when it is let go; None: it succeeds."""
+    """Exception of the released call; None if it succeeds."""
 
 
 Place = Callable[[remctl.Remctl], AbstractContextManager[Wait]]
@@ -57,7 +57,7 @@ NO_KDC = "GSS-API error initializing context: timed out waiting for a KDC"
 
 @contextlib.contextmanager
 def fake_server(connection: remctl.Remctl, *scripts: Callable[[Peer], None]) -> Iterator[int]:
-    """The port of a server that behaves from the connection after the scripts on."""
+    """Run scripts for the first connections, and a correct server afterwards; yield its port."""
     with FakeServer(os.environ["KRB5_KTNAME"], in_turn(*scripts, serve())) as server:
         try:
             yield server.port
@@ -251,7 +251,7 @@ everywhere = pytest.mark.parametrize("place", PLACES)
 
 
 def check_works_again(connection: remctl.Remctl, wait: Wait, *, opened: bool) -> None:
-    """Check that a connection whose wait was called off is closed, and of use nevertheless."""
+    """Check that a connection whose wait was cancelled is closed, and can be used again."""
     lost = remctl.RemctlDisconnectedError if opened else remctl.RemctlNotOpenedError
     with pytest.raises(lost):
         connection.fileno()

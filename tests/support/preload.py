@@ -1,4 +1,4 @@
-"""Replacing functions of the C library in the child processes of a test.
+"""Replace functions of the C library in the child processes of a test.
 
     with preloaded("resolver", tmp_path, FAKE_HOSTS="two.test=127.0.0.2,127.0.0.1"):
         in_child(...)
@@ -21,7 +21,7 @@ SOURCES = Path(__file__).parent / "preloaded"
 
 @contextlib.contextmanager
 def preloaded(name: str, folder: Path, **variables: str) -> Iterator[None]:
-    """Compile a library into a folder; programs that are started in the block get it.
+    """Compile a library into a folder, and preload it into programs started in the block.
 
     `variables` are set in the environment besides.
     """

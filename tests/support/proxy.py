@@ -1,4 +1,4 @@
-"""What goes wrong between a client and a server: a TCP relay with faults, and ports that misbehave.
+"""Faults between a client and a server: a TCP relay with faults, and ports that misbehave.
 
     with Proxy("localhost", port_of_the_server) as proxy:
         proxy.stall(TO_CLIENT, after=100)
@@ -79,17 +79,17 @@ class Proxy(LoopbackServer):
         self._set(direction, Fault(Kind.DELAY, after, seconds, connections))
 
     def release(self, direction: Direction | None = None) -> None:
-        """Take the fault off one direction, or off both; what was held back goes on."""
+        """Remove the fault of one direction or both, and forward the held data."""
         for each in Direction if direction is None else (direction,):
             self._ledger.lift(each)
         self._wake_relays()
 
     def forwarded(self, direction: Direction) -> int:
-        """How many bytes have gone this way, all connections together."""
+        """Return the number of bytes in a direction, over all connections."""
         return self._ledger.forwarded(direction)
 
     def struck(self, direction: Direction) -> int:
-        """How often a fault of this direction has taken hold of a connection."""
+        """Return how many times a fault of a direction has hit a connection."""
         return self._ledger.struck(direction)
 
     def handle(self, connection: socket.socket, number: int) -> None:
@@ -138,7 +138,7 @@ class Proxy(LoopbackServer):
 
 
 class SilentServer(LoopbackServer):
-    """Accept, swallow what comes, and never say anything."""
+    """A server that accepts connections, discards all data, and never answers."""
 
     def handle(self, connection: socket.socket, number: int) -> None:
         """Read until the client closes or the server is stopped."""
@@ -150,7 +150,7 @@ class SilentServer(LoopbackServer):
 class DeafListener:
     """A listening port whose queue is full: a connect() to it hangs; a context manager.
 
-    `host` and `port` are where it listens, by default on a free port.
+    It listens on `host` and `port`, by default a free port.
     """
 
     def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
@@ -180,7 +180,7 @@ class DeafListener:
         self._sockets.close()
 
     def is_deaf(self) -> bool:
-        """Whether a connect() tried now stays in progress."""
+        """Return whether a connect() stays in progress."""
         with socket.socket(self._family) as probe:
             return not self._connects(probe)
 
@@ -200,7 +200,7 @@ class DeafListener:
 
 @contextlib.contextmanager
 def refused_port() -> Iterator[int]:
-    """A loopback port where nothing listens, kept from anyone else while the block lasts."""
+    """Reserve a loopback port where nothing listens during the block."""
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         yield holder.getsockname()[1]

@@ -1,7 +1,7 @@
-"""The inside of the proxy: one relayed connection, and the book of what is to befall it.
+"""One connection of the proxy, and the faults for it.
 
-A `Relay` is a poll() loop over two sockets with a `Lane` for each direction.  A `Ledger` is what
-the relays of a proxy and the test share: the faults that are set and the counts of what was done.
+A `Relay` is a poll() loop over two sockets with a `Lane` for each direction.  A `Ledger`, shared by
+the relays of a proxy and the test, has the faults and the counters.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ IDLE_LIMIT = 120.0  # seconds without any event after which a relay gives up
 
 
 class Direction(enum.Enum):
-    """Which way bytes go."""
+    """Direction of the data."""
 
     TO_SERVER = "client to server"
     TO_CLIENT = "server to client"
 
 
 class Kind(enum.Enum):
-    """What a fault does once its byte count is reached."""
+    """Effect of a fault once its byte count is reached."""
 
     STALL = "forward nothing more"
     CLOSE = "FIN to both ends"
@@ -38,7 +38,7 @@ class Kind(enum.Enum):
 
 @dataclass(frozen=True, eq=False)
 class Fault:
-    """One fault as it was asked for; `seconds` is for DRIBBLE (between bytes) and DELAY."""
+    """One fault; `seconds` is for DRIBBLE (between bytes) and DELAY."""
 
     kind: Kind
     after: int = 0
@@ -61,12 +61,12 @@ class Ledger:
             self._faults[direction] = fault
 
     def lift(self, direction: Direction) -> None:
-        """Take the fault off a direction."""
+        """Remove the fault of a direction."""
         with self._lock:
             self._faults.pop(direction, None)
 
     def fault(self, direction: Direction, number: int) -> Fault | None:
-        """The fault that is set for a direction of the `number`th connection."""
+        """Return the fault for a direction of the `number`th connection."""
         with self._lock:
             fault = self._faults.get(direction)
         if fault is None or fault.connections is None or number in fault.connections:
@@ -74,34 +74,34 @@ class Ledger:
         return None
 
     def forwarded(self, direction: Direction) -> int:
-        """How many bytes have gone this way."""
+        """Return the number of bytes in a direction."""
         with self._lock:
             return self._forwarded[direction]
 
     def forward(self, direction: Direction, send: Callable[[], int]) -> int:
-        """Send and count at one stroke: who has the bytes sees them counted.  Must not block."""
+        """Send and count atomically: received bytes are always counted.  Must not block."""
         with self._lock:
             sent = send()
             self._forwarded[direction] += sent
         return sent
 
     def struck(self, direction: Direction) -> int:
-        """How often a fault of this direction has taken hold of a connection."""
+        """Return how many times a fault of a direction has hit a connection."""
         with self._lock:
             return self._struck[direction]
 
     def add_struck(self, direction: Direction) -> None:
-        """Count a fault that took hold."""
+        """Count a fault that hit a connection."""
         with self._lock:
             self._struck[direction] += 1
 
 
 class Broken(Exception):
-    """The connection is to end with RST at both ends."""
+    """The connection must end with RST at both ends."""
 
 
 class Lane:
-    """One direction of one connection: what was read, and what may be written when."""
+    """One direction of one connection: its buffer, and the limits for writing."""
 
     def __init__(
         self,
@@ -125,21 +125,21 @@ class Lane:
         self._struck_by: Fault | None = None
 
     def wants_to_read(self) -> bool:
-        """Whether there is anything to come, and room for it."""
+        """Return whether more data may come, and there is room for them."""
         return not self.ended and len(self.held) < CHUNK
 
     def wants_to_write(self, now: float) -> bool:
-        """Whether a byte may go now."""
+        """Return whether a byte may be written now."""
         return now >= self.not_before and self._allowance() > 0
 
     def may_pass_end(self) -> bool:
-        """Whether the end of file is the next thing to forward."""
+        """Return whether the end of file must be forwarded next."""
         fault = self.fault_in_force()
         stalled = fault is not None and fault.kind is Kind.STALL
         return self.ended and not self.held and not self.passed_on and not stalled
 
     def read(self) -> None:
-        """Take what the source has."""
+        """Read available data of the source."""
         try:
             data = self.source.recv(CHUNK - len(self.held))
         except ConnectionError:
@@ -149,7 +149,7 @@ class Lane:
             self.held += data
 
     def write(self) -> None:
-        """Forward as much as the fault lets through."""
+        """Forward as much as the fault allows."""
         data = self.held[: self._allowance()]
         sent = self._ledger.forward(self._direction, lambda: self.destination.send(data))
         del self.held[:sent]
@@ -167,12 +167,12 @@ class Lane:
             self.destination.shutdown(socket.SHUT_WR)
 
     def drop(self) -> None:
-        """Forward nothing more; what comes is swallowed."""
+        """Forward nothing more, and discard new data."""
         self.passed_on = True
         self.held.clear()
 
     def fault_in_force(self) -> Fault | None:
-        """The fault, if its byte count is reached; the first time, it takes hold."""
+        """Return the fault if its byte count is reached; the first time, apply it."""
         fault = self._ledger.fault(self._direction, self._number)
         if fault is not self._struck_by:
             self._struck_by, self.not_before = None, 0.0
@@ -189,7 +189,7 @@ class Lane:
         self._ledger.add_struck(self._direction)
 
     def _allowance(self) -> int:
-        """How many of the bytes held may be written, time apart."""
+        """Return how many buffered bytes may be written, regardless of delays."""
         fault = self._ledger.fault(self._direction, self._number)
         if fault is None:
             return len(self.held)
@@ -265,7 +265,7 @@ class Relay:
                 self.over.add(descriptor)
 
     def _interest(self, now: float) -> dict[int, int]:
-        """What to wait for on which descriptor; errors are told unasked."""
+        """Return the poll() events for each descriptor; errors are always reported."""
         interest = {end.fileno(): 0 for end in self.sockets if end.fileno() not in self.over}
         for lane in self.lanes:
             source, destination = lane.source.fileno(), lane.destination.fileno()

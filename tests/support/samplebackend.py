@@ -1,4 +1,4 @@
-"""A backend with a command for each thing that can come over the network; remctld runs it."""
+"""A backend with a command for each kind of input and output; remctld runs it."""
 
 import os
 import signal

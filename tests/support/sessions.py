@@ -1,4 +1,4 @@
-"""Sessions of tests: opening them, and waiting for what comes."""
+"""Open sessions of tests, and wait for their data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LIMIT = 30.0  # seconds after which a wait has failed
 
 
 def connect(server: RemctldServer | LoopbackServer, **keywords: Any) -> remctl.Remctl:
-    """A session with a server on localhost; by default it does not wait for ever."""
+    """Return a session with a server on localhost; by default it has a timeout."""
     return remctl.Remctl("localhost", server.port, **{"timeout": LIMIT, **keywords})
 
 
@@ -33,7 +33,7 @@ def await_data(session: remctl.Remctl) -> None:
 
 
 def all_tokens(session: remctl.Remctl) -> list[remctl.RemctlOutput]:
-    """What output() returns until the command has ended, as the contract tells to read it."""
+    """Return all tokens of a command, read with output() as documented."""
     found = [session.output()]
     while found[-1].type == "output":
         found.append(session.output())

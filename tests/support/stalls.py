@@ -52,7 +52,7 @@ def frozen_after_opening(peer: Peer) -> None:
 
 
 class Ports:
-    """Where the servers of a test are; can be sent to a child."""
+    """Ports of a test's servers; can be sent to a child."""
 
     def __init__(self, good: int, silent: int, frozen: int) -> None:
         self.good = good
@@ -95,12 +95,12 @@ class Stalled:
             await session.close()
 
     def pending(self) -> bool:
-        """Whether all of them still wait."""
+        """Return whether all of them still wait."""
         return not any(task.done() for task in self.tasks)
 
 
 class FullPipe(io.FileIO):
-    """A file that accepts no more than a pipe holds that nobody reads."""
+    """A file that accepts only as much as an unread pipe."""
 
     def __init__(self, files: contextlib.ExitStack) -> None:
         self.reader, writer = os.pipe()

@@ -1,4 +1,4 @@
-"""Seeing that a thread waits, so that a signal or a call from another thread meets it there."""
+"""Wait until a thread waits, so that a signal or a call from another thread hits it there."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def _spot(thread: threading.Thread) -> list[tuple[CodeType, int]]:
-    """Return where in the program a thread is."""
+    """Return the position of a thread in the program."""
     frame: FrameType | None = sys._current_frames().get(thread.ident or 0)
     stack = []
     while frame is not None:

@@ -1,4 +1,4 @@
-"""The C client of remctl that the system has: somebody else's word on what a server says."""
+"""Run the system's C client of remctl, as an independent check of servers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ needs_remctl = pytest.mark.skipif(not REMCTL, reason="Debian's remctl-client is 
 
 
 def remctl_arguments(realm: Realm, port: int, *command: str) -> list[str]:
-    """The command line that runs a command on localhost."""
+    """Return the command line that runs a command on localhost."""
     return [REMCTL, "-p", str(port), "-s", realm.host_principal, "localhost", *command]
 
 

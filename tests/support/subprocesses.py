@@ -1,4 +1,4 @@
-"""Calling a function of a test in an interpreter of its own: for signals, forks, crashes and leaks.
+"""Call a function of a test in a separate interpreter: for signals, forks, crashes and leaks.
 
     def dies_of_sigpipe(port: int) -> bool:
         ...  # runs in the other process
@@ -42,7 +42,7 @@ def in_child(function: Callable[P, T], *arguments: P.args, **keywords: P.kwargs)
 def in_child_after(
     preparation: str, function: Callable[P, T], *arguments: P.args, **keywords: P.kwargs
 ) -> T:
-    """Like in_child(), after some statements that come before all imports: monkey-patching, say."""
+    """Do the same as in_child(), after statements before all imports, such as monkey-patching."""
     program = f"{preparation}\nfrom {__name__} import main\nmain()"
     return _call(["-c", program], function, *arguments, **keywords)
 
@@ -74,7 +74,7 @@ def _call(
 
 
 def main() -> None:
-    """Be the other process."""
+    """Run the call of the parent process."""
     result_file, sys.stdout = sys.stdout.buffer, sys.stderr
     module_name, path, call = pickle.load(sys.stdin.buffer)
     spec = importlib.util.spec_from_file_location(module_name, path)

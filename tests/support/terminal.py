@@ -1,4 +1,4 @@
-"""A program on a pseudo-terminal: what it shows, and somebody who types."""
+"""Run a program on a pseudo-terminal, read its screen, and type."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import Self
 
 from .waiting import eventually
 
-LIMIT = 30.0  # seconds that anything may take which takes a fraction of one
+LIMIT = 30.0  # timeout in seconds for everything that usually takes a fraction of one
 ROWS, COLUMNS = 24, 80
 
 # The first terminal that a session opens is its own; then Ctrl-C on it is a signal.
@@ -89,7 +89,7 @@ class Terminal:
         return found
 
     def shows_what_is_typed(self) -> bool:
-        """Whether the terminal echoes."""
+        """Return whether the terminal echoes."""
         return bool(termios.tcgetattr(self._ours)[3] & termios.ECHO)
 
     def wait(self) -> int:

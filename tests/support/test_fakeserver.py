@@ -1,4 +1,4 @@
-"""What the fake server sees, keeps and leaves behind, with clients that no library would be."""
+"""Records, errors and clean-up of the fake server, with raw clients."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def stuck(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stuck]:
 def test_thread_that_will_not_end_is_told(remctl_realm: Realm, stuck: Stuck) -> None:
     with FakeServer(remctl_realm.keytab, stuck) as server, connect(server):
         stuck.await_it()
-        with pytest.raises(RuntimeError, match=r"would not end: .*FakeServer-1$"):
+        with pytest.raises(RuntimeError, match=r"did not end: .*FakeServer-1$"):
             server.stop()
 
 

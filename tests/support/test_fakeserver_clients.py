@@ -1,4 +1,4 @@
-"""The fake server against clients that its authors did not write: Debian's, in C and in Python."""
+"""The fake server with independent clients: Debian's, in C and in Python."""
 
 from __future__ import annotations
 

@@ -85,12 +85,12 @@ def receive_all(client: socket.socket) -> bytes:
 
 
 def is_silent(client: socket.socket) -> bool:
-    """Whether nothing, not even the end of file, comes for a moment."""
+    """Return whether nothing, not even the end of file, arrives for a moment."""
     return not select.select([client], [], [], 0.1)[0]
 
 
 def is_reset(proxy: Proxy) -> bool:
-    """Whether a client that sends DATA is reset, which may be as early as in its connect()."""
+    """Return whether a client that sends DATA is reset, possibly already in its connect()."""
     try:
         with connect(proxy) as client:
             client.sendall(DATA)
@@ -397,7 +397,7 @@ def test_silent_server() -> None:
 
 
 def test_server_that_is_started_twice() -> None:
-    with SilentServer() as server, pytest.raises(RuntimeError, match="started already"):
+    with SilentServer() as server, pytest.raises(RuntimeError, match="already started"):
         server.start()
 
 

@@ -1,4 +1,4 @@
-"""Waiting for a condition, and what this process holds right now."""
+"""Wait for a condition, and measure this process's resources."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import TypeVar
 T = TypeVar("T")
 
 PATIENCE = 10.0 if os.environ.get("REMCTL_SANITIZED") else 1.0
-"""What limits are multiplied by that only end what hangs: under a sanitizer all takes longer."""
+"""Factor for timeouts that only end a hanging test: everything is slower under a sanitizer."""
 
 LIMIT = 30.0 * PATIENCE
-"""Seconds that anything may take which takes a moment on a machine that does nothing else."""
+"""Timeout in seconds for everything that is immediate on an idle machine."""
 
 TRIES = (1.0 * PATIENCE,) * 30
 """Seconds for what has to come to pass within a time limit, again and again.
@@ -43,7 +43,7 @@ def eventually(
 
 
 def runs(pid: int) -> bool:
-    """Whether there is such a process; a zombie has ended."""
+    """Return whether a process exists and is not a zombie."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):  # before it was opened, or before it was read
@@ -52,12 +52,12 @@ def runs(pid: int) -> bool:
 
 
 def open_descriptors() -> int:
-    """How many file descriptors this process has open."""
+    """Return the number of open file descriptors of this process."""
     return len(os.listdir("/proc/self/fd")) - 1  # less the one that lists them
 
 
 def thread_count() -> int:
-    """How many threads the kernel runs for this process, Python's and all others.
+    """Return the number of threads of this process, including those of C code.
 
     A thread that has been joined may be counted for a moment longer: compare with eventually().
     """
@@ -65,14 +65,14 @@ def thread_count() -> int:
 
 
 def unread_octets(port: int) -> int:
-    """How many octets lie unread in the connections of a server on 127.0.0.1."""
+    """Return the number of unread octets in the connections of a server on 127.0.0.1."""
     lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     ours = [line for line in lines if line[1].endswith(f":{port:04X}") and line[3] == "01"]
     return sum(int(line[4].partition(":")[2], 16) for line in ours)
 
 
 def all_is_read(port: int) -> bool:
-    """Whether who listens on an IPv4 port has accepted all that connected, and read what they sent.
+    """Return whether the listener on an IPv4 port has accepted all clients and read all their data.
 
     Until then, a server that is killed resets the connection, or leaves it to its successor.
     """
@@ -83,9 +83,9 @@ def all_is_read(port: int) -> bool:
 
 @contextlib.contextmanager
 def nothing_left_open() -> Iterator[None]:
-    """See that the block leaves no more descriptors than there were.
+    """Check that the block leaves no more descriptors than before.
 
-    What it has closed may take a moment to end; what was ending before it may end meanwhile.
+    Descriptors may take a moment to close, also those of earlier tests.
     """
     before = open_descriptors()
     yield
@@ -96,7 +96,7 @@ def nothing_left_open() -> Iterator[None]:
 
 @contextlib.contextmanager
 def nothing_left_behind() -> Iterator[None]:
-    """See that the block leaves no more threads either, which may take a second to end."""
+    """Check that the block leaves no more descriptors and threads; they may take a second."""
     threads = thread_count()
     with nothing_left_open():
         yield
@@ -104,7 +104,7 @@ def nothing_left_behind() -> Iterator[None]:
 
 
 def resident_kib() -> int:
-    """The memory of this process that is in RAM, in KiB."""
+    """Return this process's resident memory in KiB."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1])

@@ -75,12 +75,12 @@ class Token(NamedTuple):
 
 
 def pack_token(flags: int, payload: bytes, length: int | None = None) -> bytes:
-    """A whole token; `length` is what its header claims, the truth by default."""
+    """Return a token; `length` is the length in its header, by default the right one."""
     return HEADER.pack(flags, len(payload) if length is None else length) + payload
 
 
 def tokens_in(octets: bytes | bytearray) -> list[Token]:
-    """Take apart what crossed the wire: tokens that stand one after the other."""
+    """Parse a sequence of tokens."""
     found = []
     place = 0
     while place < len(octets):
@@ -117,12 +117,12 @@ def pack_noop() -> bytes:
 
 
 def pack_v1_result(data: bytes, status: int) -> bytes:
-    """The one answer of protocol 1; a negative status takes its two's complement."""
+    """Return the answer of protocol 1; a negative status is encoded as two's complement."""
     return NUMBER.pack(status & 0xFFFFFFFF) + NUMBER.pack(len(data)) + data
 
 
 def parse_arguments(data: bytes) -> list[bytes]:
-    """Take a command apart: the count, then a length and the bytes of each argument."""
+    """Parse a command: the count, then a length and the bytes of each argument."""
     count, offset = parse_number(data, 0)
     arguments = []
     for _ in range(count):

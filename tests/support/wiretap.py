@@ -1,11 +1,11 @@
-"""A relay that remembers every token that passed, and can change one on its way.
+"""A relay that records every token, and can change tokens.
 
     with Wiretap("localhost", port_of_the_server) as tap:
         ...  # connect to localhost, tap.port
         assert b"secret" not in tap.to_server
 
-`change` is given each token, header and all, and whether it goes to the client; it returns what
-goes on in its place.
+`change` gets each token with its header, and whether it goes to the client; it returns the bytes to
+forward.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Change = Callable[[bytes, bool], bytes]
 
 
 class Wiretap(LoopbackServer):
-    """Relay between clients and (`host`, `port`), and listen; a context manager."""
+    """Relay between clients and (`host`, `port`), and record; a context manager."""
 
     def __init__(self, host: str, port: int, *, change: Change | None = None) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ def flip_octet(place: int) -> Change:
 
 
 def change_flags(change: Callable[[int], int]) -> Change:
-    """Give the tokens of both sides other flags."""
+    """Change the flags of both sides' tokens."""
 
     def changed(token: bytes, _: bool) -> bytes:
         flags, _length = HEADER.unpack_from(token)

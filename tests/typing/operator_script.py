@@ -44,7 +44,7 @@ def create(server: remctl.Remctl, account: Account) -> None:
 
 
 def wrapped(command: Iterable[str], options: Options) -> str:
-    """A wrapper of one's own can take any iterable, and pass settings on."""
+    """Accept any iterable in a wrapper, and pass settings on."""
     return remctl.remctl("server.example.org", command=command, **options).stdout_text()
 
 
@@ -68,7 +68,7 @@ def pieces(server: remctl.Remctl, command: Sequence[str | Path]) -> Iterator[byt
 
 
 def count(tokens: Iterable[remctl.RemctlOutput]) -> Mapping[str, int]:
-    """The class of all tokens, where the type of a token does not matter."""
+    """Use the class of all tokens if the type of a token does not matter."""
     found: dict[str, int] = {}
     for kind, _, stream, _, _ in tokens:
         name = kind if stream is None else stream.name
@@ -77,7 +77,7 @@ def count(tokens: Iterable[remctl.RemctlOutput]) -> Mapping[str, int]:
 
 
 def again(call: Callable[[], remctl.RemctlSimpleResult]) -> remctl.RemctlSimpleResult:
-    """Try once more what has certainly not run."""
+    """Retry a command that has certainly not run."""
     try:
         return call()
     except remctl.RemctlServerError as error:

@@ -1,4 +1,4 @@
-"""A script as a user might write it: every public name, with the type that it must have.
+"""A user's script with every public name and its type.
 
 tests/test_type_checkers.py checks it with mypy and pyright. tests/test_typing.py runs it with an
 assert_type() that looks at the values.
@@ -88,7 +88,7 @@ def credentials(host: str, port: int) -> None:
 
 
 def command_parts(connection: remctl.Remctl) -> None:
-    """All that a command can be made of, and all that can hold it."""
+    """Use all types of commands and of their items."""
     words = ["test", "echo"]
     connection.run(words)
     connection.run(tuple(words))
@@ -163,7 +163,7 @@ def as_it_arrives(connection: remctl.Remctl) -> None:
 
 
 def show(token: remctl.RemctlToken) -> None:
-    """What each type of token has."""
+    """Use the attributes of each type of token."""
     match token.type:
         case "output":
             assert_type((token.output, token.stream), tuple[bytes, remctl.RemctlStream])

@@ -1,7 +1,7 @@
-"""What a type checker must object to; never run.
+"""Errors that type checkers must find; never run.
 
-Both checkers must find an error on each line that has a comment: tests/test_type_checkers.py fails
-where a comment ignores nothing.
+Both checkers must find an error on each line with a comment: tests/test_type_checkers.py fails if a
+comment ignores nothing.
 """
 
 import io
