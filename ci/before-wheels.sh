@@ -1,9 +1,9 @@
 #!/bin/sh
-# What cibuildwheel runs once before it builds wheels, in the checkout: libremctl and its licence.
+# cibuildwheel runs this in the checkout before it builds wheels, to get libremctl and its licence.
 
 set -eu
 
 sh ci/build-libremctl.sh /tmp/libremctl
-# The licence asks to go along with copies, and a static library is one.
+# The licence must accompany copies, and a static library is one.
 cp /tmp/libremctl/LICENSE LICENSE.libremctl
 cp /tmp/libremctl/libremctl.cdx.json .

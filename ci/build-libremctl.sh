@@ -2,8 +2,8 @@
 # Builds libremctl for wheels, as a static library, from upstream's release: sh ci/build-libremctl.sh FOLDER
 #
 # FOLDER gets include/remctl.h, lib/libremctl.a, LICENSE and an SBOM, libremctl.cdx.json; nothing is done if it has them. A C compiler, make, xz, curl
-# (or wget) and the headers of Kerberos are needed, and those of libevent: configure asks for them for the server, the
-# library has no use for them.
+# (or wget), the headers of Kerberos and those of libevent are needed: configure requires libevent for the server, but
+# the library does not use it.
 #
 # REMCTL_TARBALL  the release as a file, instead of a download
 
@@ -12,7 +12,7 @@ set -eu
 version=3.18
 sha256=69980a0058c848f4d1117121cc9153f2daace5561d37bfdb061473f035fc35ef
 
-# The same file in several places: upstream's own, then what distributions keep of it. They are tried in this order.
+# The same file in several places: upstream's, then copies of distributions. They are tried in this order.
 sources="
 https://archives.eyrie.org/software/kerberos/remctl-$version.tar.xz
 https://deb.debian.org/debian/pool/main/r/remctl/remctl_$version.orig.tar.xz
@@ -30,7 +30,7 @@ mkdir -p "$1"
 folder=$(cd "$1" && pwd)
 tarball=$folder/remctl-$version.tar.xz
 stamp=$folder/.built
-# What it was built from, how and with which compiler: a change of any builds it anew.
+# Sources, flags and compiler of the build: a change of any causes a new build.
 built="$(cksum <"$0") ${CC:-cc} $(${CC:-cc} --version | head -n 1)"
 [ "$(cat "$stamp" 2>/dev/null)" != "$built" ] || exit 0
 rm -f "$stamp"
@@ -54,7 +54,7 @@ download() {
     fi
 }
 
-# Sets $tarball to a file that has the right checksum.
+# Sets $tarball to a file with the right checksum.
 fetch() {
     if [ -n "${REMCTL_TARBALL:-}" ]; then
         tarball=$REMCTL_TARBALL
@@ -85,12 +85,12 @@ trap 'exit 1' HUP INT TERM
 tar -xJf "$tarball" -C "$work"
 cd "$work/remctl-$version"
 
-# Homebrew keeps libevent where the compiler does not look.
+# Homebrew's libevent is not in the compiler's path.
 set --
 ! command -v brew >/dev/null || set -- "--with-libevent=$(brew --prefix libevent)"
 
-# No krb5-config: it would name this system's folders where CC compiles for another one.
-# What it defines is for the extension alone, so hidden. It parses what comes from the network, so hardened.
+# No krb5-config: it would print this system's folders even if CC compiles for another system.
+# Symbols are hidden, because only the extension uses them. The code is hardened, because it parses network data.
 build() {
     PATH_KRB5_CONFIG=/nonexistent CFLAGS="-O2 -fPIC -fvisibility=hidden -fstack-protector-strong -D_FORTIFY_SOURCE=2" \
         ./configure --quiet --disable-shared --enable-static --enable-reduced-depends "$@" &&

@@ -1,11 +1,11 @@
 /*
- * Counts the calls that may fail, makes one of them do so, and keeps the books
- * of what was allocated.
+ * Counts the calls that may fail, makes one of them fail, and counts allocated
+ * blocks.
  *
- * To be preloaded.  The extension reports its calls through faults_hit(); what
- * libremctl allocates is noticed here, by the address that the call comes
- * from.  A call is known by its site and by how often that was passed since
- * the books were opened.
+ * To be preloaded.  The extension reports its calls through faults_hit();
+ * libremctl's allocations are recognised here, by the address of the calling
+ * code.  A call is identified by its site and its number there since the
+ * counters were reset.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -27,7 +27,7 @@ struct site {
     int passed;
 };
 
-/* A part of memory that code was loaded to. */
+/* A range of memory with loaded code. */
 struct range {
     uintptr_t start;
     uintptr_t end;
@@ -84,8 +84,8 @@ faults_hit(const char *name, const char *file, int line)
     return pass(site);
 }
 
-/* Opens the books.  The call at this site (the beginning of its name will do)
-   and pass will fail; none, if pass is 0. */
+/* Resets the counters.  The call at this site (given by a prefix of its name)
+   with this number will fail; none, if the number is 0. */
 void
 faults_start(const char *site, int number)
 {
@@ -98,7 +98,7 @@ faults_start(const char *site, int number)
     pthread_mutex_unlock(&lock);
 }
 
-/* Counts nothing for a while, or goes on. */
+/* Stops counting, or resumes. */
 void
 faults_pause(int pause)
 {
@@ -107,7 +107,7 @@ faults_pause(int pause)
     pthread_mutex_unlock(&lock);
 }
 
-/* Closes them; whether the call has been made, and failed. */
+/* Ends counting; returns whether the call was made, and failed. */
 int
 faults_stop(void)
 {
@@ -120,7 +120,7 @@ faults_stop(void)
     return result;
 }
 
-/* The name of a site and how often it was passed; 0 after the last one. */
+/* Returns the name of a site and its number of calls; 0 after the last one. */
 int
 faults_site(size_t number, char *name, size_t size)
 {
@@ -154,7 +154,7 @@ look_at_object(struct dl_phdr_info *info, size_t size, void *unused)
     return 0;
 }
 
-/* Finds out where the two are.  Returns whether both are loaded. */
+/* Finds the addresses of both.  Returns whether both are loaded. */
 int
 faults_locate(void)
 {
@@ -170,7 +170,7 @@ is_in(const struct range *range, const void *address)
     return range->start <= where && where < range->end;
 }
 
-/* Whether an allocation of libremctl's is to fail. */
+/* Returns whether an allocation of libremctl must fail. */
 static bool
 denies(const char *function, const void *caller)
 {
@@ -216,7 +216,7 @@ strike_block(void *block)
     pthread_mutex_unlock(&lock);
 }
 
-/* How many blocks the two have allocated that nobody has freed. */
+/* Returns the number of blocks that both have allocated and not freed. */
 size_t
 faults_blocks(void)
 {

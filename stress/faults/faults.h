@@ -1,7 +1,7 @@
 /*
- * A build mode for tests: every call that may fail can be made to.
+ * A build mode for tests, in which any call that may fail can be made to fail.
  *
- * build.py has the compiler include this before each source of the extension.
+ * build.py includes this before each source of the extension.
  * faults_calls.h, which build.py generates, has a macro for each function that
  * may fail; the macro asks faults_hit() before every call.  faults.c, which is
  * preloaded, knows the call that has to fail.
@@ -37,12 +37,12 @@
 #    include <sys/syscall.h>
 #endif
 
-/* No thread is kept, so that each run makes the same calls. */
+/* Keeps no thread, so that each run makes the same calls. */
 #define KEEP 0.0
 
 int faults_hit(const char *name, const char *file, int line);
 
-/* What remctl_open_fd() does where it lacks memory: it closes the socket. */
+/* Closes the socket, as remctl_open_fd() does if it lacks memory. */
 static inline int
 faults_open(struct remctl *client, const char *host, int fd,
             const char *principal)

@@ -1,15 +1,15 @@
 /*
- * A GSS-API that hides nothing, and the peer behind it.
+ * A fake GSS-API without encryption, and the peer behind it.
  *
  * Random octets never unwrap, so the parsers behind a real GSS-API would not
- * be reached.  Here wrapping is copying; only what the first octet of a
- * payload says to refuse is refused.
+ * be reached.  Here wrapping copies; only payloads with a special first octet
+ * are refused.
  *
  * The peer needs no thread: it acts when the client is about to send, which
  * is when the client asks for a context or wraps.  At each of these moments
  * the next octets are written to the peer's end of the socket pair.
  *
- * The functions stand in for those of the library: linked into the program, or
+ * The functions replace those of the library: linked into the program, or
  * as a library that is loaded before all others (LD_PRELOAD).
  */
 
@@ -41,7 +41,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 /* What the peer has to do. */
 static struct {
-    int fd;     /* -1: nobody is there. */
+    int fd;     /* -1: there is no peer. */
     int client; /* The other end of the socket pair. */
     unsigned int mode;
     unsigned char *octets;
@@ -53,7 +53,7 @@ static struct {
     int objects; /* Names and contexts that were not released. */
 } peer = {.fd = -1, .client = -1};
 
-/* Writes what is due, at most so many octets; -1 when nothing ever follows. */
+/* Writes due octets, up to a limit; returns -1 if nothing ever follows. */
 static int
 write_due(size_t most)
 {
@@ -76,7 +76,7 @@ write_due(size_t most)
     return -1;
 }
 
-/* A moment has come.  Returns its first octet if that is the only one. */
+/* Starts the next moment.  Returns its octet if it has only one. */
 static int
 next_moment(void)
 {
@@ -102,7 +102,7 @@ count_objects(int change)
     pthread_mutex_unlock(&lock);
 }
 
-/* Whoever connects gets the client's end of the socket pair. */
+/* Gives the client's end of the socket pair to whoever connects. */
 int
 connect(int fd, const struct sockaddr *address, socklen_t size)
 {
@@ -116,7 +116,7 @@ connect(int fd, const struct sockaddr *address, socklen_t size)
     return dup3(client, fd, O_CLOEXEC) < 0 ? -1 : 0;
 }
 
-/* Has the peer write to FD at each moment so many octets. */
+/* Makes the peer write a number of octets to FD at each moment. */
 void
 fake_begin(int fd, int client, unsigned int mode, const unsigned char *octets,
            const size_t *lengths, size_t moments)
@@ -142,7 +142,7 @@ fake_begin(int fd, int client, unsigned int mode, const unsigned char *octets,
     pthread_mutex_unlock(&lock);
 }
 
-/* Writes a piece of what is due; false when there will not be more. */
+/* Writes a piece of the due octets; returns false if there will be no more. */
 int
 fake_pump(size_t most)
 {
@@ -154,7 +154,7 @@ fake_pump(size_t most)
     return result == 0;
 }
 
-/* Nobody is there any more.  Returns how many objects were not released. */
+/* Removes the peer.  Returns the number of objects that were not released. */
 int
 fake_end(void)
 {

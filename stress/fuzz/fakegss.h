@@ -1,16 +1,16 @@
 /*
- * What the player (player.py) calls of fakegss.c.
+ * The functions of fakegss.c that the player (player.py) calls.
  */
 #ifndef FAKEGSS_H
 #define FAKEGSS_H
 
 #include <stddef.h>
 
-/* How the context behaves. */
+/* Behaviour of the context. */
 #define FAKE_AT_ONCE 1 /* Complete without a token from the server. */
 #define FAKE_NO_CONFIDENTIALITY 2
 
-/* How the peer writes. */
+/* Behaviour of the peer. */
 #define FAKE_END 4    /* Ends the stream behind the last octet. */
 #define FAKE_PIECES 8 /* Leaves it to fake_pump() to write. */
 

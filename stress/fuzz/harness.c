@@ -1,5 +1,5 @@
 /*
- * What libFuzzer runs: Python with the extension inside, and the player.
+ * The program for libFuzzer: Python with the extension inside, and the player.
  *
  * The extension is part of the program, so that it is compiled with the
  * sanitizers and counters of the rest.

@@ -1,4 +1,4 @@
-/* What the loops do: one function for each question of the benchmarks. */
+/* The actions of the loops: one function for each question. */
 #include "loop.h"
 
 #include <pthread.h>
@@ -65,7 +65,7 @@ go_noops(long count)
             fail("%s", remctl_error(shared.client));
 }
 
-/* Sends the command that writes so many octets. */
+/* Sends a command that writes COUNT octets. */
 static void
 send_zeros(long count)
 {
@@ -77,7 +77,7 @@ send_zeros(long count)
     session_send(&shared, command, 3);
 }
 
-/* Output of that many octets, looked at and forgotten. */
+/* COUNT octets of output, read and discarded. */
 static void
 go_stream(long count)
 {
@@ -86,7 +86,7 @@ go_stream(long count)
         fail("wrong output");
 }
 
-/* Output of that many octets, all of it kept until the end. */
+/* COUNT octets of output, all kept until the end. */
 static void
 go_keep(long count)
 {
@@ -110,7 +110,7 @@ go_keep(long count)
     free(kept);
 }
 
-/* Output of that many octets, written to a file, buffered as stdio does. */
+/* COUNT octets of output, written to a file, buffered by stdio. */
 static void
 go_save(long count)
 {
@@ -128,7 +128,7 @@ go_save(long count)
     fclose(file);
 }
 
-/* That many octets on a command's standard input, made on the first call. */
+/* COUNT octets for a command's standard input, created on the first call. */
 static void
 go_upload(long count)
 {
@@ -147,7 +147,7 @@ go_upload(long count)
     session_drain(&shared);
 }
 
-/* That many sessions, all open at the same time; they stay open. */
+/* COUNT sessions, all open at the same time; they stay open. */
 static void
 go_sessions(long count)
 {
@@ -187,7 +187,7 @@ echo_share(void *argument)
     return NULL;
 }
 
-/* 640 commands, shared out to that many threads with a session each. */
+/* 640 commands, divided among COUNT threads with a session each. */
 static void
 go_threads(long count)
 {

@@ -1,4 +1,4 @@
-/* The C loops that the bindings are compared with: what its files share. */
+/* Declarations for the C loops, which the bindings are compared with. */
 #ifndef LOOP_H
 #define LOOP_H
 
@@ -15,7 +15,7 @@ struct session {
     int fd; /* -1: remctl_open() made it. */
 };
 
-/* What a worker can be asked to do. */
+/* The actions of a worker. */
 struct action {
     const char *name;
     void (*prepare)(void);
@@ -24,7 +24,7 @@ struct action {
 
 extern const struct action actions[];
 
-/* loop.c: everything that fails ends the program with the reason. */
+/* loop.c: every failure ends the program with the reason. */
 void fail(const char *format, ...)
     __attribute__((__noreturn__, __format__(printf, 1, 2)));
 

@@ -77,7 +77,7 @@ session_send(struct session *session, const struct iovec *command,
         fail("%s", remctl_error(session->client));
 }
 
-/* Reads a token, having told TCP not to delay its acknowledgement. */
+/* Reads a token, after disabling TCP's delayed acknowledgement. */
 struct remctl_output *
 session_read(struct session *session)
 {
@@ -94,7 +94,7 @@ session_read(struct session *session)
     return output;
 }
 
-/* Reads a command's output to its end, and returns how many octets it was. */
+/* Reads a command's output to its end, and returns its number of octets. */
 size_t
 session_drain(struct session *session)
 {

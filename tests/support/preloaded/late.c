@@ -1,6 +1,6 @@
 /*
- * Lets a wait for a connection return late, as on a machine that is busy: what poll() says of a
- * descriptor to write to comes FAKE_DELAY milliseconds after it was seen.
+ * Makes a wait for a connection return late, as on a busy machine: poll() reports a writable
+ * descriptor FAKE_DELAY milliseconds after it became so.
  */
 
 #define _GNU_SOURCE

@@ -1,4 +1,4 @@
-/* Makes every attempt to start a thread fail, as it does where a limit on processes is reached. */
+/* Makes every attempt to start a thread fail, as if a limit on processes were reached. */
 
 #include <errno.h>
 #include <pthread.h>

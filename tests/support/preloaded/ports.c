@@ -1,5 +1,5 @@
 /*
- * Changes where connect() leads over TCP: FAKE_PORTS is "PORT=PORT PORT=PORT", and a connection to
+ * Redirects connect() over TCP: FAKE_PORTS is "PORT=PORT PORT=PORT", and a connection to
  * the first of a pair goes to the second; nothing ever listens on port 0. With FAKE_CONNECT_ERRNO,
  * a number, every attempt fails for that reason.
  */
@@ -14,7 +14,7 @@
 
 typedef int connector(int, const struct sockaddr *, socklen_t);
 
-/* Returns the port that FAKE_PORTS has in place of this one. */
+/* Returns the port that replaces this one in FAKE_PORTS. */
 static unsigned short replaced(unsigned short port)
 {
     const char *pair = getenv("FAKE_PORTS");

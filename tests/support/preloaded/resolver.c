@@ -1,8 +1,8 @@
 /*
  * Adds names to the resolver: FAKE_HOSTS is "NAME=ADDRESS,ADDRESS NAME=ADDRESS", and the addresses
- * are returned in that order. ADDRESS may be followed by @PORT, which takes the place of the port
- * that was asked for. A name without an address is unknown; one that begins with a dot stands for
- * all names that end with it. FAKE_HOSTS_DELAY is how many milliseconds looking up such a name takes.
+ * are returned in that order. ADDRESS may be followed by @PORT, which replaces the requested port.
+ * A name without an address is unknown; one that begins with a dot stands for
+ * all names that end with it. FAKE_HOSTS_DELAY is the time of such a look-up in milliseconds.
  * It relies on glibc, whose freeaddrinfo() frees each member of the list separately.
  */
 
@@ -15,7 +15,7 @@
 
 typedef int lookup(const char *, const char *, const struct addrinfo *, struct addrinfo **);
 
-/* Finds the addresses of a name: where they begin in FAKE_HOSTS, or NULL. */
+/* Returns the beginning of a name's addresses in FAKE_HOSTS, or NULL. */
 static const char *find(const char *name)
 {
     const char *hosts = getenv("FAKE_HOSTS");
