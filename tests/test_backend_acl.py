@@ -129,7 +129,7 @@ def test_whom_an_acl_lets_in(acl: list[str], user: str | None, allowed: bool | N
     [
         ([], "acl= is empty"),
         ((), "acl= is empty"),
-("", "remctl.conf needs one word"),
+        ("", "remctl.conf needs one word"),
         ("ANYUSER princ:a@R", "remctl.conf needs one word"),
         ("princ:a@R\nx", "remctl.conf needs one word"),
         ("princ:a\\", "remctl.conf needs one word"),

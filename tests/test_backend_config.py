@@ -158,8 +158,7 @@ def test_check_agrees_with_config(tmp_path: Path) -> None:
         (
             "quota load",
             "quota lod",
-            "{0}: quota load: no line serves this command\n"
-            "{0}:3: quota lod: no such subcommand",
+            "{0}: quota load: no line serves this command\n{0}:3: quota lod: no such subcommand",
         ),
         (
             "quota show {1}",

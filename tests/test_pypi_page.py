@@ -62,7 +62,10 @@ def test_page_is_the_readme_where_no_address_is_known(tmp_path: Path):
     [
         ("", "has no Repository = "),
         ('\n[project.urls]\nIssues = "https://git.example.org/our/it"\n', "has no Repository = "),
-        ('\n[project.urls]\nRepository = "https://git.example.org/our/it/"\n', "without a slash"),
+        (
+            '\n[project.urls]\nRepository = "https://git.example.org/our/it/"\n',
+            "without a final slash",
+        ),
         ('\n[project.urls]\nRepository = "git@git.example.org:our/it"\n', "an https address"),
         (f'\n[project.urls]\nRepository = "{REPOSITORY}"\n', None),
     ],

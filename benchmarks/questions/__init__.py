@@ -29,9 +29,7 @@ class Question:
 QUESTIONS = (
     Question("commands", "commands a second in one open session"),
     Question("connects", "connect, one command, close: how often a second"),
-    Question(
-        "refused", "commands that the server refuses: asyncio and the synchronous interface"
-    ),
+    Question("refused", "commands that the server refuses: asyncio and the synchronous interface"),
     Question("noops", "noop round trips a second"),
     Question("bulk", "a command with much output: speed and client CPU"),
     Question("memory", "the memory for large output"),

@@ -1,7 +1,7 @@
 """Scenarios that use the bindings while their calls fail: every function, every kind of ending.
 
-A scenario is a function of a `Lab`.  It returns the bindings' results, and lets exceptions pass.  If
-the low-level interface returns False, `Lab.need` raises Refused with the reason.
+A scenario is a function of a `Lab`.  It returns the bindings' results, and lets exceptions pass.
+If the low-level interface returns False, `Lab.need` raises Refused with the reason.
 """
 
 from __future__ import annotations
