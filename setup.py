@@ -76,7 +76,7 @@ def page_for_pypi() -> str:
 
     def whole(link: re.Match[str]) -> str:
         target = link[1]
-        if target.startswith("../../"):  # what GitHub has beside the files
+        if target.startswith("../../"):  # other parts of the repository on GitHub
             return f"]({repository}/{target.removeprefix('../../')})"
         kind = "raw" if target.endswith(".svg") else "blob"
         return f"]({repository}/{kind}/{tag}/{target})"

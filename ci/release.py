@@ -69,7 +69,7 @@ def problems_of_address(root: Path) -> list[str]:
 
 
 def problems_of_checkout(root: Path) -> list[str]:
-    """Return problems of the checkout that is to be tagged."""
+    """Return problems of the checkout to tag."""
     problems = []
     if (branch := git(root, "branch", "--show-current")) != "main":
         problems.append(f"releases are made from main: this is {branch or 'no branch'}")

@@ -51,7 +51,7 @@ def _peaks(place: Place, who: str, action: str, octets: int) -> Spread:
 
 
 def _growth_row(large: Spread, octets: int, small: Spread, few: int) -> Row:
-    """Compare the memory of output written to a file with that of a tenth of it."""
+    """Compare the memory for output written to a file, and for a tenth of it."""
     ours, theirs = large.median * octets / _MB, small.median * few / _MB
     return Row(
         f"peak memory of remctl() to a file, {octets / _MB:.0f} MB, in MB",

@@ -142,7 +142,7 @@ def _about(parameter: Parameter) -> list[str]:
 
 
 def _default(value: Any) -> str:
-    """Return a default as the caller would write it; "" if there is none to show."""
+    """Return a default as the caller would write it; "" if it need not be shown."""
     if value is None or isinstance(value, bool) or repr(value) == object.__repr__(value):
         return ""
     if isinstance(value, dict):

@@ -3,7 +3,7 @@
     python tests/support/heimdal.py FOLDER
 
 downloads Debian's packages and unpacks them in the folder.  They are not installed: that would
-remove MIT's KDC.  Nothing is done if they are there already.  With that folder as the environment
+remove MIT's KDC.  Nothing is done if they are there already.  With the folder as the environment
 variable REMCTL_HEIMDAL, find_heimdal() finds them; without it, they have to be installed.
 """
 
