@@ -35,7 +35,7 @@ def _matches(pattern: str, text: str) -> bool:
 PROTOCOL = "`except RemctlProtocolError`"
 SYSTEM = "`except OSError`, `except TimeoutError`"
 TEXT = "text of a `RemctlProtocolError`"
-ESCAPES = "characters in the text of an exception that are not printable"
+ESCAPES = "unprintable characters in the text of an exception"
 REPR = "`repr()` of a token, a stream, an error code or a result"
 BUSY = "a second command, or `noop()`, while output is unread"
 MISTAKES = "a mistake in a command"
@@ -188,7 +188,7 @@ ROWS: dict[str, list[Row]] = {
         Row(NEW, "refusal by remctl(): value", "Unknown command"),
         Row(TEXT, "refusal by remctl(): *"),
         Row(
-            "an open connection is dropped",
+            "an open connection is garbage-collected",
             "warnings where an open connection is dropped",
             "['ResourceWarning']",
         ),
