@@ -1,4 +1,4 @@
-"""Pages about commands: what they take from a command's own parser, and how they become man pages.
+"""Directives that generate pages from a command's parser, and turn them into man pages.
 
     ```{usage} remctl-fleet
     ```
@@ -7,7 +7,7 @@
     ```{ssh-options}
     ```
 
-So an option is described in one place, which `--help`, completion, the page and the man page share.
+`--help`, completion, the page and the man page share one description of each option.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def parser_of(command: str) -> argparse.ArgumentParser:
 
 
 class Usage(SphinxDirective):
-    """The lines that show how a command is called."""
+    """Show the usage lines of a command."""
 
     required_arguments = 1
 
@@ -51,7 +51,7 @@ class Usage(SphinxDirective):
 
 
 class Options(SphinxDirective):
-    """The options, in the groups of the parser; each can be linked to as #COMMAND-OPTION."""
+    """List the options in the parser's groups; each has an anchor #COMMAND-OPTION."""
 
     required_arguments = 1
 
@@ -73,7 +73,7 @@ class Options(SphinxDirective):
 
 
 class SshOptions(SphinxDirective):
-    """The options of ssh that remctl-rsh ignores or refuses, by the reason."""
+    """List the options of ssh that remctl-rsh ignores or refuses, by reason."""
 
     def run(self) -> list[nodes.Node]:
         rows: Any = pkgutil.resolve_name("remctl_toolkit.cli.rsh.pages:ssh_options")()
@@ -118,7 +118,7 @@ def names(action: argparse.Action) -> Iterator[nodes.Node]:
 
 
 class ManPage(SphinxPostTransform):
-    """Gives a page the sections that man pages have, and takes from it what is for the web."""
+    """Give a page the sections of man pages, and remove what is only for the web."""
 
     default_priority = 100
     builders = ("man",)
@@ -137,7 +137,7 @@ class ManPage(SphinxPostTransform):
 
 
 def move_options_up(page: nodes.section) -> None:
-    """Put the options first, where readers of man pages look for them."""
+    """Move the options to the top."""
     sections = [node for node in page.children if isinstance(node, nodes.section)]
     options = next(section for section in sections if section["names"] == ["options"])
     first = page.index(sections[0])
@@ -146,7 +146,7 @@ def move_options_up(page: nodes.section) -> None:
 
 
 def open_with_synopsis(page: nodes.section) -> None:
-    """Put what stands before the first section into sections of its own."""
+    """Put the text before the first section into the sections Synopsis and Description."""
     lead = [node for node in page.children[1:] if not isinstance(node, nodes.section)]
     usage = [node for node in lead if "usage" in node.get("classes", ())]
     description = [node for node in lead if node not in usage]
@@ -158,7 +158,7 @@ def open_with_synopsis(page: nodes.section) -> None:
 
 
 def as_definitions(table: nodes.table) -> nodes.Node:
-    """Return a list: the first column of a table as terms, the others below them."""
+    """Return a definition list with the first column of a table as terms."""
     items = []
     for row in table.next_node(nodes.tbody).findall(nodes.row):
         first, *others = row.findall(nodes.entry)
@@ -177,6 +177,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("options", Options)
     app.add_directive("ssh-options", SshOptions)
     app.add_post_transform(ManPage)
-    # Titles of sections that a man page does without.
+    # Titles of sections to omit from man pages.
     app.add_config_value("man_leaves_out", [], "env", list)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,4 +1,4 @@
-"""How Sphinx builds these pages: ./run docs."""
+"""Sphinx configuration of these pages; `./run docs` builds them."""
 
 import sys
 from pathlib import Path

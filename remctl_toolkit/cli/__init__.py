@@ -1,3 +1,3 @@
-"""The commands that users type."""
+"""The command-line programs."""
 
 __all__: list[str] = []

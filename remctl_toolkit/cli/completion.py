@@ -1,11 +1,11 @@
-"""Completion in shells: scripts that ask the command itself what could come next.
+"""Completion in shells: scripts that ask the command itself for candidates.
 
-The script of each shell runs ``COMMAND --complete LINE [CURRENT]``, where LINE is the command line
-up to the cursor, and CURRENT the end of its last word, if the shell does not replace all of it.
-The answers are lines on standard output; status 1 asks for the names of files.
+The script of each shell runs ``COMMAND --complete LINE [CURRENT]``.  LINE is the command line up to
+the cursor, and CURRENT the end of its last word if the shell does not replace all of that.  The
+command prints one candidate per line; status 1 asks the shell to complete file names.
 
-Answers may come from servers, DNS or files, and end up in a command line.  So each is made only of
-characters that mean nothing to a shell.
+Candidates may come from servers, DNS or files, and end up in a command line, so those with
+characters that are special to a shell are dropped.
 """
 
 from __future__ import annotations
@@ -23,15 +23,14 @@ __all__ = ["SHELLS", "answer", "host_names", "is_safe", "matching", "script"]
 
 SHELLS = ("bash", "zsh", "fish")
 
-_LIMIT = 5  # seconds until there is no answer
-_FILES = 1  # the exit status that asks for the names of files
+_TIMEOUT = 5  # seconds
+_COMPLETE_FILES = 1  # the exit status that asks for file names
 _SAFE = re.compile(r"[A-Za-z0-9_@][A-Za-z0-9_@.:+=-]*")
 _ETC_HOSTS = "/etc/hosts"
 
-# The two that can be loaded as a function of that name: bash and zsh.
 _SCRIPTS = {
     "bash": """\
-# Completion of COMMAND, which knows itself what could come next.
+# Completion for COMMAND, which prints the candidates itself.
 _COMMAND() {
     local answer
     COMPREPLY=()
@@ -45,7 +44,7 @@ complete -F _COMMAND COMMAND
 """,
     "zsh": """\
 #compdef COMMAND
-# Completion of COMMAND, which knows itself what could come next.
+# Completion for COMMAND, which prints the candidates itself.
 _COMMAND() {
     local answer
     if answer=$(COMMAND --complete "${(j: :)words[1,CURRENT-1]} ${(Q)PREFIX}" 2>/dev/null); then
@@ -57,7 +56,7 @@ _COMMAND() {
 if [[ $funcstack[1] == _COMMAND ]]; then _COMMAND "$@"; else compdef _COMMAND COMMAND; fi
 """,
     "fish": """\
-# Completion of COMMAND, which knows itself what could come next.
+# Completion for COMMAND, which prints the candidates itself.
 function _COMMAND
     if set -l answer (COMMAND --complete (commandline -cp | string collect) 2>/dev/null)
         printf '%s\\n' $answer
@@ -71,7 +70,7 @@ complete -c COMMAND -f -a '(_COMMAND)'
 
 
 def script(command: str, shell: str) -> str:
-    """Return what a shell has to read to complete a command's arguments.
+    """Return the completion script of a command.
 
     Args:
         command: the name of the command.
@@ -85,22 +84,22 @@ def answer(
     command: str,
     candidates: Callable[[list[str], str], Iterable[str] | None],
 ) -> int:
-    """Print what could come next, for a script; return the exit status.
+    """Print candidates for a completion script; return the exit status.
 
     Args:
         argv: LINE and perhaps CURRENT.
         command: the name of the command.
         candidates: called with the words before the last, and the last as far as it is typed;
-            returns whole words, or None to have the names of files.
+            returns whole words, or None to complete file names.
     """
-    # Whatever hangs (DNS, a KDC, a server, ClusterShell's programs): nobody waits for long.
+    # DNS, a KDC, a server or ClusterShell's programs may hang: end before the user loses patience.
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.alarm(_LIMIT)
+    signal.alarm(_TIMEOUT)
     *words, word = _words(argv[0] if argv else "", command)
     current = argv[1] if len(argv) > 1 else word
     found = candidates(words, word)
     if found is None:
-        return _FILES
+        return _COMPLETE_FILES
     known = len(word) - len(current) if word.endswith(current) else 0
     for each in dict.fromkeys(found):
         if each.startswith(word) and is_safe(f"_{each[len(word) :]}"):
@@ -109,14 +108,14 @@ def answer(
 
 
 def is_safe(text: str) -> bool:
-    """Tell whether a text can stand in a command line, and means nothing to a shell."""
+    """Return whether a text can be a word of a command line without quoting."""
     return _SAFE.fullmatch(text) is not None
 
 
 def _words(line: str, command: str) -> list[str]:
-    """Return the words after the command's name; the last is what the cursor stands behind."""
+    """Return the words after the command's name; the last is the one before the cursor."""
     words = [""]
-    for end in ("", "'", '"'):  # A quotation may be open.
+    for end in ("", "'", '"'):  # A quote may be open.
         try:
             words = shlex.split(f"{line}\0{end}")
             break
@@ -128,7 +127,7 @@ def _words(line: str, command: str) -> list[str]:
 
 
 def matching(names: Iterable[str], begin: str) -> list[str]:
-    """Return the names that begin so, sorted."""
+    """Return the names that start with `begin`, sorted."""
     return sorted({name for name in names if name.startswith(begin)})
 
 
@@ -136,7 +135,7 @@ def matching(names: Iterable[str], begin: str) -> list[str]:
 
 
 def host_names(begin: str) -> list[str]:
-    """Return the hosts of groups and of /etc/hosts, or the groups, that begin so.
+    """Return hosts from groups and /etc/hosts, or groups, that start with `begin`.
 
     Args:
         begin: the beginning of a host's name, or of ``@GROUP`` or ``@SOURCE:GROUP``.
@@ -160,7 +159,7 @@ def _ask_clustershell(what: str, source: str | None) -> list[str]:
 
         words: Any = getattr(resolver(), what)(source)
         found = [NodeSet.NodeSet(word, resolver=NodeSet.RESOLVER_NOGROUP) for word in words]
-    except Exception:  # Not installed, not configured, or configured wrong.
+    except Exception:  # ClusterShell is not installed, not configured, or misconfigured.
         return []
     return [str(name) for names in found for name in names]
 

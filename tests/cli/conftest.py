@@ -12,6 +12,6 @@ from remctl_toolkit.testing import Realm
 
 @pytest.fixture(scope="session")
 def hosts(remctl_realm: Realm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
-    """The hosts of the tests of remctl-fleet."""
+    """Hosts for the tests of remctl-fleet."""
     with Hosts(remctl_realm, tmp_path_factory.mktemp("resolver")) as hosts:
         yield hosts

@@ -1,4 +1,4 @@
-"""A run of remctl-fleet on hosts of all kinds, in a network of its own if it is a program.
+"""Run remctl-fleet on hosts of all kinds, in its own network namespace if started as a program.
 
     unshare --net python -m cli.crowd FOLDER
 
@@ -32,7 +32,7 @@ VOID = {f"void{number}": (f"192.0.2.{number + 1}", 4373) for number in range(1, 
 
 
 def run(realm: Realm, folder: Path, void: Mapping[str, tuple[str, int]]) -> dict[str, Any]:
-    """Run a command on 64 hosts, some of which are not there, and return what was said."""
+    """Run a command on 64 hosts, some of which do not exist, and return the output."""
     pattern = "n[1-48],deny[1-4],dead[1-4],silent[1-4]"
     others = "void[1-4]" if void else "n[49-50,53-54]"
     failed = folder / "failed"
@@ -50,7 +50,7 @@ def run(realm: Realm, folder: Path, void: Mapping[str, tuple[str, int]]) -> dict
 
 
 def _make_network() -> int:
-    """Have loopback, and a network whose packets nobody takes; return the descriptor of it."""
+    """Set up loopback and a network that drops packets; return its descriptor."""
     device = os.open("/dev/net/tun", os.O_RDWR)
     fcntl.ioctl(device, _TUNSETIFF, struct.pack("16sH22x", b"void", _IFF_TUN | _IFF_NO_PI))
     for command in (
@@ -63,7 +63,7 @@ def _make_network() -> int:
 
 
 def main() -> None:
-    """Run it in the network namespace of this process."""
+    """Run the crowd in the network namespace of this process."""
     _make_network()
     with Realm() as realm, realm.environ():
         print(json.dumps(run(realm, Path(sys.argv[1]), VOID)))

@@ -1,4 +1,4 @@
-"""What the tests of remctl-fleet share: hosts with names, and the command, on a terminal or not.
+"""Helpers for the tests of remctl-fleet: named hosts, and the command with or without a terminal.
 
 web1 to web4 are remctlds, which run the commands below; n1 to n200 lead to them too.  deny1 to
 deny4 allow nothing, dead1 to dead4 are ports that nobody listens on, silent1 to silent4 never
@@ -84,7 +84,7 @@ _NOT_INHERITED = ("NO_COLOR", "COLUMNS", "LINES", "TERM", "REMCTL_FLEET_OPTIONS"
 
 
 class Hosts:
-    """A context manager: the servers, while it is open.
+    """Servers, as a context manager.
 
     Args:
         realm: the realm of the servers and of the user.
@@ -131,11 +131,11 @@ class Hosts:
         self._places[name] = (address, server.port)
 
     def arguments(self, *arguments: str) -> list[str]:
-        """The command line, where all hosts have the one principal."""
+        """Return the command line, in which all hosts have the same principal."""
         return [*ARGUMENTS, "--principal", self.realm.host_principal, *arguments]
 
     def environ(self, **variables: str) -> dict[str, str]:
-        """The environment in which the names are known."""
+        """Return an environment in which the names resolve."""
         # Colours, the width of the page and the user's defaults are the test's business.
         variables = {"XDG_CONFIG_HOME": str(self._folder), **variables}
         kept = python_environ(**{**self.realm.env, **self._names, **variables})

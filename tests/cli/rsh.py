@@ -1,4 +1,4 @@
-"""What the tests of remctl-rsh share: servers, and the command as a program."""
+"""Helpers for the tests of remctl-rsh: servers, and the command as a program."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ import os, sys
 sys.path[:0] = {path!r}
 if "TEST_GRACE" in os.environ:  # seconds that a command has to end after a signal
     from remctl_toolkit.cli.rsh import bridge
-    bridge._GRACE = float(os.environ["TEST_GRACE"])
+    bridge._KILL_DELAY = float(os.environ["TEST_GRACE"])
 from remctl_toolkit.cli.rsh import main
 sys.exit(main())
 """
 
 
 class Process(subprocess.Popen[bytes]):
-    """A process that ends with a with statement that an exception ends."""
+    """A process that is killed when an exception leaves the with statement."""
 
     def __exit__(self, kind: type[BaseException] | None, *rest: Any) -> None:
         if kind is not None:
@@ -38,7 +38,7 @@ class Process(subprocess.Popen[bytes]):
 
 
 class Bridge:
-    """A server with the lines that remctl-rsh needs, and remctl-rsh as a program.
+    """A server configured for remctl-rsh, and remctl-rsh as a program.
 
     Attributes:
         program: its path.
@@ -83,7 +83,7 @@ class Bridge:
     def run_program(
         self, *words: str, input: bytes = b"", check: bool = False, **more: Any
     ) -> subprocess.CompletedProcess[bytes]:
-        """Run another program, which is to run remctl-rsh."""
+        """Run another program, which runs remctl-rsh."""
         env = {**self.env, **more.pop("env", {})}
         done = subprocess.run(
             words,
@@ -99,13 +99,13 @@ class Bridge:
         return done
 
     def sh(self, script: str, *words: str, **more: Any) -> subprocess.CompletedProcess[bytes]:
-        """Run a command over there, with the host before it."""
+        """Run a command on the host."""
         return self.run(*words, self.host, script, **more)
 
 
 @contextmanager
 def bridge(realm: Realm, folder: Path, *lines: Command) -> Iterator[Bridge]:
-    """Have a server, with lines besides the usual ones."""
+    """Start a server with additional configuration."""
     with RemctldServer(realm, (*machine_commands(), *lines)) as server:
         yield Bridge(realm, server, folder)
 

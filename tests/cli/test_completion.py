@@ -31,7 +31,7 @@ sys.exit(main())
 
 @pytest.fixture
 def place(hosts: Hosts, tmp_path: Path) -> dict[str, str]:
-    """An environment with both commands in PATH, groups, and a folder with a file."""
+    """Environment with both commands in PATH, groups, and a directory with a file."""
     programs, groups = tmp_path / "bin", tmp_path / "clustershell"
     for folder in (programs, groups, tmp_path / "work"):
         folder.mkdir()
@@ -50,7 +50,7 @@ def place(hosts: Hosts, tmp_path: Path) -> dict[str, str]:
 
 
 def ask(place: dict[str, str], command: str, *asked: str) -> list[str] | None:
-    """Return what the command itself answers; None if it wants the names of files."""
+    """Return the candidates of the command; None if it asks for file names."""
     done = subprocess.run(
         [command, "--complete", *asked], env=place, capture_output=True, text=True, timeout=TIMEOUT
     )

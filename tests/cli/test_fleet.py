@@ -33,7 +33,7 @@ def objects(done: subprocess.CompletedProcess[str]) -> dict[str, dict[str, Any]]
 
 
 def without_waits(text: str) -> list[str]:
-    """The lines up to the table, without those that are there where it takes long."""
+    """Return the lines up to the table, without progress lines."""
     told = text.partition(" succeeded, ")[0].splitlines()[:-1]
     return [line for line in told if not line.startswith("remctl-fleet: ")]
 
@@ -396,7 +396,7 @@ def test_a_signal_ends_it_and_it_says_where_it_was(hosts: Hosts, number: signal.
         f"remctl-fleet: ended by {name}",
         "  succeeded      0",
         "  failed         1: dead1",
-        "  still running  2: web[1-2]; the command may go on there",
+        "  interrupted    2: web[1-2]; the command may still be running there",
         "  never begun    3: silent1,web[3-4]",
         f"{UNSAFE} web[1-2]",
     ]
@@ -425,7 +425,7 @@ def test_a_signal_that_is_ignored_stays_so(hosts: Hosts) -> None:
 
 
 def test_a_second_signal_is_not_waited_for(hosts: Hosts) -> None:
-    """The first one is: nobody takes the output, so that it cannot end."""
+    """After the first signal the run cannot end, because nobody reads its output."""
     with subprocess.Popen(
         hosts.arguments("--live", "--stdin", "web[1-2]", "input", "show"),
         env=hosts.environ(),

@@ -1,4 +1,4 @@
-"""remctl-fleet after failures: what may have run, what can be repeated, and with which words."""
+"""remctl-fleet after failures: what may have run, and the command line to repeat the rest."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from support.waiting import TRIES
 from testing.processes import TIMEOUT
 
 from remctl_toolkit.cli.fleet.again import Failures
-from remctl_toolkit.cli.fleet.options import parse, typed_again
+from remctl_toolkit.cli.fleet.options import parse, given_options
 from remctl_toolkit.cli.fleet.screen import Screen
 from remctl_toolkit.fleet import Host, NotStartedError, Outcome
 from remctl_toolkit.hosts import HostList, fold
@@ -28,7 +28,7 @@ UNSAFE = "not safe to repeat (the command ran, or may have run): "
 
 
 def again(text: str) -> list[str]:
-    """The words of the last line, after the name of the command."""
+    """Return the words of the last line after the program's name."""
     last = text.splitlines()[-1]
     assert last.startswith("again: remctl-fleet ")
     return shlex.split(last)[2:]
@@ -63,7 +63,7 @@ def test_one_host_that_timed_out_may_still_be_running(hosts: Hosts) -> None:
 
 
 def test_only_connecting_has_a_limit_of_its_own(hosts: Hosts) -> None:
-    """A command that is silent for longer goes on."""
+    """A command may be silent for longer."""
     done = hosts.run("--connect-timeout", "2", "web1,silent1", "test", "sleep", "3")
     assert "1 succeeded, 1 failed" in done.stderr
     assert "  silent1  timed out, not sent  " in done.stderr
@@ -117,10 +117,10 @@ def unsent(*names: str) -> list[Outcome]:
     return [Outcome(Host(name, ports.get(name)), error=NotStartedError("no")) for name in names]
 
 
-def test_options_are_typed_again_without_those_that_choose_hosts() -> None:
+def test_options_are_given_options_without_those_that_choose_hosts() -> None:
     line = "-qd -p44 -s me/x -t 2.5 --limit 60 --live --first 0 -f a -x b --pick 3 --srv c d"
     options = parse([*line.split(), "--stdin", "--ccache=-x", "--", "do"])
-    assert typed_again(options) == [
+    assert given_options(options) == [
         *("--port", "44", "--principal", "me/x", "--ccache=-x", "--timeout", "2.5"),
         *("--limit", "60", "--first", "0", "--stdin", "--live", "--quiet", "--debug"),
     ]

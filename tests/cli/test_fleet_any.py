@@ -1,4 +1,4 @@
-"""remctl-fleet --any: on the first host that answers."""
+"""remctl-fleet --any: run on the first host that answers."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_ctrl_c_ends_it(hosts: Hosts) -> None:
         terminal.expect("so far")
         terminal.type("\x03")
         assert terminal.wait() == 128 + signal.SIGINT
-    assert "the command may go on" in terminal.everything
+    assert "the command may still be running" in terminal.everything
 
 
 def test_srv_records_say_who_is_first(hosts: Hosts) -> None:
@@ -80,7 +80,7 @@ def test_srv_records_say_who_is_first(hosts: Hosts) -> None:
 
 
 def _run(hosts: Hosts, port: int, words: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    """Run the command with a name server of ours."""
+    """Run the command with our own name server."""
     code = (
         "import sys, dns.resolver; from support.nameserver import resolver;"
         f"dns.resolver.default_resolver = resolver({port});"

@@ -1,4 +1,4 @@
-"""remctl-fleet on 64 hosts: good, slow, odd, denying, refusing, silent, and not there at all."""
+"""remctl-fleet on 64 hosts: good, slow, odd, denying, refusing, silent, and nonexistent ones."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_crowd_on_loopback(remctl_realm: Realm, tmp_path: Path) -> None:
     reason="a network namespace needs Linux, root, /dev/net/tun, unshare and ip",
 )
 def test_a_crowd_in_a_network_namespace(tmp_path: Path) -> None:
-    """Where packets get lost as well."""
+    """Some of the hosts drop packets."""
     tests = Path(__file__).resolve().parent.parent
     path = os.pathsep.join([str(tests), python_environ()["PYTHONPATH"]])
     done = subprocess.run(
@@ -68,7 +68,7 @@ def test_a_crowd_in_a_network_namespace(tmp_path: Path) -> None:
 def check(
     said: dict[str, Any], folder: Path, good: str, slow: list[str], unsent: list[str]
 ) -> None:
-    """Check what was said: all of it, and nothing else."""
+    """Check that the output is complete and has nothing else."""
     assert said["status"] == 1
     assert said["stdout"].encode(errors="surrogateescape") == (
         f"{good}: fine\n{fold(slow)}: so far\n{fold(ODD)}:\n".encode() + b"  \x1b[2Jodd\n  \xff\n"

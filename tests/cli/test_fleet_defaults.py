@@ -1,4 +1,4 @@
-"""Defaults for options of remctl-fleet, and which of them wins."""
+"""Default options of remctl-fleet, and their precedence."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import pytest
 from cli.fleets import Hosts
 
 from remctl_toolkit.cli.fleet import defaults, main
-from remctl_toolkit.cli.fleet.options import CONNECT_TIMEOUT, parse, typed_again
+from remctl_toolkit.cli.fleet.options import CONNECT_TIMEOUT, parse, given_options
 
 pytestmark = pytest.mark.once
 
 
 class Places:
-    """Where defaults are."""
+    """Files with default options."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.system = folder / "etc" / "remctl-fleet" / "options"
@@ -44,7 +44,7 @@ def test_the_command_line_wins_then_the_environment_the_user_and_the_system(
     options = parse(["-t", "4", "web1", "do"])
     found = (options.timeout, options.concurrency, options.limit, options.port)
     assert found == (4, 3, 2, 1)
-    assert typed_again(options) == ["--timeout", "4"]
+    assert given_options(options) == ["--timeout", "4"]
     options = parse(["-t4", "--no-defaults", "web1", "do"])
     found = (options.timeout, options.concurrency, options.limit, options.port)
     assert found == (4, 64, None, None)
@@ -56,7 +56,7 @@ def test_a_default_that_is_typed_wins_too(places: Places) -> None:
     assert (options.concurrency, options.first) == (64, 0)
     assert (options.live, options.json) == (True, False)
     words = ["--concurrency", "64", "--first", "0", "--live"]
-    assert typed_again(options) == words
+    assert given_options(options) == words
     assert parse(["web1", "do"]).json
     places.system.write_text("--live")
     options = parse(["web1", "do"])
@@ -66,7 +66,7 @@ def test_a_default_that_is_typed_wins_too(places: Places) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("--timeout x", "line 2: argument -t/--timeout: it must be seconds"),
+        ("--timeout x", "line 2: argument -t/--timeout: it must be a number of seconds"),
         ("--timout 3", "line 2: unrecognized arguments: --timout"),
         ("--timeout", "line 2: argument -t/--timeout: expected one argument"),
         ("web1", "line 2: only options can be defaults"),
@@ -74,7 +74,7 @@ def test_a_default_that_is_typed_wins_too(places: Places) -> None:
         ("--quiet do it", "line 2: only options can be defaults"),
         ("--ccache 'x", "line 2: no closing quotation"),
         ("--live --json", "line 2: argument --json: not allowed with argument --live"),
-        ("-qh", "line 2: write each option as a word of its own"),
+        ("-qh", "line 2: write each option as a separate word"),
         *(
             (f"{word} x", f"line 2: {word} cannot be a default")
             for word in (

@@ -39,7 +39,7 @@ def test_octets_of_one_host_are_in_its_file_too(hosts: Hosts, tmp_path: Path) ->
 
 
 def test_no_file_is_of_an_earlier_run(hosts: Hosts, tmp_path: Path) -> None:
-    """What has a host's name is replaced, and what a link points to stays as it is."""
+    """Files with the name of a host are replaced, but not the target of a link."""
     other = tmp_path / "other"
     other.write_text("precious")
     folder = tmp_path / "out"
@@ -86,7 +86,7 @@ def test_the_name_of_a_host_cannot_leave_the_folder(tmp_path: Path, host: Host, 
     ("make", "message"),
     [
         ("folder", "cannot write .*/out/web1: Is a directory"),
-        ("same", "--outdir and --errdir must be two folders"),
+        ("same", "--outdir and --errdir must be different directories"),
     ],
 )
 def test_folders_that_cannot_be_used(hosts: Hosts, tmp_path: Path, make: str, message: str) -> None:
@@ -109,7 +109,7 @@ def test_a_file_that_cannot_be_written_later_is_named(hosts: Hosts, tmp_path: Pa
         (tmp_path / "web1").unlink()
         (tmp_path / "web1").symlink_to(tmp_path / "elsewhere")
         terminal.type("x\n")
-        terminal.expect("again: ")
+        terminal.expect("Repeat secret: ")
         terminal.type("x\n")
         assert terminal.wait() == os.EX_IOERR
     text = terminal.everything.replace("\r\n    ", "")  # where the terminal is not wide enough

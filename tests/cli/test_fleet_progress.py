@@ -1,4 +1,4 @@
-"""remctl-fleet says how far it is where there is no bar: by the clock, which these tests hold."""
+"""Progress lines of remctl-fleet without a bar, with a clock that the tests control."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.once
 
 
 class Clock:
-    """Time that passes when a test says so."""
+    """Clock that a test advances."""
 
     def __init__(self) -> None:
         self._asked: queue.Queue[float] = queue.Queue()
@@ -30,7 +30,7 @@ class Clock:
         return self._answers.get(timeout=TIMEOUT)
 
     def pass_(self) -> float:
-        """Let the wait end, and return how long it was; the next one has begun then."""
+        """End the current wait, return its length, and wait until the next one has started."""
         seconds = self._asked_for or self._asked.get(timeout=TIMEOUT)
         self._answers.put(False)
         self._asked_for = self._asked.get(timeout=TIMEOUT)

@@ -1,4 +1,4 @@
-"""Lines that are wider than the terminal: no row looks like another host's line, or like ours."""
+"""Lines wider than the terminal: no row looks like a line of another host or of remctl-fleet."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def rows_of(shown: bytes) -> list[str]:
 
 
 def width(row: str) -> int:
-    """Columns, as terminals count them that draw pictures."""
+    """Return the columns of a text on a terminal that draws emoji."""
     cells = 0
     for character in row:
         wide = (

@@ -1,4 +1,4 @@
-"""remctl-fleet --shell: on many hosts, for users without a home, and with whatever octets."""
+"""remctl-fleet --shell: on many hosts, for users without a home directory, with any octets."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CTRL_C, CTRL_D = "\x03", "\x04"
 
 
 def plain(text: str) -> str:
-    """What was shown, without colours and movements."""
+    """Return the output without colours and cursor movements."""
     return re.sub(r"\x1b\[[?\d;]*[A-Za-z]|\r", "", text)
 
 

@@ -19,7 +19,7 @@ UP = "\x1b[A"
 
 
 def plain(text: str) -> str:
-    """What was shown, without colours and movements."""
+    """Return the output without colours and cursor movements."""
     return re.sub(r"\x1b\[[?\d;]*[A-Za-z]|\r", "", text)
 
 
@@ -130,7 +130,7 @@ def test_ctrl_c_says_what_is_finished_running_and_never_begun(hosts: Hosts) -> N
         "remctl-fleet: ended by Ctrl-C",
         "  succeeded      0",
         "  failed         1: dead1",
-        "  still running  2: web[1-2]; the command may go on there",
+        "  interrupted    2: web[1-2]; the command may still be running there",
         "  never begun    2: web[3-4]",
         "not safe to repeat (the command ran, or may have run): web[1-2]",
     ]
@@ -142,7 +142,7 @@ def test_ctrl_c_with_one_host(hosts: Hosts) -> None:
         hosts.servers["web1"].wait_for_log("test sleep 72", TIMEOUT)
         terminal.type(CTRL_C)
         assert terminal.wait() == 128 + signal.SIGINT
-    assert "remctl-fleet: ended by Ctrl-C; the command may go on" in terminal.everything
+    assert "remctl-fleet: ended by Ctrl-C; the command may still be running" in terminal.everything
     with hosts.terminal("--debug", "silent1", "name", "show") as terminal:
         terminal.expect("connect")
         terminal.type(CTRL_C)
@@ -161,7 +161,7 @@ def test_a_secret_is_asked_for_twice_and_shown_nowhere(hosts: Hosts) -> None:
         terminal.expect("Secret: ")
         eventually(lambda: not terminal.shows_what_is_typed(), TIMEOUT)
         terminal.type(f"{SECRET}\n")
-        terminal.expect("The same again: ")
+        terminal.expect("Repeat secret: ")
         eventually(lambda: not terminal.shows_what_is_typed(), TIMEOUT)
         terminal.type(f"{SECRET}\n")
         for name in ("web1", "web2"):  # silent1 keeps it running
@@ -179,7 +179,7 @@ def test_a_secret_is_asked_for_twice_and_shown_nowhere(hosts: Hosts) -> None:
 @pytest.mark.parametrize(
     ("typed", "message"),
     [
-        (["one\n", "two\n"], "the two are not the same; nothing was sent"),
+        (["one\n", "two\n"], "the two secrets differ; nothing was sent"),
         (["\n", "\n"], "no secret was typed"),
         ([CTRL_D], "no secret was typed"),
     ],
@@ -242,7 +242,7 @@ def test_ctrl_c_at_the_prompt_drops_the_line_and_gives_up_a_command(
         terminal.type("test sleep 73\n")
         hosts.servers["web4"].wait_for_log("test sleep 73", TIMEOUT)
         terminal.type(CTRL_C)
-        terminal.expect("ended by Ctrl-C; the command may go on")
+        terminal.expect("ended by Ctrl-C; the command may still be running")
         terminal.expect("web4> ")
         terminal.type("test echo again\n")
         terminal.expect(r"\r\nagain\r\n")

@@ -1,4 +1,4 @@
-"""remctl-fleet and remctl-rsh send what was typed, octet by octet, in every locale."""
+"""remctl-fleet and remctl-rsh send the octets that were typed, in every locale."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cli.rsh import Bridge, bridge
 from support.waiting import eventually
 from testing.processes import TIMEOUT
 
-from remctl_toolkit.cli.typed import split_line, typed
+from remctl_toolkit.cli.octets import argument_octets, split_line
 from remctl_toolkit.testing import Realm
 
 pytestmark = pytest.mark.once
@@ -49,7 +49,7 @@ LOCALES = [
 def locale(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, str]:
-    """The variables of a locale, which is made if it can be."""
+    """Variables for a locale, which is generated if possible."""
     name, charmap, source = request.param
     folder = tmp_path_factory.mktemp("locale")
     if charmap is not None:
@@ -73,7 +73,7 @@ def rsh(remctl_realm: Realm, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def run(
     hosts: Hosts, locale: dict[str, str], *arguments: bytes | str, typed: bytes = b""
 ) -> list[bytes]:
-    """Return what remctl-fleet prints."""
+    """Return the output of remctl-fleet."""
     environ = {name: value for name, value in hosts.environ(**locale).items() if value}
     words = [*ARGUMENTS, "--principal", hosts.realm.host_principal, *arguments]
     done = subprocess.run(
@@ -133,10 +133,11 @@ def test_a_line_is_split_as_in_a_shell(line: bytes, words: list[bytes]) -> None:
 
 
 def test_words_that_are_not_of_this_process_are_encoded() -> None:
-    assert typed([]) == []
-    assert typed(["a", "\udcff"]) == [b"a", b"\xff"]
-    assert typed([b"a\xff"]) == [b"a\xff"]
-    code = "import sys; from remctl_toolkit.cli.typed import typed; print(typed(sys.argv[1:]))"
+    assert argument_octets([]) == []
+    assert argument_octets(["a", "\udcff"]) == [b"a", b"\xff"]
+    assert argument_octets([b"a\xff"]) == [b"a\xff"]
+    code = "from remctl_toolkit.cli.octets import argument_octets; import sys;"
+    code += "print(argument_octets(sys.argv[1:]))"
     done = subprocess.run([sys.executable, "-c", code, b"a\xff", b""], capture_output=True)
     assert done.stdout == b"[b'a\\xff', b'']\n"
 
@@ -155,7 +156,7 @@ def test_octets_that_are_typed_at_a_prompt(hosts: Hosts, tmp_path: Path) -> None
 
 def test_a_secret_is_sent_as_it_was_typed(hosts: Hosts) -> None:
     with hosts.terminal("--ask-secret", "--json", "web1", "input", "show") as terminal:
-        for prompt in ("Secret: ", "The same again: "):
+        for prompt in ("Secret: ", "Repeat secret: "):
             terminal.expect(prompt)
             eventually(lambda: not terminal.shows_what_is_typed(), TIMEOUT)
             terminal.type(b"\xfc \xc3\xbc\xff\n")

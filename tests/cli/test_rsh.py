@@ -1,4 +1,4 @@
-"""remctl-rsh: streams, exit status, signals, accounts, and what goes wrong, over a real remctld."""
+"""remctl-rsh: streams, exit status, signals, accounts and errors, with a real remctld."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_closed_descriptors_are_empty_streams(rsh: Bridge, closed: str) -> None:
 
 
 def test_descriptors_that_do_not_block(rsh: Bridge) -> None:
-    """As rsync leaves them."""
+    """rsync leaves descriptors non-blocking."""
     near, far = os.pipe(), os.pipe()
     for fd in (near[0], far[1]):
         os.set_blocking(fd, False)
@@ -126,7 +126,7 @@ def test_descriptors_that_do_not_block(rsh: Bridge) -> None:
 
 
 def waiting(pipe: int) -> int:
-    """How many octets are in a pipe."""
+    """Return the number of octets in a pipe."""
     size = bytearray(4)
     fcntl.ioctl(pipe, termios.FIONREAD, size)
     return int.from_bytes(size, sys.byteorder)
@@ -173,7 +173,7 @@ def test_shell_knows_that_somebody_is_typing(rsh: Bridge) -> None:
 
 def test_subsystem_that_is_unknown(rsh: Bridge) -> None:
     done = rsh.run("-s", rsh.host, "netconf")
-    assert done.stderr == b"remctl-rsh: there is no subsystem 'netconf': there is sftp\n"
+    assert done.stderr == b"remctl-rsh: unknown subsystem 'netconf' (known: sftp)\n"
     assert done.returncode == 255
 
 
@@ -187,12 +187,12 @@ def test_variables_are_sent(rsh: Bridge) -> None:
 
 
 def test_terminal_that_was_asked_for_is_missed_in_one_line(rsh: Bridge) -> None:
-    """By somebody who sees a terminal: what a program asks for is no error of its command."""
+    """The message is for users at a terminal, not for programs."""
     near, terminal = pty.openpty()
     try:
         process = rsh.popen("-tt", rsh.host, "true", stderr=terminal)
         assert wait(process) == 0
-        assert b"there are no terminals over remctl" in os.read(near, 1000)
+        assert b"remctl has no terminals" in os.read(near, 1000)
     finally:
         os.close(near)
         os.close(terminal)
@@ -215,7 +215,7 @@ def test_environment_is_what_sshd_gives(rsh: Bridge) -> None:
 
 
 def test_a_machine_keeps_the_servers_environment(rsh: Bridge) -> None:
-    """Only remctl-rsh is in sshd's place."""
+    """remctl-rsh replaces sshd here."""
     with rsh.realm.environ(), Machine(rsh.host, rsh.server.port, rsh.server.principal) as machine:
         assert machine["sh"]("-c", "echo $REMOTE_USER $SSH_CLIENT") == "user@REMCTL.TEST\n"
         assert machine.connection.far.client in ("127.0.0.1", "::1")
@@ -238,7 +238,7 @@ def test_no_such_command(rsh: Bridge) -> None:
 
 def test_command_that_a_signal_ends(rsh: Bridge) -> None:
     done = rsh.sh("kill -9 $$")
-    assert done.stderr == b"remctl-rsh: signal 9 ended the command: Killed\n"
+    assert done.stderr == b"remctl-rsh: the command was killed by signal 9: Killed\n"
     assert done.returncode == 255
     assert rsh.sh("kill -9 $$", "-q").stderr == b""
 
@@ -264,7 +264,7 @@ def test_command_that_ignores_the_signal_is_ended(rsh: Bridge) -> None:
 
 
 def test_signal_that_is_ignored_here_stays_so(rsh: Bridge) -> None:
-    """As nohup(1) has it."""
+    """nohup(1) ignores SIGHUP."""
     script = 'trap "" HUP; exec "$0" "$1" "echo here; read -r line; echo \\$line"'
     command = ["/bin/sh", "-c", script, str(rsh.program), rsh.host]
     with subprocess.Popen(
@@ -297,7 +297,7 @@ def test_nobody_reads_the_output(rsh: Bridge) -> None:
 
 
 def test_signal_while_the_output_waits(rsh: Bridge) -> None:
-    """Nothing waits for a reader that never comes."""
+    """The program ends although the output has no reader."""
     process = rsh.popen(rsh.host, "echo $$; exec yes")
     pid = int(first_line(process))
     process.send_signal(signal.SIGTERM)

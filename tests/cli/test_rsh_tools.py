@@ -42,7 +42,7 @@ def tree(tmp_path: Path) -> Path:
 
 
 def picture(top: Path) -> dict[str, tuple[int, bytes]]:
-    """What is in a tree: modes, and contents or targets."""
+    """Return the modes, and contents or targets, of the files in a tree."""
     found = {}
     for path in sorted(top.rglob("*")):
         content = b""
@@ -70,7 +70,7 @@ def test_rsync_both_ways(rsh: Bridge, tree: Path, tmp_path: Path) -> None:
 
 
 def test_rsync_of_a_single_odd_name(rsh: Bridge, tree: Path, tmp_path: Path) -> None:
-    """The far shell does not get to interpret it; -s is what rsync needs for that before 3.2.4."""
+    """The remote shell does not interpret it; rsync before 3.2.4 needs -s for that."""
     there = tmp_path / "it's there & more"
     source = tree / "folder" / "$HOME"
     words = ("rsync", "-s", "-e", f"{rsh.program} -q")
@@ -98,7 +98,7 @@ def test_rsync_tells_what_is_wrong(rsh: Bridge, tmp_path: Path) -> None:
 
 
 def test_rsync_talks_to_a_daemon_that_it_starts(rsh: Bridge, tree: Path, tmp_path: Path) -> None:
-    """That takes the client's address from the environment, and allows what that may."""
+    """The daemon takes the client's address from the environment, and checks its permissions."""
     config = tmp_path / "rsyncd.conf"
     module = f"[module]\npath = {tree}\nuse chroot = no\nhosts allow = 127.0.0.1 ::1\n"
     config.write_text(f"reverse lookup = no\nlog file = {tmp_path}/log\n{module}")
@@ -149,7 +149,7 @@ def test_git_clones_and_pushes(rsh: Bridge, repository: Path, tmp_path: Path) ->
 
 
 def test_git_finds_that_options_are_taken(rsh: Bridge, repository: Path) -> None:
-    """It asks with -G; if that fails, it refuses a port, and does without protocol 2."""
+    """git runs -G; if that fails, it refuses ports and does not use protocol 2."""
     url = f"ssh://root@{rsh.host}:{rsh.server.port}{repository}"
     trace = git(rsh, "ls-remote", url, REMCTL_RSH_PORT="1", GIT_TRACE_PACKET="1")
     assert "refs/heads/main" in trace
@@ -229,6 +229,7 @@ def test_plumbum_leaves_commands_in_the_background(rsh: Bridge, tmp_path: Path) 
         ):
             os.mkfifo(tmp_path / "go")
             start()
+            eventually((tmp_path / "out").exists, TIMEOUT)
             assert (tmp_path / "out").read_text() == ""
             (tmp_path / "go").write_text("on\n")
             eventually(lambda: (tmp_path / "out").read_text() == "on\n", TIMEOUT)
@@ -241,7 +242,7 @@ def test_plumbum_leaves_commands_in_the_background(rsh: Bridge, tmp_path: Path) 
 
 @pytest.fixture
 def group(rsh: Bridge, monkeypatch: pytest.MonkeyPatch) -> Iterator[execnet.Group]:
-    """In an environment in which remctl-rsh finds its server."""
+    """Create a group in an environment in which remctl-rsh finds its server."""
     for name, value in rsh.env.items():
         monkeypatch.setenv(name, value)
     group = execnet.Group()
@@ -260,14 +261,14 @@ def exercise(gateway: execnet.Gateway) -> None:
 
 
 def test_execnet_by_the_name_of_a_python(rsh: Bridge, group: execnet.Group) -> None:
-    """The words that execnet adds have quotes in them: no shell may see these."""
+    """execnet adds words with quotes, which no shell may interpret."""
     exercise(group.makegateway(f"popen//python={rsh.program} --exact {rsh.host} python3"))
 
 
 def test_execnet_by_the_name_of_ssh(
     rsh: Bridge, group: execnet.Group, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It runs what is called ssh; the options that it passes are taken."""
+    """execnet runs the program ssh with options, which remctl-rsh accepts."""
     program = rsh.installed_as("ssh")
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
     exercise(group.makegateway(f"ssh={rsh.host}//python=python3//ssh_config=/dev/null"))

@@ -31,7 +31,7 @@ def rsh(remctl_realm: Realm, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @pytest.fixture
 def greeter() -> Iterator[int]:
-    """A port that greets whoever connects."""
+    """A port that sends a greeting to each client."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def greet() -> None:
@@ -49,7 +49,7 @@ def greeter() -> Iterator[int]:
 
 
 def greeting(address: tuple[str, int] | str) -> bytes:
-    """What is said to whoever connects, as soon as somebody listens."""
+    """Return the greeting of a port, as soon as something listens on it."""
     family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
     end = time.monotonic() + TIMEOUT
     while True:
@@ -75,7 +75,7 @@ def test_tunnel_to_the_other_side(rsh: Bridge, greeter: int, tmp_path: Path) -> 
 
 
 def test_tunnel_from_the_other_side(rsh: Bridge, greeter: int) -> None:
-    """Without -N there is a command beside it."""
+    """Without -N, a command runs at the same time."""
     with rsh.popen(f"-oRemoteForward=0 localhost:{greeter}", rsh.host, "cat") as process:
         assert process.stderr is not None
         line = process.stderr.readline().decode()
@@ -106,7 +106,7 @@ def test_tunnels_end_with_the_server(remctl_realm: Realm, tmp_path: Path) -> Non
 
 
 def test_standard_streams_are_a_connection_with_w(rsh: Bridge, tmp_path: Path) -> None:
-    """Each direction ends by itself."""
+    """Each direction ends independently."""
     data = random.Random(2).randbytes(1_000_000)
 
     def answer(listener: socket.socket) -> None:
@@ -176,7 +176,7 @@ def test_background_is_not_entered_if_the_command_cannot_start(rsh: Bridge, gree
 
 
 def test_tunnel_in_the_background(rsh: Bridge, greeter: int, tmp_path: Path) -> None:
-    """It is open when the program that was started ends."""
+    """The tunnel is open when the foreground process ends."""
     path = f"{tmp_path}/socket"
     with rsh.popen("-f", "-N", "-L", f"{path}:localhost:{greeter}", rsh.host) as process:
         assert process.wait(TIMEOUT) == 0

@@ -1,4 +1,4 @@
-"""remctl-rsh: ssh's options and our own, wrong usage, help and completion."""
+"""remctl-rsh: options of ssh and of its own, usage errors, help and completion."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_what_follows_the_host_is_the_command(words: list[str], expected: list[s
     ],
 )
 def test_ways_to_say_port_and_user(words: list[str]) -> None:
-    """Of several, the first counts, as with ssh."""
+    """The first of several values counts, as with ssh."""
     request = read(*words, REMCTL_RSH_PORT="24")
     assert (request.host, request.user, request.port) == ("web1", "me", 22)
 
@@ -163,7 +163,7 @@ def test_what_cannot_be_had_is_an_error_with_a_cure(names: str, why: tuple[str, 
     what, cure = why
     for name in names.split():
         words = [name, "value"] if name.startswith("-") else ["-o", f"{name}=value"]
-        text = f"{name}.*: there is no way to have {re.escape(what)} over remctl: {re.escape(cure)}"
+        text = f"{name}.*: remctl does not support {re.escape(what)}: {re.escape(cure)}"
         with pytest.raises(UsageError, match=text):
             read(*words, "web1")
 
@@ -172,13 +172,13 @@ def test_what_cannot_be_had_is_an_error_with_a_cure(names: str, why: tuple[str, 
 
 
 def ssh(*words: str, config: str = os.devnull) -> subprocess.CompletedProcess[str]:
-    """Run the ssh that is installed, for what it says about itself."""
+    """Run the installed ssh to compare with it."""
     command = ["ssh", "-F", config, "-G", *words]
     return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)
 
 
 def test_every_option_of_ssh_has_its_place() -> None:
-    """With a value if ssh's has one."""
+    """An option takes a value if that of ssh does."""
     usage = subprocess.run(["ssh"], capture_output=True, text=True, timeout=TIMEOUT).stderr
     [switches] = re.findall(r"\[-(\w{2,})\]", usage)
     valued = {f"-{letter}": True for letter in re.findall(r"\[-(\w) \S", usage)}
@@ -188,7 +188,7 @@ def test_every_option_of_ssh_has_its_place() -> None:
 
 
 def test_every_keyword_of_ssh_has_its_place(tmp_path: Path) -> None:
-    """What could be one in ssh's program is one if ssh does not call it a bad option."""
+    """Each word in the ssh binary that ssh accepts as a keyword is known."""
     ssh_program = Path(shutil.which("ssh") or "").read_bytes()
     texts = re.findall(rb"[a-z][a-z0-9]{2,40}(?=\0)", ssh_program)
     words = {text[start:].decode() for text in texts for start in range(len(text) - 2)}
@@ -293,7 +293,7 @@ def test_values_are_what_ssh_takes_them_for(value: str) -> None:
 def test_destinations_are_what_ssh_takes_them_for(text: str) -> None:
     answer = ssh(text)
     if answer.returncode:
-        with pytest.raises(UsageError, match=r"is no host|a port is"):
+        with pytest.raises(UsageError, match=r"is not HOST|a port must be"):
             read(text)
         return
     request = read(text)
@@ -329,45 +329,45 @@ def test_tunnels() -> None:
         ([], "no host"),
         (["--"], "no host"),
         (["-q"], "no host"),
-        ([""], "'' is no host"),
-        (["@web1"], "'@web1' is no host"),
-        (["me@"], "'me@' is no host"),
-        (["--", "-oProxyCommand=x"], "is no host"),
-        (["ssh://web1/path"], "is no host"),
+        ([""], "'' is not HOST"),
+        (["@web1"], "'@web1' is not HOST"),
+        (["me@"], "'me@' is not HOST"),
+        (["--", "-oProxyCommand=x"], "is not HOST"),
+        (["ssh://web1/path"], "is not HOST"),
         (["-p"], "-p: a value is missing"),
-        (["-p", "x", "web1"], "-p: a port is a number from 1 to 65535, not 'x'"),
+        (["-p", "x", "web1"], "-p: a port must be a number from 1 to 65535, not 'x'"),
         (["-p", "70000", "web1"], "not '70000'"),
-        (["-oPort=0", "web1"], "-o 'Port=0': a port is a number"),
+        (["-oPort=0", "web1"], "-o 'Port=0': a port must be a number"),
         (["-oPort", "web1"], "-o 'Port': a value is missing"),
-        (["-oProt=1", "web1"], "ssh has no such option, or it is not known here"),
-        (["-o", "", "web1"], "ssh has no such option"),
+        (["-oProt=1", "web1"], "-o 'Prot=1': unknown option"),
+        (["-o", "", "web1"], "-o '': unknown option"),
         (["-oSetEnv=A", "web1"], "'A' is not NAME=VALUE"),
         (["-oSetEnv=A='", "web1"], "No closing quotation"),
-        (["-oSessionType=x", "web1"], "SessionType=x': it is none, subsystem or default, not 'x'"),
-        (["--timeout", "0", "web1"], "--timeout: it must be seconds, more than 0, not '0'"),
+        (["-oSessionType=x", "web1"], "x': it must be none, subsystem or default, not 'x'"),
+        (["--timeout", "0", "web1"], "--timeout: it must be a time more than 0, not '0'"),
         (["--nonsense", "web1"], "no such option: --nonsense"),
         (["-Z", "web1"], "no such option: -Z"),
-        (["--exact=1", "web1"], "--exact has no value"),
-        (["--exact", "web1"], "--exact goes with a command"),
-        (["-s", "web1"], "-s goes with the name of a subsystem"),
-        (["-N", "web1", "ls"], "-N goes without a command"),
-        (["-oRemoteCommand=a", "web1", "b"], "another one is the option RemoteCommand"),
-        (["-L", "1:2", "web1"], "a tunnel is"),
+        (["--exact=1", "web1"], "--exact takes no value"),
+        (["--exact", "web1"], "--exact needs a command"),
+        (["-s", "web1"], "-s needs the name of a subsystem"),
+        (["-N", "web1", "ls"], "-N cannot be used with a command"),
+        (["-oRemoteCommand=a", "web1", "b"], "a command and the option RemoteCommand are"),
+        (["-L", "1:2", "web1"], "a tunnel must be"),
         (["-L", "1:a:0", "web1"], "not '0'"),
-        (["-R", "::a:2", "web1"], "a tunnel is"),
-        (["-R", "1::2", "web1"], "a tunnel is"),
-        (["-D", "1", "web1"], "-D: there is no way to have a SOCKS proxy over remctl"),
-        (["-J", "a", "web1"], "a jump host"),
-        (["-oProxyCommand=nc %h", "web1"], "a proxy command"),
+        (["-R", "::a:2", "web1"], "a tunnel must be"),
+        (["-R", "1::2", "web1"], "a tunnel must be"),
+        (["-D", "1", "web1"], "-D: remctl does not support SOCKS proxies"),
+        (["-J", "a", "web1"], "jump hosts"),
+        (["-oProxyCommand=nc %h", "web1"], "proxy commands"),
         (["-W", "a", "web1"], "-W: it must be HOST:PORT or the path of a Unix socket, not 'a'"),
-        (["-W", "a:0", "web1"], "-W: a port is a number"),
-        (["-W", "a:1", "web1", "ls"], "-W goes without a command"),
-        (["-f", "web1"], "-f goes with a command, or with -N"),
-        (["-N", "-s", "web1", "sftp"], "-s: -N, -s and SessionType exclude each other"),
-        (["-oUser=a b", "web1"], "-o 'User=a b': 'b' is too much: put quotes around a value"),
+        (["-W", "a:0", "web1"], "-W: a port must be a number"),
+        (["-W", "a:1", "web1", "ls"], "-W cannot be used with a command"),
+        (["-f", "web1"], "-f needs a command or -N"),
+        (["-N", "-s", "web1", "sftp"], "-s: -N, -s and SessionType are mutually exclusive"),
+        (["-oUser=a b", "web1"], "-o 'User=a b': unexpected 'b': put quotes around a value"),
         (["-l", "", "web1"], "-l: a value is missing"),
-        (["-oConnectTimeout=9w", "web1"], "it must be seconds"),
-        (["--print-completion", "tcsh"], "completion is for bash, zsh, fish, not 'tcsh'"),
+        (["-oConnectTimeout=9w", "web1"], "it must be a time"),
+        (["--print-completion", "tcsh"], "the shell must be one of bash, zsh, fish, not 'tcsh'"),
     ],
 )
 def test_wrong_usage(words: list[str], message: str) -> None:
@@ -376,7 +376,7 @@ def test_wrong_usage(words: list[str], message: str) -> None:
 
 
 def test_wrong_variable_is_named() -> None:
-    with pytest.raises(UsageError, match="REMCTL_RSH_PORT: a port is a number"):
+    with pytest.raises(UsageError, match="REMCTL_RSH_PORT: a port must be a number"):
         read("web1", REMCTL_RSH_PORT="x")
 
 

@@ -1,4 +1,4 @@
-"""remctl-sandbox: a command or a shell with a realm, its exit status, and what it leaves behind."""
+"""remctl-sandbox: a command or shell with a realm, its exit status, and cleaning up."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.once
 
 ARGUMENTS = [sys.executable, "-m", "remctl_toolkit.cli.sandbox"]
 FOLDER = 'printf %s "${KRB5_CONFIG%/*}"'
-"""For a shell: prints the realm's folder."""
+"""Shell code that prints the realm's directory."""
 
 
 def run(*arguments: str, typed: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
@@ -71,14 +71,14 @@ def test_command_keeps_the_environment_but_for_the_realm(tmp_path: Path) -> None
 
 
 def test_command_finds_the_commands_beside_ours() -> None:
-    """Also when remctl-sandbox is called by its path, and its environment is not active."""
+    """It works when remctl-sandbox is called by its path, without an active environment."""
     command = "command -v remctl-fleet; python3 -c 'import sys, remctl; print(sys.prefix)'"
     found = run("--", "sh", "-c", command, PATH="/usr/bin:/bin").stdout
     assert found == f"{sysconfig.get_path('scripts')}/remctl-fleet\n{sys.prefix}\n"
 
 
 def test_command_has_the_input_and_its_own_arguments() -> None:
-    """Whatever looks like an option of ours after -- is the command's."""
+    """Options after -- belong to the command."""
     assert run("--", "cat", typed="words").stdout == "words"
     assert run("--", "echo", "--help", "--", "--verbose").stdout == "--help -- --verbose\n"
 
@@ -141,7 +141,7 @@ def test_commands_of_the_readme() -> None:
 
 @contextlib.contextmanager
 def usual_port_taken(address: str) -> Iterator[None]:
-    """Have the port 4373 in use, by ourselves or by whoever has it already."""
+    """Make sure that port 4373 is in use."""
     with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as taker:
         taker.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -252,7 +252,7 @@ print(remctl.remctl(sys.argv[1], sys.argv[2], command=["test", "echo", "hi"]).st
 def test_hosts_are_ports_where_there_are_no_addresses(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """As on macOS, which has 127.0.0.1 only."""
+    """macOS has only 127.0.0.1."""
     monkeypatch.setattr(servers, "_can_bind", lambda address: False)
     script = (
         "cat $REMCTL_HOSTS; remctl-fleet --hosts-file $REMCTL_HOSTS --timeout 1 -- test echo hi"
@@ -296,7 +296,10 @@ def test_logs_of_hosts_are_told_apart() -> None:
         (["--nonsense"], "--nonsense"),
         (["--config"], "expected one argument"),
         (["--config", "/nonexistent"], "cannot read /nonexistent"),
-        *((["--hosts", text], "not a number from 1 to 200") for text in ("0", "201", "x", "-1")),
+        *(
+            (["--hosts", text], "it must be a number from 1 to 200")
+            for text in ("0", "201", "x", "-1")
+        ),
     ],
 )
 def test_wrong_usage(arguments: Sequence[str], message: str) -> None:
@@ -367,7 +370,7 @@ def test_server_that_does_not_start_is_an_error(tmp_path: Path) -> None:
 
 @contextlib.contextmanager
 def started(script: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A sandbox with a shell script that runs, and the realm's folder; the script prints it."""
+    """Start a sandbox with a shell script that prints the realm's directory."""
     with subprocess.Popen(
         [*ARGUMENTS, "--", "sh", "-c", f"{FOLDER}; echo; {script}"],
         env=python_environ(),
@@ -404,7 +407,7 @@ def test_request_to_end_is_passed_on(number: signal.Signals) -> None:
 
 
 def test_request_to_end_that_comes_early_is_not_lost() -> None:
-    """It may come when the child runs already, and subprocess is not yet back from starting it."""
+    """The signal may come before Popen() has returned, although the child runs already."""
     with (
         Signals(hang_up=False) as signals,
         subprocess.Popen(["sleep", "600"]) as child,
@@ -449,7 +452,7 @@ class Shell(Terminal):
         super().__init__(ARGUMENTS, python_environ(**variables))
 
     def hang_up(self) -> None:
-        """Close the terminal, as when its window is closed."""
+        """Close the terminal, as closing its window does."""
         with open(os.devnull, "rb") as nothing:  # Keeps the numbers until the end.
             os.dup2(nothing.fileno(), self._ours)
             os.dup2(nothing.fileno(), self._master)

@@ -1,4 +1,4 @@
-"""The shell of remctl-sandbox: it has our settings, whatever the user's own configuration sets."""
+"""The shell of remctl-sandbox has its settings whatever the user's configuration sets."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from testing.processes import TIMEOUT, check_gone, python_environ
 pytestmark = pytest.mark.once
 
 ARGUMENTS = [sys.executable, "-m", "remctl_toolkit.cli.sandbox"]
-ENDING = "starts again without"
-"""In the line that says that the shell starts again."""
+ENDING = "without your configuration"
+"""The end of the line about a shell that starts again."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A shell, and how a person writes things for it."""
+    """A shell, and the syntax for some settings in it."""
 
     name: str
     file: str
     """The user's configuration, in the home directory."""
     settings: str
-    """A configuration that sets what the sandbox sets, and something of the user's own."""
+    """A configuration that sets the variables of the sandbox, and one more."""
     hooks: str = ""
-    """The same at every prompt."""
+    """Code that does the same at every prompt."""
     typed: str = "KRB5CCNAME=FILE:/typed"
 
     @property
@@ -106,13 +106,13 @@ class Shell(Terminal):
         return self.expect(rf"\n[^\n]*?{pattern}")
 
     def prompt(self) -> None:
-        """Wait for a prompt, with the user's own behind that of the sandbox."""
+        """Wait for a prompt in which the user's own follows that of the sandbox."""
         self.expect(r"\(sandbox\) [^\r\n]*?(?:mine>|[$#%>]) ")
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """A home directory with other programs of the names of ours."""
+    """A home directory with other programs of the same names."""
     home = tmp_path / 'a user\'s "home"'
     for name in ("remctl", "klist", "python3"):
         shim = home / "shims" / name
@@ -150,7 +150,7 @@ def start(home: Path) -> Iterator[Start]:
 
 
 def check_works(shell: Shell) -> None:
-    """See that remctl, klist and Python use the sandbox."""
+    """Check that remctl, klist and Python use the sandbox."""
     shell.run("remctl -p $REMCTL_PORT $REMCTL_HOST test echo remctl wo''rks", "remctl works\r")
     shell.run("klist", r"Default principal: user@REMCTL\.TEST\r")
     code = "import os, remctl; e = os.environ.get; print(e('KRB5CCNAME')[:5], 'python', 'works')"
@@ -179,7 +179,7 @@ def test_settings_come_after_the_users(start: Start, kind: Kind) -> None:
 
 @each_shell
 def test_what_is_typed_counts(start: Start, kind: Kind) -> None:
-    """In contrast to what hooks do at a prompt."""
+    """Typed commands count, in contrast to hooks at a prompt."""
     shell = start(kind, kind.settings + kind.hooks)
     shell.prompt()
     shell.type(f"{kind.typed}\r")
@@ -204,7 +204,7 @@ def test_mistakes_in_the_configuration(start: Start, kind: Kind) -> None:
     ids=["exit", "variable", "path", "prompt"],
 )
 def test_configuration_that_cannot_be_followed(start: Start, kind: Kind, ending: str) -> None:
-    """The shell starts again without it, and says so."""
+    """The shell starts again without the configuration, with a message."""
     shell = start(kind, kind.settings + ending)
     shell.expect(f"your configuration of {kind.name} .*{ENDING}")
     check_works(shell)
@@ -220,7 +220,7 @@ def test_read_only_hook_of_bash(start: Start) -> None:
 
 
 def test_hook_of_bash_that_sets_the_hooks(start: Start) -> None:
-    """As one does that runs once: it changes the variable that has our hooks, too."""
+    """A hook that runs once also changes the variable with the sandbox's hooks."""
     kind = SHELLS[0]
     hook = "PROMPT_COMMAND=; export KRB5CCNAME=FILE:/hook REMCTL_PORT=1"
     shell = start(kind, f"{kind.settings}PROMPT_COMMAND='{hook}'\n")
@@ -232,7 +232,7 @@ def test_hook_of_bash_that_sets_the_hooks(start: Start) -> None:
 
 @pytest.mark.parametrize("options", ["", " --norc"])
 def test_bash_that_starts_another_bash(start: Start, options: str) -> None:
-    """A newer one, for example, which reads the user's file itself."""
+    """The other shell, for example a newer one, reads the user's file itself."""
     kind = SHELLS[0]
     again = f'if [ -z "$INNER" ]; then export INNER=1; exec {kind.path}{options}; fi\n'
     shell = start(kind, again + kind.settings)
@@ -244,7 +244,7 @@ def test_bash_that_starts_another_bash(start: Start, options: str) -> None:
 
 
 def test_fish_that_ends(start: Start) -> None:
-    """By exec: fish ignores exit there."""
+    """The configuration uses exec, as fish ignores exit there."""
     kind = next(kind for kind in SHELLS if kind.name == "fish")
     shell = start(kind, kind.settings + "exec false\n")
     shell.expect(f"your configuration of fish .*{ENDING}")
@@ -255,7 +255,7 @@ def test_fish_that_ends(start: Start) -> None:
 
 @each_posix_shell
 def test_errors_do_not_end_the_shell(start: Start, kind: Kind) -> None:
-    """Although the configuration, or a file that it reads, has left "set -e"."""
+    """A failing command does not end the shell even after "set -e" in the configuration."""
     shell = start(kind, f"{kind.settings}set -e\n/nonexistent\n")
     check_works(shell)
     leave(shell)
@@ -285,7 +285,7 @@ def test_configuration_that_starts_another_shell(
 
 @each_shell
 def test_configuration_does_not_start_a_multiplexer(start: Start, kind: Kind) -> None:
-    """A window there would have another environment."""
+    """A window of tmux would have another environment."""
     for name in ("TMUX", "STY", "ZELLIJ"):
         guard = (
             f"set -q {name}; or exit\n" if kind.name == "fish" else f'[ -n "${name}" ] || exit\n'
@@ -338,7 +338,7 @@ def test_unknown_shell_has_the_environment_alone(start: Start, home: Path) -> No
     program.parent.mkdir(parents=True, exist_ok=True)
     program.symlink_to("/bin/sh")
     shell = start(SHELLS[0], SHELL=str(program), PS1="odd> ", ENV="")
-    shell.expect("oddsh has the variables of the sandbox")
+    shell.expect("oddsh gets the sandbox's variables only")
     shell.expect("odd> ")
     shell.type("remctl -p $REMCTL_PORT $REMCTL_HOST test echo hello\r")
     shell.expect("\nhello\r\nodd> ")
@@ -359,7 +359,7 @@ def test_unknown_shell_has_the_environment_alone(start: Start, home: Path) -> No
 def test_shell_that_is_none(name: str, reason: str) -> None:
     done = run(typed="echo $0\n", SHELL=name)
     assert done.stdout == "/bin/sh\n"
-    assert f"SHELL={name} {reason}; the shell is /bin/sh" in done.stderr
+    assert f"SHELL={name} {reason}; using /bin/sh" in done.stderr
 
 
 def run(*arguments: str, typed: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
@@ -388,7 +388,7 @@ def test_without_a_home(start: Start) -> None:
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
 def test_user_without_an_account(tmp_path: Path) -> None:
-    """As in a container: no entry in /etc/passwd, no home directory, no SHELL."""
+    """Containers may have no entry in /etc/passwd, no home directory and no SHELL."""
     become = ["setpriv", "--reuid=54321", "--regid=54321", "--clear-groups"]
     # What root becomes still has root's rights for the first program.
     probe = [*become, "sh", "-c", '"$0" -c ""', sys.executable]

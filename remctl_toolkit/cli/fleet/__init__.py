@@ -1,4 +1,4 @@
-"""The command remctl-fleet: one command on many hosts, and what came of it."""
+"""The program remctl-fleet, which runs one command on many hosts."""
 
 from .main import main
 

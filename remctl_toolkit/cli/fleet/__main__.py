@@ -1,4 +1,4 @@
-"""For ``python -m remctl_toolkit.cli.fleet``."""
+"""Run remctl-fleet by ``python -m remctl_toolkit.cli.fleet``."""
 
 import sys
 

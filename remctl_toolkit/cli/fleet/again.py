@@ -1,4 +1,4 @@
-"""Hosts on which the command can be repeated: for ``--failed-to``, and to copy from the screen."""
+"""List the hosts where the command can safely be repeated, on the screen and for --failed-to."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ __all__ = ["FailedFile", "Failures"]
 _MODE = 0o666  # less the umask, as for a file that a shell makes
 
 _REST = """\
-# The command ran on these, or may have: take the first # of a line away to repeat it there.
+# The command ran on these, or may have: remove the first # of a line to repeat it there.
 """
 
 
 class Failures:
-    """The hosts where the command has not succeeded, by whether it is safe to repeat it there.
+    """The hosts where the command failed, by whether it is safe to repeat it there.
 
     Args:
         hosts: all hosts, in their order.
@@ -35,10 +35,10 @@ class Failures:
         self._place = {host: place for place, host in enumerate(hosts)}
         self._port = port
         self._safe: list[Host] = []
-        self._unsafe: dict[Host, str] = {}  # and how they failed
+        self._unsafe: dict[Host, str] = {}  # with the headline of the failure
 
     def add(self, outcome: Outcome) -> None:
-        """Take note of the outcome of a host."""
+        """Record an outcome."""
         if outcome.ok:
             return
         if outcome.may_have_run:
@@ -47,11 +47,11 @@ class Failures:
             self._safe.append(outcome.host)
 
     def show(self, screen: Screen, options: list[str], command: list[str]) -> None:
-        """Print the command line for those where it is safe, and name the others.
+        """Print a command line for the safe hosts, and name the others.
 
         Args:
             screen: printed to its standard error.
-            options: the options that were typed, without those that choose hosts.
+            options: the options of the command line, without those that choose hosts.
             command: the command and its arguments.
         """
         if self._unsafe:
@@ -63,7 +63,7 @@ class Failures:
             screen.err.say(f"again: {' '.join(map(_quoted, words))}", whole=True)
 
     def lines(self) -> str:
-        """Return a hosts file with the hosts where it is safe; the others are comments in it."""
+        """Return a hosts file with the safe hosts, and the others in comments."""
         safe = [f"{self._with_port(host)}\n" for host in self._ordered(self._safe)]
         unsafe = [
             f"# {self._with_port(host)}  # {self._unsafe[host]}\n"
@@ -79,10 +79,10 @@ class Failures:
 
 
 class FailedFile:
-    """The file of ``--failed-to``; what it held before stays in it until the run has ended.
+    """The file of ``--failed-to``, which keeps its old content until the run has ended.
 
     Raises:
-        UsageError: it cannot be written.
+        UsageError: it cannot be opened for writing.
     """
 
     def __init__(self, path: str) -> None:
@@ -93,10 +93,10 @@ class FailedFile:
             raise UsageError(f"cannot write {path}: {error.strerror}") from None
 
     def write(self, text: str) -> None:
-        """Replace what is in it.
+        """Replace the content.
 
         Raises:
-            OSError: it cannot be written; it has the file's name.
+            OSError: it cannot be written; `filename` is its name.
         """
         try:
             with open(self._descriptor, "wb") as file:
@@ -109,7 +109,7 @@ class FailedFile:
 
 
 def _quoted(word: str) -> str:
-    """Quote a word for a shell: in ``$'...'``, with escapes, if it has what cannot be typed."""
+    """Quote a word for a shell, as ``$'...'`` with escapes if it is not printable."""
     if word.isprintable():
         return shlex.quote(word)
     return f"$'{''.join(map(_escaped, word))}'"

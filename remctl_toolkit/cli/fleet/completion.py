@@ -1,4 +1,4 @@
-"""Candidates for what could come next in a command line of remctl-fleet, and at its prompt."""
+"""Completion candidates for the command line of remctl-fleet and for its prompt."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from .tickets import keytab_credentials
 
 __all__ = ["CommandNames", "candidates", "complete_at_prompt"]
 
-_LIMIT = 3.0  # seconds for a server to list its commands
-_FILES = (  # options whose values are files or folders
+_HELP_LIMIT = 3.0  # seconds for a server to list its commands
+_FILES = (  # options whose values are files or directories
     *("hosts_file", "exclude_file", "groups", "ccache", "keytab"),
     *("outdir", "errdir", "failed_to"),
 )
 _OPERATOR = re.compile(r".*[,!&^](?![^\[]*\])-?")  # in a list of hosts, and not within a range
-_COMMAND_NAME = re.compile(r"[a-z0-9_][a-z0-9_.-]*")  # others in the help are prose, or values
+_COMMAND_NAME = re.compile(r"[a-z0-9_][a-z0-9_.-]*")  # Other words of the help are prose or values.
 _CONNECTION = ("port", "principal", "ccache", "source_ip", "credentials")
 
 
 def candidates(words: list[str], word: str) -> Iterable[str] | None:
-    """Return what the last word could become; None for the name of a file.
+    """Return candidates for the last word; None to complete file names.
 
     Args:
         words: the words before it.
@@ -48,7 +48,7 @@ def candidates(words: list[str], word: str) -> Iterable[str] | None:
     asked = _options(options, hosts)
     if asked is None or asked.shell:
         return []
-    with contextlib.suppress(Exception):  # There is nobody to tell what is wrong.
+    with contextlib.suppress(Exception):  # Completion cannot report errors.
         return CommandNames(_first_host(asked), asked).after(command, word)
     return []
 
@@ -58,7 +58,7 @@ def _option_names() -> list[str]:
 
 
 def _values(option: str, value: str, before: str) -> Iterable[str] | None:
-    """Return the values of an option that begin so, each after some other text."""
+    """Return the values of an option that start with `value`, each prefixed with `before`."""
     name = option if option.startswith("--") else f"-{option[-1]}"
     action = next(each for each in parser()._actions if name in each.option_strings)
     found: Iterable[str] = ()
@@ -72,16 +72,16 @@ def _values(option: str, value: str, before: str) -> Iterable[str] | None:
 
 
 def _host_lists(word: str) -> list[str]:
-    """Return lists of hosts with the last one completed."""
+    """Return `word` with the last host or group completed."""
     before = found[0] if (found := _OPERATOR.match(word)) else ""
     return [f"{before}{name}" for name in host_names(word[len(before) :])]
 
 
 def _options(options: Sequence[str], hosts: str | None) -> argparse.Namespace | None:
-    """Return the options as they would be; None if something is wrong with them."""
+    """Return the parsed options; None if something is wrong with them."""
     words = [*options, *([] if hosts is None else [hosts]), "--", "help"]
     with (
-        contextlib.redirect_stdout(io.StringIO()),  # --help would print
+        contextlib.redirect_stdout(io.StringIO()),  # for --help
         contextlib.redirect_stderr(io.StringIO()),
         contextlib.suppress(SystemExit, Exception),
     ):
@@ -93,16 +93,16 @@ def _options(options: Sequence[str], hosts: str | None) -> argparse.Namespace | 
 
 
 def _first_host(options: argparse.Namespace) -> Host:
-    """Return a host whose commands will do for all."""
+    """Return the host to ask for the names of commands."""
     hosts = HostList(*filter(None, [options.hosts]))
     for path in options.hosts_file:
-        if path != "-":  # That is where somebody types.
+        if path != "-":  # Standard input is the user's terminal.
             hosts.add_file(path)
     return next(iter(hosts))
 
 
 class CommandNames:
-    """Names of commands, as a server's ``help`` lists them; it is asked once, when needed."""
+    """Names of commands from a server's ``help``, which is run once, when needed."""
 
     def __init__(self, host: Host, options: argparse.Namespace) -> None:
         self._host = host
@@ -111,7 +111,7 @@ class CommandNames:
         self._found: list[str] = []
 
     def after(self, words: Sequence[str], begin: str) -> list[str]:
-        """Return the names that may follow some words, and begin so."""
+        """Return the names that may follow `words` and start with `begin`."""
         count = len(words)
         lines = [line for line in self._asked() if line[:count] == list(words)]
         names = [name for line in lines for name in line[count : count + 1]]
@@ -119,7 +119,7 @@ class CommandNames:
         return matching([*own, *filter(_COMMAND_NAME.fullmatch, names)], begin)
 
     def complete(self, text: str, state: int) -> str | None:
-        """Return a completion of a word at the prompt, as readline asks for it."""
+        """Return a candidate for a word at the prompt, for readline."""
         import readline
 
         if state == 0:
@@ -128,10 +128,12 @@ class CommandNames:
         return f"{self._found[state]} " if state < len(self._found) else None
 
     def _asked(self) -> list[list[str]]:
-        """Return the words of each line of the server's help; nothing if there is none."""
+        """Return the words of each line of the server's help; empty if it has none."""
         if self._lines is None:
             self._lines = []
-            for outcome in run_on_hosts([self._host], ["help"], limit=_LIMIT, **self._settings):
+            for outcome in run_on_hosts(
+                [self._host], ["help"], limit=_HELP_LIMIT, **self._settings
+            ):
                 if outcome.result is not None:
                     text = outcome.result.stdout_text(errors="replace")
                     self._lines = [line.split() for line in text.splitlines()]
@@ -139,7 +141,7 @@ class CommandNames:
 
 
 def complete_at_prompt(names: CommandNames) -> None:
-    """Have the Tab key complete commands.
+    """Bind the Tab key to completion of commands.
 
     Raises:
         ImportError: there is no readline.

@@ -1,4 +1,4 @@
-"""Defaults for options: files, and REMCTL_FLEET_OPTIONS."""
+"""Read default options from files and from REMCTL_FLEET_OPTIONS."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ SYSTEM = Path("/etc/remctl-fleet/options")
 VARIABLE = "REMCTL_FLEET_OPTIONS"
 
 Source = list[tuple[str, list[str]]]
-"""Where words stand, "FILE, line 3" for example, and the words."""
+"""Pairs of a place, such as "FILE, line 3", and the words that it holds."""
 
 
 def sources() -> Iterator[Source]:
-    """Return the defaults of the system, the user and the environment: the last counts most.
+    """Return the defaults of the system, the user and the environment, in rising precedence.
 
     Raises:
         UsageError: a file cannot be read, or a quotation is not closed.
@@ -33,9 +33,9 @@ def sources() -> Iterator[Source]:
 
 
 def _user_folder() -> Path | None:
-    """Return the folder of the user's configuration; None if there is none, as without HOME."""
+    """Return the user's configuration directory; None if unknown, for example without HOME."""
     folder = os.environ.get("XDG_CONFIG_HOME", "")
-    if not os.path.isabs(folder):  # The XDG specification has those ignored.
+    if not os.path.isabs(folder):  # The XDG specification says to ignore relative paths.
         folder = os.path.expanduser("~/.config")
     return Path(folder) if os.path.isabs(folder) else None
 

@@ -21,15 +21,17 @@ _WRITE = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Folders:
-    """Folders with a file for each host, which takes the place of the one of an earlier run.
+    """Directories with a file for each host.
+
+    All files are created at once, so that none is left from an earlier run.
 
     Args:
-        hosts: all hosts; a file is made for each at once, so that none is of an earlier run.
-        outdir: the folder for what they print on standard output; None is none.
-        errdir: the same, for standard error.
+        hosts: all hosts.
+        outdir: directory for standard output; None to write no files.
+        errdir: the same for standard error.
 
     Raises:
-        UsageError: a folder or file cannot be made, or both folders are one.
+        UsageError: a directory or file cannot be created, or both directories are the same.
     """
 
     def __init__(self, hosts: Iterable[Host], outdir: str | None, errdir: str | None) -> None:
@@ -39,21 +41,21 @@ class Folders:
         }
         descriptors = [descriptor for _, descriptor in self._folders.values()]
         if len(descriptors) == 2 and os.path.sameopenfile(*descriptors):
-            raise UsageError("--outdir and --errdir must be two folders")
+            raise UsageError("--outdir and --errdir must be different directories")
         for host in hosts if self._folders else ():
             for path, folder in self._folders.values():
                 _create(path, folder, _name(host))
 
     def finished(self, outcome: Outcome) -> None:
-        """Write what a host has printed.
+        """Write the output of a host.
 
         Raises:
-            OSError: that is not possible; it has the file's name.
+            OSError: a file cannot be written; `filename` is its name.
         """
-        said = output(outcome)
+        found = output(outcome)
         octets_of = {
-            remctl.RemctlStream.STDOUT: said.stdout,
-            remctl.RemctlStream.STDERR: said.stderr,
+            remctl.RemctlStream.STDOUT: found.stdout,
+            remctl.RemctlStream.STDERR: found.stderr,
         }
         name = _name(outcome.host)
         for stream, (path, folder) in self._folders.items():
@@ -73,11 +75,11 @@ def _open_folder(path: str) -> int:
         os.makedirs(path, _FOLDER_MODE, exist_ok=True)
         return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
-        raise UsageError(f"cannot use the folder {path}: {error.strerror}") from None
+        raise UsageError(f"cannot use directory {path}: {error.strerror}") from None
 
 
 def _create(path: str, folder: int, name: str) -> None:
-    """Make an empty file, in place of whatever has its name, a link for example."""
+    """Create an empty file, and remove whatever has its name, such as a link."""
     try:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name, dir_fd=folder)
@@ -87,9 +89,9 @@ def _create(path: str, folder: int, name: str) -> None:
 
 
 def _name(host: Host) -> str:
-    """Return the name of a host's file: its own, with its port if it was named with one.
+    """Return the file name for a host, with the port if the user gave one.
 
-    Nothing leads out of the folder, or hides there: other characters are written as ``%2F``.
+    Slashes and other special characters become ``%2F`` and so on, and no name starts with a dot.
     """
     name = quote(os.fsencode(str(host)), safe=":[]")
     return f"%2E{name[1:]}" if name.startswith(".") else name

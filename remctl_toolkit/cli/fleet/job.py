@@ -1,4 +1,4 @@
-"""A command on its way through the hosts, and the signals that end it."""
+"""Run a command on hosts until it ends or a signal comes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from types import FrameType
 from typing import Any, Self
 
 import remctl
-from remctl_toolkit.cli.typed import typed
+from remctl_toolkit.cli.octets import argument_octets
 from remctl_toolkit.fleet import Fleet, Host, OnOutput, Outcome, Stop, run_on_hosts
 
 from .progress import Progress
@@ -25,15 +25,15 @@ CONNECTION = (
 
 
 class Job:
-    """A command for hosts.
+    """A command to run on hosts.
 
     Args:
         hosts: the hosts; with the option ``any``, the command runs on the first that answers.
         options: the options of remctl-fleet.
-        fleet: connections to keep; None closes each as soon as its host is done.
+        fleet: connections to reuse; None connects to each host, and disconnects when it is done.
 
     Raises:
-        TypeError, ValueError: an option cannot be right.
+        TypeError, ValueError: an option is wrong.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Job:
         self._hosts = hosts
         self._any = options.any
         self._fleet = fleet
-        self._command = typed(options.command)
+        self._command = argument_octets(options.command)
         self._settings: dict[str, Any] = {
             name: getattr(options, name)
             for name in (
@@ -55,12 +55,12 @@ class Job:
         self.check(b"")
 
     def check(self, input: bytes | str | None) -> None:
-        """Raise what is wrong; nothing is begun before the first outcome is asked for.
+        """Check the input.
 
         Raises:
-            TypeError, ValueError: the input is more than a server takes, say.
+            TypeError, ValueError: the input is wrong, for example too long for a server.
         """
-        self._run(self._command, input=input)
+        self._run(self._command, input=input)  # Generators start only when iterated over.
 
     def _run(self, command: Any, **how: Any) -> Generator[Outcome]:
         if self._fleet is not None:
@@ -70,9 +70,9 @@ class Job:
     def outcomes(
         self, input: bytes | str | None, on_output: OnOutput | None, progress: Progress, stop: Stop
     ) -> Generator[Outcome]:
-        """Run it on all hosts."""
+        """Run the command on all hosts, and yield outcomes as hosts finish."""
 
-        def command(host: Host) -> Sequence[bytes]:  # Called when a host begins.
+        def command(host: Host) -> Sequence[bytes]:  # Called when a host is started.
             progress.begun(host)
             return self._command
 
@@ -84,20 +84,20 @@ class Job:
 
 
 def _answered(outcome: Outcome) -> bool:
-    """Tell whether a host answered, or may have: no other is tried then."""
+    """Return whether a host answered, or may have, so that no other may be tried."""
     error = outcome.error
-    passed_over = isinstance(error, remctl.RemctlError) and not outcome.may_have_run
-    return not passed_over or isinstance(error, remctl.RemctlServerError)
+    try_next = isinstance(error, remctl.RemctlError) and not outcome.may_have_run
+    return not try_next or isinstance(error, remctl.RemctlServerError)
 
 
 class Signals:
-    """Ctrl-C and requests to end: they stop a run, but nothing that is half printed.
+    """Stop a run on SIGINT, SIGTERM or SIGHUP, between lines of output.
 
-    The second one ends the process.
+    A second signal ends the process.
 
     Attributes:
-        number: the signal that came; None if there was none.
-        stop: what it stops.
+        number: the signal that came, or None.
+        stop: set by the signal.
     """
 
     _NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -109,7 +109,7 @@ class Signals:
 
     def __enter__(self) -> Self:
         for number in self._NUMBERS:
-            if signal.getsignal(number) != signal.SIG_IGN:  # As nohup(1) has it.
+            if signal.getsignal(number) != signal.SIG_IGN:  # nohup(1) ignores SIGHUP.
                 self._before[number] = signal.signal(number, self._handle)
         return self
 

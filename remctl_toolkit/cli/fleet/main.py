@@ -1,4 +1,4 @@
-"""From the command line to the exit status."""
+"""Run remctl-fleet: parse the command line, run the command, return the exit status."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .again import FailedFile, Failures
 from .completion import candidates
 from .folders import Folders
 from .job import CONNECTION, Job, Signals
-from .options import COMMAND, parse, typed_again
+from .options import COMMAND, parse, given_options
 from .report import Report
 from .screen import RED, Screen
 from .secret import UsageError, ask_secret
@@ -37,7 +37,7 @@ __all__ = ["main"]
 _EX_USAGE = 2  # argparse's own
 _EX_UNAVAILABLE = 69  # sysexits.h
 _EX_IOERR = 74  # sysexits.h
-_MOST_INPUT = 100 * 1024 * 1024  # octets; a server takes less
+_MAX_INPUT = 100 * 1024 * 1024  # bytes; servers accept less
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,9 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MissingExtraError as error:
         _complain(str(error))
         return _EX_UNAVAILABLE
-    except KeyboardInterrupt:  # while there is nothing yet to tell about
+    except KeyboardInterrupt:  # before the run has started
         return 128 + signal.SIGINT
-    except BrokenPipeError:  # Nobody reads it any more: no reason for words.
+    except BrokenPipeError:  # The reader of the output is gone.
         return 128 + signal.SIGPIPE
     except OSError as error:
         what = error.filename or "the output"
@@ -86,7 +86,7 @@ def _main(options: argparse.Namespace) -> int:
         logging.getLogger("remctl").setLevel(logging.DEBUG)
     options.credentials = keytab_credentials(options)
     if options.credentials is not None:
-        options.ccache = None  # The credentials name it.
+        options.ccache = None  # The credentials have it.
     hosts = _hosts(options)
     if options.shell:
         if not hosts:
@@ -119,8 +119,8 @@ def _run_line(
     """Run a command of ``--shell``.
 
     Raises:
-        KeyboardInterrupt: it was given up with Ctrl-C.
-        SystemExit: another signal asks to end.
+        KeyboardInterrupt: Ctrl-C was pressed.
+        SystemExit: another signal asks to exit.
     """
     line = copy.copy(options)
     line.command = command
@@ -184,8 +184,8 @@ def _input(options: argparse.Namespace) -> bytes | str | None:
     if not options.stdin:
         return None
     try:
-        return sys.stdin.buffer.read(_MOST_INPUT)
-    except (AttributeError, OSError) as error:  # It may be closed, or a folder.
+        return sys.stdin.buffer.read(_MAX_INPUT)
+    except (AttributeError, OSError) as error:  # It may be closed, or a directory.
         reason = error.strerror if isinstance(error, OSError) else "it is closed"
         raise UsageError(f"cannot read standard input: {reason}") from None
 
@@ -202,11 +202,11 @@ def _show_plan(hosts: Sequence[Host], options: argparse.Namespace) -> None:
 
 
 class _Run:
-    """One run on the hosts: what is shown, and what is left to do.
+    """One run of the command: output, report and exit status.
 
     Attributes:
-        failures: the hosts where it did not succeed.
-        signals: the signal that ended it, if one did.
+        failures: the hosts where the command did not succeed.
+        signals: the signal that ended the run, if any.
     """
 
     def __init__(self, job: Job, hosts: list[Host], options: argparse.Namespace) -> None:
@@ -220,7 +220,7 @@ class _Run:
         self.signals = Signals()
 
     def run(self, input: bytes | str | None, folders: Folders) -> int:
-        """Run the command, show what comes of it, and return the exit status."""
+        """Run the command, show output and failures, and return the exit status."""
         view, report, signals = self._view, self._report, self.signals
         raw = isinstance(view, Raw)
         quiet = self._options.quiet or self._options.debug or raw
@@ -253,7 +253,7 @@ class _Run:
         return report.largest_status if self._options.max_status else report.status
 
     def _outcomes(self, input: bytes | str | None, bar: progress.Progress) -> Generator[Outcome]:
-        """Run the command; failures have all hosts, also if nobody takes the outcomes."""
+        """Run the command, and record every failure even if the caller stops iterating."""
         stop = self.signals.stop
         outcomes = self._job.outcomes(input, self._view.on_output, bar, stop)
         try:
@@ -266,19 +266,19 @@ class _Run:
                 self.failures.add(outcome)
 
     def _show_failures(self) -> None:
-        if self._options.shell:  # There the hosts stay the same.
+        if self._options.shell:  # Its hosts cannot change between commands.
             return
-        self.failures.show(self._screen, typed_again(self._options), self._options.command)
+        self.failures.show(self._screen, given_options(self._options), self._options.command)
 
     def _stopped(self, unfinished: list[Outcome], number: int) -> int:
-        """Say where things were when a signal came."""
+        """Report the state of all hosts after a signal; return the exit status."""
         running = [outcome.host for outcome in unfinished if outcome.may_have_run]
         not_begun = [outcome.host for outcome in unfinished if not outcome.may_have_run]
         name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
         err = self._screen.err
         if isinstance(self._view, Raw):
             sent = any(outcome.may_have_run for outcome in unfinished)
-            what = "the command may go on" if sent else "the command was not sent"
+            what = "the command may still be running" if sent else "the command was not sent"
             err.say(f"{COMMAND}: ended by {name}; {what}")
             return 128 + number
         if self._report.failed:
@@ -290,7 +290,7 @@ class _Run:
 
 
 def _raise_own(outcome: Outcome) -> None:
-    """Raise what went wrong here and not there: nobody takes the output."""
+    """Raise a local error: the output cannot be written."""
     error = outcome.error
     if isinstance(error, OSError) and not isinstance(error, remctl.RemctlError):
         raise error

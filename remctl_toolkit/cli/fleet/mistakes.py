@@ -1,4 +1,4 @@
-"""Mistakes in a command line, found before anything is sent: many know clush, pdsh or pssh."""
+"""Detect mistakes in a command line, such as options of clush, pdsh or pssh."""
 
 from __future__ import annotations
 
@@ -12,41 +12,41 @@ from collections.abc import Collection, Sequence
 __all__ = ["check_command", "check_options", "check_values"]
 
 _HOSTS_FIRST = "hosts come first: remctl-fleet 'web[1-9]' -- service status"
-_GROUP = "a group is written @GROUP, in place of a host or after a comma"
-_AT_ONCE = "for N hosts at a time, write --concurrency N"
-_NO_LOGIN = "there is no user to name: your Kerberos ticket says who you are (--ccache, --keytab)"
-_LIMIT = "for a time limit, write --limit SECONDS (each host) or --timeout SECONDS (silence)"
-_FILE = "for a file with hosts, write --hosts-file FILE"
+_GROUP = "write @GROUP in the list of hosts"
+_PARALLEL = "to run on N hosts in parallel, use --concurrency N"
+_NO_LOGIN = "your Kerberos ticket determines the user (see --ccache and --keytab)"
+_LIMIT = "for a time limit, use --limit SECONDS (each host) or --timeout SECONDS (silence)"
+_FILE = "to read hosts from a file, use --hosts-file FILE"
 
-# Options of clush, pdsh, pssh and ansible that are not ours.
-_ELSEWHERE = {
+# Options of clush, pdsh, pssh and ansible that remctl-fleet does not have.
+_FOREIGN_OPTIONS = {
     **dict.fromkeys(("-w", "-H", "--host", "--hosts", "--nodes", "--node"), _HOSTS_FIRST),
     **dict.fromkeys(("-g", "--group"), _GROUP),
-    **dict.fromkeys(("-a", "--all"), "all hosts of all groups are written @*"),
+    **dict.fromkeys(("-a", "--all"), "for the hosts of all groups, write @*"),
     **dict.fromkeys(
-        ("-X",), "to leave out a group, write --exclude @GROUP, or -@GROUP after a comma"
+        ("-X",), "to leave out a group, use --exclude @GROUP, or -@GROUP in the list of hosts"
     ),
-    **dict.fromkeys(("--fanout", "--forks", "--par", "--parallel"), _AT_ONCE),
+    **dict.fromkeys(("--fanout", "--forks", "--par", "--parallel"), _PARALLEL),
     **dict.fromkeys(("-l", "--user", "-A", "--askpass", "--ask-pass"), _NO_LOGIN),
     **dict.fromkeys(("-u", "--command_timeout", "--command-timeout"), _LIMIT),
     **dict.fromkeys(("-i", "--inventory", "--hostfile"), _FILE),
     **dict.fromkeys(
-        ("-L", "--line-mode", "-P", "--print"), "for lines as they arrive, write --live"
+        ("-L", "--line-mode", "-P", "--print"), "to show lines as they arrive, use --live"
     ),
-    **dict.fromkeys(("--pick-random",), "to choose some hosts at random, write --pick N"),
-    **dict.fromkeys(("-o", "--option", "-O"), "ssh is not used, so it has no options here"),
+    **dict.fromkeys(("--pick-random",), "to choose hosts at random, use --pick N"),
+    **dict.fromkeys(("-o", "--option", "-O"), "remctl-fleet does not use ssh"),
 }
 
 
 def check_options(
     built: argparse.ArgumentParser, words: Sequence[str], valued: Collection[str]
 ) -> None:
-    """End with a message about the first option that there is not.
+    """Exit with a message about the first unknown option.
 
     Args:
-        built: the parser; its `error()` ends the program.
+        built: the parser; its `error()` exits.
         words: options and their values.
-        valued: the names of the options that have a value.
+        valued: the names of the options that take a value.
     """
     known = set(built._option_string_actions)  # argparse has no other way to them
     is_value = False
@@ -65,7 +65,7 @@ def check_options(
 def _check_letters(
     built: argparse.ArgumentParser, word: str, known: set[str], valued: Collection[str]
 ) -> bool:
-    """Check one-letter options in a word; return whether the next word is a value."""
+    """Check the one-letter options in a word; return whether the next word is a value."""
     for place, letter in enumerate(word[1:], 2):
         name = f"-{letter}"
         if name not in known:
@@ -76,13 +76,13 @@ def _check_letters(
 
 
 def _refuse(built: argparse.ArgumentParser, word: str, name: str, known: set[str]) -> None:
-    if name in _ELSEWHERE:
-        built.error(f"there is no {name}: {_ELSEWHERE[name]}")
+    if name in _FOREIGN_OPTIONS:
+        built.error(f"there is no option {name}: {_FOREIGN_OPTIONS[name]}")
     built.error(f"unrecognized arguments: {word}{_suggestion(name, known)}")
 
 
 def _suggestion(name: str, known: set[str]) -> str:
-    import difflib  # takes its time
+    import difflib  # Slow to import.
 
     longer = sorted(each for each in known if name.startswith("--") and each.startswith(name))
     close = difflib.get_close_matches(name, sorted(known), cutoff=0.7) if len(name) > 2 else []
@@ -93,10 +93,10 @@ def _suggestion(name: str, known: set[str]) -> str:
 def check_command(
     built: argparse.ArgumentParser, hosts: str | None, command: Sequence[str], *, dashes: bool
 ) -> None:
-    """End with a message if there are hosts where the command should be.
+    """Exit with a message if there are hosts in the place of the command.
 
     Args:
-        built: the parser; its `error()` ends the program.
+        built: the parser; its `error()` exits.
         hosts: the hosts.
         command: the words after them.
         dashes: whether ``--`` stands between hosts and command.
@@ -106,7 +106,7 @@ def check_command(
     end = 1 if _looks_like_hosts(command[0], hosts) else 0
     if "--" in command:
         place = command.index("--")
-        # No subcommand is called --, but an argument may be.
+        # No subcommand is called --, but an argument may be "--".
         if place == 1 or any(map(_may_be_hosts, command[:place])):
             end = place
     if not end:
@@ -115,13 +115,13 @@ def check_command(
     rest = command[end + 1 :] if command[end : end + 1] == ["--"] else command[end:]
     joined = ",".join([hosts.rstrip(","), *filter(None, more)])
     built.error(
-        f"hosts are separated by commas: {shlex.quote(joined)} -- {shlex.join(rest)}; if"
-        f" {command[0]!r} begins the command, put -- before it"
+        f"separate hosts with commas: {shlex.quote(joined)} -- {shlex.join(rest)}; if"
+        f" {command[0]!r} is the command, put -- before it"
     )
 
 
 def _looks_like_hosts(word: str, hosts: str) -> bool:
-    """Tell whether the first word of a command is rather a list of hosts."""
+    """Return whether the first word of a command looks like a list of hosts."""
     if hosts.endswith(",") or word.startswith(("@", ",")) or re.search(r"\w\[[\d,-]+\]", word):
         return True
     domain = re.search(r"\.[\w-]+\.[\w.-]*[A-Za-z]$", hosts)
@@ -136,17 +136,17 @@ def _may_be_hosts(word: str) -> bool:
 
 
 def check_values(built: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    """End with a message if an option's value is one for clush's option of that name."""
+    """Exit with a message if a value is meant for clush's option of the same name."""
     if options.source_ip and not _is_address(options.source_ip):
         built.error(
-            f"source address must be an IP address, not {options.source_ip!r}; -b is --source-ip"
-            " here: output is gathered without an option"
+            f"source address must be an IP address, not {options.source_ip!r}; -b means"
+            " --source-ip, and output is gathered by default"
         )
     for path in options.hosts_file:
         if path.isdecimal() and not os.path.exists(path):
             built.error(
-                f"cannot read {path}: No such file or directory; -f is --hosts-file here: for"
-                f" {path} hosts at a time, write --concurrency {path}"
+                f"cannot read {path}: No such file or directory; -f means --hosts-file; to run on"
+                f" {path} hosts in parallel, use --concurrency {path}"
             )
 
 

@@ -1,4 +1,4 @@
-"""The options of remctl-fleet: what ``--help``, completion and the man page are made of."""
+"""The options of remctl-fleet, for ``--help``, completion and the man page."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ __all__ = [
 
 COMMAND = "remctl-fleet"
 
-_LONGEST = 60  # characters of a value that a message quotes
+_QUOTE_LIMIT = 60  # longest value that a message quotes in full, in characters
 
 CONNECT_TIMEOUT = 15.0
-"""Seconds that the network may be silent while connecting, unless an option says otherwise."""
+"""Default seconds that the network may be silent while connecting."""
 
 USAGE = """\
 %(prog)s [OPTION ...] HOSTS [--] COMMAND [ARGUMENT ...]
@@ -39,9 +39,9 @@ USAGE = """\
        %(prog)s [OPTION ...] --shell HOSTS"""
 
 DESCRIPTION = """\
-Run a remctl command on many hosts at a time, and say at the end which of them
-failed and why. With a single host it does what remctl(1) does: the output comes
-as it is, and the exit status is the command's."""
+Run a remctl command on many hosts in parallel, then report which of them failed
+and why. With a single host it works like remctl(1): the output is passed on
+unchanged, and the exit status is the command's."""
 
 EXAMPLES = """\
   remctl-fleet 'web[1-300],-web7' -- service restart nginx
@@ -56,54 +56,58 @@ EXAMPLES = """\
 
 NOTES = {
     "writing hosts": """\
-  web1,db1:4444          names, each with a port or not; [2001:db8::7]:4444
+  web1,db1:4444          names, with or without a port; [2001:db8::7]:4444
   web[1-64,70]           ranges; web[01-10] keeps the zeros
-  @web, @source:group    groups, as ClusterShell is configured
-  web[1-64],-web[3-5]    without some; also --exclude
-  @web!@down, @web&@db   without, and in both, from left to right
-  Quote them: to the shell, [ ] and ! mean something too.""",
+  @web, @source:group    groups from ClusterShell's configuration
+  web[1-64],-web[3-5]    all but some; see also --exclude
+  @web!@down, @web&@db   difference and intersection, from left to right
+  Quote them, because [ ], ! and & are special to the shell.""",
     "exit status": """\
   0    the command succeeded on every host
   1    it failed on some hosts, or was not begun there
-  2    wrong usage, or a list of hosts that cannot be right; nothing was done
+  2    usage error, or an invalid list of hosts; nothing was sent
   3    it succeeded on no host
   69   a Python package is not installed (the message says which)
   74   the output cannot be written
   130  Ctrl-C; 128+N for signal N
   With one host or --any, and none of --gather, --live, --diff and --json: the
   command's own; 255 if the server refuses it; 1 for every other failure.
-  With --max-status: the largest of any host; 255 for a host that has none.""",
+  With --max-status: the largest of any host; a host without one counts as 255.""",
     "defaults": """\
-  Options are taken from these places; where two have the same option, the later
-  place wins, and the command line wins over all of them:
+  Default options are read from these places. Later ones override earlier ones,
+  and the command line overrides them all:
     /etc/remctl-fleet/options
     $XDG_CONFIG_HOME/remctl-fleet/options, or ~/.config/remctl-fleet/options
     REMCTL_FLEET_OPTIONS in the environment
-  They are written as on the command line. A file has one or more in each line,
-  and # begins a comment. Options that choose hosts, send input, write files, or
-  do something else than run a command cannot be there.""",
+  Write options as on the command line, in a file one or more per line; # starts
+  a comment. Options that choose hosts, send input, write files, or do something
+  other than run a command are not allowed.""",
     "environment": """\
-  KRB5CCNAME       the tickets to use, unless --ccache or --keytab says so
-  NO_COLOR         if set, no colours, which a terminal gets otherwise
+  KRB5CCNAME       credential cache to use without --ccache and --keytab
+  NO_COLOR         if set, do not use colours on a terminal
   REMCTL_FLEET_OPTIONS, XDG_CONFIG_HOME
                    see defaults, above
-  XDG_STATE_HOME   --shell keeps its history there, in remctl-fleet/history;
-                   ~/.local/state without it""",
+  XDG_STATE_HOME   directory for the history of --shell, remctl-fleet/history
+                   (default: ~/.local/state)""",
 }
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line; `where` is a file with a default, or empty."""
+    """Report a usage error in one line.
+
+    Attributes:
+        where: prefix of the message: the place of a default option, or "".
+    """
 
     where = ""
 
     def error(self, message: str) -> NoReturn:
-        """End the program with a message; it may quote a file."""
+        """Print a message, which may quote a file, and exit."""
         self.exit(2, f"{self.prog}: {printable(f'{self.where}{message}')} (see --help)\n")
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the parser of the options; `parse()` has what is beyond argparse."""
+    """Return the argparse parser; `parse()` adds what argparse cannot do."""
     return build()[0]
 
 
@@ -114,9 +118,9 @@ def _whole(least: int, most: float = math.inf) -> Callable[[str], int]:
     wanted = f"{least} or more" if most == math.inf else f"{least} to {most}"
 
     def convert(text: str) -> int:
-        # Python itself takes digits of other scripts, and no number of thousands of them.
+        # int() accepts digits of other scripts, and refuses numbers with thousands of digits.
         if not re.fullmatch("[0-9]{1,18}", text) or not least <= int(text) <= most:
-            shown = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+            shown = text if len(text) <= _QUOTE_LIMIT else f"{text[:_QUOTE_LIMIT]}..."
             raise argparse.ArgumentTypeError(f"it must be a whole number, {wanted}, not {shown!r}")
         return int(text)
 
@@ -131,7 +135,9 @@ def _seconds(*, zero: bool = False) -> Callable[[str], float]:
             seconds = math.nan
         if not (seconds > 0 or (zero and seconds == 0)) or seconds == math.inf:
             wanted = "0 or more" if zero else "more than 0"
-            raise argparse.ArgumentTypeError(f"it must be seconds, {wanted}, not {text!r}")
+            raise argparse.ArgumentTypeError(
+                f"it must be a number of seconds, {wanted}, not {text!r}"
+            )
         return seconds
 
     return convert
@@ -141,7 +147,7 @@ def _seconds(*, zero: bool = False) -> Callable[[str], float]:
 
 
 def build() -> tuple[Parser, set[str]]:
-    """Return the parser, and the options that have a value."""
+    """Return the parser, and the options that take a value."""
     built = Parser(
         prog=COMMAND,
         usage=USAGE,
@@ -174,7 +180,7 @@ def _add_hosts(built: argparse.ArgumentParser) -> list[argparse.Action]:
             metavar="FILE",
             action="append",
             default=[],
-            help="hosts from a file: a pattern in each line, # begins a comment; - is"
+            help="read hosts from FILE, one pattern per line; # starts a comment; - is"
             " standard input; can be repeated",
         ),
         add(
@@ -182,46 +188,45 @@ def _add_hosts(built: argparse.ArgumentParser) -> list[argparse.Action]:
             metavar="NAME",
             action="append",
             default=[],
-            help="hosts and ports from the DNS SRV records _remctl._tcp.NAME; can be repeated",
+            help="take hosts and ports from the DNS SRV records _remctl._tcp.NAME; can be repeated",
         ),
         add(
             *("-x", "--exclude"),
             metavar="HOSTS",
             action="append",
             default=[],
-            help="leave these out, wherever they are named; a name or range that leaves out no"
-            " host is an error; can be repeated",
+            help="leave out these hosts; a name or range that matches no host is an error; can be"
+            " repeated",
         ),
         add(
             "--exclude-file",
             metavar="FILE",
             action="append",
             default=[],
-            help="leave out the hosts in a file, written as for --hosts-file; it may have hosts"
-            " that are not in the list; can be repeated",
+            help="leave out the hosts in FILE, which is written as for --hosts-file and may name"
+            " hosts that are not in the list; can be repeated",
         ),
         add(
             "--pick",
             metavar="N",
             type=_whole(1),
-            help="run on N of the hosts, chosen at random; on all, if there are no more",
+            help="run on N of the hosts, chosen at random, or on all if there are no more than N",
         ),
         add(
             "--groups",
             metavar="FILE",
-            help="where the groups of hosts are: a file such as ClusterShell's groups.conf,"
-            " which it reads in its place",
+            help="read groups of hosts from FILE instead of ClusterShell's groups.conf",
         ),
         add(
             "--any",
             action="store_true",
-            help="run on the first host that answers, in the order of --srv or of the list; the"
-            " next one is tried only if nothing was sent",
+            help="run on the first host that answers, in the order of --srv or of the list; try"
+            " the next one only if nothing was sent",
         ),
         add(
             "--dry-run",
             action="store_true",
-            help="print the hosts, one a line, and connect to none",
+            help="print the hosts, one per line, without connecting to them",
         ),
     ]
 
@@ -246,29 +251,29 @@ def _add_connection(built: argparse.ArgumentParser) -> list[argparse.Action]:
         add(
             "--keytab",
             metavar="FILE",
-            help="get tickets with the key in this file, and put them into CCACHE, if named",
+            help="get tickets with the keys in FILE, and store them in CCACHE if --ccache is given",
         ),
-        add("--client", metavar="PRINCIPAL", help="whose tickets to get with --keytab"),
+        add("--client", metavar="PRINCIPAL", help="principal to get tickets for with --keytab"),
         add(
             *("-t", "--timeout"),
             metavar="SECONDS",
             type=_seconds(zero=True),
-            help="give a host up when the network is silent for so long, while connecting or"
+            help="give up on a host after this long without network traffic, while connecting or"
             " while the command runs (default: 0, never)",
         ),
         add(
             "--connect-timeout",
             metavar="SECONDS",
             type=_seconds(zero=True),
-            help="the same, but only while connecting: a command may be silent for longer"
-            f" (default: as --timeout, if that is given, or {CONNECT_TIMEOUT:g}; 0 is never)",
+            help="the same, but only while connecting, as commands may be silent for longer"
+            f" (default: that of --timeout, if given, or {CONNECT_TIMEOUT:g}; 0 is never)",
         ),
         add(
             "--retries",
             metavar="N",
             type=_whole(0),
             default=0,
-            help="try again to connect, up to N times; a command is sent only once",
+            help="retry connecting up to N times; a command is never sent twice",
         ),
     ]
 
@@ -281,32 +286,33 @@ def _add_pace(built: argparse.ArgumentParser) -> list[argparse.Action]:
             metavar="N",
             type=_whole(1),
             default=CONCURRENCY,
-            help="so many hosts at a time (default: %(default)s)",
+            help="number of hosts to run on in parallel (default: %(default)s)",
         ),
         add(
             "--limit",
             metavar="SECONDS",
             type=_seconds(),
-            help="give a host up that takes longer, connecting included",
+            help="time limit for each host, including connecting",
         ),
         add(
             "--deadline",
             metavar="SECONDS",
             type=_seconds(),
-            help="give all hosts up that have not finished by then",
+            help="time limit for all hosts together",
         ),
         add(
             "--first",
             metavar="N",
             type=_whole(0),
             default=0,
-            help="begin with N hosts, and go on only if all of them succeed",
+            help="run on the first N hosts as canaries, and on the others only if all of those"
+            " succeed",
         ),
         add(
             "--stop-after",
             metavar="N",
             type=_whole(1),
-            help="begin no other host when N have failed",
+            help="start no more hosts once N have failed",
         ),
     ]
 
@@ -317,13 +323,13 @@ def _add_input(built: argparse.ArgumentParser) -> list[argparse.Action]:
         add(
             "--stdin",
             action="store_true",
-            help="send standard input, whole, as the argument that the command gets on its"
-            " standard input (stdin= in the server's configuration); it is the last",
+            help="send all of standard input as the last argument; the server's configuration"
+            " (stdin=) can pass it to the command on standard input",
         ),
         add(
             "--ask-secret",
             action="store_true",
-            help="ask for that argument, twice and without showing it",
+            help="prompt for that argument twice, without echoing it",
         ),
     ]
 
@@ -335,53 +341,53 @@ def _add_output(built: argparse.ArgumentParser) -> list[argparse.Action]:
         add(
             "--gather",
             action="store_true",
-            help="show output at the end, hosts with the same output together: the default"
-            " for more than one host",
+            help="show output at the end, and group hosts with the same output; the default for"
+            " more than one host",
         ),
         add(
             "--diff",
             action="store_true",
-            help="the same, but show what most hosts print, and of others what is different",
+            help="the same, but show the most common output, and how that of the other hosts"
+            " differs",
         ),
         add(
             "--live",
             action="store_true",
-            help="show output as it arrives, each line after its host's name",
+            help="show output as it arrives, each line prefixed with its host",
         ),
         add(
             "--json",
             action="store_true",
-            help="print a JSON object for each host, one a line, as they finish",
+            help="print a JSON object per host, one per line, as hosts finish",
         ),
         group.add_argument(
             *("-q", "--quiet"),
             action="store_true",
-            help="no progress, and no word about success",
+            help="print failures only",
         ),
         group.add_argument(
             "--outdir",
             metavar="DIR",
-            help="also write the output of each host to a file in this folder, which has the"
-            " host's name, and its port if it was named with one; it takes the place of an"
-            " earlier one, and is empty if there was no output; nobody else can read it",
+            help="also write the output of each host to a file in DIR, named after the host, with"
+            " its port if you gave one; an existing file is replaced; only you can read the"
+            " files",
         ),
         group.add_argument(
             "--errdir",
             metavar="DIR",
-            help="the same, for what commands print on standard error",
+            help="the same for standard error",
         ),
         group.add_argument(
             "--failed-to",
             metavar="FILE",
-            help="write the hosts where the command has failed without running, to use with"
-            " --hosts-file; those where it ran, or may have, are comments in it; what the file"
-            " held is replaced at the end of the run",
+            help="at the end, replace FILE with a list, for --hosts-file, of the hosts where the"
+            " command failed without running; hosts where it ran or may have run are in"
+            " comments",
         ),
         group.add_argument(
             *("-S", "--max-status"),
             action="store_true",
-            help="exit with the largest exit status of any host; 255 stands for a host that"
-            " has none",
+            help="exit with the largest exit status of any host; a host without one counts as 255",
         ),
     ]
 
@@ -392,21 +398,21 @@ def _add_others(built: argparse.ArgumentParser) -> list[argparse.Action]:
         add(
             "--shell",
             action="store_true",
-            help="read commands, with a prompt and a history, and run them over connections that"
-            " stay open; a line that begins with a space is not kept",
+            help="prompt for commands, and run them over connections that stay open; lines that"
+            " begin with a space are not stored in the history",
         ),
         add(
             "--print-completion",
             choices=SHELLS,
-            help="print what makes this shell complete options, hosts, groups, and the commands"
-            " that the server lists for help",
+            help="print a script for this shell that completes options, hosts, groups, and the"
+            " commands that the server's help lists",
         ),
         add(
             "--no-defaults",
             action="store_true",
-            help="ignore the files with defaults, and REMCTL_FLEET_OPTIONS",
+            help="ignore default options in files and in REMCTL_FLEET_OPTIONS",
         ),
-        add(*("-d", "--debug"), action="store_true", help="tell what is done, step by step"),
+        add(*("-d", "--debug"), action="store_true", help="log each step to standard error"),
         add(*("-h", "--help"), action="help", help="show this page"),
         add(
             *("-v", "--version"),

@@ -1,4 +1,4 @@
-"""Progress of a run: a bar on a terminal, elsewhere a line every ten seconds."""
+"""Show the progress of a run: a bar on a terminal, otherwise a line every ten seconds."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .screen import YELLOW, Screen
 __all__ = ["LINE_INTERVAL", "Bar", "Lines", "Progress", "start"]
 
 LINE_INTERVAL = 10.0  # seconds
-_FEW = 3  # hosts that a bar names when all others are done
-_WIDEST_NAMES = 60  # characters of the hosts that a line names
+_FEW = 3  # hosts that the bar names when all others are done
+_MAX_NAMES_WIDTH = 60  # characters
 
 
 class Progress:
-    """Counts hosts, and shows nothing."""
+    """Count hosts without showing anything."""
 
     def __init__(self, total: int) -> None:
         self._total = total
@@ -28,19 +28,19 @@ class Progress:
         self._done = self._failed = 0
 
     def begun(self, host: Host) -> None:
-        """Take note that work on a host has begun."""
+        """Record that a host was started."""
         self._working[host] = None
         self._show()
 
     def finished(self, outcome: Outcome) -> None:
-        """Take note of what came of a host."""
+        """Record the outcome of a host."""
         self._working.pop(outcome.host, None)
         self._done += 1
         self._failed += not outcome.ok
         self._show()
 
     def close(self) -> None:
-        """Take it away."""
+        """Remove the display."""
 
     def _show(self) -> None:
         pass
@@ -51,13 +51,13 @@ class Progress:
 
 
 class Lines(Progress):
-    """A line on standard error at regular intervals, also while nothing happens.
+    """Print a line on standard error at regular intervals.
 
     Args:
         total: the number of hosts.
         screen: where to print.
-        wait: waits so many seconds and returns False, or returns True at once when all is over;
-            None waits by the clock.
+        wait: waits the given seconds and returns False, or returns True as soon as the run has
+            ended; None waits in real time.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Lines(Progress):
         self._thread.join()
 
     def _tick(self) -> None:
-        with contextlib.suppress(OSError):  # Nobody reads standard error any more.
+        with contextlib.suppress(OSError):  # The reader of standard error is gone.
             while not self._wait(LINE_INTERVAL):
                 with self._lock:
                     words, working = self._counts(), list(self._working)
@@ -94,16 +94,16 @@ class Lines(Progress):
 
 
 def _names(hosts: Sequence[Host]) -> str:
-    """Return hosts folded, those that were begun first, in a length that fits a line."""
+    """Return folded names that fit a line; the hosts that were started first come first."""
     count = len(hosts)
-    while len(names := fold(hosts[:count])) > _WIDEST_NAMES and count > 1:
+    while len(names := fold(hosts[:count])) > _MAX_NAMES_WIDTH and count > 1:
         count //= 2
     left = len(hosts) - count
     return f"{names} and {left} more" if left else names
 
 
 class Bar(Progress):
-    """A bar at the bottom of the terminal, drawn by rich."""
+    """Draw a bar at the bottom of the terminal with rich."""
 
     def __init__(self, total: int, screen: Screen) -> None:
         super().__init__(total)
@@ -120,7 +120,7 @@ class Bar(Progress):
         words, working = self._counts(), len(self._working)
         if working and self._done + working == self._total and working <= _FEW:
             return f"{words}, waiting for {fold(self._working)}"
-        return f"{words}, {working} at work" if working else words
+        return f"{words}, {working} running" if working else words
 
     def close(self) -> None:
         self._bar.stop()
@@ -136,7 +136,7 @@ def _rich_bar() -> tuple[Any, Any]:
     columns = (
         progress.BarColumn(bar_width=24),
         progress.TimeElapsedColumn(),
-        # Cut, not wrapped, where the terminal is narrow.
+        # On a narrow terminal, truncate instead of wrapping.
         progress.TextColumn(
             "{task.description}", markup=False, table_column=table.Column(no_wrap=True)
         ),
@@ -148,7 +148,7 @@ def _rich_bar() -> tuple[Any, Any]:
 
 
 def start(screen: Screen, total: int, *, quiet: bool) -> Progress:
-    """Return what fits the place."""
+    """Start the display that suits standard error."""
     if quiet:
         return Progress(total)
     if not screen.err.movable:

@@ -1,4 +1,4 @@
-"""The end of a run: how many hosts succeeded, and which failed and why."""
+"""Report at the end of a run how many hosts succeeded, and which failed and why."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from remctl_toolkit.fleet import Host, Outcome
 from remctl_toolkit.hosts import fold
 
 from .screen import BOLD, GREEN, RED, Screen
-from .words import cure, detail, headline, output
+from .words import hint, detail, headline, output
 
 __all__ = ["Report"]
 
 _SUCCESS, _SOME_FAILED, _ALL_FAILED = 0, 1, 3
 
-_Reason = tuple[str, str, str]  # in a few words, why, and what to do
+_Reason = tuple[str, str, str]  # headline(), detail() and hint()
 
-_WIDEST_NAMES = 32  # columns; longer ones have a line of their own
-_LEAST_ROOM = 30  # columns for the reason, which is wrapped
-_NO_STATUS = 255  # in place of the status of a host that has none, as with clush
+_MAX_NAMES_WIDTH = 32  # columns; longer names get a separate line
+_MIN_REASON_WIDTH = 30  # columns; longer reasons are wrapped
+_NO_STATUS = 255  # counts as the status of a host that has none, as with clush
 
 
 class Report:
-    """What came of the hosts so far.
+    """The outcomes so far.
 
     Attributes:
         succeeded, failed, not_begun: the hosts with an outcome.
@@ -41,14 +41,14 @@ class Report:
         self._largest = 0
 
     def add(self, outcome: Outcome) -> None:
-        """Take note of what came of a host."""
+        """Record an outcome."""
         status = output(outcome).status
         self._largest = max(self._largest, _NO_STATUS if status is None else status)
         if outcome.ok:
             self.succeeded.append(outcome.host)
             return
         (self.failed if outcome.started else self.not_begun).append(outcome.host)
-        reason = (headline(outcome), detail(outcome), cure(outcome))
+        reason = (headline(outcome), detail(outcome), hint(outcome))
         self._reasons.setdefault(reason, []).append(outcome.host)
 
     @property
@@ -60,16 +60,21 @@ class Report:
 
     @property
     def largest_status(self) -> int:
-        """The largest exit status of any host; 255 if one has none."""
+        """The largest exit status of any host; a host without one counts as 255."""
         return self._largest
 
     @property
     def status_of_any(self) -> int:
-        """The exit status where one host is enough."""
+        """The exit status if one host is enough."""
         return _SUCCESS if self.succeeded else _ALL_FAILED
 
     def show(self, screen: Screen, *, quiet: bool) -> None:
-        """Print it to standard error; quiet: only failures."""
+        """Print the report to standard error.
+
+        Args:
+            screen: where to print.
+            quiet: print failures only.
+        """
         say, paint = screen.err.say, screen.err.paint
         total = len(self._place)
         seconds = time.monotonic() - self._begin
@@ -88,19 +93,19 @@ class Report:
     def show_interruption(
         self, screen: Screen, running: Iterable[Host], not_begun: Iterable[Host]
     ) -> None:
-        """Print where the hosts were when somebody interrupted."""
+        """Print the state of the hosts after an interruption."""
         say = screen.err.say
         for words, hosts, remark in (
             ("succeeded", self.succeeded, ""),
             ("failed", self.failed, ""),
-            ("still running", list(running), "; the command may go on there"),
+            ("interrupted", list(running), "; the command may still be running there"),
             ("never begun", [*self.not_begun, *not_begun], ""),
         ):
             names = f": {self._fold(hosts)}{remark}" if hosts else ""
             say(f"  {words:<13}  {len(hosts)}{names}")
 
     def _first(self, item: tuple[_Reason, list[Host]]) -> int:
-        """Put reasons in the order of the hosts."""
+        """Return the sort key of a reason: the position of its first host."""
         return min(self._place[host] for host in item[1])
 
     def _fold(self, hosts: Iterable[Host]) -> str:
@@ -112,7 +117,9 @@ class Report:
         rows = [(self._fold(hosts), *reason) for reason, hosts in reasons]
         second = max(len(what) for _, what, _, _ in rows)
         width = shutil.get_terminal_size().columns if screen.err.terminal else 0
-        widest = min(_WIDEST_NAMES, width - second - 6 - _LEAST_ROOM) if width else _WIDEST_NAMES
+        widest = _MAX_NAMES_WIDTH
+        if width:
+            widest = min(widest, width - second - 6 - _MIN_REASON_WIDTH)
         first = max((len(row[0]) for row in rows if len(row[0]) <= widest), default=0)
         lines = []
         for names, what, why, remedy in rows:
@@ -120,7 +127,7 @@ class Report:
             if len(names) > widest:
                 lines.append(lead)
                 lead, names = "  ", ""
-            room = max(width - first - second - 6, _LEAST_ROOM) if width else 0
+            room = max(width - first - second - 6, _MIN_REASON_WIDTH) if width else 0
             pieces = [*_wrap(why, room), *(_wrap(remedy, room) if remedy else [])]
             pad = " " * (first - len(names))
             lines.append(f"{lead}{pad}  {what:<{second}}  {pieces[0]}".rstrip())

@@ -1,4 +1,4 @@
-"""Standard output and standard error: exact octets for a pipe, safe text for a terminal."""
+"""Write to standard output and standard error: exact octets to a pipe, safe text to a terminal."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ RED, GREEN, YELLOW, BLUE, BOLD = "31", "32", "33", "36", "1"
 
 
 class Screen:
-    """Where lines are written to, by any thread.
+    """Standard output and standard error, usable by any thread.
 
     Attributes:
         out, err: the two outlets.
     """
 
     def __init__(self) -> None:
-        # They are None where somebody closed them.
+        # They are None if they were closed.
         self.out = Outlet(sys.stdout or open(os.devnull, "w"))  # noqa: SIM115
         self.err = Outlet(sys.stderr or open(os.devnull, "w"))  # noqa: SIM115
 
     def use(self, console: Any) -> None:
-        """Write to terminals through a console of rich's, which moves its bar out of the way."""
+        """Write to terminals through a console of rich, which moves its progress bar."""
         for outlet in (self.out, self.err):
             outlet.console = console if outlet.terminal else None
 
@@ -38,8 +38,8 @@ class Outlet:
 
     Attributes:
         terminal: whether it is a terminal.
-        movable: whether the cursor can be moved there, as a progress bar has to.
-        console: what draws a progress bar there, if something does.
+        movable: whether the cursor can be moved, which a progress bar needs.
+        console: the console that draws a progress bar, or None.
     """
 
     def __init__(self, file: TextIO) -> None:
@@ -52,18 +52,18 @@ class Outlet:
         self._decoder = io.IncrementalNewlineDecoder(decoder, translate=True)
 
     def paint(self, text: str, colour: str) -> str:
-        """Return a text with the codes for a colour, if this is a place for colours."""
+        """Return a text in a colour, if this outlet shows colours."""
         return f"\033[{colour}m{text}\033[0m" if colour and text and self._colours else text
 
     def write(self, octets: bytes) -> None:
-        """Write octets as they are."""
-        self._file.buffer.write(octets)  # In one go: nothing comes in between.
+        """Write octets unchanged."""
+        self._file.buffer.write(octets)  # One call, so that other threads cannot write in between.
         self._file.buffer.flush()
 
     def piece(self, octets: bytes, *, last: bool = False) -> None:
         """Write a piece of a host's output, which may end in the middle of a character.
 
-        A terminal gets lines with escapes for what is not printable, anything else the octets.
+        A terminal gets text with unprintable characters escaped; a pipe or file gets the octets.
         """
         if not self.terminal:
             self.write(octets)
@@ -72,13 +72,13 @@ class Outlet:
             self.write(safe.encode(self._file.encoding, "backslashreplace"))
 
     def say(self, text: str = "", *, whole: bool = False) -> None:
-        """Write a line of ours; it may have colours.
+        """Write a line of our own, which may have colours.
 
-        On a terminal, a line that is wider is broken, unless it has to stay whole, and the rows
-        that continue it are indented: none of them looks like a line of its own.
+        Unless `whole` is true, a line that is wider than the terminal is wrapped.  Continuation
+        rows are indented, so that none of them looks like a line.
         """
         if self.terminal and not whole:
-            # What the terminal cannot show becomes wider.
+            # Escapes are wider than the characters that they replace.
             text = text.encode(self._file.encoding, "backslashreplace").decode(self._file.encoding)
             text = fit(text, self._file)
         if self.console is not None:
@@ -87,7 +87,7 @@ class Outlet:
             self.write(f"{text}\n".encode(self._file.encoding, "backslashreplace"))
 
     def line(self, label: str, octets: bytes, label_colour: str = "", colour: str = "") -> None:
-        """Write a line of a host's, after a label of ours."""
+        """Write a line of a host's output after a label of our own."""
         if not self.terminal:
             self.write(label.encode() + octets + b"\n")
             return

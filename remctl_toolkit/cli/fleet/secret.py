@@ -1,4 +1,4 @@
-"""Asking for a secret."""
+"""Ask the user for a secret."""
 
 from __future__ import annotations
 
@@ -7,37 +7,37 @@ import termios
 
 __all__ = ["UsageError", "ask_secret"]
 
-_READ_SIZE = 4096  # octets; a terminal gives a line at a time, and no longer ones
+_READ_SIZE = 4096  # octets: the longest line of a terminal
 
 
 class UsageError(Exception):
-    """Something is asked for that cannot be; the text is one line."""
+    """The command line asks for something impossible; the text is one line."""
 
 
 def ask_secret() -> bytes:
-    """Ask twice, without showing it, and return the octets that were typed.
+    """Prompt twice without echo, and return the octets that were typed.
 
     Raises:
-        UsageError: there is no terminal to ask on, or what was typed differs.
+        UsageError: there is no terminal, nothing was typed, or the two entries differ.
     """
-    try:  # Standard input may be something else.
+    try:  # Standard input need not be the terminal.
         terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY)
     except OSError:
-        raise UsageError("--ask-secret needs a terminal to ask on") from None
+        raise UsageError("--ask-secret needs a terminal") from None
     try:
         secret = _ask(terminal, b"Secret: ")
-        again = _ask(terminal, b"The same again: ")
+        again = _ask(terminal, b"Repeat secret: ")
     finally:
         os.close(terminal)
     if not secret:
         raise UsageError("no secret was typed")
     if secret != again:
-        raise UsageError("the two are not the same; nothing was sent")
+        raise UsageError("the two secrets differ; nothing was sent")
     return secret
 
 
 def _ask(terminal: int, prompt: bytes) -> bytes:
-    """Return a line without its end.
+    """Return a line without its newline.
 
     Raises:
         UsageError: the input has ended.

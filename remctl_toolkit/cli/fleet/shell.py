@@ -1,4 +1,4 @@
-"""An interactive prompt: commands for one host or many, over connections that stay open."""
+"""Interactive prompt: run commands on one host or many, over connections that stay open."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from _remctl_text import printable
-from remctl_toolkit.cli.typed import split_line
+from remctl_toolkit.cli.octets import split_line
 from remctl_toolkit.fleet import Host
 from remctl_toolkit.hosts import fold
 
@@ -25,34 +25,34 @@ __all__ = ["shell"]
 Command = list[bytes]
 Run = Callable[[Command], int]
 
-_MOST_LINES = 2000  # of the history
-_WIDEST_PROMPT = 32  # columns
+_HISTORY_LINES = 2000
+_MAX_PROMPT_WIDTH = 32  # columns
 _INTERRUPTED = 128 + signal.SIGINT
 
 _GREETING = """\
 Commands run on {where}.
-Type commands with their arguments, quoted as in a shell; "help" asks the server
-what there is. Ctrl-C gives a command up, Ctrl-D or "exit" ends.
-Lines that begin with a space are not kept in the history.
+Type commands with their arguments, quoted as in a shell. "help" lists the
+server's commands. Ctrl-C interrupts a command; Ctrl-D or "exit" leaves.
+Lines that begin with a space are not stored in the history.
 """
 
 
 def shell(hosts: Sequence[Host], options: argparse.Namespace, run: Run) -> int:
-    """Read commands and run them, until the end of the input.
+    """Read commands and run them until the end of the input.
 
-    Without a terminal there is no prompt and no history: it runs the lines of a file.
+    Without a terminal there is no prompt and no history.
 
     Args:
-        hosts: where they run.
+        hosts: the hosts.
         options: the options of remctl-fleet.
-        run: runs a command on the hosts, shows what comes of it, and returns the exit status.  Of
-            its exceptions, KeyboardInterrupt ends only a command that was typed at the prompt.
+        run: runs a command on the hosts, shows its output, and returns the exit status.  If it
+            raises KeyboardInterrupt, the prompt continues, but a script ends.
 
     Returns:
-        The exit status of the last command, as that of a shell.
+        The exit status of the last command, as from a shell.
 
     Raises:
-        UsageError: there is no standard input.
+        UsageError: standard input is closed.
     """
     screen = Screen()
     if sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison]
@@ -63,7 +63,7 @@ def shell(hosts: Sequence[Host], options: argparse.Namespace, run: Run) -> int:
         names = printable(fold(hosts))
         where = names if len(hosts) == 1 else f"{len(hosts)} hosts: {names}"
         screen.err.say(_GREETING.format(where=where))
-    # What is typed is turned into octets again, and may be anything.
+    # Lines must encode to the octets that were typed, whatever these are.
     sys.stdin.reconfigure(  # type: ignore[union-attr]
         encoding=sys.getfilesystemencoding(), errors=sys.getfilesystemencodeerrors()
     )
@@ -81,7 +81,7 @@ def shell(hosts: Sequence[Host], options: argparse.Namespace, run: Run) -> int:
 
 def _prompt(hosts: Sequence[Host]) -> str:
     folded = printable(fold(hosts))
-    return f"{folded if len(folded) <= _WIDEST_PROMPT else f'{len(hosts)} hosts'}> "
+    return f"{folded if len(folded) <= _MAX_PROMPT_WIDTH else f'{len(hosts)} hosts'}> "
 
 
 def _run_all(lines: Iterator[bytes], run: Run, screen: Screen) -> int:
@@ -104,7 +104,7 @@ def _run_all(lines: Iterator[bytes], run: Run, screen: Screen) -> int:
 
 
 class _History:
-    """The lines that were typed, in a file that nobody else can read."""
+    """The history, in a file that only its owner can read."""
 
     def __init__(self, path: Path) -> None:
         import readline
@@ -118,32 +118,32 @@ class _History:
         readline.set_auto_history(False)
         readline.clear_history()
         readline.read_history_file(path)
-        readline.set_history_length(_MOST_LINES)
+        readline.set_history_length(_HISTORY_LINES)
 
     def add(self, line: str) -> None:
-        """Keep a line, unless it begins with a space or is the one before again."""
+        """Store a line, unless it begins with a space or repeats the previous one."""
         last = self._readline.get_history_item(self._readline.get_current_history_length())
         if line.strip() and not line[0].isspace() and line != last:
             self._readline.add_history(line)
             self._new += 1
 
     def save(self) -> None:
-        """Append what is new: another shell may have done so meanwhile."""
+        """Append the new lines, as another shell may have appended to the file meanwhile."""
         self._readline.append_history_file(self._new, self._path)
         self._path.chmod(0o600)
 
 
 def _state_folder() -> Path:
-    """Return where programs of this user keep what they remember.
+    """Return the directory for the state of the user's programs.
 
     Raises:
-        OSError: the environment does not tell, and the user has no home folder.
+        OSError: XDG_STATE_HOME is not set, and the user has no home directory.
     """
     folder = os.environ.get("XDG_STATE_HOME", "")
-    if not os.path.isabs(folder):  # The XDG specification has those ignored.
+    if not os.path.isabs(folder):  # The XDG specification says to ignore relative paths.
         folder = os.path.expanduser("~/.local/state")
     if not os.path.isabs(folder):
-        raise FileNotFoundError(errno.ENOENT, "the user has no home folder")
+        raise FileNotFoundError(errno.ENOENT, "the user has no home directory")
     return Path(folder)
 
 
@@ -162,12 +162,12 @@ def _history(screen: Screen, names: CommandNames) -> Iterator[_History | None]:
         yield history
     finally:
         if history is not None:
-            with contextlib.suppress(OSError):  # Nobody can do anything about it now.
+            with contextlib.suppress(OSError):  # Too late for the user to do anything about it.
                 history.save()
 
 
 def _typed(prompt: str, history: _History | None) -> Iterator[bytes]:
-    """Return the lines that are typed; Ctrl-C drops the one that is begun."""
+    """Return lines from the prompt; Ctrl-C discards the current line."""
     while True:
         try:
             line = input(prompt)

@@ -1,4 +1,4 @@
-"""Tickets from a keytab, where one is named."""
+"""Credentials from ``--keytab``."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ __all__ = ["keytab_credentials"]
 
 
 def keytab_credentials(options: argparse.Namespace) -> remctl.RemctlCredentials | None:
-    """Return credentials for ``--keytab``, which put tickets where ``--ccache`` says; or None.
+    """Return credentials for ``--keytab`` that store tickets in ``--ccache``, or None.
 
     Raises:
-        UsageError: the keytab, its principal or the cache cannot be right.
+        UsageError: the keytab, its principal or the cache is wrong.
         MissingExtraError: python-gssapi is not installed.
     """
     if options.keytab is None:
         if options.client is not None:
-            raise UsageError("--client is whose tickets to get with --keytab, which is missing")
+            raise UsageError("--client needs --keytab FILE, which has the key of the principal")
         return None
     if options.client is None:
-        raise UsageError("--keytab also needs --client PRINCIPAL, whose tickets to get")
+        raise UsageError("--keytab needs --client PRINCIPAL, the principal to get tickets for")
     try:
         from remctl_toolkit.credentials import KeytabCredentials
 

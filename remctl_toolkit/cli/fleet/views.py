@@ -1,4 +1,4 @@
-"""Ways to show the output of hosts: gathered, live, as JSON, and as remctl(1) does."""
+"""Show the output of hosts: gathered, live, as JSON, or as remctl(1) does."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 import remctl
-from remctl_toolkit.cli.cures import explained
+from remctl_toolkit.cli import hints
 from remctl_toolkit.fleet import Host, OnOutput, Outcome
 from remctl_toolkit.hosts import fold
 
@@ -26,14 +26,14 @@ from .words import (
 __all__ = ["Diff", "Gathered", "Json", "Live", "Raw", "View"]
 
 
-_Said = tuple[bytes, bytes]  # on standard output and on standard error
+_Streams = tuple[bytes, bytes]  # standard output and standard error
 
 
 class View:
-    """A way to show what hosts say.
+    """Base class: a way to show the output of hosts.
 
     Attributes:
-        on_output: what is told of output as it arrives; None if nothing is.
+        on_output: called with output as it arrives, if not None.
     """
 
     on_output: OnOutput | None = None
@@ -42,42 +42,42 @@ class View:
         self._screen = screen
 
     def finished(self, outcome: Outcome) -> None:
-        """Take what came of a host."""
+        """Handle the outcome of a host."""
 
     def end(self) -> None:
-        """Show what is left to show."""
+        """Show what can be shown only at the end."""
 
 
 class Gathered(View):
-    """At the end, hosts with the same output together; the odd ones come last."""
+    """At the end, show hosts with the same output together, the largest group first."""
 
     def __init__(self, screen: Screen, hosts: list[Host]) -> None:
         super().__init__(screen)
         self._place = {host: place for place, host in enumerate(hosts)}
-        self._hosts: dict[_Said, list[Host]] = {}
+        self._hosts: dict[_Streams, list[Host]] = {}
 
     def finished(self, outcome: Outcome) -> None:
         found = output(outcome)
-        said = (found.stdout or b"", found.stderr or b"")
-        if any(said):
-            self._hosts.setdefault(said, []).append(outcome.host)
+        streams = (found.stdout or b"", found.stderr or b"")
+        if any(streams):
+            self._hosts.setdefault(streams, []).append(outcome.host)
 
     def end(self) -> None:
-        for said, names in self._groups():
-            self._show_both(said, names)
+        for streams, names in self._groups():
+            self._show_both(streams, names)
 
-    def _groups(self) -> list[tuple[_Said, str]]:
-        """Return what was said, and by which hosts; what most of them said is first."""
+    def _groups(self) -> list[tuple[_Streams, str]]:
+        """Return each output and the names of its hosts, the most common output first."""
         for hosts in self._hosts.values():
             hosts.sort(key=self._place.__getitem__)
         groups = sorted(
             self._hosts.items(), key=lambda item: (-len(item[1]), self._place[item[1][0]])
         )
-        return [(said, fold(hosts)) for said, hosts in groups]
+        return [(streams, fold(hosts)) for streams, hosts in groups]
 
-    def _show_both(self, said: _Said, names: str) -> None:
-        self._show(self._screen.out, names, said[0], "")
-        self._show(self._screen.err, names, said[1], YELLOW)
+    def _show_both(self, streams: _Streams, names: str) -> None:
+        self._show(self._screen.out, names, streams[0], "")
+        self._show(self._screen.err, names, streams[1], YELLOW)
 
     def _show(self, outlet: Outlet, names: str, octets: bytes, colour: str) -> None:
         lines = octets.removesuffix(b"\n").split(b"\n")
@@ -91,20 +91,20 @@ class Gathered(View):
 
 
 class Diff(Gathered):
-    """At the end, what most hosts said, and of all others what is different from that."""
+    """At the end, show the most common output, and how the others differ from it."""
 
     def finished(self, outcome: Outcome) -> None:
         super().finished(outcome)
         found = output(outcome)
         if outcome.result is not None and not (found.stdout or found.stderr):
-            self._hosts.setdefault((b"", b""), []).append(outcome.host)  # That differs, too.
+            self._hosts.setdefault((b"", b""), []).append(outcome.host)  # No output differs, too.
 
     def end(self) -> None:
         first, *others = self._groups() or [((b"", b""), "")]
         self._show_both(*first)
-        for said, names in others:
-            self._compare(self._screen.out, first[1], first[0][0], names, said[0])
-            self._compare(self._screen.err, first[1], first[0][1], names, said[1])
+        for streams, names in others:
+            self._compare(self._screen.out, first[1], first[0][0], names, streams[0])
+            self._compare(self._screen.err, first[1], first[0][1], names, streams[1])
 
     def _compare(
         self, outlet: Outlet, old_names: str, old: bytes, new_names: str, new: bytes
@@ -115,7 +115,7 @@ class Diff(Gathered):
         outlet.line("", f"--- {old_names}".encode(), "", BOLD)
         outlet.line("", f"+++ {new_names}".encode(), "", BOLD)
         changes = difflib.diff_bytes(difflib.unified_diff, _lines(old), _lines(new), lineterm=b"")
-        for change in list(changes)[2:]:  # They begin with names of files.
+        for change in list(changes)[2:]:  # The first two lines are file names.
             colour = {b"-": RED, b"+": GREEN, b"@": BLUE}.get(change[:1], "")
             for line in change.split(b"\n"):
                 outlet.line("", line, "", colour)
@@ -123,12 +123,12 @@ class Diff(Gathered):
 
 def _lines(octets: bytes) -> list[bytes]:
     *lines, last = octets.split(b"\n")
-    # As diff(1) says it, which is a line of its own.
+    # diff(1) prints this on a separate line.
     return [*lines, last + b"\n\\ No newline at end of file"] if last else lines
 
 
 class Live(View):
-    """Each line as soon as it is whole, after its host's name."""
+    """Show each line as soon as it is complete, prefixed with its host."""
 
     def __init__(self, screen: Screen, hosts: list[Host]) -> None:
         super().__init__(screen)
@@ -137,7 +137,7 @@ class Live(View):
         self._width = max(len(str(host)) for host in hosts)
 
     def _take(self, host: Host, stream: remctl.RemctlStream, octets: bytes) -> None:
-        # One thread works on a host, so nobody else has its lines.
+        # Each host has one thread, so its lines need no lock.
         first, *others = octets.split(b"\n")
         begun = self._begun.setdefault((host, stream), [])
         begun.append(first)
@@ -166,11 +166,11 @@ class Live(View):
 
 
 class Json(View):
-    """An object for each host, one a line, as they finish."""
+    """Print a JSON object per host, one per line, as hosts finish."""
 
     def finished(self, outcome: Outcome) -> None:
         found = output(outcome)
-        told: dict[str, Any] = {
+        fields: dict[str, Any] = {
             "host": outcome.host.name,
             "port": outcome.host.port,
             "ok": outcome.ok,
@@ -183,8 +183,8 @@ class Json(View):
             "seconds": round(outcome.seconds, 3),
             "attempts": outcome.attempts,
         }
-        # ASCII, so that nothing in it depends on the locale or plays tricks with a terminal.
-        self._screen.out.say(json.dumps(told), whole=True)
+        # ASCII depends on no locale, and has no control characters for the terminal.
+        self._screen.out.say(json.dumps(fields), whole=True)
 
 
 def _text(name: str, octets: bytes | None) -> dict[str, str | None]:
@@ -205,14 +205,14 @@ def _error(outcome: Outcome) -> dict[str, Any]:
 
 
 class Raw(View):
-    """Output as it comes, as remctl(1) passes it on: for one host.
+    """Pass on the output of one host as it comes, like remctl(1).
 
     Args:
-        named: whether errors begin with the host's name, as several may be tried.
-        prompt: whether somebody waits at a prompt, and has to be told the exit status.
+        named: whether errors start with the host's name, as several may be tried.
+        prompt: whether to print the exit status for a user at a prompt.
 
     Attributes:
-        status: the exit status, as that of remctl(1).
+        status: the exit status, as from remctl(1).
     """
 
     def __init__(self, screen: Screen, *, named: bool = False, prompt: bool = False) -> None:
@@ -251,5 +251,5 @@ class Raw(View):
                 label += f"{outcome.host}: "
             if outcome.may_have_run:
                 text += f"; the command {fate(outcome)}"
-            for line in explained(text, outcome.error):
+            for line in hints.lines(text, outcome.error):
                 self._screen.err.line(label, line.encode())

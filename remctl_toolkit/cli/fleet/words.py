@@ -1,4 +1,4 @@
-"""What happened on a host, in words."""
+"""Describe the outcome of a host in words."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import re
 
 import remctl
 from _remctl_text import printable
-from remctl_toolkit.cli.cures import explained
+from remctl_toolkit.cli import hints
 from remctl_toolkit.fleet import GivenUpError, NotStartedError, Outcome
 
 __all__ = [
     "advice",
-    "cure",
+    "hint",
     "detail",
     "fate",
     "headline",
@@ -32,7 +32,7 @@ _KINDS: tuple[tuple[type[Exception], str], ...] = (
     (remctl.RemctlAnswerError, "bad answer"),
 )
 
-# What GSS-API says before it says anything.
+# The uninformative beginning of GSS-API's messages.
 _GSS_PREAMBLE = re.compile(
     r"^GSS-API error [a-z ]+: "
     r"(Unspecified GSS failure\.\s+Minor code may provide more information, )?"
@@ -40,7 +40,7 @@ _GSS_PREAMBLE = re.compile(
 
 
 def kind(outcome: Outcome) -> str:
-    """Return in a few words how a host failed; "" if it did not."""
+    """Return a short name for the failure; "" if the host succeeded."""
     if outcome.ok:
         return ""
     if outcome.result is not None:
@@ -52,12 +52,12 @@ def kind(outcome: Outcome) -> str:
 
 
 def is_interrupted(outcome: Outcome) -> bool:
-    """Tell whether a host had not finished, or not begun, when the run ended early."""
+    """Return whether the run ended before this host was started or had finished."""
     return isinstance(outcome.error, GivenUpError | NotStartedError)
 
 
 def fate(outcome: Outcome) -> str:
-    """Return what became of the command, where `kind()` alone leaves that open; "" elsewhere."""
+    """Return what is known about the command, or "" where `kind()` implies it."""
     error = outcome.error
     if error is None:
         return ""
@@ -69,23 +69,23 @@ def fate(outcome: Outcome) -> str:
 
 
 def headline(outcome: Outcome) -> str:
-    """Return `kind()` and `fate()`: hosts with different ones are not shown together."""
+    """Return `kind()` and `fate()`; only hosts with the same headline share a row."""
     return ", ".join(filter(None, (kind(outcome), fate(outcome))))
 
 
 def advice(outcome: Outcome) -> str:
-    """Return what to do about a failure, in the words of a command line; "" if not known."""
-    return "".join(explained("", outcome.error))
+    """Return what to do about a failure, or "" if not known."""
+    return "".join(hints.lines("", outcome.error))
 
 
 def output(outcome: Outcome) -> remctl.RemctlSimpleResult:
-    """Return the output of a host, also of one that failed in the middle."""
+    """Return the output of a host, including that before a failure."""
     partial = getattr(outcome.error, "partial", None)
     return outcome.result or partial or remctl.RemctlSimpleResult()
 
 
 def detail(outcome: Outcome) -> str:
-    """Return why, without what `kind()` says and without the host, so that reasons can be equal."""
+    """Return the reason of a failure without `kind()` and the host, so that hosts can share it."""
     if outcome.result is not None:
         return "" if outcome.ok else outcome.result.last_line
     text, name = outcome.reason, outcome.host.name
@@ -97,8 +97,8 @@ def detail(outcome: Outcome) -> str:
     return printable(text.removeprefix("not started: "))
 
 
-def cure(outcome: Outcome) -> str:
-    """Return what to do about it, in a line; "" if that is not known, or in the reason already."""
+def hint(outcome: Outcome) -> str:
+    """Return what to do about a failure to authenticate, in one line; otherwise ""."""
     if not isinstance(outcome.error, remctl.RemctlAuthenticationError):
         return ""
     return printable(advice(outcome).replace(f"host/{outcome.host.name}", "host/HOST"))

@@ -1,4 +1,4 @@
-"""The command remctl-rsh: what takes ssh's place for programs that run ssh."""
+"""The program remctl-rsh, which replaces ssh for programs that run ssh."""
 
 from .main import main
 

@@ -1,4 +1,4 @@
-"""Lets ``python -m remctl_toolkit.cli.rsh`` run the command."""
+"""Run remctl-rsh by ``python -m remctl_toolkit.cli.rsh``."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The account that remctl-rsh was asked for."""
+"""Connect remctl-rsh to the requested account."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["connect"]
 
 
 def connect(request: Request) -> Connection:
-    """Connect to it; see `accounts.connect()`."""
+    """Connect to the account; see `accounts.connect()`."""
     return accounts.connect(
         request.host,
         request.user,

@@ -1,4 +1,4 @@
-"""Runs the command of a request, as if it ran here."""
+"""Run the command of a request as if it were a local process."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from remctl_toolkit.cli.typed import typed
+from remctl_toolkit.cli.octets import argument_octets
 from remctl_toolkit.machine.channel.channel import Channel
 
-from .streams import Over, Pumps
+from .streams import Ended, StreamCopier
 
 if TYPE_CHECKING:
     from remctl_toolkit.machine import Connection
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = ["StoppedError", "run"]
 
-Event = Any  # a signal's number, an Over, or an exception
+Event = Any  # a signal's number, an Ended, or an exception
 
-_GRACE = 2.0  # seconds that the command has to end after a signal
+_KILL_DELAY = 2.0  # seconds between passing on a signal and killing the command
 
 _SUBSYSTEMS = {
     "sftp": """\
@@ -39,22 +39,22 @@ echo 'remctl-rsh: there is no sftp-server on this host' >&2
 exit 127"""
 }
 
-# Runs on the server, for -W: joins its standard input and output to a connection.
+# Runs on the server for -W, and connects its standard input and output to a socket.
 _CONNECT = """\
 import os, socket, threading
 host, port = eval(payload)
 def send():
     while octets := os.read(0, 65536):
-        near.sendall(octets)
-    near.shutdown(socket.SHUT_WR)
+        peer.sendall(octets)
+    peer.shutdown(socket.SHUT_WR)
 try:
     if host:
-        near = socket.create_connection((host, port))
+        peer = socket.create_connection((host, port))
     else:
-        near = socket.socket(socket.AF_UNIX)
-        near.connect(port)
+        peer = socket.socket(socket.AF_UNIX)
+        peer.connect(port)
     threading.Thread(target=send, daemon=True).start()
-    while octets := near.recv(65536):
+    while octets := peer.recv(65536):
         os.write(1, octets)
 except OSError as error:
     where = f"{host}:{port}" if host else port
@@ -64,14 +64,14 @@ except OSError as error:
 os._exit(0)
 """
 
-# Set by remctld, and not by sshd: rsync takes REMOTE_HOST for the client's address.
+# remctld sets these, and sshd does not: rsync would take REMOTE_HOST for the client's address.
 _REMCTLD_SETS = (
     *("REMCTL_COMMAND", "REMOTE_ADDR", "REMOTE_EXPIRES", "REMOTE_HOST", "REMOTE_USER", "REMUSER"),
 )
 
 
 class StoppedError(Exception):
-    """A signal has to end this process, now that all is tidied up.
+    """A signal must end this process, after all is cleaned up.
 
     Attributes:
         number: the signal.
@@ -84,17 +84,17 @@ class StoppedError(Exception):
 
 @contextmanager
 def _signals() -> Iterator[queue.SimpleQueue[Event]]:
-    """Have the signals that ask to end in a queue; the second one ends the process."""
+    """Queue the signals that ask to exit; the second one ends the process."""
     events: queue.SimpleQueue[Event] = queue.SimpleQueue()
     before: dict[int, Any] = {}
 
     def handle(number: int, _frame: FrameType | None) -> None:
         for each in before:
             signal.signal(each, signal.SIG_DFL)
-        events.put(number)  # Which may be done in the middle of a get().
+        events.put(number)  # A SimpleQueue is reentrant: the handler may interrupt its get().
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:  # As nohup(1) has it.
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup(1) ignores SIGHUP.
             before[number] = signal.signal(number, handle)
     try:
         yield events
@@ -104,21 +104,21 @@ def _signals() -> Iterator[queue.SimpleQueue[Event]]:
 
 
 def run(connection: Connection, request: Request, started: Callable[[], None]) -> int:
-    """Run a command with our standard input, output and error.
+    """Run a command with this process's standard input, output and error.
 
     Args:
-        connection: the way to its account.
-        request: what to run.
-        started: called when the command has started, and the tunnels are open.
+        connection: a connection to the account.
+        request: the command.
+        started: called when the command has started and the tunnels are open.
 
     Returns:
         The exit status, 0 to 255; -N if signal N ended the command.
 
     Raises:
-        StoppedError: a signal came, or nobody reads our output; the command has been ended.
-        RemctlError: it cannot be started, or the connection was lost.
-        OSError: a tunnel cannot be made: its port is in use, say.
-        StreamError: our input cannot be read, or our output not be written.
+        StoppedError: a signal came, or the reader of our output is gone; the command was ended.
+        RemctlError: the command cannot be started, or the connection was lost.
+        OSError: a tunnel cannot be opened, for example because its port is in use.
+        StreamError: our input cannot be read, or our output cannot be written.
         UsageError: there is no such subsystem.
     """
     how: dict[str, Any] = {"extend_env": _environment(connection, request)}
@@ -132,47 +132,47 @@ def run(connection: Connection, request: Request, started: Callable[[], None]) -
         Channel(connection, **how) as channel,
     ):
         started()
-        idle = request.no_command and not request.stdio  # Its input neither comes nor ends.
+        idle = request.no_command and not request.stdio  # It keeps an input without data.
         if request.no_input and not idle:
             channel.close_write()
-        pumps = Pumps(channel, events, reads=not (request.no_input or idle))
+        copier = StreamCopier(channel, events, reads=not (request.no_input or idle))
         try:
             return _wait(channel, events)
         finally:
             channel.close()
-            pumps.close()
+            copier.close()
 
 
 def _environment(connection: Connection, request: Request) -> dict[str, str | None]:
-    """Return what to change in the environment: the command gets what sshd gives it."""
+    """Return changes to the command's environment that make it like that of sshd."""
     with connection.session() as session, socket.socket(fileno=os.dup(session.fileno())) as view:
-        near, far = view.getsockname(), view.getpeername()
-    # As the server sees us, if it says so: there may be a NAT between.
-    client = f"{connection.far.client or near[0]} {near[1]}"
+        local, remote = view.getsockname(), view.getpeername()
+    # Behind a NAT, the server sees another address of ours.
+    client = f"{connection.far.client or local[0]} {local[1]}"
     return {
         **dict.fromkeys(_REMCTLD_SETS),
-        "SSH_CLIENT": f"{client} {far[1]}",
-        "SSH_CONNECTION": f"{client} {far[0]} {far[1]}",
+        "SSH_CLIENT": f"{client} {remote[1]}",
+        "SSH_CONNECTION": f"{client} {remote[0]} {remote[1]}",
         **request.changes,
     }
 
 
 @contextmanager
 def _tunnels(connection: Connection, request: Request) -> Iterator[None]:
-    """Have the tunnels that were asked for."""
+    """Keep the requested tunnels open."""
     if not request.local and not request.remote:
         yield
         return
     from remctl_toolkit.machine.tunnel.tunnel import Tunnel
 
     with ExitStack() as stack:
-        for bind, port, host, far_port in request.local:
-            stack.enter_context(Tunnel(connection, port, far_port, bind, host))
-        for bind, port, host, near_port in request.remote:
-            tunnel = Tunnel(connection, near_port, port, host, bind, reverse=True)
+        for bind, port, host, remote_port in request.local:
+            stack.enter_context(Tunnel(connection, port, remote_port, bind, host))
+        for bind, port, host, local_port in request.remote:
+            tunnel = Tunnel(connection, local_port, port, host, bind, reverse=True)
             stack.enter_context(tunnel)
-            if port == 0:  # In ssh's words, which plumbum, for one, reads.
-                where = f"{host}:{near_port}"
+            if port == 0:  # Programs such as plumbum parse this message of ssh.
+                where = f"{host}:{local_port}"
                 text = f"Allocated port {tunnel.dport} for remote forward to {where}\n"
                 sys.stderr.write(text)
                 sys.stderr.flush()
@@ -181,15 +181,15 @@ def _tunnels(connection: Connection, request: Request) -> Iterator[None]:
 
 def _wait(channel: Channel, events: queue.SimpleQueue[Event]) -> int:
     event = events.get()
-    if isinstance(event, Over):
+    if isinstance(event, Ended):
         return event.status
     number: Event = signal.SIGPIPE if isinstance(event, BrokenPipeError) else event
     if not isinstance(number, int):
         raise number
-    # The command may have something to say about it, or to tidy up.
+    # Let the command clean up first.
     channel.send_signal(number)
     try:
-        events.get(timeout=_GRACE)
+        events.get(timeout=_KILL_DELAY)
     except queue.Empty:
         channel.kill()
     raise StoppedError(number)
@@ -202,21 +202,21 @@ def _argv(connection: Connection, request: Request) -> list[str | bytes]:
         name = request.command[0]
         if name not in _SUBSYSTEMS:
             known = ", ".join(_SUBSYSTEMS)
-            raise UsageError(f"there is no subsystem {name!r}: there is {known}")
+            raise UsageError(f"unknown subsystem {name!r} (known: {known})")
         return ["/bin/sh", "-c", _SUBSYSTEMS[name]]
     if request.no_command:
-        return ["cat"]  # It waits for input; the channel tells when the far side is gone.
+        return ["cat"]  # It waits until the connection ends.
     if request.exact:
-        return [*typed(request.command)]
+        return [*argument_octets(request.command)]
     if request.command:
-        return ["/bin/sh", "-c", b" ".join(typed(request.command))]
+        return ["/bin/sh", "-c", b" ".join(argument_octets(request.command))]
     shell: list[str | bytes] = [connection.far.shell, "-l"]
-    # Without a terminal over there a shell has to be told that somebody is typing.
+    # The remote shell has no terminal, so it needs -i to be interactive.
     return [*shell, "-i"] if not request.no_input and os.isatty(0) else shell
 
 
 def _label(request: Request) -> str:
-    """Return what remctld's log shows: the program's name, if that is certainly all it is."""
+    """Return a name for remctld's log: that of the program, unless the word may be more."""
     if not request.command:
         return "tunnel" if request.no_command else "shell"
     word = request.command[0].split(None, 1)[0] if request.command[0].strip() else ""

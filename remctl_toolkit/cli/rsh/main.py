@@ -1,4 +1,4 @@
-"""From the command line to the exit status."""
+"""Run remctl-rsh: parse the command line, run the command, return the exit status."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments, without the program's name; None means those of this process.
 
     Returns:
-        The exit status; ``--help`` has the rules.  After a signal there is none: it ends the
-        process, as soon as the command has ended.  With -f this returns in two processes.
+        The exit status; see ``--help``.  A signal ends the process as soon as the command has
+        ended, so that this does not return.  With -f this returns in two processes.
     """
     _open_missing_descriptors()
     argv = sys.argv[1:] if argv is None else argv
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _open_missing_descriptors() -> None:
-    """Let 0, 1 and 2 lead nowhere where they were closed: a session would get such a number."""
+    """Open /dev/null for closed descriptors 0, 1 and 2, or a socket would get such a number."""
     while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(fd, True)
     os.close(fd)
@@ -53,7 +53,7 @@ def _open_missing_descriptors() -> None:
 
 def _print_page(request: Request) -> int:
     if request.page == "configuration":
-        # git asks for it, to see whether this takes ssh's options: so little will do.
+        # git runs -G to find out whether this program takes ssh's options.
         lines = [f"host {request.typed_host}", f"hostname {request.host}"]
         lines += [
             f"port {request.port or 4373}",
@@ -68,10 +68,10 @@ def _print_page(request: Request) -> int:
 
 
 def _fork(request: Request) -> int:
-    """Run in a child, and return when its command has started, or could not be started."""
+    """Run in a child process; return when the command has started or failed to start."""
     reader, writer = os.pipe()
     ours = [n for n in _ENDINGS if signal.getsignal(n) != signal.SIG_IGN]
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ours)  # until the parent passes them on
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ours)  # until the parent can pass them on
     child = os.fork()
     for number in ours if child else ():
         signal.signal(number, lambda number, _: os.kill(child, number))
@@ -87,7 +87,7 @@ def _fork(request: Request) -> int:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
 
     def started() -> None:
-        os.write(writer, b".")  # It fails if the process that waits for this was killed.
+        os.write(writer, b".")  # Raises if the parent was killed.
         os.close(writer)
 
     return _run(request, started)
@@ -105,22 +105,22 @@ def _run(request: Request, started: Callable[[], None] = lambda: None) -> int:
             if request.verbose:
                 _say(f"connected to {request.host} as {connection.far.user}")
             if request.terminal and not request.quiet and (request.verbose or os.isatty(2)):
-                _say("there are no terminals over remctl: the command runs without one")
+                _say("remctl has no terminals: the command runs without one")
             return _status(run(connection, request, started), request)
     except StoppedError as error:
         return _end_by(error.number)
-    except KeyboardInterrupt:  # while it connects
+    except KeyboardInterrupt:  # while connecting
         return _end_by(signal.SIGINT)
     except (UsageError, StreamError, remctl.RemctlError, OSError, TypeError, ValueError) as error:
-        from remctl_toolkit.cli.cures import explained
+        from remctl_toolkit.cli import hints
 
-        # Programs that run ssh take each line for an error of its own.
-        _say("; ".join(explained(getattr(error, "strerror", None) or str(error), error)))
+        # Programs that run ssh treat each line as a separate error.
+        _say("; ".join(hints.lines(getattr(error, "strerror", None) or str(error), error)))
         return _OUR_ERROR
 
 
 def _end_by(number: int) -> int:
-    """End by a signal: whoever started us sees that, and does not go on with the next host."""
+    """End by a signal, so that a calling script stops instead of going on to the next host."""
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
     return 128 + number
@@ -130,7 +130,7 @@ def _status(status: int, request: Request) -> int:
     if status >= 0:
         return status
     if not request.quiet:
-        _say(f"signal {-status} ended the command: {signal.strsignal(-status)}")
+        _say(f"the command was killed by signal {-status}: {signal.strsignal(-status)}")
     return _OUR_ERROR
 
 

@@ -1,8 +1,8 @@
-"""The options of remctl-rsh: those of ssh, and a few of its own.
+"""The options of remctl-rsh: those of ssh, and a few more.
 
-They are read without argparse: ssh's rules are not argparse's (``-oPort=22``, options behind the
-host), and what runs for each file of a repository should start fast.  ``--help``, completion, the
-page and the man page are made of the same tables, see pages.py.
+argparse is not used, because ssh's rules differ (``-oPort=22``, options after the host), and as git
+may start this program very often.  pages.py generates ``--help``, completion and the man page from
+the same tables.
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
-from .request import Request, UsageError, forward, place, port_number, seconds
+from .request import Request, UsageError, endpoint, forward, port_number, seconds
 
 __all__ = ["COMMAND", "IGNORED", "OPTIONS", "REFUSED", "Option", "parse"]
 
 COMMAND = "remctl-rsh"
-SHELLS = ("bash", "zsh", "fish")  # as in cli/completion.py, which takes longer to import
+SHELLS = ("bash", "zsh", "fish")  # as in cli/completion.py, which is slow to import
 
 Setter = Callable[[Request, Sequence[str]], None]
-"""Called with the request and the words of the value; a switch has none."""
+"""Called with the request and the words of the value (none for a switch)."""
 
 # -- Options that are ignored, and options that are refused ---------------------------------------
 
 IGNORED = {
-    "Kerberos proves who the two sides are": """-I -i CASignatureAlgorithms CertificateFile
+    "Kerberos authenticates both sides": """-I -i CASignatureAlgorithms CertificateFile
         ChallengeResponseAuthentication CheckHostIP DSAAuthentication EnableSSHKeysign
         FingerprintHash GlobalKnownHostsFile GlobalKnownHostsFile2 GSSAPIAuthentication
         GSSAPIClientIdentity GSSAPIKexAlgorithms GSSAPIKeyExchange GSSAPIRenewalForcesRekey
@@ -45,37 +45,37 @@ IGNORED = {
     "each command has its own connection": "-M -S ControlMaster ControlPath ControlPersist",
     "there is no configuration file": """-F -P CanonicalDomains CanonicalizeFallbackLocal
         CanonicalizeHostname CanonicalizeMaxDots CanonicalizePermittedCNAMEs Tag""",
-    "all addresses of a host are tried, once; a connection that is lost is noticed": """-4 -6
+    "each address of a host is tried once; a lost connection is noticed": """-4 -6
         AddressFamily ConnectionAttempts IPQoS KeepAlive ProtocolKeepAlives ProxyUseFdpass
         ServerAliveCountMax ServerAliveInterval SetupTimeOut TCPKeepAlive UsePrivilegedPort""",
-    "nobody is asked, there is no terminal": """-e BatchMode EnableEscapeCommandline EscapeChar
+    "there are no prompts and no terminal": """-e BatchMode EnableEscapeCommandline EscapeChar
         ObscureKeystrokeTiming""",
     "messages go to standard error": "-E -y LogVerbose SyslogFacility",
-    "a tunnel that cannot be made is an error; it is for this host unless its address is given": """
+    "a tunnel that cannot be opened is an error; it listens on localhost by default": """
         -g ChannelTimeout ExitOnForwardFailure GatewayPorts PermitRemoteOpen StreamLocalBindMask
         StreamLocalBindUnlink TunnelDevice""",
-    "LocalCommand counts with PermitLocalCommand alone, which is an error": "LocalCommand",
+    "it has an effect only with PermitLocalCommand, which is an error": "LocalCommand",
     "ssh ignores it, too": "FallBackToRsh UseRoaming UseRsh",
 }
-"""Options that are accepted and do nothing, by the reason."""
+"""Options that are accepted and ignored, by the reason."""
 
 _JUMP = "forward the server's port with -L, and connect to that with -p and --principal"
 
 REFUSED = {
-    "-B BindInterface": ("a network interface to connect from", "-b takes its address"),
-    "-D DynamicForward": ("a SOCKS proxy", "-L forwards one port"),
-    "-J ProxyJump": ("a jump host", _JUMP),
-    "-O": ("a shared connection", "leave it out, each command has its own connection"),
+    "-B BindInterface": ("network interfaces to connect from", "use -b ADDRESS"),
+    "-D DynamicForward": ("SOCKS proxies", "forward a single port with -L"),
+    "-J ProxyJump": ("jump hosts", _JUMP),
+    "-O": ("shared connections", "omit it, each command has its own connection"),
     "-Q": ("a choice of algorithms", "Kerberos chooses them"),
-    "-w Tunnel": ("a network interface as tunnel", "-L and -R forward ports"),
+    "-w Tunnel": ("tunnel devices", "forward ports with -L and -R"),
     "Host Include Match": ("a configuration file", "give the options themselves"),
-    "PermitLocalCommand": ("a local command", f"run it before {COMMAND}"),
-    "ProxyCommand": ("a proxy command", _JUMP),
-    "RefuseConnection": ("a connection that is refused", "leave it out"),
+    "PermitLocalCommand": ("local commands", f"run them before {COMMAND}"),
+    "ProxyCommand": ("proxy commands", _JUMP),
+    "RefuseConnection": ("refused connections", "omit it"),
 }
-"""Options that are errors, unless their value is no or none: what cannot be had, and the cure."""
+"""Options that are errors unless their value is no or none: the missing feature, and the cure."""
 
-_WITH_VALUE = frozenset("BcDEeFIiJmOPQSw")  # of the letters in these two tables
+_WITH_VALUE = frozenset("BcDEeFIiJmOPQSw")  # letters in these two tables
 
 _OFF = ("none", "no", "false")
 
@@ -83,7 +83,7 @@ _OFF = ("none", "no", "false")
 def _refuse(what: str, cure: str) -> Setter:
     def refuse(_request: Request, words: Sequence[str]) -> None:
         if " ".join(words).lower() not in _OFF:
-            raise UsageError(f"there is no way to have {what} over remctl: {cure}")
+            raise UsageError(f"remctl does not support {what}: {cure}")
 
     return refuse
 
@@ -106,7 +106,7 @@ _WITHOUT_EFFECT: dict[str, Setter] = {
 
 def _one(words: Sequence[str]) -> str:
     if len(words) > 1:
-        raise UsageError(f"{words[1]!r} is too much: put quotes around a value with spaces")
+        raise UsageError(f"unexpected {words[1]!r}: put quotes around a value with spaces")
     if not words or not words[0]:
         raise UsageError("a value is missing")
     return words[0]
@@ -121,7 +121,7 @@ def _choose(name: str, choices: Mapping[str, object]) -> Setter:
         value = _one(words)
         if value.lower() not in choices:
             *most, last = choices
-            raise UsageError(f"it is {', '.join(most)} or {last}, not {value!r}")
+            raise UsageError(f"it must be {', '.join(most)} or {last}, not {value!r}")
         request.set_first(name, choices[value.lower()])
 
     return choose
@@ -136,7 +136,7 @@ def _time(text: str) -> float | None:
 
 
 def _append(name: str) -> Setter:
-    # -o has a space where -L has a colon.
+    # In -o a space separates the parts, in -L a colon.
     return lambda request, words: getattr(request, name).append(forward(":".join(words)))
 
 
@@ -164,7 +164,7 @@ KEYWORDS: dict[str, Setter] = {
     "StdinNull": _choose("no_input", _YES_OR_NO),
     "User": _first("user"),
 }
-"""Keywords that count; the others are in IGNORED and REFUSED."""
+"""Keywords that have an effect; the others are in IGNORED and REFUSED."""
 
 _SETTERS = {name.lower(): setter for name, setter in {**_WITHOUT_EFFECT, **KEYWORDS}.items()}
 
@@ -172,7 +172,7 @@ _WHOLE_VALUE = ("knownhostscommand", "localcommand", "proxycommand", "remotecomm
 
 
 def _keyword(request: Request, words: Sequence[str]) -> None:
-    """Take the value of -o: ``NAME=VALUE`` or ``NAME VALUE``, as a line of ssh_config(5)."""
+    """Apply a value of -o, ``NAME=VALUE`` or ``NAME VALUE``, like a line of ssh_config(5)."""
     text = words[0]
     line = text.strip()
     end = min((at for at in map(line.find, "= \t") if at >= 0), default=len(line))
@@ -180,7 +180,7 @@ def _keyword(request: Request, words: Sequence[str]) -> None:
     if name.startswith("-") or name not in _SETTERS:
         if name and request.unknown and _matches(name, request.unknown):
             return
-        raise UsageError(f"-o {text!r}: ssh has no such option, or it is not known here")
+        raise UsageError(f"-o {text!r}: unknown option")
     try:
         if not value:
             raise UsageError("a value is missing")
@@ -197,10 +197,10 @@ def _matches(name: str, patterns: str) -> bool:
 
 
 def split_words(text: str) -> list[str]:
-    """Split a value into words, as ssh_config(5) has it.
+    """Split a value into words by the rules of ssh_config(5).
 
-    Words are in single or double quotes, or end at a space; ``#`` begins a comment.  A backslash
-    stands before a quote, a backslash or, outside of quotes, a space; elsewhere it is itself.
+    Words are in single or double quotes, or end at a space; ``#`` starts a comment.  A backslash
+    escapes a quote, a backslash or, outside of quotes, a space; elsewhere it is literal.
 
     Raises:
         UsageError: a quotation is not closed.
@@ -239,9 +239,9 @@ class Option:
     """An option.
 
     Attributes:
-        names: as they are typed.
-        metavar: what its value is called; None if it has none.
-        set: called with the request, and the value in a list (nothing in it if it has none).
+        names: the names, with their dashes.
+        metavar: the name of its value; None for a switch.
+        set: called with the request and the value in a list, which is empty for a switch.
         help: what it does; "" leaves it out of the help page.
     """
 
@@ -260,7 +260,7 @@ def _session(value: str) -> Setter:
     def set_session(request: Request, _words: Sequence[str]) -> None:
         request.set_first("session", value)
         if request.session != value:
-            raise UsageError("-N, -s and SessionType exclude each other")
+            raise UsageError("-N, -s and SessionType are mutually exclusive")
 
     return set_session
 
@@ -271,7 +271,7 @@ def _ours(name: str, convert: Callable[[str], object] = str) -> Setter:
 
 def _completion(request: Request, words: Sequence[str]) -> None:
     if words[0] not in SHELLS:
-        raise UsageError(f"completion is for {', '.join(SHELLS)}, not {words[0]!r}")
+        raise UsageError(f"the shell must be one of {', '.join(SHELLS)}, not {words[0]!r}")
     request.page = words[0]
 
 
@@ -288,8 +288,8 @@ OPTIONS = (
     ),
     Option(
         *("--shell", "NAME", _ours("shell")),
-        "the remctl command that runs sh on the host (default: sh); used if the server has it,"
-        " never if NAME is empty",
+        "the remctl command that runs sh on the host (default: sh); used only if the server has"
+        " it; an empty NAME disables it",
     ),
     Option("--ccache", "CCACHE", _ours("ccache"), "the credential cache with the tickets to use"),
     Option(
@@ -297,8 +297,8 @@ OPTIONS = (
         "time limit for each step of connecting (default: 30)",
     ),
     Option("-b", "ADDRESS", KEYWORDS["BindAddress"], "connect from this address"),
-    Option("-n", None, _always("no_input"), "no standard input: the command has an empty one"),
-    Option("--exact", None, _always("exact"), "run the words as they are, without a shell"),
+    Option("-n", None, _always("no_input"), "give the command an empty standard input"),
+    Option("--exact", None, _always("exact"), "run the words unchanged, without a shell"),
     Option("-s", None, _session("subsystem"), "the command is the name of a subsystem: sftp"),
     Option("-N", None, _session("none"), "run no command: keep tunnels open until a signal"),
     Option(
@@ -314,18 +314,21 @@ OPTIONS = (
         "forward a PORT of the server to HOST:PORT, connecting from here",
     ),
     Option(
-        *("-W", "HOST:PORT", _first("stdio", place)),
+        *("-W", "HOST:PORT", _first("stdio", endpoint)),
         "run no command: forward standard input and output to HOST:PORT, from the server",
     ),
     Option(
         *("-o", "NAME=VALUE", _keyword),
-        f"an option of ssh_config(5). These count: {', '.join(KEYWORDS)}; the others are ignored,"
-        " or errors",
+        f"an option of ssh_config(5). These have an effect: {', '.join(KEYWORDS)}; the others are"
+        " ignored, or errors",
     ),
-    Option("-t", None, _always("terminal"), "ask for a terminal: the command runs without one"),
-    Option("-T", None, _always("terminal", False), "no terminal"),
-    Option("-q", None, _always("log_level", "quiet"), "do not report that a signal ended it"),
-    Option("-v", None, _always("log_level", "verbose"), "report what is done"),
+    Option("-t", None, _always("terminal"), "accepted, but the command runs without a terminal"),
+    Option("-T", None, _always("terminal", False), "run without a terminal"),
+    Option(
+        *("-q", None, _always("log_level", "quiet")),
+        "do not report that a signal killed the command",
+    ),
+    Option("-v", None, _always("log_level", "verbose"), "report each step"),
     Option("-G", None, _always("page", "configuration"), "print host, port and user, and exit"),
     Option(
         *("--print-completion", "SHELL", _completion),
@@ -346,14 +349,14 @@ _BY_NAME = {name: option for option in OPTIONS for name in option.names}
 
 
 def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Request:
-    """Return what the command line asks for.
+    """Parse the command line.
 
     Args:
         argv: the arguments, without the program's name.
-        environ: where the variables REMCTL_RSH_* may be.
+        environ: the environment, for the variables REMCTL_RSH_*.
 
     Raises:
-        UsageError: it is wrong.
+        UsageError: the command line or a variable is wrong.
     """
     request = Request()
     words = deque(argv)
@@ -361,7 +364,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Request:
     if request.page not in (None, "configuration"):
         return request
     if not words:
-        raise UsageError("no host: name one, and then the command")
+        raise UsageError("no host: give the host, then the command")
     request.set_destination(words.popleft())
     _take_options(words, request)
     request.command = list(words)
@@ -371,33 +374,33 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Request:
 
 
 def _finish(request: Request) -> None:
-    """Apply what depends on several options, and check that they go together."""
+    """Apply settings that depend on several options, and check combinations."""
     if request.host_name:
         parts = request.host_name.split("%%")
         request.host = "%".join(part.replace("%h", request.host) for part in parts)
     if request.no_forwards:
         request.local, request.remote = [], []
     if request.command and request.remote_command is not None:
-        raise UsageError("there is a command, and another one is the option RemoteCommand")
+        raise UsageError("a command and the option RemoteCommand are mutually exclusive")
     if request.remote_command is not None:
         request.command = [request.remote_command]
     if request.stdio and (request.command or request.subsystem):
-        raise UsageError("-W goes without a command")
+        raise UsageError("-W cannot be used with a command")
     if request.subsystem and len(request.command) != 1:
-        raise UsageError("-s goes with the name of a subsystem")
+        raise UsageError("-s needs the name of a subsystem")
     if request.exact and (request.subsystem or not request.command):
-        raise UsageError("--exact goes with a command")
+        raise UsageError("--exact needs a command")
     if request.no_command and request.command:
-        raise UsageError("-N goes without a command")
+        raise UsageError("-N cannot be used with a command")
     if request.background and not (request.command or request.no_command):
-        raise UsageError("-f goes with a command, or with -N")
+        raise UsageError("-f needs a command or -N")
     request.background = bool(request.background)
     request.no_input = bool(request.no_input) or request.background
     request.terminal = bool(request.terminal)
 
 
 def _take_options(words: deque[str], request: Request) -> None:
-    """Take options from the front, up to the first word that is not one."""
+    """Consume leading options."""
     while words and words[0].startswith("-") and words[0] != "-":
         word = words.popleft()
         if word == "--":
@@ -416,7 +419,7 @@ def _take_options(words: deque[str], request: Request) -> None:
 def _take(
     name: str, value: list[str], words: deque[str], request: Request, letter: bool = False
 ) -> bool:
-    """Take an option; return whether it has a value."""
+    """Apply an option; return whether it takes a value."""
     option = _BY_NAME.get(name)
     if option is None:
         raise UsageError(f"no such option: {name}")
@@ -426,7 +429,7 @@ def _take(
             raise UsageError(f"{name}: a value is missing")
         value = [words.popleft()]
     elif value and not valued and not letter:
-        raise UsageError(f"{name} has no value")
+        raise UsageError(f"{name} takes no value")
     try:
         option.set(request, value if valued else [])
     except UsageError as error:

@@ -1,4 +1,4 @@
-"""What remctl-rsh says about itself: help, version and completion."""
+"""The pages of remctl-rsh: help, version and completion scripts."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ __all__ = ["page", "parser"]
 USAGE = "%(prog)s [OPTION ...] [USER@]HOST [COMMAND [ARGUMENT ...]]"
 
 DESCRIPTION = """\
-Run a command on a host as ssh does, over remctl: for the programs that run ssh.
-The words of the command are joined with spaces, and /bin/sh runs them on the host;
-standard input, output and error are its own. Without a command it is the account's
-shell. The host's remctl.conf needs a line, and may have a second, which is faster:
+Run a command on a host over remctl, as ssh does: for programs that run ssh.
+The words of the command are joined with spaces and run by /bin/sh on the host,
+with this program's standard input, output and error. Without a command, run the
+account's login shell. The host's remctl.conf needs the first of these lines;
+the second makes it faster:
 
   python ALL /usr/bin/python3 stdin=last user=NAME ACL
   sh     ALL /bin/sh          stdin=last user=NAME ACL"""
@@ -38,46 +39,49 @@ def _letters(names: Iterable[str]) -> str:
 
 NOTES = {
     "accounts": """\
-  USER@HOST is the account that the remctl commands python-USER and sh-USER run as;
-  where the server has no such commands, python and sh are used if they run as USER.
-  With --python NAME and --shell NAME: NAME-USER, or else NAME.""",
+  USER@HOST uses the remctl commands python-USER and sh-USER. If the server has no
+  such commands, it uses python and sh, provided that they run as USER. --python
+  NAME and --shell NAME replace the names python and sh.""",
     "exit status": """\
-  the command's own; 127 and 126 if there is no such command, or it cannot be run
-  255  remctl-rsh failed (standard error says why, and the cure), or a signal ended
-       the command: as with ssh
-  SIGINT, SIGTERM and SIGHUP are passed on; they end the command, and then this
-  process, as does SIGPIPE when nobody reads the output.""",
+  the command's own; 127 if there is no such command, 126 if it cannot be run
+  255  remctl-rsh failed (see standard error), or a signal killed the command,
+       as with ssh
+  SIGINT, SIGTERM and SIGHUP are passed on: they end the command, then this
+  process, as does SIGPIPE when the reader of the output is gone.""",
     "environment": """\
   REMCTL_RSH_PORT, REMCTL_RSH_PRINCIPAL, REMCTL_RSH_PYTHON, REMCTL_RSH_SHELL,
   REMCTL_RSH_CCACHE, REMCTL_RSH_TIMEOUT
-      the options of these names, where a program has no way to pass them
+      the options of these names, for programs that cannot pass options
   KRB5CCNAME
-      the tickets to use""",
+      credential cache to use without --ccache""",
     "ssh's options": f"""\
-  These do nothing, as they are about what Kerberos or remctl does in another way:
+  These are ignored, because Kerberos or remctl makes them unnecessary:
       {_letters(IGNORED.values())}
   These are errors:
       {_letters(REFUSED)}
-  So are the names of -o that go with them; {COMMAND}(1) lists these.""",
+  {COMMAND}(1) also lists the names of -o that are ignored or errors.""",
 }
 
 
 def ssh_options() -> list[tuple[list[str], str]]:
-    """Return the options of ssh that are ignored or errors, and what is said about them."""
-    refused = {names: f"error: {what}; {cure}" for names, (what, cure) in REFUSED.items()}
+    """Return the options of ssh that are ignored or errors, with the reason."""
+    refused = {
+        names: f"error: remctl does not support {what}; {cure}"
+        for names, (what, cure) in REFUSED.items()
+    }
     ignored = {names: f"ignored: {reason}" for reason, names in IGNORED.items()}
     return [(names.split(), text) for names, text in (*ignored.items(), *refused.items())]
 
 
 def page(name: str) -> str:
-    """Return the page: "help", "version", or what a shell of that name completes with."""
+    """Return a page: "help", "version", or the completion script for a shell."""
     if name == "version":
         return f"{COMMAND} {remctl.__version__}\n"
     return parser().format_help() if name == "help" else script(COMMAND, name)
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return a parser with the same options, to make pages of; it reads no command line."""
+    """Return a parser that is used only to format pages."""
     built = argparse.ArgumentParser(
         prog=COMMAND,
         usage=USAGE,
@@ -89,8 +93,8 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         add_help=False,
     )
-    built.add_argument("host", metavar="[USER@]HOST", help="the host, and the account there")
-    built.add_argument("command", nargs="*", metavar="COMMAND", help="what to run there")
+    built.add_argument("host", metavar="[USER@]HOST", help="the host, and the account on it")
+    built.add_argument("command", nargs="*", metavar="COMMAND", help="the command to run")
     for option in OPTIONS:
         added = built.add_argument(*option.names, help=option.help or argparse.SUPPRESS)
         added.metavar, added.nargs = option.metavar, None if option.metavar else 0
@@ -98,12 +102,12 @@ def parser() -> argparse.ArgumentParser:
 
 
 def candidates(words: list[str], word: str) -> list[str]:
-    """Return what the last word of a command line could become, as `answer()` asks for it."""
+    """Return candidates for the last word of a command line, for `answer()`."""
     valued = {name for option in OPTIONS if option.metavar is not None for name in option.names}
     if words and words[-1] in valued:
         return []
     before = [each for place, each in enumerate(words) if (["", *words])[place] not in valued]
-    if any(not each.startswith("-") for each in before):  # the host, and then a command there
+    if any(not each.startswith("-") for each in before):  # The host is complete.
         return []
     if word.startswith("-"):
         names = (name for option in OPTIONS if option.help for name in option.names)

@@ -1,17 +1,17 @@
-"""What remctl-rsh was asked for; options.py reads it from the command line."""
+"""The request that options.py parses from the command line of remctl-rsh."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
 
-TYPE_CHECKING = False  # typing takes longer to import than all of this to run.
+TYPE_CHECKING = False  # Importing typing takes longer than parsing.
 if TYPE_CHECKING:
     from typing import TypeAlias
 
 __all__ = ["Request", "UsageError"]
 
-Place: TypeAlias = "tuple[str | None, int | str]"
+Endpoint: TypeAlias = "tuple[str | None, int | str]"
 Forward: TypeAlias = "tuple[str | None, int | str, str | None, int | str]"
 
 CONNECT_TIMEOUT = 30.0  # seconds
@@ -21,27 +21,26 @@ _LONGEST_TIME = 1 << 22  # seconds, as everywhere in remctl_toolkit.machine
 
 
 class UsageError(Exception):
-    """The command line, or a variable of the environment, is wrong."""
+    """The command line or an environment variable is wrong."""
 
 
 class Request:
-    """A host, what to run there, and how.
+    """A host, a command, and settings.
 
-    Of settings that are given more than once the first counts, as with ssh; those of the
-    environment come last.
+    If a setting is given more than once the first counts, as with ssh.  The environment comes last.
 
     Attributes:
-        page: "help", "version" or "configuration": print that, and do nothing else; "bash", "zsh"
-            and "fish" are completion scripts.
+        page: page to print instead of running a command: "help", "version", "configuration", or
+            the completion script for "bash", "zsh" or "fish".
         host, typed_host: the host to connect to, and as it was typed before HostName replaced it.
         command: the words to run; empty means the account's login shell.
-        exact: whether they are the words of a program, not of a shell.
+        exact: whether to run the words without a shell.
         session: "none" for -N, "subsystem" for -s.
-        terminal: whether a terminal was asked for.
+        terminal: whether a terminal was requested.
         background: whether to fork when the command has started.
-        changes: what to set in the command's environment.
-        stdio: the (host, port) that standard input and output are forwarded to.
-        unknown: patterns of options that are ignored, separated by commas.
+        changes: variables to set in the command's environment.
+        stdio: the (host, port) to forward standard input and output to.
+        unknown: patterns of unknown options to ignore, separated by commas.
         local, remote: the tunnels, as (bind address, port, host, port); a Unix socket is None and
             a path.
     """
@@ -67,7 +66,7 @@ class Request:
         self.background: bool | None = None
         self.log_level: str | None = None
         self.changes: dict[str, str] = {}
-        self.stdio: Place | None = None
+        self.stdio: Endpoint | None = None
         self.local: list[Forward] = []
         self.remote: list[Forward] = []
         self.no_forwards: bool | None = None
@@ -75,31 +74,31 @@ class Request:
 
     @property
     def no_command(self) -> bool:
-        """Whether no command runs: only tunnels are open."""
+        """True if no command runs and only tunnels are open."""
         return self.session == "none"
 
     @property
     def subsystem(self) -> bool:
-        """Whether the command is the name of a subsystem."""
+        """True if the command is the name of a subsystem."""
         return self.session == "subsystem"
 
     @property
     def quiet(self) -> bool:
-        """Whether not to report a command that a signal ended."""
+        """True to omit the report of a signal that killed the command."""
         return self.log_level in ("quiet", "fatal")
 
     @property
     def verbose(self) -> bool:
-        """Whether to report what is done."""
+        """True to report each step."""
         return (self.log_level or "").startswith(("verbose", "debug"))
 
     def set_first(self, name: str, value: object) -> None:
-        """Set an attribute that has no value yet."""
+        """Set an attribute unless it has a value."""
         if getattr(self, name) is None:
             setattr(self, name, value)
 
     def set_destination(self, text: str) -> None:
-        """Take ``[user@]host`` or ``ssh://[user@]host[:port]``; the host may be in brackets.
+        """Parse ``[user@]host`` or ``ssh://[user@]host[:port]``; the host may be in brackets.
 
         Raises:
             UsageError: the host, the user or the port is missing or wrong.
@@ -116,7 +115,7 @@ class Request:
         elif host.startswith("[") and host.endswith("]"):
             host = host[1:-1]
         if not host or (at and not user) or host.startswith("-") or "/" in host:
-            raise UsageError(f"{text!r} is no host, USER@HOST or ssh://USER@HOST:PORT")
+            raise UsageError(f"{text!r} is not HOST, USER@HOST or ssh://USER@HOST:PORT")
         if at:
             self.set_first("user", user)
         if port:
@@ -124,10 +123,10 @@ class Request:
         self.host = self.typed_host = host
 
     def set_from_environment(self, environ: Mapping[str, str]) -> None:
-        """Take the variables REMCTL_RSH_*, for programs that pass no options.
+        """Apply the variables REMCTL_RSH_*, which serve programs that cannot pass options.
 
         Raises:
-            UsageError: one is wrong; its name is in the text.
+            UsageError: a variable is wrong; the text names it.
         """
         for name, convert in _VARIABLES.items():
             variable = f"REMCTL_RSH_{name.upper()}"
@@ -140,7 +139,7 @@ class Request:
     def send_variables(
         self, patterns: Sequence[str], environ: Mapping[str, str] = os.environ
     ) -> None:
-        """Set the variables whose names match for the command, as SendEnv does."""
+        """Pass variables with matching names to the command, as SendEnv does."""
         from fnmatch import fnmatchcase
 
         for pattern in patterns:
@@ -171,7 +170,7 @@ def port_number(text: str) -> int:
         UsageError: it is not a port.
     """
     if not (text.isascii() and text.isdecimal()) or not 1 <= int(text) <= 65535:
-        raise UsageError(f"a port is a number from 1 to 65535, not {text!r}")
+        raise UsageError(f"a port must be a number from 1 to 65535, not {text!r}")
     return int(text)
 
 
@@ -192,12 +191,12 @@ def seconds(text: str) -> float:
     except (KeyError, ValueError):
         total = 0.0
     if not 0 < total <= _LONGEST_TIME:
-        raise UsageError(f"it must be seconds, more than 0, not {text!r}: write 90, 90s or 1m30s")
+        raise UsageError(f"it must be a time more than 0, not {text!r}: write 90, 90s or 1m30s")
     return total
 
 
-def place(text: str) -> Place:
-    """Return what ``host:port``, or the path of a Unix socket, stands for.
+def endpoint(text: str) -> Endpoint:
+    """Parse ``host:port`` or the path of a Unix socket.
 
     Raises:
         UsageError: it is something else.
@@ -205,14 +204,14 @@ def place(text: str) -> Place:
     parts = split_address(text)
     if not all(parts) or len(parts) != (1 if "/" in text else 2):
         raise UsageError(f"it must be HOST:PORT or the path of a Unix socket, not {text!r}")
-    return _end(parts)
+    return _endpoint(parts)
 
 
 def forward(text: str) -> Forward:
-    """Return what ``[bind_address:]port:host:port`` stands for.
+    """Parse ``[bind_address:]port:host:port``.
 
-    The path of a Unix socket, with a slash in it, may take the place of ``[bind_address:]port`` and
-    of ``host:port``: its host is None.  A bind address that is empty or ``*`` is all addresses.
+    The path of a Unix socket, with a slash in it, may replace ``[bind_address:]port`` and
+    ``host:port``; its host is None.  A bind address that is empty or ``*`` means all addresses.
 
     Raises:
         UsageError: it is something else.
@@ -225,19 +224,19 @@ def forward(text: str) -> Forward:
     elif len(here) == 2 and here[0] in ("", "*"):
         here[0] = "::"
     if len(here) not in (1, 2) or not all((*here, *there)):
-        raise UsageError(f"a tunnel is [bind_address:]port:host:port, not {text!r}")
-    return (*_end(here, zero=True), *_end(there))
+        raise UsageError(f"a tunnel must be [bind_address:]port:host:port, not {text!r}")
+    return (*_endpoint(here, zero=True), *_endpoint(there))
 
 
-def _end(parts: list[str], *, zero: bool = False) -> Place:
+def _endpoint(parts: list[str], *, zero: bool = False) -> Endpoint:
     if len(parts) == 1:
         return None, parts[0]
     host, port = parts
-    return host, 0 if zero and port == "0" else port_number(port)  # 0: any that is free
+    return host, 0 if zero and port == "0" else port_number(port)  # 0: any free port
 
 
 def split_address(text: str) -> list[str]:
-    """Split at colons, but not at those within brackets."""
+    """Split at colons outside of brackets."""
     parts = [""]
     bracketed = False
     for letter in text:

@@ -1,4 +1,4 @@
-"""File descriptors 0, 1 and 2, on their way to a command of the far side and back."""
+"""Copy file descriptors 0, 1 and 2 to and from a command on the server."""
 
 from __future__ import annotations
 
@@ -14,37 +14,39 @@ if TYPE_CHECKING:
 
     from remctl_toolkit.machine.channel.channel import Channel
 
-__all__ = ["Over", "Pumps", "StreamError"]
+__all__ = ["Ended", "StreamCopier", "StreamError"]
 
-_PIECE = 1 << 18  # octets
+_READ_SIZE = 1 << 18  # octets
 
 
-class Over:
-    """The command has ended, and all of its output is written: its status, -N for signal N."""
+class Ended:
+    """Event: the command has ended, and all of its output is written.
+
+    Attributes:
+        status: the exit status, or -N for signal N.
+    """
 
     def __init__(self, status: int) -> None:
         self.status = status
 
 
 class StreamError(Exception):
-    """Our input cannot be read, or our output not be written."""
+    """Our input cannot be read, or our output cannot be written."""
 
 
-class Pumps:
-    """Threads that pass on what there is to read, until the command ends.
-
-    What happens goes into a queue: an `Over`, or the exception that ended it.
+class StreamCopier:
+    """Threads that copy input and output until the command ends.
 
     Args:
         channel: the command.
-        events: where to tell.
-        reads: whether to pass on standard input, too.
+        events: queue for an `Ended`, or for the exception of a thread.
+        reads: whether to copy standard input, too.
     """
 
     def __init__(self, channel: Channel, events: SimpleQueue[Any], *, reads: bool) -> None:
         self._channel = channel
         self._events = events
-        self._over, self._wake = os.pipe()
+        self._closed, self._wake = os.pipe()
         targets = [self._errors, self._output, *([self._input] if reads else ())]
         self._threads = [
             threading.Thread(target=self._report, args=[target], daemon=True) for target in targets
@@ -53,12 +55,12 @@ class Pumps:
             thread.start()
 
     def close(self) -> None:
-        """Let the threads end; the channel has to be closed."""
+        """End the threads; close the channel first."""
         os.close(self._wake)
-        # Those that write may wait for somebody to read what was written.
+        # Do not join the writers: they may wait for a reader of our output.
         for thread in self._threads[2:]:
             thread.join()
-        os.close(self._over)
+        os.close(self._closed)
 
     def _report(self, target: Callable[[], None]) -> None:
         try:
@@ -73,17 +75,17 @@ class Pumps:
             self._channel.close_write()
 
     def _read_input(self) -> bytes:
-        """Return b"" at the end, and when the command has ended."""
+        """Return input, or b"" at its end and when the command has ended."""
         poll = select.poll()
         poll.register(0, select.POLLIN)
-        poll.register(self._over, select.POLLIN)
+        poll.register(self._closed, select.POLLIN)
         while True:
-            if any(fd == self._over for fd, _ in poll.poll()):
+            if any(fd == self._closed for fd, _ in poll.poll()):
                 return b""
             try:
-                return os.read(0, _PIECE)
+                return os.read(0, _READ_SIZE)
             except BlockingIOError:
-                pass  # Somebody else has read it.
+                pass  # Another process has read it.
             except OSError as error:
                 raise StreamError(f"cannot read standard input: {error.strerror}") from None
 
@@ -93,12 +95,12 @@ class Pumps:
     def _output(self) -> None:
         self._pass_on(self._channel.read, 1, "output")
         self._threads[0].join()
-        self._events.put(Over(self._channel.wait()))
+        self._events.put(Ended(self._channel.wait()))
 
     def _pass_on(self, read: Callable[[int], bytes], fd: int, name: str) -> None:
-        """Write all that there is to read; what cannot be written is read all the same."""
+        """Copy output until it ends; after an error, read and discard the rest."""
         writes = True
-        while octets := read(_PIECE):
+        while octets := read(_READ_SIZE):
             try:
                 if writes:
                     _write(fd, octets, name)
@@ -108,11 +110,11 @@ class Pumps:
 
 
 def _write(fd: int, octets: bytes, name: str) -> None:
-    """Write all of it, also where the descriptor does not block: rsync, for one, sets that.
+    """Write all octets, even to a non-blocking descriptor, which rsync may leave behind.
 
     Raises:
-        BrokenPipeError: nobody reads it any more.
-        StreamError: it cannot be written.
+        BrokenPipeError: the reader is gone.
+        StreamError: any other error.
     """
     rest = memoryview(octets)
     while rest:

@@ -1,4 +1,4 @@
-"""The command remctl-sandbox: a shell (or one command) with a realm and a remctl server."""
+"""The program remctl-sandbox, which runs a shell or command with a realm and a remctl server."""
 
 from .main import main
 from .options import parser

@@ -1,4 +1,4 @@
-"""For ``python -m remctl_toolkit.cli.sandbox``."""
+"""Run remctl-sandbox by ``python -m remctl_toolkit.cli.sandbox``."""
 
 import sys
 

@@ -1,11 +1,11 @@
-"""What the sandbox says before its shell starts."""
+"""The text that the sandbox prints before its shell starts."""
 
 from __future__ import annotations
 
 from remctl_toolkit.hosts import fold
 from remctl_toolkit.testing import Realm
 
-from .servers import DEFAULT_PORT, TROUBLE, Servers
+from .servers import DEFAULT_PORT, FAULTS, Servers
 
 __all__ = ["banner"]
 
@@ -24,13 +24,13 @@ Try:
   >>> import remctl
   >>> remctl.remctl({arguments}, command=["test", "echo", "hello"])
 
-Leave with "exit" or Ctrl-D. The realm and the server go away then.
+Leave with "exit" or Ctrl-D, which also stops the realm and the server.
 """
 _FLEET = "  remctl-fleet --hosts-file $REMCTL_HOSTS --timeout 2 -- account show alice\n"
 
 
 def banner(realm: Realm, servers: Servers) -> str:
-    """Return the text: where things are, and what to try."""
+    """Return the text: names and ports, and commands to try."""
     server = servers.main
     usual = server.port == DEFAULT_PORT
     return _ABOUT.format(
@@ -47,21 +47,21 @@ def banner(realm: Realm, servers: Servers) -> str:
 
 
 def _hosts(servers: Servers) -> str:
-    """Return the lines about the hosts to try remctl-fleet on."""
+    """Return the lines about the hosts of ``--hosts``."""
     if not servers.hosts:
         return ""
     names = {str(host): host for host in servers.hosts}
     lines = [f"  hosts      {len(names)}, in the file $REMCTL_HOSTS"]
     if len({host.name for host in servers.hosts}) == len(names):
         lines.append(f"             {_folded(servers, None)}")
-        for trouble in TROUBLE.values():
-            if any(host.trouble == trouble for host in servers.hosts):
-                lines.append(f"             {_folded(servers, trouble)}: {trouble}")
+        for fault in FAULTS.values():
+            if any(host.fault == fault for host in servers.hosts):
+                lines.append(f"             {_folded(servers, fault)}: {fault}")
     else:
         lines.append("             some refuse connections, never answer or deny every command")
     return "\n".join(lines) + "\n"
 
 
-def _folded(servers: Servers, trouble: str | None) -> str:
-    """Return the hosts with some trouble, or all of them, as a pattern."""
-    return fold([host.name for host in servers.hosts if trouble in (None, host.trouble)])
+def _folded(servers: Servers, fault: str | None) -> str:
+    """Return the hosts with this fault as a pattern; None means all hosts."""
+    return fold([host.name for host in servers.hosts if fault in (None, host.fault)])

@@ -1,4 +1,4 @@
-"""Run a program on this process's terminal, and leave the terminal's signals to it."""
+"""Run a program on this process's terminal, and let it handle the terminal's signals."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from .options import COMMAND
 
 __all__ = ["Signals", "run"]
 
-_NOT_EXECUTABLE = 126  # as shells have it
-_NOT_FOUND = 127
+_NOT_EXECUTABLE, _NOT_FOUND = 126, 127  # as in shells
 
 
 def run(command: Sequence[str], env: Mapping[str, str], signals: Signals) -> int:
@@ -23,10 +22,10 @@ def run(command: Sequence[str], env: Mapping[str, str], signals: Signals) -> int
     Args:
         command: program and arguments.
         env: its environment.
-        signals: what passes on requests to end, as a context manager that is entered.
+        signals: an entered context manager, which passes on SIGTERM and SIGHUP.
 
     Returns:
-        Its exit status, as a shell would have it.
+        Its exit status, as in a shell.
     """
     try:
         child = subprocess.Popen(command, env=env)
@@ -39,21 +38,21 @@ def run(command: Sequence[str], env: Mapping[str, str], signals: Signals) -> int
 
 
 class Signals:
-    """Leaves Ctrl-C to a child, which gets it from the terminal too; passes on requests to end.
+    """Ignore Ctrl-C, which the child gets from the terminal, and pass on SIGTERM and SIGHUP.
 
-    The handler is a function, not SIG_IGN, because a child would inherit that.
+    The handler is a function, because a child would inherit SIG_IGN.
 
     Attributes:
-        requested: whether there was a request to end.
-        started: whether there was a child.
+        requested: whether SIGTERM or SIGHUP came.
+        started: whether a child was started.
     """
 
     def __init__(self, *, hang_up: bool) -> None:
-        """With ``hang_up``, requests are passed on as SIGHUP: interactive shells ignore SIGTERM."""
+        """Set ``hang_up`` for interactive shells, which ignore SIGTERM, to send SIGHUP instead."""
         self.requested = self.started = False
         self._hang_up = hang_up
         self._child: subprocess.Popen[bytes] | None = None
-        self._early: list[int] = []  # requests that came before the child was known
+        self._pending: list[int] = []  # signals that came before the child was started
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -66,16 +65,16 @@ class Signals:
             signal.signal(number, handler)
 
     def pass_on_to(self, child: subprocess.Popen[bytes]) -> None:
-        """Send what has come so far, and what comes from now on, to this child."""
+        """Send pending signals, and those that come from now on, to this child."""
         self.started = True
         self._child = child
-        while self._early:
-            self._send(self._early.pop(0))
+        while self._pending:
+            self._send(self._pending.pop(0))
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         if number in (signal.SIGTERM, signal.SIGHUP):
             self.requested = True
-            self._early.append(number)
+            self._pending.append(number)
             if self._child is not None:
                 self.pass_on_to(self._child)
 

@@ -1,4 +1,4 @@
-"""From the command line to the exit status."""
+"""Run remctl-sandbox: parse the command line, run a shell or command, return the exit status."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["main"]
 _EX_UNAVAILABLE = 69  # sysexits.h
 _EX_SOFTWARE = 70  # sysexits.h
 
-_LOG_INTERVAL = 0.05  # seconds between two looks at the servers' logs
+_POLL_INTERVAL = 0.05  # seconds between two reads of the servers' logs
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RealmError as error:
         print(f"{COMMAND}: {error}", file=sys.stderr)
         return _EX_SOFTWARE
-    except KeyboardInterrupt:  # while things start; the shell's own Ctrl-C does not come here
+    except KeyboardInterrupt:  # while the servers start
         return 128 + signal.SIGINT
     if not command:
         with contextlib.suppress(OSError):  # The terminal may be gone.
@@ -75,7 +75,7 @@ def _run_in_sandbox(command: Sequence[str], config: str, hosts: int, verbose: bo
                 env = {**os.environ, **env, "PATH": path}
             if command:
                 return run(command, env, signals)
-            # Not on stdout, which belongs to what runs in the shell.
+            # Standard output is for the programs in the shell.
             print(banner(realm, servers), file=sys.stderr, flush=True)
             program = shell_program()
             if not sys.stdin.isatty():
@@ -87,15 +87,15 @@ def _run_in_sandbox(command: Sequence[str], config: str, hosts: int, verbose: bo
 
 @contextmanager
 def _logs_on_stderr(logs: Mapping[str, Path]) -> Iterator[None]:
-    """Copy what is written to files to standard error, until the end of the with statement.
+    """Copy new lines of files to standard error.
 
     Args:
-        logs: the files, by what to show in front of each line.
+        logs: the files, by the prefix of their lines.
     """
     if not logs:
         yield
         return
-    over = threading.Event()
+    ended = threading.Event()
 
     def copy() -> None:
         with contextlib.ExitStack() as stack:
@@ -104,9 +104,9 @@ def _logs_on_stderr(logs: Mapping[str, Path]) -> Iterator[None]:
                 for name, path in logs.items()
             }
             unfinished = dict.fromkeys(files, "")
-            last_look = False
-            while not last_look:
-                last_look = over.wait(_LOG_INTERVAL)
+            last_read = False
+            while not last_read:
+                last_read = ended.wait(_POLL_INTERVAL)
                 for name, file in files.items():
                     lines = (unfinished[name] + file.read()).split("\n")
                     unfinished[name] = lines.pop()
@@ -121,5 +121,5 @@ def _logs_on_stderr(logs: Mapping[str, Path]) -> Iterator[None]:
     try:
         yield
     finally:
-        over.set()
+        ended.set()
         copier.join()

@@ -1,4 +1,4 @@
-"""The options of remctl-sandbox, and what --help says."""
+"""The options of remctl-sandbox."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ __all__ = ["COMMAND", "MAX_HOSTS", "parse", "parser"]
 
 COMMAND = "remctl-sandbox"
 MAX_HOSTS = 200
-"""Each host is a process, and an address below 127.0.0.255."""
+"""Maximum of ``--hosts``: each is a process, and an address below 127.0.0.255."""
 
 _DESCRIPTION = """\
 Try remctl without a Kerberos realm of your own: start a throwaway realm and a
 remctl server on this machine, get a ticket, and open a shell in which remctl,
-kinit, klist and Python programs use them. When the shell ends, all of it is
+kinit, klist and Python programs use them. When the shell ends, everything is
 removed. With -- COMMAND, run that command instead of a shell."""
 
 _EPILOG = """\
@@ -32,26 +32,26 @@ examples:
   remctl-sandbox -- python3 -m pytest
 
 environment of the shell or command:
-  REMCTL_HOST, REMCTL_PORT, REMCTL_PRINCIPAL   where the server is, and its name
+  REMCTL_HOST, REMCTL_PORT, REMCTL_PRINCIPAL   the server and its principal
   REMCTL_HOSTS                                 file with the hosts of --hosts
-  KRB5_CONFIG, KRB5CCNAME, ...                 what leads Kerberos to the realm
-  PATH                                         first where remctl and kinit are,
-                                               remctl-fleet, and the Python that
-                                               runs all this
+  KRB5_CONFIG, KRB5CCNAME, ...                 Kerberos settings for the realm
+  PATH                                         starts with the directories of
+                                               remctl, kinit, remctl-fleet and
+                                               the Python of remctl-sandbox
 
-The port is 4373, which remctl takes by itself, unless that is in use.
+The port is 4373, the default of remctl, unless that is in use.
 
 exit status:
-  that of the shell or command; 128+N if signal N ended it
-  2    wrong usage
-  69   programs are not installed (the message has the packages to install)
-  70   the realm or the server does not start
+  that of the shell or command; 128+N if signal N killed it
+  2    usage error
+  69   programs are not installed (the message names the packages to install)
+  70   the realm or the server did not start
   126  the command cannot be executed
   127  the command is not found"""
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the parser of the options: what ``--help`` and the man page are made of."""
+    """Return the parser, which is also the source of the man page."""
     built = argparse.ArgumentParser(
         prog=COMMAND,
         usage="%(prog)s [--config FILE] [--hosts N] [--verbose]\n"
@@ -65,14 +65,15 @@ def parser() -> argparse.ArgumentParser:
         "--command-file",
         metavar="FILE",
         type=_config_text,
-        help="further commands for the server: lines as in its configuration file, see remctld(8)",
+        help="file with more commands for the server, in the format of its configuration file,"
+        " see remctld(8)",
     )
     built.add_argument(
         "--hosts",
         metavar="N",
         type=_number_of_hosts,
         default=0,
-        help="start N more hosts with a server each, to try remctl-fleet on; three of every ten"
+        help="start N more hosts for trying remctl-fleet, each with a server; three of every ten"
         " refuse connections, never answer, or deny every command",
     )
     built.add_argument(
@@ -89,7 +90,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Return the options, and the command after ``--`` (empty: a shell).
+    """Return the options, and the command after ``--``; empty means a shell.
 
     Raises:
         SystemExit: for ``--help``, ``--version`` and wrong usage, as argparse does.
@@ -100,14 +101,14 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     command = list(argv[split + 1 :])
     if options.stray:
         wanted = shlex.join([COMMAND, "--", *options.stray])
-        built.error(f"a command goes after --, as in: {wanted}")
+        built.error(f"put -- before the command: {wanted}")
     if split < len(argv) and not command:
         built.error("no command after --")
     return options, command
 
 
 def _config_text(path: str) -> str:
-    """Return the text of a configuration file, for argparse."""
+    """Return the text of a configuration file, as an argparse type."""
     try:
         return Path(path).read_text()
     except OSError as error:
@@ -117,7 +118,7 @@ def _config_text(path: str) -> str:
 
 
 def _number_of_hosts(text: str) -> int:
-    """Return a number of hosts, for argparse."""
+    """Return a number of hosts, as an argparse type."""
     if not (text.isdecimal() and text.isascii() and 1 <= int(text) <= MAX_HOSTS):
-        raise argparse.ArgumentTypeError(f"not a number from 1 to {MAX_HOSTS}: {text!r}")
+        raise argparse.ArgumentTypeError(f"it must be a number from 1 to {MAX_HOSTS}, not {text!r}")
     return int(text)

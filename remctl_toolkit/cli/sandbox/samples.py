@@ -1,4 +1,4 @@
-"""The commands `account` and `backup` of the sandbox: samples of backends, with made-up data."""
+"""The sample commands `account` and `backup` of the sandbox, with made-up data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["account", "backup"]
 
 _NO_SUCH_ACCOUNT = 3  # exit status
 _USED = {"alice": 3, "bob": 9}  # GB
-_PAUSE = 0.3  # seconds between two lines, so that one can watch them arrive
+_PAUSE = 0.3  # seconds between two lines, so that users can watch them arrive
 
 account = Backend("account", "Accounts of users.")
 backup = Backend("backup", "Backups.")

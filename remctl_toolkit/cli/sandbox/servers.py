@@ -1,4 +1,4 @@
-"""The servers of the sandbox: one on localhost, and hosts to try remctl-fleet on."""
+"""The servers of the sandbox: one on localhost, and the hosts of ``--hosts``."""
 
 from __future__ import annotations
 
@@ -19,41 +19,41 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-__all__ = ["DEFAULT_PORT", "TROUBLE", "SandboxHost", "Servers"]
+__all__ = ["DEFAULT_PORT", "FAULTS", "SandboxHost", "Servers"]
 
 DEFAULT_PORT = 4373
-"""The port that remctl(1) connects to unless told otherwise."""
+"""The default port of remctl(1)."""
 
 _REFUSES, _SILENT, _DENIES = 3, 4, 5
-TROUBLE = {
+FAULTS = {
     _REFUSES: "refuses connections",
     _SILENT: "never answers",
     _DENIES: "denies every command",
 }
-"""What is wrong with some hosts, by the last digit of their number."""
+"""Faults of hosts, by the last digit of their number."""
 
 _FIRST_NUMBER = 2  # 127.0.0.1 is localhost
 _OTHER_LOCALHOST = "::1"  # clients try it first where the system calls it localhost, too
-_OTHER_PORTS = 20  # that are tried until one is free on all addresses
+_PORT_ATTEMPTS = 20  # to find a port that is free on all addresses
 
 
 @dataclass(frozen=True, slots=True)
 class SandboxHost:
-    """A host to try remctl-fleet on."""
+    """A host of ``--hosts``."""
 
     number: int
     """2 for the first."""
     name: str
-    """A name or address to connect to."""
+    """The name or address to connect to."""
     port: int
 
     @property
-    def trouble(self) -> str:
-        """What is wrong with it; "" if it works."""
-        return TROUBLE.get(self.number % 10, "")
+    def fault(self) -> str:
+        """The fault of the host; "" if it works."""
+        return FAULTS.get(self.number % 10, "")
 
     def __str__(self) -> str:
-        """As in a list of hosts."""
+        """Return it as in a list of hosts."""
         return self.name if self.port == DEFAULT_PORT else f"{self.name}:{self.port}"
 
 
@@ -61,14 +61,14 @@ class Servers:
     """All servers of a sandbox, as a context manager.
 
     All have port 4373 if that is free on all their addresses, otherwise another one. Hosts have the
-    addresses 127.0.0.2, 127.0.0.3 and so on; where the system has only 127.0.0.1, as macOS, they
-    are ports of localhost.
+    addresses 127.0.0.2, 127.0.0.3 and so on. If the system has only 127.0.0.1, like macOS, they are
+    ports of localhost.
 
     Attributes:
         main: the server on localhost.
         hosts: the hosts.
         hosts_file: the list of hosts as a file, or None if there are no hosts.
-        logs: the files with the servers' logs, by what to show in front of a line.
+        logs: the log files of the servers, by the prefix of their lines.
     """
 
     main: RemctldServer
@@ -77,9 +77,9 @@ class Servers:
         """Describe the servers.
 
         Args:
-            realm: a realm that is started.
-            config: further lines of the servers' configuration.
-            hosts: how many hosts there are besides localhost.
+            realm: a started realm.
+            config: more lines for the servers' configuration.
+            hosts: number of hosts besides localhost.
         """
         self._realm = realm
         self._config = config
@@ -90,7 +90,7 @@ class Servers:
             *backend_commands(samples.backup),
             *machine_commands(),
         ]
-        self._principals: dict[str, str] = {}  # of the servers that have an address of their own
+        self._principals: dict[str, str] = {}  # by address, for 127.0.0.2 and so on
         self._stack = ExitStack()
         self.hosts: list[SandboxHost] = []
         self.hosts_file: Path | None = None
@@ -128,16 +128,16 @@ class Servers:
 
     @property
     def env(self) -> dict[str, str]:
-        """The variables that tell where the servers are (REMCTL_HOSTS only if there are hosts)."""
+        """The variables that name the servers (REMCTL_HOSTS only if there are hosts)."""
         listed = {} if self.hosts_file is None else {"REMCTL_HOSTS": str(self.hosts_file)}
         return {**self.main.env, **listed}
 
     def _start(self) -> None:
-        """Start all servers on a port that is free for all.
+        """Start all servers on one port.
 
-        A port can be taken between two of them: then all are stopped, and another one is tried.
+        Another program can take the port in between: then stop all servers, and try another one.
         """
-        for wanted in (DEFAULT_PORT, *[None] * _OTHER_PORTS):
+        for wanted in (DEFAULT_PORT, *[None] * _PORT_ATTEMPTS):
             try:
                 self._start_on(wanted)
                 return
@@ -165,13 +165,13 @@ class Servers:
                 self._start_host(number, self.main.host, self.main.address, None)
 
     def _start_host(self, number: int, name: str, address: str, port: int | None) -> None:
-        """Start what answers, or does not answer, for a host.
+        """Start the server of a host, or the port that stands for a faulty one.
 
         Args:
-            number: its number, which says whether anything is wrong with it.
-            name: what to connect to.
-            address: where to listen.
-            port: where to listen; None means any port.
+            number: its number, which determines its fault.
+            name: the name to connect to.
+            address: the address to listen on.
+            port: the port to listen on; None means any free port.
         """
         kind = number % 10
         if kind in (_REFUSES, _SILENT):
@@ -197,18 +197,18 @@ class Servers:
         self.logs[f"{host}: "] = server.log_path
 
     def _server(self, server: RemctldServer) -> RemctldServer:
-        """Start a server, which is stopped with all others."""
+        """Start a server, and stop it with the others."""
         return self._stack.enter_context(server)
 
     def _reserve(self, address: str, port: int | None) -> ReservedPort:
-        """Keep a port on which connections are refused."""
+        """Reserve a port that refuses connections."""
         reserved = ReservedPort(address, port or 0)
         self._stack.callback(reserved.close)
         return reserved
 
 
 def _can_bind(address: str) -> bool:
-    """Whether an address is one of this machine's."""
+    """Return whether this machine has an address."""
     try:
         ReservedPort(address).close()
     except OSError:
@@ -217,5 +217,5 @@ def _can_bind(address: str) -> bool:
 
 
 def _line(host: SandboxHost) -> str:
-    """Return the line about a host in the file."""
-    return f"{host}  # {host.trouble}\n" if host.trouble else f"{host}\n"
+    """Return the line for a host in the hosts file."""
+    return f"{host}  # {host.fault}\n" if host.fault else f"{host}\n"

@@ -1,4 +1,4 @@
-"""The settings of the sandbox's shell, which the start-up files apply."""
+"""Settings that the start-up files apply to the sandbox's shell."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ NAMES = (
     *("remctl", "remctl-fleet", "remctl-rsh", "remctl-sandbox"),
     *("kinit", "klist", "kdestroy", "python", "python3"),
 )
-"""Commands that no alias or function of the user's configuration may hide."""
+"""Commands whose aliases and functions are removed."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a shell has after the user's own configuration was read."""
+    """The settings of a shell after it has read the user's configuration."""
 
     variables: Mapping[str, str | None]
-    """What is exported, without PATH; None means that the variable is not set."""
+    """Exported variables, without PATH; None means unset."""
     first: tuple[str, ...]
-    """Folders at the beginning of PATH."""
+    """Directories at the beginning of PATH."""
     rest: str
-    """The end of PATH, after the folders that the user's configuration adds."""
+    """The end of PATH, after the directories that the user's configuration adds."""
     hooks: Mapping[str, tuple[str, str | None]]
-    """Variables by which shells find the start-up files: their values, and those before."""
-    own: bool
-    """Whether the user's own configuration is read."""
+    """Variables that lead shells to the start-up files: their values, and the previous ones."""
+    user_config: bool
+    """True if the shell reads the user's configuration."""
     ready: Path
-    """The file that a shell makes when it has all this."""
+    """The file that a shell creates when it has these settings."""

@@ -1,4 +1,4 @@
-"""The start-up file for fish: read before the user's configuration, it waits for a prompt."""
+"""The start-up file for fish, which is read before the user's configuration."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from .settings import NAMES, PROMPT, Settings
 
 __all__ = ["fish_file"]
 
-# Fish calls the functions of an event in the order in which they were made: so _keep is made before
-# those of the user's configuration, and _again after them.
+# Fish runs the handlers of an event in the order of their definition. So _keep is defined before
+# those of the user's configuration, and _again, at the first prompt, after them.
 _TEXT = """\
 if status is-interactive; and not functions -q __remctl_sandbox_first
     set -g __remctl_sandbox_begun
@@ -69,7 +69,7 @@ end
 
 
 def fish_file(settings: Settings) -> str:
-    """Return the file for a folder ``fish/vendor_conf.d`` of XDG_DATA_DIRS."""
+    """Return the file for a directory ``fish/vendor_conf.d`` of XDG_DATA_DIRS."""
     start, keep, again = [], [], []
     for number, (name, value) in enumerate(settings.variables.items()):
         memory = f"__remctl_sandbox_{number}"

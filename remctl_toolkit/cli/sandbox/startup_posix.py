@@ -1,8 +1,7 @@
 """Start-up files for sh, ksh, bash and zsh.
 
-They work whatever options, aliases and traps the user's configuration has left: values are quoted,
-builtins are written with a backslash, which keeps aliases off, and nothing is looked at that may be
-unset.
+They must work with any options, aliases and traps of the user's configuration.  So values are
+quoted, a backslash before builtins prevents aliases, and no unset variable is expanded.
 """
 
 from __future__ import annotations
@@ -14,8 +13,8 @@ from .settings import NAMES, PROMPT, Settings
 
 __all__ = ["bash_hook", "bashrc", "sh_file", "zsh_files"]
 
-# _start has the sandbox's values. Later, _keep remembers the present ones before the user's hooks
-# run at a prompt, and _again has them back afterwards.
+# _start sets the sandbox's values. At each prompt, _keep saves the values before the user's hooks
+# run, and _again restores them afterwards.
 _FUNCTIONS = """\
 \\set +e
 _remctl_sandbox_start() {{
@@ -51,8 +50,8 @@ _remctl_sandbox_again() {{
 _remctl_sandbox_begun=
 """
 
-# A variable that the user's configuration has made read-only ends the copy of the shell, so that
-# the shell itself ends before it is ready.
+# If the user's configuration has made a variable read-only, _start ends the subshell.  The shell
+# then exits before it is ready.
 _END = """\
 if (_remctl_sandbox_start) >/dev/null 2>&1; then
     _remctl_sandbox_start
@@ -64,8 +63,8 @@ fi
 
 _BASH_ONCE = "if \\declare -F _remctl_sandbox_start >/dev/null; then \\return 0; fi\n"
 
-# Bash 5.1 and later run each element of an array. What a command of the user's gives PROMPT_COMMAND
-# is the first element.
+# Bash 5.1 and later run each element of an array. A plain assignment to PROMPT_COMMAND replaces
+# only the first element.
 _BASH_PROMPT = """\
 _remctl_sandbox_before() {
     \\local status=$?
@@ -119,7 +118,7 @@ _remctl_sandbox_hooks() {
 _remctl_sandbox_hooks
 """
 
-# Reads one of the user's files, and lets zsh look for the next one in our folder.
+# Reads one of the user's files, then makes zsh look for the next one in the sandbox's directory.
 _ZSH_FILE = """\
 {back}
 {own}
@@ -135,7 +134,7 @@ else
 fi
 """
 
-# /etc/zshrc of macOS has put the history in our folder.
+# /etc/zshrc of macOS puts the history in the sandbox's directory.
 _ZSH_HISTORY = """\
 if [[ "${{HISTFILE-}}" == {folder}/* ]]; then
     HISTFILE="${{ZDOTDIR:-${{HOME-}}}}/${{HISTFILE##*/}}"
@@ -147,13 +146,13 @@ def sh_file(settings: Settings, file: str) -> str:
     """Return the file for sh and ksh, which the variable ENV names.
 
     Args:
-        settings: what to set.
-        file: the user's own file, as the value of ENV: parameters in it are expanded.
+        settings: the settings.
+        file: the user's own file, in the form of ENV: the shell expands parameters in it.
     """
     quoted = '"{}"'.format(file.replace('"', '\\"'))
     parts = [
         _back(settings, "ENV"),
-        _read(quoted) if settings.own and file else "",
+        _read(quoted) if settings.user_config and file else "",
         _functions(settings),
         _unhide([name for name in NAMES if "-" not in name], "\\command unset -f"),
         _all_back(settings),
@@ -163,17 +162,17 @@ def sh_file(settings: Settings, file: str) -> str:
 
 
 def bashrc(settings: Settings, hook: str) -> str:
-    """Return the file that bash reads in place of ~/.bashrc.
+    """Return the file that bash reads instead of ~/.bashrc.
 
     Args:
-        settings: what to set.
+        settings: the settings.
         hook: path of the file with the text of bash_hook().
     """
-    return (_read("~/.bashrc") if settings.own else "") + f"\\. {shlex.quote(hook)}\n"
+    return (_read("~/.bashrc") if settings.user_config else "") + f"\\. {shlex.quote(hook)}\n"
 
 
 def bash_hook(settings: Settings) -> str:
-    """Return what bash runs after the user's configuration, or at its first prompt."""
+    """Return the file that bash reads after the user's configuration, or at its first prompt."""
     parts = [
         _BASH_ONCE,
         _functions(settings),
@@ -189,13 +188,13 @@ def zsh_files(settings: Settings, folder: str) -> dict[str, str]:
     """Return the files of ZDOTDIR, by name.
 
     Args:
-        settings: what to set.
-        folder: where they are.
+        settings: the settings.
+        folder: the directory with the files.
     """
 
     def read(name: str) -> str:
         place = f'"${{ZDOTDIR:-${{HOME-}}}}/{name}"'
-        return f"if [[ -r {place} ]]; then \\source {place}; fi\n" if settings.own else ""
+        return f"if [[ -r {place} ]]; then \\source {place}; fi\n" if settings.user_config else ""
 
     quoted = shlex.quote(folder)
     history = _ZSH_HISTORY.format(folder=quoted)
@@ -218,7 +217,7 @@ def zsh_files(settings: Settings, folder: str) -> dict[str, str]:
 
 
 def _functions(settings: Settings) -> str:
-    """Return the functions that all these shells share."""
+    """Return the functions for all these shells."""
     start, keep, again = [], [], []
     for number, (name, value) in enumerate(settings.variables.items()):
         memory = f"_remctl_sandbox_{number}"
@@ -240,7 +239,7 @@ def _end(settings: Settings) -> str:
 
 
 def _read(quoted: str) -> str:
-    """Return what reads a file of the user's; "command" keeps an error in it from ending ours."""
+    """Return code to read a user's file; "command" keeps an error in it from ending ours."""
     return f"if [ -r {quoted} ]; then \\command . {quoted}; fi\n"
 
 
@@ -249,7 +248,7 @@ def _set(name: str, value: str | None) -> str:
 
 
 def _back(settings: Settings, name: str) -> str:
-    """Return what sets a variable back that led to our files, unless it was changed meanwhile."""
+    """Return code to restore a variable that led to our files, unless it has changed."""
     if name not in settings.hooks:
         return ""
     ours, before = settings.hooks[name]
@@ -261,7 +260,7 @@ def _all_back(settings: Settings) -> str:
 
 
 def _unhide(names: Iterable[str], unset: str) -> str:
-    """Return what removes aliases and functions of these names."""
+    """Return code to remove aliases and functions of these names."""
     return "\n".join(
         f"\\unalias {name} 2>/dev/null || :\n{unset} {name} 2>/dev/null || :" for name in names
     )

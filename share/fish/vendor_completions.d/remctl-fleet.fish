@@ -1,4 +1,4 @@
-# Completion of remctl-fleet, which knows itself what could come next.
+# Completion for remctl-fleet, which prints the candidates itself.
 function _remctl-fleet
     if set -l answer (remctl-fleet --complete (commandline -cp | string collect) 2>/dev/null)
         printf '%s\n' $answer

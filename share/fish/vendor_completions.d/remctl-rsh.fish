@@ -1,4 +1,4 @@
-# Completion of remctl-rsh, which knows itself what could come next.
+# Completion for remctl-rsh, which prints the candidates itself.
 function _remctl-rsh
     if set -l answer (remctl-rsh --complete (commandline -cp | string collect) 2>/dev/null)
         printf '%s\n' $answer

@@ -1,4 +1,4 @@
-"""Hints of commands name the options of that command, never Python's keywords."""
+"""Hints name options of the command, never arguments of Python functions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 import pytest
 
 import _remctl_hints
-from remctl_toolkit.cli.cures import OPTIONS, explained
+from remctl_toolkit.cli.hints import OPTIONS, lines
 from remctl_toolkit.cli.fleet import options as fleet
 from remctl_toolkit.cli.rsh import options as rsh
 
@@ -17,7 +17,7 @@ KEYWORD = re.compile(r"\b\w+=")
 
 
 def hints() -> list[str]:
-    """All hints that there are."""
+    """Return all hints."""
     names = [name for name in dir(_remctl_hints) if name.endswith("_HINT")]
     lists = (_remctl_hints._AUTHENTICATION_HINTS, _remctl_hints._DISCONNECTED_HINTS)
     return [
@@ -31,10 +31,10 @@ def hints() -> list[str]:
 def test_a_hint_names_options_of_the_command(hint: str) -> None:
     error = ValueError("no")
     error.add_note(hint)
-    lines = explained("no", error)
-    assert lines[0] == "no"
-    assert KEYWORD.findall(lines[1]) == []
-    assert "()" not in lines[1]
+    found = lines("no", error)
+    assert found[0] == "no"
+    assert KEYWORD.findall(found[1]) == []
+    assert "()" not in found[1]
 
 
 def test_the_commands_have_these_options() -> None:
@@ -46,4 +46,4 @@ def test_the_commands_have_these_options() -> None:
 
 
 def test_an_error_without_a_hint_is_one_line() -> None:
-    assert explained("no", None) == explained("no", ValueError()) == ["no"]
+    assert lines("no", None) == lines("no", ValueError()) == ["no"]

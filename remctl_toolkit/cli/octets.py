@@ -1,4 +1,4 @@
-"""The octets that somebody typed: arguments and lines reach a server as they are."""
+"""Arguments and lines of input as the octets that the user typed."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-__all__ = ["split_line", "typed"]
+__all__ = ["argument_octets", "split_line"]
 
 
-def typed(words: Sequence[str] | Sequence[bytes]) -> list[bytes]:
-    """Return the last words of the command line as octets.
+def argument_octets(words: Sequence[str] | Sequence[bytes]) -> list[bytes]:
+    """Return arguments as octets.
 
     Python decodes the command line with the C library's tables, and `os.fsencode()` encodes it
     with its own.  In some locales (of Chinese, Japanese and Korean) these differ, so the octets are
-    read from the kernel where it shows them.
+    read from the kernel if it shows them.
 
     Args:
-        words: the end of this process's arguments, or any other words; octets stay as they are.
+        words: the last arguments of this process, or any other words.
     """
     if words and sys.orig_argv[-len(words) :] == list(words):
         try:
@@ -35,8 +35,8 @@ def typed(words: Sequence[str] | Sequence[bytes]) -> list[bytes]:
 def split_line(line: bytes) -> list[bytes]:
     """Split a line into words, as a POSIX shell does.
 
-    The line is read in the locale's encoding, in which the octet of a backslash can be half of a
-    character, or octet by octet if that encoding cannot give the same octets back.
+    The line is decoded with the locale's encoding, in which the octet of a backslash can be half of
+    a character, or octet by octet if that encoding does not round-trip.
 
     Raises:
         ValueError: a quotation is not closed.

@@ -1,22 +1,22 @@
-"""Hints about errors: the first note of an exception, in the words of a command line."""
+"""Hints about errors: the first note of an exception, with options instead of arguments."""
 
 from __future__ import annotations
 
 import re
 
-__all__ = ["OPTIONS", "explained"]
+__all__ = ["OPTIONS", "lines"]
 
 OPTIONS = {"ccache": "--ccache", "principal": "--principal"}
-"""The options that the arguments named in the notes of remctl have; all commands have them."""
+"""Options by the argument of remctl that a note names; all commands have them."""
 
 _ARGUMENT = re.compile(rf"\b({'|'.join(OPTIONS)})=(?=[,)])")
 
 
-def explained(text: str, error: BaseException | None) -> list[str]:
-    """Return lines to print: what went wrong, and what to do about it if that is known.
+def lines(text: str, error: BaseException | None) -> list[str]:
+    """Return the lines of a message: the error, and the cure if it is known.
 
     Args:
-        text: what went wrong.
+        text: the error.
         error: the exception; ``(ccache=)`` in its note becomes ``(--ccache)``.
     """
     notes = [" ".join(note.splitlines()) for note in getattr(error, "__notes__", ())[:1]]
