@@ -3,6 +3,8 @@
 import sys
 from pathlib import Path
 
+from sphinx import addnodes
+
 sys.path.insert(0, str(Path(__file__).parent))  # for commands.py
 
 import remctl
@@ -17,6 +19,7 @@ extensions = [
     "sphinx.ext.autodoc",  # the reference comes from the docstrings
     "sphinx.ext.napoleon",  # which are in Google's style
     "commands",  # the options of commands, and man pages
+    "sphinx_copybutton",  # blocks of code can be copied
 ]
 exclude_patterns = ["_build"]
 
@@ -24,9 +27,21 @@ exclude_patterns = ["_build"]
 myst_heading_anchors = 3
 
 suppress_warnings = [
-    "myst.xref_missing",  # links to files outside the documentation, for readers of the checkout
     "ref.python",  # two classes of one name in two modules, as Connection
 ]
+
+# Pages in place of files outside of docs/, which pages link to for readers of the checkout.
+PAGES_OF_FILES = {
+    "README.md": "index",
+    "README.md#install": "install",
+    "SECURITY.md": "security",
+    "CHANGELOG.md": "changelog",
+    "CONTRIBUTING.md": "contributing",
+}
+
+# Prompts are not copied, nor is what a command prints.
+copybutton_prompt_text = "$ "
+copybutton_exclude = ".linenos, .gp, .go"
 
 default_role = "code"
 # Two dashes begin an option.
@@ -63,20 +78,37 @@ man_pages = [
 man_make_section_directory = False
 man_leaves_out = ["Installing", "The same in Python", "Completion and man page"]
 
-# `sphinx-build -t commands -b man docs man` makes the man pages alone: that takes neither the theme
-# nor the packages that the reference imports.
+# `sphinx-build -t commands -b man docs man` builds only the man pages: this needs neither the theme nor
+# the packages that the reference imports.
 if tags.has("commands"):  # noqa: F821 # Sphinx puts it here
     root_doc = "remctl-fleet"
     include_patterns = ["remctl-*.md"]
-    suppress_warnings.append("toc.not_included")
+    suppress_warnings += ["toc.not_included", "myst.xref_missing"]
+    extensions.remove("sphinx_copybutton")
 
 
 def drop_object(_app, _domain, _kind, content):
-    """Leave out that the base of a class is object."""
+    """Omit object as the base of a class."""
     for node in list(content):
         if node.astext() == "Bases: object":
             content.remove(node)
 
 
+def lead_to_pages(app, doctree):
+    """Change links to files of the checkout into links to pages."""
+    docs = Path(app.srcdir)
+    for link in doctree.findall(addnodes.pending_xref):
+        if link.get("refdomain") != "doc":
+            continue
+        file = (docs / f"{link['reftarget']}.md").resolve()
+        if file.is_relative_to(docs):
+            continue
+        name, anchor = file.relative_to(docs.parent).as_posix(), link.get("reftargetid")
+        page = PAGES_OF_FILES.get(f"{name}#{anchor}")
+        link["reftarget"] = page or PAGES_OF_FILES[name]
+        link["reftargetid"] = None if page else anchor
+
+
 def setup(app):
     app.connect("object-description-transform", drop_object)
+    app.connect("doctree-read", lead_to_pages)

@@ -143,10 +143,15 @@ def test_test_files_of_the_page_pass(page: Path, place: Place, tmp_path: Path) -
     assert "skipped" not in done.stdout
 
 
+def prose_of(page: Path) -> str:
+    """Return a page without its blocks of code."""
+    return re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+
+
 def test_links_between_pages_lead_somewhere() -> None:
     dead = []
     for page in [*PAGES, ROOT / "CHANGELOG.md"]:
-        prose = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+        prose = prose_of(page)
         for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", prose):
             # ../../actions is what GitHub has next to the files: test_pypi_page.py looks at those.
             elsewhere = "://" in target or target.startswith("../../actions/")
@@ -157,8 +162,18 @@ def test_links_between_pages_lead_somewhere() -> None:
 
 def test_every_page_is_in_the_index() -> None:
     index = (ROOT / "docs" / "index.md").read_text()
-    pages = {page.name for page in (ROOT / "docs").glob("*.md")} - {"index.md"}
-    assert {name for name in pages if f"({name})" not in index} == set()
+    trees = re.findall(r"^```\{toctree\}\n(?::.*\n)*\n((?:.+\n)*)```$", index, re.MULTILINE)
+    pages = [page.stem for page in (ROOT / "docs").glob("*.md") if page.stem != "index"]
+    assert sorted("".join(trees).split()) == sorted(pages)
+
+
+def test_a_page_has_one_title() -> None:
+    """Links on the landing page have the title of the page that they lead to."""
+    for page in PAGES:
+        assert len(re.findall(r"^# .*$", prose_of(page), re.MULTILINE)) == 1, page
+    index = (ROOT / "docs" / "index.md").read_text()
+    for text, name in re.findall(r"(?<!!)\[([^]]+)\]\(([\w-]+\.md)\)", index):
+        assert (ROOT / "docs" / name).read_text().startswith(f"# {text}\n")
 
 
 def test_every_exception_is_explained() -> None:

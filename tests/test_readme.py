@@ -1,8 +1,7 @@
-"""The README's tables: what the existing binding does and ours does not, shown with both; figures.
+"""The README's tables: behaviour of the existing binding and of ours, and figures; the Install page.
 
-A line about behaviour stands in the README only with a program here that shows it.  Programs run
-under the system's Python with Debian's python3-pyremctl, and under ours; what they print are the
-cells of the line.
+Each line about behaviour has a program here.  It runs with the system's Python and Debian's
+python3-pyremctl, and with ours, and prints the cells of the line.
 """
 
 from __future__ import annotations
@@ -100,7 +99,7 @@ _remctl.remctl_close(handle)
 del handle
 print("works")
 """,
-    "a forked child ends": """
+    "a forked child exits": """
 r = remctl.Remctl(*call)
 r.command(["test", "sleep", "4"])
 child = os.fork()
@@ -109,9 +108,9 @@ if child == 0:
     sys.exit()
 os.waitpid(child, 0)
 try:
-    print("the parent's session goes on" if r.output()[3] == 0 else "lost")
+    print("the parent's session stays open" if r.output()[3] == 0 else "lost")
 except remctl.RemctlError as error:
-    print("and with it the parent's session" if "end of file" in str(error) else error)
+    print("the parent's session is closed" if "end of file" in str(error) else error)
 """,
     "other threads, during a call": """
 def answer():
@@ -122,7 +121,7 @@ other = threading.Thread(target=answer)
 other.start()
 met = remctl.remctl(*call, ["meet", os.getcwd()]).status == 0
 other.join()
-print("run" if met else "stand still")
+print("run" if met else "are blocked")
 """,
     "Ctrl-C during a call": """
 signal.signal(signal.SIGALRM, signal.default_int_handler)
@@ -189,8 +188,8 @@ def _existing_binding() -> None:
 
 
 def outcome(python: list[str], program: str, server: RemctldServer, folder: Path) -> str:
-    """Run a program; what it prints, or that it is aborted."""
-    # Under a sanitizer it is ours that is looked at, not the faults of theirs.
+    """Run a program; return its output, or that it was aborted."""
+    # A sanitizer checks only our binding.
     left_out = {"LD_PRELOAD"} if python[0] == SYSTEM_PYTHON else set()
     environ = {name: value for name, value in os.environ.items() if name not in left_out}
     paths = {str(Path(str(module.__file__)).parent) for module in (remctl, _remctl)}
@@ -252,3 +251,13 @@ def test_what_to_install_is_what_the_build_asks_for() -> None:
     message = re.findall(r"install (\S*remctl\S*)", (ROOT / "setup.py").read_text())
     assert message
     assert [name for name in message if f"{name}`" not in README.read_text()] == []
+
+
+@pytest.mark.parametrize("name", ["MISSING_COMPILER", "MISSING_HEADER", "OLD_HEADER"])
+def test_install_page_has_the_messages_of_the_build(name: str) -> None:
+    source = (ROOT / "setup.py").read_text()
+    text = re.search(rf'^{name} = """\\\n(.*?)\\?\n?"""', source, re.MULTILINE | re.DOTALL)
+    assert text is not None
+    lines = re.split(r"\{\}", text[1].removesuffix("\\\n"))
+    page = (ROOT / "docs" / "install.md").read_text()
+    assert [line for line in lines if line not in page] == []
