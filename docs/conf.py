@@ -78,8 +78,8 @@ man_pages = [
 man_make_section_directory = False
 man_leaves_out = ["Installing", "The same in Python", "Completion and man page"]
 
-# `sphinx-build -t commands -b man docs man` builds only the man pages: this needs neither the theme nor
-# the packages that the reference imports.
+# `sphinx-build -t commands -b man docs man` builds only the man pages: this needs neither the
+# theme nor the packages that the reference imports.
 if tags.has("commands"):  # noqa: F821 # Sphinx puts it here
     root_doc = "remctl-fleet"
     include_patterns = ["remctl-*.md"]

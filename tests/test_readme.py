@@ -1,4 +1,4 @@
-"""The README's tables: behaviour of the existing binding and of ours, and figures; the Install page.
+"""The README's tables of behaviour, of both bindings, and of figures; the Install page.
 
 Each line about behaviour has a program here.  It runs with the system's Python and Debian's
 python3-pyremctl, and with ours, and prints the cells of the line.

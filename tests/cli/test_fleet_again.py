@@ -17,7 +17,7 @@ from support.waiting import TRIES
 from testing.processes import TIMEOUT
 
 from remctl_toolkit.cli.fleet.again import Failures
-from remctl_toolkit.cli.fleet.options import parse, given_options
+from remctl_toolkit.cli.fleet.options import given_options, parse
 from remctl_toolkit.cli.fleet.screen import Screen
 from remctl_toolkit.fleet import Host, NotStartedError, Outcome
 from remctl_toolkit.hosts import HostList, fold

@@ -8,7 +8,7 @@ import pytest
 from cli.fleets import Hosts
 
 from remctl_toolkit.cli.fleet import defaults, main
-from remctl_toolkit.cli.fleet.options import CONNECT_TIMEOUT, parse, given_options
+from remctl_toolkit.cli.fleet.options import CONNECT_TIMEOUT, given_options, parse
 
 pytestmark = pytest.mark.once
 

@@ -23,7 +23,7 @@ from .again import FailedFile, Failures
 from .completion import candidates
 from .folders import Folders
 from .job import CONNECTION, Job, Signals
-from .options import COMMAND, parse, given_options
+from .options import COMMAND, given_options, parse
 from .report import Report
 from .screen import RED, Screen
 from .secret import UsageError, ask_secret

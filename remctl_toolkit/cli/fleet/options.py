@@ -25,10 +25,10 @@ __all__ = [
     "DESCRIPTION",
     "EXAMPLES",
     "NOTES",
+    "given_options",
     "parse",
     "parser",
     "split",
-    "given_options",
     "valued_options",
     "wants_value",
 ]

@@ -11,7 +11,7 @@ from remctl_toolkit.fleet import Host, Outcome
 from remctl_toolkit.hosts import fold
 
 from .screen import BOLD, GREEN, RED, Screen
-from .words import hint, detail, headline, output
+from .words import detail, headline, hint, output
 
 __all__ = ["Report"]
 

@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 import remctl
-from remctl_toolkit.cli import hints
+from remctl_toolkit.cli.cures import explained
 from remctl_toolkit.fleet import Host, OnOutput, Outcome
 from remctl_toolkit.hosts import fold
 
@@ -251,5 +251,5 @@ class Raw(View):
                 label += f"{outcome.host}: "
             if outcome.may_have_run:
                 text += f"; the command {fate(outcome)}"
-            for line in hints.lines(text, outcome.error):
+            for line in explained(text, outcome.error):
                 self._screen.err.line(label, line.encode())

@@ -6,15 +6,15 @@ import re
 
 import remctl
 from _remctl_text import printable
-from remctl_toolkit.cli import hints
+from remctl_toolkit.cli.cures import explained
 from remctl_toolkit.fleet import GivenUpError, NotStartedError, Outcome
 
 __all__ = [
     "advice",
-    "hint",
     "detail",
     "fate",
     "headline",
+    "hint",
     "is_interrupted",
     "kind",
     "output",
@@ -75,7 +75,7 @@ def headline(outcome: Outcome) -> str:
 
 def advice(outcome: Outcome) -> str:
     """Return what to do about a failure, or "" if not known."""
-    return "".join(hints.lines("", outcome.error))
+    return "".join(explained("", outcome.error))
 
 
 def output(outcome: Outcome) -> remctl.RemctlSimpleResult:

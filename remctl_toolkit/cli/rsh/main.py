@@ -112,10 +112,10 @@ def _run(request: Request, started: Callable[[], None] = lambda: None) -> int:
     except KeyboardInterrupt:  # while connecting
         return _end_by(signal.SIGINT)
     except (UsageError, StreamError, remctl.RemctlError, OSError, TypeError, ValueError) as error:
-        from remctl_toolkit.cli import hints
+        from remctl_toolkit.cli.cures import explained
 
         # Programs that run ssh treat each line as a separate error.
-        _say("; ".join(hints.lines(getattr(error, "strerror", None) or str(error), error)))
+        _say("; ".join(explained(getattr(error, "strerror", None) or str(error), error)))
         return _OUR_ERROR
 
 

@@ -7,7 +7,7 @@ import re
 import pytest
 
 import _remctl_hints
-from remctl_toolkit.cli.hints import OPTIONS, lines
+from remctl_toolkit.cli.cures import OPTIONS, explained
 from remctl_toolkit.cli.fleet import options as fleet
 from remctl_toolkit.cli.rsh import options as rsh
 
@@ -31,7 +31,7 @@ def hints() -> list[str]:
 def test_a_hint_names_options_of_the_command(hint: str) -> None:
     error = ValueError("no")
     error.add_note(hint)
-    found = lines("no", error)
+    found = explained("no", error)
     assert found[0] == "no"
     assert KEYWORD.findall(found[1]) == []
     assert "()" not in found[1]
@@ -46,4 +46,4 @@ def test_the_commands_have_these_options() -> None:
 
 
 def test_an_error_without_a_hint_is_one_line() -> None:
-    assert lines("no", None) == lines("no", ValueError()) == ["no"]
+    assert explained("no", None) == explained("no", ValueError()) == ["no"]

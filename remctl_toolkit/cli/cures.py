@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["OPTIONS", "lines"]
+__all__ = ["OPTIONS", "explained"]
 
 OPTIONS = {"ccache": "--ccache", "principal": "--principal"}
 """Options by the argument of remctl that a note names; all commands have them."""
@@ -12,7 +12,7 @@ OPTIONS = {"ccache": "--ccache", "principal": "--principal"}
 _ARGUMENT = re.compile(rf"\b({'|'.join(OPTIONS)})=(?=[,)])")
 
 
-def lines(text: str, error: BaseException | None) -> list[str]:
+def explained(text: str, error: BaseException | None) -> list[str]:
     """Return the lines of a message: the error, and the cure if it is known.
 
     Args:
