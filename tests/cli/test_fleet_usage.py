@@ -58,7 +58,7 @@ pytestmark = pytest.mark.once
         (["-p", "65536", "web1", "do"], "--port: .* 1 to 65535, not '65536'"),
         (["-p"], "--port: expected one argument"),
         (["-b", "localhost", "web1", "do"], "source address must be an IP address"),
-        (["-b", "fe80::1%nowhere0", "web1", "do"], "source address has a scope that is not known"),
+        (["-b", "fe80::1%nowhere0", "web1", "do"], "source address has an unknown scope"),
         (["--ccache", "", "web1", "do"], "invalid credential cache"),
         (["--keytab", "/etc/x.keytab", "web1", "do"], "--keytab needs --client"),
         (["--client", "me", "web1", "do"], "--client needs --keytab"),
