@@ -219,10 +219,8 @@ class Machine(MachineFiles, BaseRemoteMachine):  # type: ignore[misc]
     def env(self) -> MachineEnv:
         """The environment of commands."""
         # Before Python 3.12, a cached_property of one machine would wait for the host of another.
-        if self._env is None:
-            # Another thread may have been first.
-            return cast("MachineEnv", self.__dict__.setdefault("_env", MachineEnv(self)))
-        return self._env
+        found = self._env or self.__dict__.setdefault("_env", MachineEnv(self))
+        return cast("MachineEnv", found)
 
     def _changes(self) -> dict[str, str | None]:
         self._opened()
