@@ -334,15 +334,15 @@ def test_special_files_are_left_out_and_told(copy: Copy, tmp_path: Path) -> None
         copy("/dev/null", tmp_path / "there")
 
 
-@pytest.mark.parametrize("what", ["tree", "tree/pipe"])
-def test_special_files_are_not_replaced(copy: Copy, tmp_path: Path, what: str) -> None:
+@pytest.mark.parametrize(("what", "to"), [("tree", "to"), ("tree/pipe", "to/tree/pipe")])
+def test_special_files_are_not_replaced(copy: Copy, tmp_path: Path, what: str, to: str) -> None:
     """Root might lose /dev/null to a copy that nobody wanted to keep."""
     (tmp_path / "from/tree").mkdir(parents=True)
     (tmp_path / "from/tree/pipe").write_text("x")
     (tmp_path / "to/tree").mkdir(parents=True)
     os.mkfifo(tmp_path / "to/tree/pipe")
     with pytest.raises(OSError, match="is in its place, and is not replaced"):
-        copy(tmp_path / "from" / what, tmp_path / "to" / what)
+        copy(tmp_path / "from" / what, tmp_path / to)
     assert (tmp_path / "to/tree/pipe").is_fifo()
     assert os.listdir(tmp_path / "to/tree") == ["pipe"]
 
