@@ -104,7 +104,7 @@ def test_the_variable_says_whose_kdc_it_is(monkeypatch: pytest.MonkeyPatch) -> N
     assert not is_heimdal(Realm())
     assert is_heimdal(HeimdalRealm())
     monkeypatch.setenv(heimdal_realm.KDC_VARIABLE, "Heimdal")
-    with pytest.raises(ValueError, match="no KDC 'Heimdal': it is one of mit, heimdal"):
+    with pytest.raises(ValueError, match="unknown KDC 'Heimdal': use one of mit, heimdal"):
         use_chosen_kdc()
 
 
