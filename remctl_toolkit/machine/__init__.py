@@ -1,10 +1,9 @@
-"""A whole machine over remctl: commands, pipes, paths, Python functions, files, tunnels.
+"""Remote hosts over remctl: commands, pipes, paths, Python functions, files, tunnels.
 
     with Machine("server.example.org") as machine:
         print(machine["ls"]("-l"))
 
-Nothing is imported until a name is asked for: a program that needs a channel does not wait for
-plumbum.
+Names are imported on first use, so that a program with a channel does not wait for plumbum.
 """
 
 from __future__ import annotations
@@ -63,7 +62,7 @@ __all__ = [name for names in _HOMES.values() for name in names.split()]  # pyrig
 
 
 def __getattr__(name: str) -> object:
-    """Import a public name from its file the first time it is asked for."""
+    """Import a public name on first use."""
     for home, names in _HOMES.items():
         if name in names.split():
             from importlib import import_module

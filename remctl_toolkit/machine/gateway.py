@@ -1,13 +1,12 @@
-"""execnet gateways: Python on the remote host, with channels to it.
+"""execnet gateways over remctl.
 
     group = execnet.Group()
     gateway = open_gateway(connection, group=group)
     gateway.remote_exec("channel.send(6 * 7)").receive()  # 42
     group.terminate()
 
-The gateway is execnet's own; here is what it reads and writes.  It needs nothing of execnet but
-what each of its own gateways is made of: `Group`, `XSpec`, `Gateway`, the protocol `IO`, and the
-function that sends the remote half (`bootstrap_exec`).
+The gateway is execnet's own; this module is its transport.  It uses `Group`, `XSpec`, `Gateway`,
+the protocol `IO`, and the function that sends the remote half (`bootstrap_exec`).
 """
 
 from __future__ import annotations
@@ -39,8 +38,8 @@ if TYPE_CHECKING:
 
 __all__ = ["GatewayError", "open_gateway"]
 
-_EXIT = 1.0  # seconds for it when Python ends, as execnet's own gateways have
-_ENDING = 10.0  # seconds that an interpreter has to end: execnet's half gives its threads five
+_EXIT = 1.0  # seconds to end a gateway when Python exits, as execnet's own gateways have
+_ENDING = 10.0  # seconds for an interpreter to end: execnet's half gives its threads five
 _MODELS = ("thread", "main_thread_only")
 
 # execnet's half is sent as the first line of standard input.
@@ -48,7 +47,7 @@ _BOOTSTRAP = "import sys;exec(eval(sys.stdin.readline()))"
 
 
 class GatewayError(MachineError):
-    """The remote Python did not become a gateway."""
+    """A gateway could not be started on the remote host."""
 
 
 def open_gateway(
@@ -61,25 +60,25 @@ def open_gateway(
     """Return an execnet gateway to an interpreter in the connection's account.
 
     It ends with its group (``group.terminate()``), by ``gateway.exit()``, or with the connection;
-    nothing of it is left on the host.  Its standard error comes out on ours, as with execnet's own
-    gateways; a terminal gets escapes in place of what is not printable.  What is printed there
-    goes nowhere.
+    nothing of it is left on the host.  Its standard error is copied to this program's, as with
+    execnet's own gateways; a terminal gets escapes for unprintable characters.  What it prints on
+    standard output is discarded.
 
     Args:
-        connection: the way to the account, or a machine.
-        group: the group that it becomes a member of; None is execnet's own,
-            ``execnet.default_group``, which ends with this process.
-        id: its name in the group; None finds one.
-        python: the interpreter on the host, 3.8 or later, or the words of a command that becomes
+        connection: the connection to the account, or a machine.
+        group: the gateway's group; None is ``execnet.default_group``, which ends with this
+            process.
+        id: the gateway's name in the group; None chooses one.
+        python: the interpreter on the host, 3.8 or later, or the words of a command that starts
             one (``["sudo", "-n", "python3"]``); None is the one that the connection uses.
 
     Raises:
         TypeError: `connection` is neither.
-        ValueError: there is such an id in the group, the group uses greenlets, or this is remoto's
-            connection with sudo or to a container, which has a `gateway` of its own.
+        ValueError: the group already has this id or uses greenlets, or `connection` is remoto's
+            with sudo or to a container, which has a `gateway` of its own.
         GatewayError: the command is missing, or is not an interpreter.
         RemctlError: see `Channel`.
-        ImportError: execnet is not installed, or not one that this works with.
+        ImportError: execnet is not installed, or its version is not supported.
     """
     import execnet
     from execnet.gateway_bootstrap import bootstrap_exec
@@ -88,12 +87,14 @@ def open_gateway(
     if group is None:
         group = execnet.default_group
     if group.execmodel.backend not in _MODELS:
-        raise ValueError(f"the gateway needs threads, and its group has {group.execmodel.backend}")
+        raise ValueError(
+            f"a gateway needs threads, but the execnet group uses {group.execmodel.backend}"
+        )
     spec = execnet.XSpec(f"ssh={connection.host}")
     spec.id = id
     group.allocate_id(spec)
     if any(gateway.id == spec.id for gateway in group):
-        raise ValueError(f"the group has a gateway {spec.id!r} already")
+        raise ValueError(f"the execnet group already has a gateway {spec.id!r}")
     spec.execmodel = group.remote_execmodel.backend
     words: list[Word] = [connection.far.python]
     if python is not None:
@@ -109,13 +110,13 @@ def open_gateway(
         io.end()
         raise
     group._register(gateway)
-    # Its group ends it in new threads, which no longer start when Python ends.
+    # The group would end it in new threads, which cannot start when Python exits.
     atexit.register(io.leave, gateway)
     return gateway
 
 
 class _ChannelIO:
-    """A channel as the protocol ``execnet.gateway_base.IO``, which its gateways read and write."""
+    """Implement the protocol ``execnet.gateway_base.IO`` with a channel."""
 
     def __init__(self, connection: Connection, python: list[Word], execmodel: ExecModel) -> None:
         self.execmodel = execmodel
@@ -123,7 +124,7 @@ class _ChannelIO:
         self._name = " ".join(map(str, python))
         self._writing = threading.Lock()
         self._greeted = False
-        self._at_end = False  # The interpreter's output has ended.
+        self._at_end = False
         self._complaint = Tail()
         self._channel = Channel(connection, [*python, "-u", "-c", _BOOTSTRAP], label="gateway")
         self._errors = threading.Thread(
@@ -131,7 +132,7 @@ class _ChannelIO:
         )
         self._errors.start()
 
-    # For execnet, which expects EOFError and OSError.
+    # execnet expects EOFError and OSError of these.
 
     def read(self, size: int, /) -> bytes:
         try:
@@ -143,7 +144,7 @@ class _ChannelIO:
         return octets
 
     def write(self, octets: bytes, /) -> None:
-        # The channel still takes data until it is told that the interpreter has ended.
+        # The channel accepts data until it learns that the interpreter has ended.
         if self._at_end or self._channel.returncode is not None:
             raise BrokenPipeError(errno.EPIPE, f"Python on {self.remoteaddress} has ended")
         try:
@@ -153,13 +154,13 @@ class _ChannelIO:
             raise OSError(str(error)) from error
 
     def close_read(self) -> None:
-        """End it all: execnet calls this when there is nothing more to read."""
-        with contextlib.suppress(MachineError, TimeoutError):  # What is left, end() ends.
+        """End the interpreter: execnet calls this at the end of its output."""
+        with contextlib.suppress(MachineError, TimeoutError):
             self._channel.wait(_ENDING)
         self.end()
 
     def close_write(self) -> None:
-        # It may have ended, and execnet's receiver must not stumble over that.
+        # execnet's receiver does not expect an error if the interpreter has ended.
         with contextlib.suppress(MachineError):
             self._channel.close_write()
 
@@ -169,41 +170,39 @@ class _ChannelIO:
         return self._channel.returncode
 
     def kill(self) -> None:
-        with contextlib.suppress(MachineError):  # It was lost, or closed.
+        with contextlib.suppress(MachineError):
             self._channel.kill()
         self.end()
 
-    # For us.
-
     def check_started(self) -> None:
-        """Raise GatewayError, or ChannelError, unless the interpreter is a gateway."""
+        """Raise GatewayError or ChannelError if the interpreter did not start."""
         if self._greeted:
             return
         with contextlib.suppress(TimeoutError):
             self._channel.wait(_ENDING)
         self._errors.join(_ENDING)
         reason = str(self._complaint) or f"it ended with status {self._channel.returncode}"
-        text = f"{self._name} of {self.remoteaddress} did not become a gateway: {reason}"
+        text = f"cannot start a gateway with {self._name} on {self.remoteaddress}: {reason}"
         error = GatewayError(text)
         error.host = self.remoteaddress
         raise error
 
     def leave(self, gateway: execnet.Gateway) -> None:
-        """End the gateway as its group would when Python ends."""
+        """End the gateway when Python exits, as its group would."""
         gateway.exit()
         with contextlib.suppress(MachineError, TimeoutError):
             self._channel.wait(_EXIT)
         self.end()
 
     def end(self) -> None:
-        """Close the channel: nothing is left on the host."""
+        """Close the channel."""
         atexit.unregister(self.leave)
         self._channel.close()
         self._errors.join(_ENDING)
 
     def _show_errors(self) -> None:
         decode = codecs.getincrementaldecoder("utf-8")("backslashreplace").decode
-        with contextlib.suppress(MachineError):  # It was closed; or lost, which read() raises.
+        with contextlib.suppress(MachineError):  # read() raises it, too.
             while octets := self._channel.read_stderr():
                 if self._greeted:
                     text = decode(octets)

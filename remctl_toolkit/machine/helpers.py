@@ -1,4 +1,4 @@
-"""Programs that a function runs: ``machine.call(helpers.output_lines, ["ls", "-l"])``."""
+"""Functions that run programs: ``machine.call(helpers.output_lines, ["ls", "-l"])``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ from .facts import far_facts
 __all__ = ["check_output", "output_lines"]
 
 check_output: Callable[..., str] = far_facts.check_output
-"""Run a program, and return what it wrote; other keywords are those of `subprocess.run()`."""
+"""Run a program and return its output; other keywords are those of `subprocess.run()`."""
 output_lines: Callable[..., list[str]] = far_facts.output_lines
-"""The same, as lines."""
+"""Run a program and return the lines of its output; see `check_output`."""

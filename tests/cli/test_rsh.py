@@ -322,8 +322,10 @@ def test_user_whom_the_plain_commands_run_as(rsh: Bridge) -> None:
 def test_user_without_an_account(rsh: Bridge) -> None:
     done = rsh.run(f"alice@{rsh.host}", "id -un")
     assert done.returncode == 255
-    assert done.stderr.startswith(b"remctl-rsh: no account 'alice' on localhost for us: ")
-    assert b"'python' is there, for 'root'" in done.stderr
+    assert done.stderr.startswith(
+        b"remctl-rsh: no account 'alice' on localhost for this principal: "
+    )
+    assert b"'python' runs as 'root'" in done.stderr
     assert done.stderr.count(b"\n") == 1
 
 
@@ -340,9 +342,9 @@ def test_other_names_for_the_commands(rsh: Bridge) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--python", "missing", "localhost", "id"], b"its command 'missing': Unknown command"),
-        (["--python", "secret", "localhost", "id"], b"its command 'secret': Access denied"),
-        (["--python", "no-python", "localhost", "id"], b"does not run Python as it must"),
+        (["--python", "missing", "localhost", "id"], b"remctl command 'missing': Unknown command"),
+        (["--python", "secret", "localhost", "id"], b"remctl command 'secret': Access denied"),
+        (["--python", "no-python", "localhost", "id"], b"did not run Python"),
         (["-b", "nonsense", "localhost", "id"], b"source address"),
     ],
 )

@@ -169,7 +169,7 @@ def test_background_is_entered_when_the_command_has_started(rsh: Bridge, tmp_pat
 def test_background_is_not_entered_if_the_command_cannot_start(rsh: Bridge, greeter: int) -> None:
     done = rsh.sh("echo", "-f", "--python", "missing")
     assert done.returncode == 255
-    assert b"its command 'missing': Unknown command" in done.stderr
+    assert b"remctl command 'missing': Unknown command" in done.stderr
     done = rsh.run("-f", "-N", f"-L127.0.0.1:{greeter}:localhost:1", rsh.host)
     assert done.returncode == 255
     assert b"cannot listen on 127.0.0.1" in done.stderr

@@ -1,4 +1,4 @@
-"""Functions that the tests call on the far side, by their names in this module."""
+"""Functions that tests call on the remote host, by their names in this module."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def forked() -> int:
 
 
 def forked_while_output_is_sent() -> int:
-    """The same while another thread has the lock for that, which nobody in the child gives back."""
+    """Fork while another thread holds the lock, which is never released in the child."""
     frame = sys._getframe()
     while "self" not in frame.f_locals:
         frame = frame.f_back  # type: ignore[assignment]

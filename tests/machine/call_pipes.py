@@ -23,7 +23,7 @@ OLDEST = (3, 8)
 
 
 def pythons() -> dict[str, str]:
-    """Return the Pythons of this machine that a far side may have, by their versions."""
+    """Return the Pythons of this machine that a remote host may have, by version."""
     found = {}
     for minor in range(OLDEST[1], 20):
         path = shutil.which(f"python3.{minor}")
@@ -37,7 +37,7 @@ def pythons() -> dict[str, str]:
 
 
 class PipeStream:
-    """What a channel is, over the pipes of a process."""
+    """A channel over the pipes of a local process."""
 
     def __init__(self, python: str, program: str) -> None:
         command = [python, "-IS", "-c", program]

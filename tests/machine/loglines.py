@@ -1,4 +1,4 @@
-"""A logger for commands, which keeps what it is told."""
+"""A logger for commands, which keeps its records."""
 
 from __future__ import annotations
 

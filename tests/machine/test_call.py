@@ -1,4 +1,4 @@
-"""Calls: what goes there, what comes back, generators, and what is printed over there."""
+"""Calls: arguments, results, generators, and printed output."""
 
 from __future__ import annotations
 
@@ -117,10 +117,12 @@ def test_prints_appear_here(real: Interpreter, capsys: pytest.CaptureFixture[str
 def test_an_interpreter_that_died_is_one_error(connection: Connection) -> None:
     with Interpreter(connection, name="web") as interpreter:
         first = interpreter.call(far_functions.count)
-        with pytest.raises(InterpreterEndedError, match=r"ended on web \(status 7\)") as caught:
+        with pytest.raises(
+            InterpreterEndedError, match=r"interpreter on web ended \(status 7\)"
+        ) as caught:
             interpreter.call(os._exit, 7)
         assert caught.value.status == 7
-        with pytest.raises(InterpreterEndedError, match=r"ended on web"):
+        with pytest.raises(InterpreterEndedError, match=r"interpreter on web ended"):
             interpreter.call(os.getpid)
         assert "ended" in repr(interpreter)
         interpreter.reopen()
@@ -190,7 +192,7 @@ def test_paths_are_sent_by_their_public_names(each: PipeInterpreter) -> None:
 
 
 def test_calls_that_are_given_up_end_there(each: PipeInterpreter, tmp_path: Path) -> None:
-    # The first waits over there, the second works.
+    # The first call waits while the second one runs.
     for function in (far_functions.sleep_noted, far_functions.spin_noted):
         note = tmp_path / function.__name__
         reply = begun(each, function, note)
@@ -255,7 +257,7 @@ def test_what_is_no_function(shared: Interpreter, function: Any, error: Any, tex
 def test_results_are_plain_data(shared: Interpreter) -> None:
     with pytest.raises(ResultError, match=r"result is a _thread.lock, .* \(on far.example.org\)"):
         shared.call(threading.Lock)
-    with pytest.raises(ResultError, match=r"result is a .*, and only plain data"):
+    with pytest.raises(ResultError, match=r"result is a .*, but only plain data"):
         list(shared.call(map, threading.Semaphore, [1]))
 
 
@@ -400,7 +402,7 @@ def test_output_goes_where_it_is_wanted() -> None:
     take = lambda host, stream, line: lines.append((host, stream, line))  # noqa: E731
     with PipeInterpreter(sys.executable, name="web", output=take) as far:
         far.call(far_functions.shout)
-        # All of it is here before the result is.
+        # All output has arrived before the result.
         assert [line for _, stream, line in lines if stream == RemctlStream.STDOUT] == [
             "one",
             "no end of line",

@@ -96,7 +96,7 @@ def test_time_limits_hold_while_arguments_are_sent(own: PipeInterpreter, tmp_pat
         own.call_within(0.1, far_functions.sleep_noted, str(tmp_path / "note"))
     released.set()
     assert own.call(far_functions.same, 1) == 1
-    assert not (tmp_path / "note").exists()  # What was given up is not sent any more.
+    assert not (tmp_path / "note").exists()  # Cancelled calls are not sent any more.
 
 
 def test_closing_is_bounded_while_arguments_are_sent(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,7 +176,7 @@ items = iter([])
     ids=range(6),
 )
 def test_a_program_ends_without_closing(line: str, status: int) -> None:
-    """It is the test that is given a time limit here, not the program."""
+    """The time limit is for the test, not for the program."""
     command = [sys.executable, "-W", "ignore", "-c", UNCLOSED.format(line=line)]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     ended = subprocess.run(command, env=env, stderr=subprocess.PIPE, text=True, timeout=LIMIT)

@@ -238,7 +238,7 @@ def test_decorated_and_made_functions(far: PipeInterpreter, main: Any) -> None:
     assert far.call(main.make_odd_even(), 7) is False
     add = main.make(3)
     assert far.call(add) == 3
-    assert far.call(add, 2, again=Path("/")) == 12  # Its variables are those of here each time.
+    assert far.call(add, 2, again=Path("/")) == 12  # The local variables are sent with each call.
 
 
 def test_classes_of_main(far: PipeInterpreter, main: Any) -> None:
@@ -251,7 +251,7 @@ def test_classes_of_main(far: PipeInterpreter, main: Any) -> None:
     assert far.call(main.colour, main.Colour.RED) is True
 
 
-# What is written in an order that matters, or that refers to itself.
+# Names whose order matters, and names that refer to themselves.
 ORDERS = """
 import asyncio
 import collections
@@ -474,7 +474,7 @@ def test_what_has_not_changed_is_not_sent_again(here: PipeInterpreter, tmp_path:
     ("name", "args", "text"),
     [
         ("locked", (), r"'LOCK', which __main__.locked uses, cannot be sent: .*lock"),
-        ("local_class", "made", r"an argument cannot be sent: .*Local is a class made inside"),
+        ("local_class", "made", r"an argument cannot be sent: .*class .*Local is inside"),
         ("helper", (open,), None),
     ],
     ids=range(3),
@@ -526,7 +526,9 @@ def test_without_source_another_python_is_one_error(far: PipeInterpreter, tmp_pa
     if far.python_version[:2] == sys.version_info[:2]:
         assert far.call(without_source(tmp_path)) == 4
         return
-    with pytest.raises(TypeError, match=r"no source of __main__.get is to be had, and Python 3"):
+    with pytest.raises(
+        TypeError, match=r"the source of __main__.get is not available, and Python 3"
+    ):
         far.call(without_source(tmp_path))
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from machine.farsides import descendants, read_all, traces
+from machine.remote_traces import descendants, read_all, traces
 from support.waiting import eventually, runs
 
 import remctl
@@ -124,7 +124,7 @@ def test_reads_take_what_is_there(connection: Connection) -> None:
         assert channel.read(0) == b""
         assert channel.read(3) == b"012"
         assert channel.read_exactly(2) == b"34"
-        with pytest.raises(EOFError, match="ended 3 octets before 8"):
+        with pytest.raises(EOFError, match="ended 3 octets short of 8"):
             channel.read_exactly(8)
         assert channel.read() == b""
 
@@ -259,7 +259,7 @@ def test_a_command_may_handle_a_signal(connection: Connection) -> None:
 
 def test_output_is_there_before_the_status(either: Connection) -> None:
     with Channel(either, ["sh", "-c", "head -c 3000000 /dev/zero; exit 3"]) as channel:
-        assert channel.wait(50) == 3  # All of it fits into what waits here.
+        assert channel.wait(50) == 3  # All of it fits into the buffer.
         assert len(channel.read()) == 3_000_000
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from machine.farsides import BEAT, Traces, descendants, opened, read_all, traces
+from machine.remote_traces import BEAT, Traces, descendants, opened, read_all, traces
 from support.proxy import TO_CLIENT, TO_SERVER, Proxy
 from support.subprocesses import in_child
 from support.waiting import LIMIT, eventually
@@ -41,7 +41,7 @@ def _little_grace(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keepers, "GRACE", 0.4)
 
 
-# What a channel may be doing when it happens.
+# States of a channel when a failure happens.
 IDLE = "echo ready; exec sleep 1000"
 FLOODING = "echo ready; exec yes"
 DEAF = "trap '' TERM; echo ready; sleep 1000; sleep 1000"
@@ -57,7 +57,7 @@ def lost(use: Callable[[], object]) -> ChannelError:
 
 @contextlib.contextmanager
 def blocked_feed(channel: Channel) -> Iterator[list[BaseException]]:
-    """Write more than a command takes that does not read; what comes of it in the end."""
+    """Write more than a command without reads takes; return the final error."""
     failures: list[BaseException] = []
     sending = threading.Event()
 
@@ -85,7 +85,7 @@ CLIENT = """
 import sys, time
 from remctl_toolkit.machine import Connection
 from remctl_toolkit.machine.channel import ChannelError
-from machine.farsides import opened
+from machine.remote_traces import opened
 host, port, principal, shell, script, patience, feed = sys.argv[1:]
 connection = Connection(host, int(port), principal, shell=shell or None)
 with opened(connection, script, patience=float(patience)) as c:
@@ -140,7 +140,7 @@ def test_a_client_that_is_killed(server: RemctldServer, state: str, feed: bool) 
 
 
 def is_fed(server: RemctldServer) -> bool:
-    """Whether a feed is under way."""
+    """Return whether an input command is running."""
     for pid in descendants(server.pid):
         with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as file:
             if file.read() == b"cat\0":
@@ -167,7 +167,7 @@ def exit_with_an_open_channel(host: str, port: int, principal: str) -> Traces:
 
 
 def exit_with_an_open_machine(host: str, port: int, principal: str) -> None:
-    link._END_WAIT = 1e6  # Who waits for the interpreter's end, waits for ever.
+    link._END_WAIT = 1e6  # Waiting for the interpreter's end would not return.
     machine = globals()["kept"] = Machine(host, port, principal)  # To the very end.
     machine.call(os.getpid)
 
@@ -181,7 +181,7 @@ def test_a_client_that_exits(server: RemctldServer) -> None:
     eventually(there.gone)
 
 
-# -- The far side ---------------------------------------------------------------------------------
+# -- The remote host ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("state", SCRIPTS)
@@ -190,7 +190,7 @@ def test_a_keeper_that_is_killed(either: Connection, state: str) -> None:
         there = traces(channel)
         os.kill(there.keeper, signal.SIGKILL)
         error = lost(lambda: read_all(channel))
-        assert f"channel to {either.host} was lost: what kept" in str(error)
+        assert f"channel to {either.host} was lost: the keeper process" in str(error)
         assert error.host == either.host
         lost(channel.wait)
         lost(channel.poll)
@@ -275,7 +275,7 @@ def test_a_folder_that_somebody_removes(connection: Connection) -> None:
     eventually(there.gone)
 
 
-# -- What is between ------------------------------------------------------------------------------
+# -- The network ----------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -286,7 +286,7 @@ def proxy(server: RemctldServer) -> Iterator[Proxy]:
 
 @pytest.fixture
 def proxied(server: RemctldServer, proxy: Proxy) -> Iterator[Connection]:
-    # A beat may need another session: that there is none has to be known soon.
+    # A beat may need another session: if the server has none, that must be noticed soon.
     with Connection(proxy.host, proxy.port, server.principal, connect_timeout=5.0) as connection:
         yield connection
 
@@ -370,7 +370,7 @@ def test_an_idle_channel_lives(connection: Connection, python_only: Connection) 
 
 
 def use_after_fork(channel: Channel) -> str:
-    """Return what a forked child is told, and what it can do all the same."""
+    """Return the errors of a forked child, and the results of what it still can do."""
     found = []
     for use in (channel.read, lambda: channel.write(b"y"), channel.wait, channel.kill):
         try:
@@ -391,7 +391,7 @@ def fork_beside_a_channel(host: str, port: int, principal: str) -> list[str]:
     ):
         reader, writer = os.pipe()
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # Beside threads, it is deprecated.
+            warnings.simplefilter("ignore", DeprecationWarning)  # It is deprecated with threads.
             child = os.fork()
         if child == 0:
             os.write(writer, use_after_fork(channel).encode())

@@ -1,4 +1,4 @@
-"""Channels to a far side that lies or hangs, and installations without the programs for it."""
+"""Channels to hosts that send malformed data, hang, or lack the necessary programs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from machine.farsides import traces
+from machine.remote_traces import traces
 from support.subprocesses import LIMIT
 from support.waiting import eventually, runs
 
@@ -40,12 +40,12 @@ EVER = 1e6  # seconds
 HELLO = frame(b"H", 0, b"/tmp/.remctl-0\n4000000\n4000001")
 
 
-# -- A far side that lies -------------------------------------------------------------------------
+# -- Malformed data -------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def liar(remctl_realm: Realm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A connection to an account that is honest until it is told what to say."""
+    """A connection whose host is honest until a test sets its reply."""
     said = tmp_path_factory.mktemp("liar") / "said"
     script = f"#!/bin/sh\n[ ! -e {said} ] || {{ cat {said}; exit; }}\n"
     script += 'exec /usr/bin/python3 "$@"\n'
@@ -60,10 +60,10 @@ def liar(remctl_realm: Realm, tmp_path_factory: pytest.TempPathFactory) -> Itera
 @pytest.mark.parametrize(
     ("octets", "text"),
     [
-        (b"", "has ended: status 0"),
+        (b"", "keeper process ended: status 0"),
         (b"Traceback (most recent call last):", "does not begin a frame"),
-        (HELLO[:9], "has ended: status 0"),
-        (HELLO, "has ended: status 0"),
+        (HELLO[:9], "keeper process ended: status 0"),
+        (HELLO, "keeper process ended: status 0"),
         (HELLO + HELLO, "a malformed greeting"),
         (frame(b"H", 0, b"/tmp/x\n1"), "a malformed greeting"),
         (frame(b"H", 0, b"tmp\n1\n1"), "a malformed greeting"),
@@ -154,7 +154,7 @@ def test_it_cannot_fill_our_memory_with_programs(liar: Any) -> None:
     connection.compiled.clear()
 
 
-# -- A far side that hangs ------------------------------------------------------------------------
+# -- Hosts that hang ------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Commands of the far side that look like subprocess.Popen: the same calls, the same answers."""
+"""Remote commands behave like subprocess.Popen."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BOTH = ["sh", "-c", "echo out; echo err >&2; exit 3"]
 
 @pytest.mark.parametrize("local", [True, False])
 def test_the_streams_of_popen(connection: Connection, local: bool, tmp_path: Path) -> None:
-    """Whatever Popen takes and does with it: here and there."""
+    """Run the same calls with Popen and with a channel."""
 
     def start(argv: list[str], **streams: Any) -> Any:
         if local:

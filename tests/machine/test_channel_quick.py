@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from machine.farsides import read_all, traces
+from machine.remote_traces import read_all, traces
 from support.waiting import eventually, runs
 
 from remctl_toolkit.machine import Channel, ChannelError, Connection, Machine
@@ -162,7 +162,7 @@ os._exit(0)
 
 
 def test_a_client_that_leaves_at_once(remctl_realm: Realm, tmp_path: Path) -> None:
-    """The command runs, and is ended when its keeper finds that nobody is there."""
+    """The command runs, and is ended when its keeper notices that the client is gone."""
     folders = tmp_path / "folders"
     folders.mkdir()
     with RemctldServer(remctl_realm, machine_commands(), env={"TMPDIR": str(folders)}) as server:

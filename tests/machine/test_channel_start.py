@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from machine.call_pipes import pythons
-from machine.farsides import read_all, traces
+from machine.remote_traces import read_all, traces
 from support.waiting import eventually, open_descriptors, thread_count
 
 from remctl_toolkit.machine import Connection, WorkingFolderError
@@ -69,11 +69,11 @@ def test_a_broken_pipe_ends_a_command_over_there(connection: Connection) -> None
         ({}, ValueError, "either argv"),
         ({"argv": ["cat"], "source": "pass"}, ValueError, "either argv"),
         ({"argv": "cat"}, TypeError, "list of words"),
-        ({"argv": ["cat"], "payload": b"x"}, ValueError, "payload is for source"),
+        ({"argv": ["cat"], "payload": b"x"}, ValueError, "payload= is only for source="),
         ({"source": b"pass"}, TypeError, "source must be text"),
         ({"argv": ["cat"], "stderr": 2}, ValueError, "stderr must be"),
-        ({"argv": ["cat"], "beat": 6.0}, ValueError, "twice the beat"),
-        ({"argv": ["cat"], "beat": 0.0}, ValueError, "twice the beat"),
+        ({"argv": ["cat"], "beat": 6.0}, ValueError, "twice beat"),
+        ({"argv": ["cat"], "beat": 0.0}, ValueError, "twice beat"),
     ],
 )
 def test_what_cannot_be_right_is_not_sent(
@@ -244,7 +244,7 @@ def test_programs_are_compiled_once(server: RemctldServer) -> None:
         assert files == ["<remctl keeper>", "<remctl one>", "<channel>"]
         assert run() == b"1 2\n"
         assert connection.compiled == compiled
-        # Another Python over there, as after an upgrade.
+        # The host has another Python, as after an upgrade.
         for key, code in compiled.items():
             connection.compiled[key] = b"other\0" + code.partition(b"\0")[2]
         assert run() == b"1 2\n"

@@ -207,7 +207,9 @@ def test_containers_are_refused() -> None:
 
 
 def test_tunnels_from_tunnels_are_refused(tunnel: Tunnel) -> None:
-    with pytest.raises(RemoteException, match=r"chopsticks\.Local cannot be used here"):
+    with pytest.raises(
+        RemoteException, match=r"chopsticks\.Local cannot be used on the remote host"
+    ):
         tunnel.call(_recurse)
 
 

@@ -1,4 +1,4 @@
-"""A machine's connection: what a command is over there, and what is said when it cannot be."""
+"""A machine's connection: how commands run, and errors."""
 
 from __future__ import annotations
 
@@ -280,7 +280,7 @@ def test_a_stream_that_takes_too_long(either: Connection) -> None:
     assert found == [b"x\n"]
 
 
-# -- What remctld logs ----------------------------------------------------------------------------
+# -- remctld's log --------------------------------------------------------------------------------
 
 
 def test_nothing_but_the_label_is_logged(
@@ -346,7 +346,9 @@ def test_a_python_that_is_too_old(remctl_realm: Realm) -> None:
     line = Command("python", script=script, stdin="last")
     with (
         RemctldServer(remctl_realm, (line,)) as server,
-        pytest.raises(NoPythonError, match=r"Python 3\.7\.0 .* is too old: 3\.8 is needed"),
+        pytest.raises(
+            NoPythonError, match=r"Python 3\.7\.0 .* is too old: 3\.8 or later is needed"
+        ),
     ):
         Connection(server.host, server.port, server.principal)
 
@@ -372,7 +374,7 @@ def test_an_answer_that_is_none_is_one_error(
     line = Command("python", script=f"#!/bin/sh\ncat {tmp_path}/answer\n", stdin="last")
     with (
         RemctldServer(remctl_realm, (line,)) as server,
-        pytest.raises(NoPythonError, match=r"does not run Python as it must") as caught,
+        pytest.raises(NoPythonError, match=r"did not run Python") as caught,
     ):
         Connection(server.host, server.port, server.principal)
     assert len(str(caught.value)) < 1000
@@ -383,7 +385,7 @@ def test_an_answer_without_an_end_is_one_error(remctl_realm: Realm, way: str) ->
     line = Command("python", script=f"#!/bin/sh\n{way}\n", stdin="last")
     with (
         RemctldServer(remctl_realm, (line,)) as server,
-        pytest.raises(NoPythonError, match="as it must: more than 65536 octets"),
+        pytest.raises(NoPythonError, match="did not run Python: more than 65536 octets"),
     ):
         Connection(server.host, server.port, server.principal)
 

@@ -1,4 +1,4 @@
-"""Facts of a machine, held against what the kernel says of this one, which is the far side."""
+"""Facts of a machine, compared with the kernel of this one, which is also the remote host."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_without_the_program_ip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(FAR, "SYSTEM_FOLDERS", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
     names = ["addresses", "routes"]
-    reasons = dict.fromkeys(names, "no ip here")
+    reasons = dict.fromkeys(names, "ip is not installed")
     assert FAR["gather"](names) == {"addresses": None, "routes": None, "reasons": reasons}
     assert facts.addresses() is None
     program(tmp_path, "ip", "echo 'Option \"-json\" is unknown' >&2; exit 255")
@@ -154,7 +154,9 @@ def test_packages_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     found = FAR["gather"](["packages"])
     assert found == {
         "packages": None,
-        "reasons": {"packages": "no dpkg-query here; no rpm here; no apk here"},
+        "reasons": {
+            "packages": "dpkg-query is not installed; rpm is not installed; apk is not installed"
+        },
     }
     assert FAR["packages"]() is None
     program(tmp_path, "dpkg-query", "echo 'it is locked' >&2; exit 2")
@@ -187,7 +189,7 @@ def test_both_sides_know_the_same_names() -> None:
 def test_some_of_them(connection: Connection) -> None:
     assert set(facts.gather(connection, ["memory"])) == {"memory", "reasons"}
     assert set(facts.gather(connection, "users")) == {"users", "reasons"}
-    with pytest.raises(ValueError, match="no fact 'colour'; there are addresses, routes"):
+    with pytest.raises(ValueError, match="unknown fact 'colour': choose from addresses, routes"):
         facts.gather(connection, ["colour"])
 
 
@@ -203,7 +205,7 @@ def test_an_answer_that_holds_no_facts(
     connection: Connection, monkeypatch: pytest.MonkeyPatch, answer: str, said: str
 ) -> None:
     monkeypatch.setattr(facts, "source", lambda name: answer)
-    with pytest.raises(MachineError, match=f"^no facts of localhost: {said}$") as caught:
+    with pytest.raises(MachineError, match=f"^cannot read facts of localhost: {said}$") as caught:
         facts.gather(connection)
     assert caught.value.host == connection.host
 
@@ -233,7 +235,7 @@ def test_helpers() -> None:
 
 @pytest.mark.parametrize("version", pythons())
 def test_older_and_newer_pythons(version: str) -> None:
-    """Whatever Python the far side has."""
+    """Facts work with every remote Python."""
     source = Path(FAR["gather"].__code__.co_filename).read_text()
     code = f"{source}\nprint(ascii(gather()))"
     done = subprocess.run(

@@ -41,7 +41,7 @@ def echo(channel):
         channel.send(item)
 
 
-# -- What a gateway does --------------------------------------------------------------------------
+# -- Gateways -------------------------------------------------------------------------------------
 
 
 def test_it_is_execnets_own(gateway: execnet.Gateway, group: execnet.Group) -> None:
@@ -112,7 +112,7 @@ def test_many_gateways_are_a_group(connection: Connection, group: execnet.Group)
 
 
 def test_gateway_by_way_of_a_gateway(gateway: execnet.Gateway, group: execnet.Group) -> None:
-    """Another interpreter of the far side, through the same channel."""
+    """Another remote interpreter, through the same channel."""
     other = group.makegateway(f"popen//via={gateway.id}//python=/usr/bin/python3")
     assert other.remote_exec("channel.send(1)").receive(WAIT) == 1
 
@@ -161,14 +161,16 @@ def test_other_interpreter(connection: Connection, group: execnet.Group) -> None
 def test_what_is_no_interpreter(
     connection: Connection, group: execnet.Group, python: str | list[str], reason: str
 ) -> None:
-    with pytest.raises(GatewayError, match=f"of localhost did not become a gateway: .*{reason}"):
+    with pytest.raises(
+        GatewayError, match=f"cannot start a gateway with .* on localhost: .*{reason}"
+    ):
         open_gateway(connection, group=group, python=python)
     assert len(group) == 0
 
 
 def test_id_that_is_taken(connection: Connection, group: execnet.Group) -> None:
     open_gateway(connection, group=group, id="one")
-    with pytest.raises(ValueError, match="the group has a gateway 'one' already"):
+    with pytest.raises(ValueError, match="the execnet group already has a gateway 'one'"):
         open_gateway(connection, group=group, id="one")
 
 

@@ -53,7 +53,7 @@ def counted(server: RemctldServer) -> Callable[[], Any]:
     return count
 
 
-# -- What it is -----------------------------------------------------------------------------------
+# -- Attributes -----------------------------------------------------------------------------------
 
 
 def test_it_is_a_remote_machine_of_plumbum(machine: Machine, either: Connection) -> None:
@@ -387,7 +387,7 @@ def test_odd_names(
     assert not file.exists()
 
 
-# -- What is not plumbum's ------------------------------------------------------------------------
+# -- Additions to plumbum -------------------------------------------------------------------------
 
 
 def test_functions_and_modules(machine: Machine) -> None:

@@ -1,4 +1,4 @@
-"""How commands of a machine end, or go on without us, and the machine's own end."""
+"""The end of a machine and of its commands, and commands that run on."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from remctl_toolkit.testing import Realm
 
 
-# -- What goes on without us ----------------------------------------------------------------------
+# -- Commands that run on -------------------------------------------------------------------------
 
 
 def test_nohup(machine: Machine, tmp_path: Path) -> None:

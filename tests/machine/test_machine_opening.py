@@ -148,7 +148,7 @@ def test_a_machine_on_top_of_an_imported_module(
         assert module.pid_there() not in (0, os.getpid())
         with Machine.over(connection) as other:
             assert other.import_module(module).pid() != os.getpid()
-            with pytest.raises(Exception, match="cannot be used here"):
+            with pytest.raises(Exception, match="cannot be used on the remote host"):
                 other.call(module.use)
     finally:
         module.machine.close()
@@ -189,7 +189,7 @@ def test_a_user_is_an_account(
 
 
 def test_a_user_without_an_account(accounts: RemctldServer) -> None:
-    with pytest.raises(UnknownUserError, match=r"no account 'bob' .*'python' is there") as caught:
+    with pytest.raises(UnknownUserError, match=r"no account 'bob' .*'python' runs as") as caught:
         Machine(f"bob@{accounts.host}", accounts.port, accounts.principal)
     assert caught.value.host == accounts.host
     with Machine(

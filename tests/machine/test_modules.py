@@ -1,4 +1,4 @@
-"""What the far side imports from here, and what it cannot have."""
+"""Modules that the remote host imports from this program, and those that it cannot get."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def ours(
     request: pytest.FixtureRequest, places: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Path]:
-    """Where modules are imported from for a test."""
+    """Return a directory that is in sys.path during a test."""
     place = places[request.param]
     monkeypatch.syspath_prepend(place)
     yield place
@@ -202,7 +202,7 @@ def test_extension_modules_are_one_error(
     (tmp_path / f"rm_extension{EXTENSION_SUFFIXES[0]}").touch()
     (tmp_path / "rm_extended.py").write_text("def load():\n    import rm_extension\n")
     monkeypatch.syspath_prepend(tmp_path)
-    text = r"ImportError on .*: module 'rm_extension' is an extension module, which cannot be sent"
+    text = r"ImportError on .*: extension module 'rm_extension' cannot be sent"
     with pytest.raises(RemoteCallError, match=text):
         far.call(importlib.import_module("rm_extended").load)
     assert far.call(abs, -1) == 1
@@ -213,7 +213,7 @@ def test_extension_modules_are_one_error(
 def test_the_standard_library_is_the_far_sides() -> None:
     text = (
         "ModuleNotFoundError on .*: No module named 'tomllib': "
-        r"it is in the standard library of Python 3\.\d+ here, but not there"
+        r"it is in the standard library of Python 3\.\d+, but not in the host's"
     )
     with PipeInterpreter(pythons()["3.8"]) as far, pytest.raises(RemoteCallError, match=text):
         far.call(importlib.import_module, "tomllib")
@@ -225,12 +225,12 @@ def test_nothing_is_run_here(ours: Path) -> None:
     assert [name for name in sys.modules if name.startswith("rm_")] == []
 
 
-# -- What is installed there ----------------------------------------------------------------------
+# -- Installed modules ----------------------------------------------------------------------------
 
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Install modules of the user's over there, whose names may be known here, too."""
+    """Install modules for the remote user; this program may know their names as well."""
     monkeypatch.setenv("PYTHONUSERBASE", str(tmp_path))
     command = [sys.executable, "-c", "import site; print(site.getusersitepackages(), end='')"]
     folder = Path(subprocess.check_output(command, text=True, timeout=30))
@@ -260,7 +260,7 @@ def test_what_is_installed_there_can_come_first(
         assert far.call(eval, "__import__('rm_package').NAME") == "rm_package.sibling"
 
 
-# -- What may be had ------------------------------------------------------------------------------
+# -- Allowed modules ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -272,7 +272,9 @@ def test_modules_can_be_limited(ours: Path, modules: Any) -> None:
         text = r"No module named 'rm_package': it may not be sent"
         with pytest.raises(RemoteCallError, match=text):
             far.call(plain.where)
-        with pytest.raises(ValueError, match=r"rm_package is not among the modules .* modules="):
+        with pytest.raises(
+            ValueError, match="module rm_package may not be sent: add it to modules="
+        ):
             far.call(package.get_data)
         assert far.served == ("rm_plain",)
 

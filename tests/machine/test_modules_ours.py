@@ -48,7 +48,7 @@ def ours(host):
 
 
 def install(monkeypatch: pytest.MonkeyPatch, base: Path, python: str, files: Any) -> None:
-    """Install files for a Python over there, in the folder of its user."""
+    """Install files for a remote Python, in the directory of its user."""
     monkeypatch.setenv("PYTHONUSERBASE", str(base))
     command = [python, "-c", "import site; print(site.getusersitepackages(), end='')"]
     folder = Path(subprocess.check_output(command, text=True, timeout=30))
@@ -148,7 +148,7 @@ def test_names_fail_when_they_are_used(here: Path, there: PipeInterpreter) -> No
     uses: Any = importlib.import_module("ro_uses")
     assert there.call(uses.work, 1) == 2
     assert there.call(uses.caught) is False
-    text = r"ImportError on .*: {} cannot be used here: it works where the call was made"
+    text = "ImportError on .*: {} cannot be used on the remote host, only in the program that made"
     for function, name in (
         (uses.use, "ro_uses.Mine"),
         (uses.use_more, "remctl_toolkit.machine.group.Group"),
@@ -209,7 +209,9 @@ def test_what_a_module_makes_fails_when_it_is_used(here: Path, there: PipeInterp
     with PipeInterpreter(there.python, modules=["ro_made"]) as far:
         assert far.call(eval, "__import__('ro_made').usage()") == "/"
         for name in ("run", "ask"):
-            with pytest.raises(RemoteCallError, match=r"ImportError .* cannot be used here"):
+            with pytest.raises(
+                RemoteCallError, match=r"ImportError .* cannot be used on the remote host"
+            ):
                 far.call(eval, f"__import__('ro_made').{name}()")
 
 
@@ -231,9 +233,13 @@ def newer():
     if "pyremctl" in request.node.name:
         assert there.call(user.run) == (("theirs", ["a"]), "theirs", "3.18")
     else:
-        with pytest.raises(RemoteCallError, match=r"remctl.remctl cannot be used here"):
+        with pytest.raises(
+            RemoteCallError, match=r"remctl.remctl cannot be used on the remote host"
+        ):
             there.call(user.run)
-    with pytest.raises(RemoteCallError, match=r"remctl.RemctlStream cannot be used here"):
+    with pytest.raises(
+        RemoteCallError, match=r"remctl.RemctlStream cannot be used on the remote host"
+    ):
         there.call(user.newer)
     assert there.served == ("ro_user",)
 
@@ -246,7 +252,9 @@ def test_half_of_remctl_is_none(
     install(monkeypatch, tmp_path / "base", pythons()[version], files)
     (here / "ro_user.py").write_text("import remctl\ndef run():\n    remctl.Remctl()\n")
     with PipeInterpreter(pythons()[version], modules=lambda name: True) as far:
-        with pytest.raises(RemoteCallError, match=r"remctl.Remctl cannot be used here"):
+        with pytest.raises(
+            RemoteCallError, match=r"remctl.Remctl cannot be used on the remote host"
+        ):
             far.call(importlib.import_module("ro_user").run)
         assert far.served == ("ro_user",)
 
@@ -259,8 +267,8 @@ def test_files_that_are_meant_to_be_sent() -> None:
 
 # -- Packages with extension modules --------------------------------------------------------------
 
-# Here, and over there: a package with its extension inside, one with it beside, parts of one
-# folder, and one that has an extension there alone.
+# Local and remote packages: with the extension inside, with the extension next to it, parts of one
+# folder, and one whose extension is only remote.
 HERE = {
     "ro_yaml/__init__.py": """
 try:
@@ -323,7 +331,7 @@ def halves():
 def test_a_package_is_whole(
     here: Path, version: str, modules: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One with an extension is that installed there; another is that from here."""
+    """A package with an extension is the one installed on the host; others are sent."""
     python = pythons()[version]
     write(here, HERE)
     install(monkeypatch, tmp_path / "base", python, THERE)
@@ -352,7 +360,9 @@ def test_a_package_that_is_not_there_is_the_half_from_here(
         assert far.call(importlib.import_module("ro_main").halves) == ("here", None)
         monkeypatch.setitem(sys.modules, "_ro_ldap", sys)
         monkeypatch.setattr(sys, "WORD", "", raising=False)
-        text = r"ImportError on .*: module '_ro_ldap' is an extension module, .*: install it there"
+        text = (
+            r"ImportError on .*: extension module '_ro_ldap' cannot be sent: install it on the host"
+        )
         with pytest.raises(RemoteCallError, match=text):
             far.call(importlib.import_module("ro_ldap").halves)
 
@@ -360,14 +370,14 @@ def test_a_package_that_is_not_there_is_the_half_from_here(
 def test_an_extension_that_is_there_alone_is_not_taken(
     here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The other half is from here, where it has no extension."""
+    """The other half is sent, because this program has no extension of it."""
     install(monkeypatch, tmp_path / "base", sys.executable, {"_ro_fast.abi3.so": ""})
     text = "def halves():\n    try:\n        import _ro_fast\n    except ImportError as error:\n"
     (here / "ro_fast.py").write_text(text + "        return str(error)\n")
     with PipeInterpreter(sys.executable) as far:
         said = far.call(importlib.import_module("ro_fast").halves)
     assert said == (
-        "extension module '_ro_fast' of this host may not fit 'ro_fast', which was sent"
+        "extension module '_ro_fast' of the remote host may not match 'ro_fast', which was sent"
     )
 
 

@@ -170,7 +170,7 @@ def test_communicate_with_a_time_limit(machine: Machine, sh: Any) -> None:
 
 def test_lines(sh: Any) -> None:
     script = "echo 1; echo 2 >&2; echo 3"
-    # What was written to two streams at once may come in either order.
+    # Output of two streams may arrive in either order.
     found = sorted(sh[script].popen(), key=str)
     assert found == [("1", None), ("3", None), (None, "2")]
     found = sorted(sh[script].popen().iter_lines(mode=BY_TYPE))
@@ -186,7 +186,7 @@ def test_lines(sh: Any) -> None:
 def test_lines_of_a_command_that_is_slow(
     sh: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Whoever looked in vain for lines, and then learns that it has ended, looks once more."""
+    """A reader that found no lines before the end looks once more after it."""
     poll = popen.Popen.poll
 
     def await_the_end(process: popen.Popen) -> int | None:
@@ -396,7 +396,10 @@ def test_three_in_a_row(machine: Machine) -> None:
 def test_a_reader_that_leaves_ends_the_writer(machine: Machine, kind: str) -> None:
     first, second = pipes(machine)[kind]
     pipe = first["yes"] | second["head"]["-n", "1"]
-    assert pipe.run(retcode=None)[:2] == (-13, "y\n")  # What plumbum has for local ones, too.
+    assert pipe.run(retcode=None)[:2] == (
+        -13,
+        "y\n",
+    )  # plumbum supports these for local commands, too.
 
 
 def test_redirections(machine: Machine, sh: Any, tmp_path: Path) -> None:
@@ -453,4 +456,4 @@ def test_status_of_a_signal(sh: Any) -> None:
     process.stdin.flush()
     assert process.wait() == -9
     process.close()
-    assert sh["kill -9 $$"].run(retcode=255)[0] == 255  # The server tells of no signals.
+    assert sh["kill -9 $$"].run(retcode=255)[0] == 255  # The server does not report signals.

@@ -23,7 +23,7 @@ def rem(server: RemctldServer) -> Iterator[Machine]:
 
 @pytest.fixture
 def eater() -> Iterator[int]:
-    """The guide's sophisticated server, on a port of the far side's localhost."""
+    """The guide's sophisticated server, on a port of the remote localhost."""
 
     def eat(s2: socket.socket) -> None:
         while data := s2.recv(1000):

@@ -304,7 +304,7 @@ def test_folder_and_environment_of_a_machine(connection: Connection, tmp_path: P
 
 @pytest.mark.parametrize("version", ["3.8", "3.9", "3.10", "3.12", "3.13"])
 def test_older_and_newer_pythons(remctl_realm: Realm, version: str) -> None:
-    """Whatever Python the far side has."""
+    """Commands work with every remote Python."""
     versions = Path.home() / ".pyenv" / "versions"
     pythons = sorted(versions.glob(f"{version}.*/bin/python3"))
     if not pythons:
@@ -428,7 +428,9 @@ def test_sudo_timeout_ends_the_command(sudoer: Connection, tmp_path: Path) -> No
 def test_sudo_that_is_refused(sudoer: Connection, sudo_folder: Path, logger: Lines) -> None:
     (sudo_folder / "sudo.no").touch()
     try:
-        with pytest.raises(RuntimeError, match="sudo ended with status 1 and did not run it"):
+        with pytest.raises(
+            RuntimeError, match="sudo ended with status 1 and did not run the command"
+        ):
             run(sudoer, ["true"], sudo=True, logger=logger)
     finally:
         (sudo_folder / "sudo.no").unlink()
@@ -441,7 +443,7 @@ def test_sudo_that_is_not_there(connection: Connection) -> None:
         assert found[1][-1].startswith("sudo ended with status")
 
 
-# -- A far side that is not ours ------------------------------------------------------------------
+# -- Hostile hosts --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -458,7 +460,7 @@ def test_what_it_must_not_send_is_one_error(
     remctl_realm: Realm, tmp_path: Path, octets: bytes, text: str
 ) -> None:
     (tmp_path / "octets").write_bytes(octets)
-    # It is honest until it is told not to be.
+    # The host is honest until the test replaces it.
     script = f"#!/bin/sh\n[ ! -e {tmp_path}/now ] || exec cat {tmp_path}/octets\n"
     script += 'exec /usr/bin/python3 "$@"\n'
     line = Command("python", script=script, stdin="last")

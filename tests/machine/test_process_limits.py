@@ -179,7 +179,7 @@ def test_a_far_side_that_does_not_end_it_is_left(
 ) -> None:
     """It gives signs of life for ever, or output."""
     (tmp_path / "beat").write_bytes(frame(b"B"))
-    # It is honest until it is told not to be.
+    # The host is honest until the test replaces it.
     honest = f'[ -e {tmp_path}/now ] || exec /usr/bin/python3 "$@"\n'
     script = f"#!/bin/sh\n{honest}while cat {tmp_path}/beat; do sleep 0.05; done >&{stream}\n"
     line = Command("python", script=script, stdin="last")

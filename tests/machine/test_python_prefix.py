@@ -77,8 +77,10 @@ def test_one_with_the_modules_of_another_is_one_error_with_its_cure(
     ):
         Connection(there.host, there.port, there.principal)
     text = str(caught.value)
-    assert f"it uses the modules of {another}, as remctld starts it without its folder" in text
-    assert f'name a script that runs it by its path: exec {REAL} "$@"' in text
+    assert (
+        f"it uses the modules of {another}, because remctld starts it without its directory" in text
+    )
+    assert f'name a script in its place: exec {REAL} "$@"' in text
 
 
 def test_the_cure(remctl_realm: Realm, another: Path) -> None:
@@ -98,7 +100,7 @@ def test_one_that_finds_no_modules_is_one_error_with_its_cure(
     script += "echo '  <no Python frame>' >&2\nexit 1\n"
     with (
         server(remctl_realm, script=script) as there,
-        pytest.raises(NoPythonError, match=r"script that runs it by its path: exec /PATH/"),
+        pytest.raises(NoPythonError, match=r"script in its place: exec /PATH/"),
     ):
         Connection(there.host, there.port, there.principal)
 

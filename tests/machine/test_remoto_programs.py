@@ -243,9 +243,9 @@ def test_a_user_before_the_host(place: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(UnknownUserError, match="no account 'nobody-here' on localhost"):
         DockerConnection("nobody-here@localhost", container_name="box", **place)
     for wrong in ("", "@localhost", "user@"):
-        with pytest.raises(ValueError, match="is no host"):
+        with pytest.raises(ValueError, match="host must be HOST or USER@HOST"):
             Connection(wrong, eager=False)
-        with pytest.raises(ValueError, match="is no host"):
+        with pytest.raises(ValueError, match="host must be HOST or USER@HOST"):
             remoto.rsync([name, wrong], tmp_path, "x")
     with pytest.raises(ValueError, match="there is no ssh here"):
         Connection("-F config localhost", eager=False)

@@ -1,4 +1,4 @@
-"""Files and trees there and back: what arrives, and what is said when it cannot."""
+"""Copies of files and trees in both directions, and their errors."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ OLD = (1_000_000_000_123_456_789, 1_100_000_000_987_654_321)  # ns
 
 @pytest.fixture(params=["upload", "download"])
 def copy(request: pytest.FixtureRequest, connection: Connection) -> Copy:
-    """Both directions: here and there are the same machine."""
+    """Copy in either direction: the remote host is this machine."""
     way = {"upload": upload, "download": download}[request.param]
     return lambda *arguments, **how: way(connection, *arguments, **how)
 
@@ -93,7 +93,7 @@ def tree(tmp_path: Path) -> Path:
     return top
 
 
-# -- What arrives ---------------------------------------------------------------------------------
+# -- Contents -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [0, 1, 5, 1 << 18, (1 << 18) + 1])
@@ -184,7 +184,7 @@ def test_files_that_do_not_know_their_size(copy: Copy, tmp_path: Path, name: str
     assert (tmp_path / "there").read_text()
 
 
-# -- Where it is put ------------------------------------------------------------------------------
+# -- Destinations ---------------------------------------------------------------------------------
 
 
 def test_into_a_folder_that_is_there(copy: Copy, tmp_path: Path) -> None:
@@ -247,7 +247,7 @@ def test_links_in_a_folder_are_not_followed(copy: Copy, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     (tmp_path / "folder/tree").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "folder/file").symlink_to(tmp_path / "target")
-    with pytest.raises(NotADirectoryError, match="symbolic link is in its place"):
+    with pytest.raises(NotADirectoryError, match="It is a symbolic link, which is not followed"):
         copy(tmp_path / "tree", tmp_path / "folder")
     copy(tmp_path / "file", tmp_path / "folder")
     assert not (tmp_path / "folder/file").is_symlink()
@@ -262,7 +262,7 @@ def test_paths_over_there_begin_at_home(connection: Connection, tmp_path: Path) 
     assert far_path(connection, b"/\xff") == b"/\xff"
 
 
-# -- What cannot be -------------------------------------------------------------------------------
+# -- Errors ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -323,7 +323,9 @@ def test_special_files_are_left_out_and_told(copy: Copy, tmp_path: Path) -> None
     os.mkfifo(tmp_path / "tree/pipe")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "tree/socket"))
-    with pytest.raises(TransferError, match=r"not all could .*pipe', and 1 more") as caught:
+    with pytest.raises(
+        TransferError, match=r"some files were not transferred: .*pipe', and 1 more"
+    ) as caught:
         copy(tmp_path / "tree", tmp_path / "copy")
     names = [str(error.filename) for error in caught.value.left_out]
     assert names == [str(tmp_path / "tree/pipe"), str(tmp_path / "tree/socket")]

@@ -1,4 +1,4 @@
-"""Files and trees that do not arrive: what is said, and what is left of them."""
+"""Failed copies: errors, and files that are left."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PYTHON = machine_commands()[0].program
 
 
 class Account:
-    """An account of the far side that may not do everything, and a folder for it."""
+    """A remote account without root permissions, and a directory for it."""
 
     def __init__(self, connection: Connection, folder: Path) -> None:
         self.connection = connection
@@ -95,7 +95,7 @@ def test_what_may_not_be_written_over_there(
 
 @pytest.fixture(scope="module")
 def small_disk(remctl_realm: Realm) -> Iterator[Connection]:
-    """A far side where no file can have more than a megabyte."""
+    """A remote host where files are limited to a megabyte."""
     # Units of 512 octets for some shells, of 1024 for others.
     script = f'ulimit -f 1000; exec {PYTHON} "$@"'
     commands = [Command("python", script=script, stdin="last")]
@@ -219,7 +219,7 @@ def test_a_source_that_becomes_shorter(
     def shorten(done: int, total: int | None, path: str) -> None:
         os.truncate(tmp_path / "tree/a", 1000)
 
-    with pytest.raises(TransferError, match="became shorter"):
+    with pytest.raises(TransferError, match="file shrank"):
         upload(connection, tmp_path / "tree", tmp_path / "copy", progress=shorten)
     assert os.listdir(tmp_path / "copy") == ["b"]
 

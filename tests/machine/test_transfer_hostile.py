@@ -1,4 +1,4 @@
-"""Downloads from a far side that wants more than to be downloaded from."""
+"""Downloads from hostile hosts."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Frame = tuple[bytes, int, bytes]
 
 
 def sent_by(stdout: Iterable[bytes], stderr: Iterable[bytes] = (), status: int = 0) -> Connection:
-    """Return a connection to a far side that sends just this, whatever it is asked."""
+    """Return a connection to a host that always sends this reply."""
 
     def tokens() -> Iterator[remctl.RemctlOutput]:
         for number, pieces in ((1, stdout), (2, stderr)):
@@ -103,7 +103,9 @@ def test_names_that_lead_elsewhere(inside: Path, name: bytes, kind: str) -> None
         "link": [(b"l", 0, b"0 0 %b\0/etc" % name)],
     }[kind]
     far = sent_by(encoded(folder(b"."), *entry, UP, END))
-    with pytest.raises(TransferError, match=r"evil.example.org does not transfer .* as it must"):
+    with pytest.raises(
+        TransferError, match=r"malformed reply from evil.example.org to a file transfer"
+    ):
         download(far, "/tree", inside)
 
 
@@ -130,7 +132,7 @@ def test_the_top_is_called_what_we_call_it(inside: Path) -> None:
 
 def test_no_more_than_one_top(inside: Path) -> None:
     far = sent_by(encoded(*file(b"a"), *file(b"b"), END))
-    with pytest.raises(TransferError, match="second top"):
+    with pytest.raises(TransferError, match="second top-level entry"):
         download(far, "/file", inside)
 
 
@@ -142,7 +144,7 @@ def test_no_set_user_id(inside: Path) -> None:
 @pytest.mark.parametrize("wrong", [{"length": 3}, {"crc": 1}, {"length": -1}], ids=str)
 def test_what_is_not_what_was_sent(inside: Path, wrong: dict[str, int]) -> None:
     (inside / "file").write_text("old")
-    with pytest.raises(TransferError, match="is not what was sent"):
+    with pytest.raises(TransferError, match="data is corrupt"):
         download(sent_by(encoded(*file(b".", **wrong), END)), "/file", inside)
     assert (inside / "file").read_text() == "old"
 
@@ -177,7 +179,7 @@ def test_what_is_not_what_was_sent(inside: Path, wrong: dict[str, int]) -> None:
     ids=repr,
 )
 def test_frames_out_of_turn(inside: Path, frames: list[Frame]) -> None:
-    with pytest.raises(TransferError, match=r"evil.example.org does not transfer"):
+    with pytest.raises(TransferError, match=r"malformed reply from evil.example.org"):
         download(sent_by(encoded(*frames)), "/top", inside)
 
 
@@ -185,13 +187,13 @@ def test_frames_out_of_turn(inside: Path, frames: list[Frame]) -> None:
     ("frames", "reason"),
     [
         ([*file(b"."), END, (b"x", 0, b"ENOENT text\0/path")], "after the end"),
-        ([folder(b"."), *[folder(b"d")] * 300], "too many folders"),
+        ([folder(b"."), *[folder(b"d")] * 300], "folders are nested too deep"),
         ([folder(b"."), UP, UP, END], ""),
     ],
     ids=["more", "deep", "up"],
 )
 def test_frames_that_do_not_end(inside: Path, frames: list[Frame], reason: str) -> None:
-    with pytest.raises(TransferError, match=f"evil.example.org does not transfer .*{reason}"):
+    with pytest.raises(TransferError, match=f"malformed reply from evil.example.org .*{reason}"):
         download(sent_by(encoded(*frames)), "/top", inside)
 
 
@@ -209,7 +211,7 @@ def test_every_way_of_cutting_is_the_same(inside: Path) -> None:
 def test_an_end_before_the_end(inside: Path, cut: int) -> None:
     whole = b"".join(encoded(folder(b"."), *file_of(b"a", b"x" * 40), UP, END))
     far = sent_by([whole[:cut]], [b"Traceback:\n", b"  Killed\x1b[2J\n"], 137)
-    with pytest.raises(TransferError, match=r"status 137, and '  Killed\\x1b"):
+    with pytest.raises(TransferError, match=r"status 137, '  Killed\\x1b"):
         download(far, "/top", inside)
     assert not (inside / "top/a").exists() or cut > 75
 
@@ -281,24 +283,24 @@ ANSWERS = [
 
 @pytest.mark.parametrize("answer", ANSWERS)
 def test_answers_that_are_none(inside: Path, answer: bytes) -> None:
-    with pytest.raises(TransferError, match=r"evil.example.org does not transfer"):
+    with pytest.raises(TransferError, match=r"malformed reply from evil.example.org"):
         upload(sent_by([answer]), "/etc/passwd", "/x")
-    with pytest.raises(TransferError, match=r"evil.example.org does not transfer"):
+    with pytest.raises(TransferError, match=r"malformed reply from evil.example.org"):
         put(sent_by([answer]), "/etc/passwd", "/x")
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
 def test_answers_about_files_that_are_none(inside: Path, answer: bytes) -> None:
     for mode in ("r", "a", "r+"):
-        with pytest.raises(TransferError, match=r"evil.example.org does not transfer"):
+        with pytest.raises(TransferError, match=r"malformed reply from evil.example.org"):
             paths.open(sent_by([answer]), "/x", mode)
-    with pytest.raises(TransferError, match=r"evil.example.org does not transfer"):
+    with pytest.raises(TransferError, match=r"malformed reply from evil.example.org"):
         paths.read(sent_by([answer], [answer], 3), "/x")
 
 
 @pytest.mark.parametrize("answer", [b"", b"-1 2 3", b"1 2", b"9" * 5000 + b" 2 3", b"1 2 3 4"])
 def test_sizes_that_are_none(inside: Path, answer: bytes) -> None:
-    with pytest.raises(TransferError, match="its answer is none"):
+    with pytest.raises(TransferError, match="unexpected result"):
         paths.open(sent_by(encoded((b"z", 0, answer))), "/x")
 
 
@@ -307,10 +309,10 @@ def test_answers_are_bounded(inside: Path) -> None:
         upload(sent_by([b"x" * 65536] * 100), "/etc/passwd", "/x")
     octets = encoded((b"b", zlib.crc32(b"x" * 11), b"x" * 11), (b"z", 0, b"11 2 3"))
     far = paths._RemoteFile(sent_by(octets), "/x", None)
-    with pytest.raises(TransferError, match="more than was asked for"):
+    with pytest.raises(TransferError, match="more data than requested"):
         far.use("r", read=10)
     wrong = encoded((b"b", 1, b"x"), (b"z", 0, b"1 2 3"))
-    with pytest.raises(TransferError, match="not what was sent"):
+    with pytest.raises(TransferError, match="data is corrupt"):
         paths.read(sent_by(wrong), "/x")
 
 
@@ -342,9 +344,9 @@ def test_who_says_something_for_ever(inside: Path, monkeypatch: pytest.MonkeyPat
 def test_names_that_are_found(name: str) -> None:
     far = sent_by([])
     for folder_name in ("/home/a", "/home/a/"):
-        with pytest.raises(TransferError, match=r"evil.example.org .* no name of an entry"):
+        with pytest.raises(TransferError, match=r"evil.example.org .* not a valid file name"):
             entries_below(far, folder_name, f"/home/a/ok\0/home/a/{name}\0", deep=True)
-    with pytest.raises(TransferError, match=r"evil.example.org .* no name of an entry"):
+    with pytest.raises(TransferError, match=r"evil.example.org .* not a valid file name"):
         entries_below(far, "/", f"/{name}\0", deep=True)
 
 
@@ -358,7 +360,7 @@ def test_what_is_found_has_an_end() -> None:
     found = "/home/a/x\0/home/a/y/z\0"
     assert entries_below(sent_by([]), "/home/a", "", deep=True) == []
     assert entries_below(sent_by([]), "/home/a", found, deep=True) == ["x", "y/z"]
-    with pytest.raises(TransferError, match="has no end"):
+    with pytest.raises(TransferError, match="incomplete path"):
         entries_below(sent_by([]), "/home/a", found[:-1], deep=True)
 
 
@@ -375,7 +377,7 @@ def test_paths_of_a_machine_that_lies(name: str, monkeypatch: pytest.MonkeyPatch
             files._path_glob("/home/a", "**")
 
 
-# -- The oldest Python of a far side --------------------------------------------------------------
+# -- The oldest remote Python ---------------------------------------------------------------------
 
 
 def test_sources_need_nothing_of_the_package(inside: Path) -> None:

@@ -1,4 +1,4 @@
-"""Files of the far side as if they were here: read, write, append, open."""
+"""Read, write, append to and open files of the remote host."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_devices_and_proc(connection: Connection) -> None:
     assert b"Pid:" in paths.read(connection, "/proc/self/status")
     with paths.open(connection, "/dev/null", "w") as file:
         file.write("x")
-    # No file can be made beside this one.
+    # No file can be created in its directory.
     paths.write(connection, "/proc/self/comm", b"changed")
 
 
@@ -272,7 +272,7 @@ def test_without_a_buffer(connection: Connection, place: Path) -> None:
         assert file.read(10) == b"x"
         assert file.seek(-2, os.SEEK_CUR) == (8 << 20) - 1
         assert file.read() == b"xx"
-        with pytest.raises(io.UnsupportedOperation, match="not open to be written"):
+        with pytest.raises(io.UnsupportedOperation, match="not open for writing"):
             file.write(b"x")
         with pytest.raises(ValueError, match="cannot be negative"):
             file.seek(-1)
@@ -297,5 +297,5 @@ def test_without_a_buffer(connection: Connection, place: Path) -> None:
     ],
 )
 def test_modes_that_are_none(connection: Connection, mode: str, how: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"mode must|has no text|without a buffer"):
+    with pytest.raises(ValueError, match=r"mode must|binary file takes neither|must be buffered"):
         paths.open(connection, "/etc/passwd", mode, **how)

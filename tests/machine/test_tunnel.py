@@ -41,8 +41,8 @@ from remctl_toolkit.machine.tunnel.tunnel import Tunnel, TunnelError, connect_so
 pytestmark = pytest.mark.once
 
 MEBIBYTE = 1 << 20
-BOUND = 40 * MEBIBYTE  # What the sockets on the way hold, and the widest window.
-UNKNOWN_HOST = ".".join(["a" * 60] * 5)  # Too long for a name: nobody is asked for it.
+BOUND = 40 * MEBIBYTE  # The buffers of all sockets, and the window.
+UNKNOWN_HOST = ".".join(["a" * 60] * 5)  # Too long for a name: it is not looked up.
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def assert_is_reset_at_once(port: int | str) -> None:
-    # Where connecting takes a while, that is told by it.
+    # If connecting takes long, connect() itself raises the error.
     with pytest.raises(ConnectionResetError), connect(port) as sock:
         sock.recv(1)
 
@@ -238,7 +238,7 @@ def test_a_socket_that_is_connected(either: Connection, echo_port: int, folder: 
         assert answers(sock)
 
 
-# -- What goes through ----------------------------------------------------------------------------
+# -- Data -----------------------------------------------------------------------------------------
 
 
 def test_http(connection: Connection, tmp_path: Path) -> None:
@@ -428,7 +428,7 @@ def test_many_in_turn_leave_nothing(connection: Connection, echo_port: int) -> N
         eventually(about_as_before)
 
 
-# -- What does not go through ---------------------------------------------------------------------
+# -- Errors --------------------------------------------------------------------------------------
 
 
 def test_nobody_listens_there(either: Connection) -> None:
@@ -449,9 +449,9 @@ def test_nobody_listens_here(connection: Connection) -> None:
 
 
 def test_no_such_host_there(connection: Connection) -> None:
-    with pytest.raises(socket.gaierror, match="no such host"):
+    with pytest.raises(socket.gaierror, match="unknown host"):
         connect_sock(connection, 1, UNKNOWN_HOST)
-    with pytest.raises(socket.gaierror, match="no such host"):
+    with pytest.raises(socket.gaierror, match="unknown host"):
         Tunnel(connection, 1, 0, dhost=UNKNOWN_HOST, reverse=True)
 
 
@@ -571,10 +571,10 @@ def test_whoever_closes_a_pair_is_gone(connection: Connection) -> None:
         ({"dport": 1.5}, TypeError, "dport must be a number, not float"),
         ({"dport": True}, TypeError, "dport must be a number, not bool"),
         ({"dport": "/a/socket"}, ValueError, "its host must be None"),
-        ({"dport": "", "dhost": None}, ValueError, "cannot be the path"),
-        ({"dport": "a\0b", "dhost": None}, ValueError, "cannot be the path"),
-        ({"lport": 80, "lhost": None}, TypeError, "lport is a Unix socket's path"),
-        ({"lhost": ""}, ValueError, "lhost is '': that cannot be"),
+        ({"dport": "", "dhost": None}, ValueError, "not a valid path"),
+        ({"dport": "a\0b", "dhost": None}, ValueError, "not a valid path"),
+        ({"lport": 80, "lhost": None}, TypeError, "lport must be the path of a Unix socket"),
+        ({"lhost": ""}, ValueError, "lhost is '': not a valid host name"),
         ({"dhost": "a b"}, ValueError, "dhost is 'a b'"),
         ({"dhost": "a..b"}, ValueError, "dhost is 'a..b'"),
         ({"dhost": "a\0b"}, ValueError, "dhost is"),

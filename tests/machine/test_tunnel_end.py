@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from machine.farsides import Traces
+from machine.remote_traces import Traces
 from machine.tunnel_servers import (
     answers,
     connect,

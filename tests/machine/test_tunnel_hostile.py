@@ -1,4 +1,4 @@
-"""Tunnels to a far side that says what the test wants: it is hostile, or silent."""
+"""Tunnels to a scripted server, which is hostile or silent."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def address(port: int) -> bytes:
 
 
 class Situation:
-    """A mux with a connection, number 1, and a listener, number 2, that the far side knows of."""
+    """A mux with connection 1 and listener 2, which the server knows."""
 
     def __init__(self, script: Script, connection: Any, target: int = 1) -> None:
         self.mux = mux = NearMux(connection)
@@ -132,11 +132,11 @@ FULL_WINDOW = frame(b"D", 1, bytes(LIMIT)) * (WINDOW // LIMIT)
         (frame(b"D", 1, bytes(LIMIT + 1)), "not begin a frame"),
         (b"D" + b"\0" * 4 + b"\xff" * 4, "not begin a frame"),
         (LISTENS + INCOMING * 2, "in use"),
-        (OPENED + frame(b"D", 1), "beyond"),
-        (FULL_WINDOW * 2, "beyond"),
-        (OPENED + frame(b"E", 1) + frame(b"D", 1, b"x"), "beyond"),
-        (frame(b"E", 1) * 2, "after the end"),
-        (frame(b"E", 1, b"x"), "after the end"),
+        (OPENED + frame(b"D", 1), "unexpected data"),
+        (FULL_WINDOW * 2, "unexpected data"),
+        (OPENED + frame(b"E", 1) + frame(b"D", 1, b"x"), "unexpected data"),
+        (frame(b"E", 1) * 2, "unexpected end of data"),
+        (frame(b"E", 1, b"x"), "unexpected end of data"),
         (frame(b"W", 1, number(1)), "wrong size"),
         (frame(b"W", 1, b"\0"), "wrong size"),
         (frame(b"W", 1, b"\0" * 5), "wrong size"),
@@ -155,7 +155,7 @@ def test_what_cannot_be_ends_it_all(script: Script, frames: bytes, reason: str) 
     situation.mux._thread.join(20)
     assert situation.mux.over
     with pytest.raises(
-        TunnelError, match=f"tunnels to {HOST} are lost: the server sent .*({reason})"
+        TunnelError, match=f"tunnels to {HOST} were lost: the server sent .*({reason})"
     ):
         situation.mux.call(20, "", asyncio.sleep(0))
     assert script.closed.is_set()
@@ -217,7 +217,7 @@ def test_whatever_comes_nothing_hangs_or_is_left(
     script.said.put(b"")
     situation.mux._thread.join(20)
     assert situation.mux.over
-    assert situation.mux.reason != "an error in the program"
+    assert situation.mux.reason != "an internal error"
     with contextlib.suppress(OSError, concurrent.futures.CancelledError):
         read_all(situation.sock())
     situation.end()
@@ -238,7 +238,7 @@ def test_what_it_says_last_is_the_reason(script: Script) -> None:
     script.words = b"Traceback:\n  something\nMemoryError\n"
     script.said.put(b"")
     situation.mux._thread.join(20)
-    with pytest.raises(TunnelError, match=f"the tunnels to {HOST} are lost: MemoryError"):
+    with pytest.raises(TunnelError, match=f"tunnels to {HOST} were lost: MemoryError"):
         situation.mux.call(20, "", asyncio.sleep(0))
     situation.end()
 
@@ -294,7 +294,7 @@ def test_it_is_closed_though_nobody_takes_what_is_sent(
 def test_a_host_that_hangs_does_not_keep_us(
     script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert tunnel.REPLY_TIMEOUT + tunnel_mux.CLOSE_TIMEOUT <= 10  # seconds, as the page says
+    assert tunnel.REPLY_TIMEOUT + tunnel_mux.CLOSE_TIMEOUT <= 10  # seconds, as documented
     monkeypatch.setattr(tunnel, "REPLY_TIMEOUT", 0.2)
     monkeypatch.setattr(tunnel_mux, "CLOSE_TIMEOUT", 0.2)
     before = thread_count()

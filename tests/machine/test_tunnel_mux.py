@@ -1,4 +1,4 @@
-"""Tunnels to a far side in a process of this host: it is slow, or short of descriptors."""
+"""Tunnels to a local process, which is slow or short of descriptors."""
 
 from __future__ import annotations
 
@@ -366,7 +366,7 @@ def test_it_ends_when_we_send_what_cannot_be(far: Far, connection: Any) -> None:
         assert read_all(sock) == b""
         mux._thread.join(20)
         assert mux.reason is not None
-        assert "data beyond what was granted" in mux.reason
+        assert "unexpected data, or more than the window allows" in mux.reason
 
 
 def test_numbers_begin_again(far: Far, connection: Any) -> None:

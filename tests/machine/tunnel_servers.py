@@ -1,4 +1,4 @@
-"""Servers at the ends of tunnels, and what stands for a connection where there is none."""
+"""Servers for tests of tunnels, and a replacement for a connection."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Talk = Callable[[socket.socket], object]
 
 
 class NoConnection:
-    """What tunnels want to know of a connection."""
+    """The attributes of a connection that tunnels use."""
 
     host = "far.example.org"
     far = SimpleNamespace(home="/")
@@ -108,9 +108,9 @@ def connect(port: int | str) -> socket.socket:
 
 @contextlib.contextmanager
 def reserved_port() -> Iterator[int]:
-    """Have a port that nobody listens on, but who is told to: the system gives it to nobody else.
+    """Reserve a port that nothing listens on; the system gives it to no other program.
 
-    A connection to a port of which nothing is known may be one with itself.
+    Without a reservation, a connection to the port could be connected to itself.
     """
     with socket.socket(socket.AF_INET6) as holder:
         holder.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
@@ -120,13 +120,13 @@ def reserved_port() -> Iterator[int]:
 
 
 def answers(sock: socket.socket, octets: bytes = b"are you there?") -> bool:
-    """Whether an echo is at the other end."""
+    """Return whether the other end echoes data."""
     sock.sendall(octets)
     return read_exactly(sock, len(octets)) == octets
 
 
 def is_broken(sock: socket.socket) -> bool:
-    """Whether the connection is over; fails when nothing is heard of that."""
+    """Return True when the connection has ended; fail if it stays open."""
     sock.settimeout(20)
     try:
         while sock.recv(1 << 20):

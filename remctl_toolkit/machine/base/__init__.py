@@ -1,1 +1,1 @@
-"""The way to an account, one command there, and what is sent to run it."""
+"""Connections to accounts, single commands, and the programs that are sent to run them."""

@@ -1,4 +1,4 @@
-"""Which commands of a server lead to an account."""
+"""Find the remctl commands of an account."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from .errors import MachineError, NoPythonError
 
 
 class UnknownUserError(MachineError):
-    """The server has no commands that run as this user, or not for us."""
+    """The server has no commands that run as this user, or does not authorize this principal."""
 
 
 def split_user(host: str, user: str | None = None) -> tuple[str, str | None]:
-    """Take ``user@host`` apart; return the host and the user.
+    """Split ``user@host``; return the host and the user.
 
     Raises:
-        ValueError: a part is missing, or `user` is another user.
+        ValueError: a part is missing, or `user` names another user.
     """
     named, at, name = host.rpartition("@")
     if not at:
         name, named = host, user or ""
     if not name or user == "" or (at and not named):
-        raise ValueError(f"{host!r} is no host, and no user@host")
+        raise ValueError(f"host must be HOST or USER@HOST, not {host!r}")
     if user not in (None, named):
         raise ValueError(f"user is {user!r}, but the host is {host!r}")
     return name, named or None
@@ -38,8 +38,8 @@ def connect(
 ) -> Connection:
     """Connect to an account of a host.
 
-    For user USER these are the commands python-USER and sh-USER, or else python and sh if that is
-    whom they run as.  Without a user they are python and sh.
+    For user USER, use the commands python-USER and sh-USER, or else python and sh if these run as
+    USER.  Without a user, use python and sh.
 
     Args:
         host: the host.
@@ -57,7 +57,7 @@ def connect(
     try:
         return Connection(host, python=named, shell=shell and f"{shell}-{user}", **settings)
     except NoPythonError as error:
-        text = f"no account {user!r} on {host} for us: {error}"
+        text = f"no account {user!r} on {host} for this principal: {error}"
         failure = error
     try:
         connection = Connection(host, python=python, shell=shell, **settings)
@@ -67,7 +67,7 @@ def connect(
         return connection
     if connection is not None:
         connection.close()
-        text += f" ({python!r} is there, for {connection.far.user!r})"
+        text += f" ({python!r} runs as {connection.far.user!r})"
     unknown = UnknownUserError(text)
     unknown.host, unknown.port = failure.host, failure.port
     raise unknown

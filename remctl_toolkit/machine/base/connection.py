@@ -1,4 +1,4 @@
-"""The way to one account of a host: sessions, and commands whose input is known beforehand."""
+"""Connections to one account of a host: sessions, and commands whose input is known beforehand."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ if TYPE_CHECKING:
 
 OutputFile: TypeAlias = "SupportsWrite[bytes] | None"
 
-STARTS_AND_ENDS = 10.0  # seconds that a command may take besides its own time
+STARTS_AND_ENDS = 10.0  # seconds for start-up and shutdown, added to a command's timeout
 
-_TIMED_OUT = 124  # The status for it, see base/far_supervise.py; timeout(1) has the same.
+_TIMED_OUT = 124  # exit status for a timeout, see base/far_supervise.py and timeout(1)
 
 
 class ConnectionSettings(TypedDict, total=False):
@@ -59,37 +59,35 @@ class ConnectionSettings(TypedDict, total=False):
 
 
 class _Request(NamedTuple):
-    """A remctl command."""
-
     words: tuple[str | bytes, ...]
     timeout: float | None
     cwd: bytes = b""
-    mark: bytes = b""  # begins what is said of `cwd` if it cannot be entered
+    mark: bytes = b""  # prefix of the error if `cwd` cannot be entered
 
 
 class Connection:
-    """The way to one account of a host, for any number of threads.
+    """A connection to one account of a host, for any number of threads.
 
-    The server needs a line in its remctl.conf for each account; a second makes commands faster::
+    The server's remctl.conf needs a line for each account; a second line makes commands faster::
 
         python ALL /usr/bin/python3 stdin=last user=NAME ACL
         sh     ALL /bin/sh          stdin=last user=NAME ACL
 
-    Whoever is in that ACL has a full shell as that user.  remctld's log shows constants and a label
-    for each command: everything else travels on standard input, which is not logged.
+    Everybody in that ACL has a full shell as that user.  remctld logs constants and a label for
+    each command: everything else is sent on standard input, which is not logged.
 
     Args:
         host, port, principal, ccache, source_ip, credentials: see `remctl.Remctl`.
         python: the remctl command that runs Python.
-        shell: the remctl command that runs sh; it is used if the server has it.  None: never.
+        shell: the remctl command that runs sh, used if the server has it; None: never use it.
         connect_timeout: seconds that each step of connecting may take.
 
     Attributes:
-        far: what was found there, a `FarSide`.
-        shell: None if the server does not have that command.
-        quick_start: where the shell has folders of channels that it starts; None: it cannot.
-        compiled: programs as the host's Python has compiled them, by file and text.
-        parts: what belongs to a connection and is made by others, by their names.
+        far: properties of the remote account, a `FarSide`.
+        shell: the command for sh; None if the server does not have it.
+        quick_start: the directory for channels that the shell starts; None if it cannot.
+        compiled: byte code of programs from the host's Python, by file and text.
+        parts: objects of other modules that belong to this connection, by name.
 
     Raises:
         RemctlConnectError, RemctlAuthenticationError, RemctlTimeoutError: see `remctl.Remctl`.
@@ -117,7 +115,7 @@ class Connection:
         self.quick_start: bytes | None = None
         self.compiled: dict[tuple[str, str], bytes] = {}
         self.parts: dict[Any, Any] = {}
-        self._until = 0.0  # when all that is asked has to have ended; 0 is never
+        self._until = 0.0  # deadline for all operations; 0 is never
         self._pool = Pool(
             host,
             port,
@@ -146,7 +144,7 @@ class Connection:
         return f"<{type(self).__name__} {state}>"
 
     def _probe(self, words: Sequence[str | bytes], timeout: float) -> remctl.RemctlSimpleResult:
-        """Run a command of which nothing is known yet: ValueError if it writes too much."""
+        """Run a command that may be any program; raise ValueError if it writes too much."""
         stdout, stderr = Bounded(LONGEST_ANSWER), Bounded(LONGEST_ANSWER)
         with self._session_for(timeout, True) as (session, deadline):
             result = session.run(words, stdout=stdout, stderr=stderr, deadline=deadline)
@@ -157,14 +155,14 @@ class Connection:
 
     @contextlib.contextmanager
     def session(self, until: float = 0.0) -> Generator[remctl.Remctl]:
-        """Have a session for oneself: one that is idle, or a new one; see `Pool.session()`.
+        """Borrow a session: one that is idle, or a new one; see `Pool.session()`.
 
         Args:
-            until: when there has to be one, on the monotonic clock; 0 is never.
+            until: the deadline for getting one, on the monotonic clock; 0 is never.
 
-        All sessions lead to the same machine, whatever the host's name leads to meanwhile.  The
-        session's timeout is that for connecting: a command that may be silent for longer needs
-        another.
+        All sessions use the same address, even if the host's name resolves to another one by now.
+        The session's timeout is that for connecting: set another for a command that may be silent
+        for longer.
 
         Raises:
             ClosedError: the connection was closed.
@@ -181,7 +179,7 @@ class Connection:
     def _session_for(
         self, timeout: float | None, bounded: bool
     ) -> Generator[tuple[remctl.Remctl, float | None]]:
-        """Have a session, and the seconds for all that is done in it, if they are bounded."""
+        """Borrow a session; yield it with the seconds for its commands, if they are bounded."""
         limit = 0.0 if timeout is None else timeout + STARTS_AND_ENDS
         until = self.time_to_end(limit) if limit and bounded else self._until
         with self.session(until) as session:
@@ -190,7 +188,7 @@ class Connection:
 
     @property
     def closed(self) -> bool:
-        """Whether `close()` was called."""
+        """True after `close()`."""
         return self._pool.closed
 
     def _check_open(self) -> None:
@@ -219,23 +217,23 @@ class Connection:
     ) -> remctl.RemctlSimpleResult:
         """Run a command to its end: one remctl command, with its own streams and status.
 
-        A status of 255 is the command's, or says that a signal ended it; 127 that there is no such
-        program, 126 that it cannot be run (as in sh).
+        A status of 255 is the command's own, or means that a signal ended it.  As in sh, 127 means
+        that there is no such program, and 126 that it cannot be run.
 
         Args:
             argv: the program and its arguments: text, octets, numbers, paths.
-            input: what it gets on standard input, less than 100 MiB with all the rest.
-            cwd: the folder to run it in; None is the user's home.
+            input: its standard input, less than 100 MiB together with everything else.
+            cwd: the working directory; None is the user's home.
             env: its whole environment; None is the server's, with HOME, USER, LOGNAME and SHELL of
                 the account.
-            extend_env: what to set in it, on top; None takes a name away.
-            timeout: seconds after which it is ended, with all that it started; None is never.
-            label: what remctld's log shows of it; None is the program's name.
+            extend_env: variables to set in addition; the value None removes a variable.
+            timeout: seconds after which it is ended, with everything that it started; None: never.
+            label: the name in remctld's log; None is the program's name.
             stdout, stderr: binary files to write that stream to as it arrives.
 
         Raises:
-            TypeError, ValueError: an argument cannot be right; nothing was sent.
-            CommandTimeoutError: it took too long, and was ended.
+            TypeError, ValueError: an argument is invalid; nothing was sent.
+            CommandTimeoutError: it took too long and was ended.
             WorkingFolderError: `cwd` cannot be entered; nothing was run.
             ClosedError: the connection was closed.
             RemctlError: see `remctl.Remctl.run()`.
@@ -254,13 +252,13 @@ class Connection:
         timeout: float | None = None,
         label: str | None = None,
     ) -> AbstractContextManager[Iterator[remctl.RemctlOutput]]:
-        """Run a command, and iterate over its tokens as they come; see `run()` for the arguments.
+        """Run a command, and iterate over its tokens as they arrive; see `run()` for the arguments.
 
-        Leaving before the end closes the session; remctld notices when the command writes
-        something: what must not go on without us needs a `Channel`.
+        Leaving the block early closes the session, which remctld notices only when the command
+        writes something: use a `Channel` for a command that must end with this program.
 
         Raises:
-            See `run()`; the iterator raises what comes up while the command runs.
+            See `run()`; errors while the command runs are raised by the iterator.
         """
         command = self.command_of(argv, cwd, env, extend_env)
         return self._stream(self._request(command, input, timeout, label))
@@ -268,9 +266,10 @@ class Connection:
     def python_run(
         self, program: str, payload: bytes = b"", *, label: str, timeout: float | None = None
     ) -> remctl.RemctlSimpleResult:
-        """Run a Python program there, as ``python3 -IS``; it may read `payload` from descriptor 0.
+        """Run a Python program as ``python3 -IS``; it may read `payload` from descriptor 0.
 
-        All of it has `timeout` seconds, and ten to start and end.  The program has to end itself.
+        The whole run may take `timeout` seconds, and ten for start-up and shutdown.  This does not
+        end the program.
 
         Raises:
             ClosedError, RemctlError: see `run()`.
@@ -280,7 +279,7 @@ class Connection:
     def python_stream(
         self, program: str, payload: bytes = b"", *, label: str, timeout: float | None = None
     ) -> AbstractContextManager[Iterator[remctl.RemctlOutput]]:
-        """The same, token by token; here `timeout` is for the network's silence."""
+        """Run a Python program, and iterate over its tokens; `timeout` limits the silence."""
         return self._stream(_Request(self._python_words(program, payload, label), timeout))
 
     def command_of(
@@ -290,14 +289,14 @@ class Connection:
         env: Mapping[str, Word] | None,
         extend_env: Environment | None,
     ) -> Command:
-        """Return a command as the host has to run it, in octets."""
+        """Return a checked command with the account's working directory and environment."""
         self._check_open()
         changes = {**(self.account_env if env is None else {}), **(extend_env or {})}
         return Command(argv, self.far.home if cwd is None else cwd, env, changes)
 
     @property
     def account_env(self) -> dict[str, str]:
-        """What a login sets in the environment, and remctld does not."""
+        """Environment variables that a login sets, but remctld does not."""
         far = self.far
         return {"HOME": far.home, "USER": far.user, "LOGNAME": far.user, "SHELL": far.shell}
 
@@ -327,8 +326,8 @@ class Connection:
         start = time.monotonic()
         with self._session_for(request.timeout, True) as (session, deadline):
             result = session.run(request.words, stdout=stdout, stderr=errors, deadline=deadline)
-        word = marked(result.stderr, request.mark) if errors is None else errors.word
-        self._check(request, word, result.status, start, result)
+        message = marked(result.stderr, request.mark) if errors is None else errors.message
+        self._check(request, message, result.status, start, result)
         return result
 
     @contextlib.contextmanager
@@ -344,23 +343,23 @@ class Connection:
     ) -> Iterator[remctl.RemctlOutput]:
         start = time.monotonic()
         for token in tokens:
-            word = marked(token.output, request.mark) if token.stream == 2 else None
-            self._check(request, word, token.status, start)
+            message = marked(token.output, request.mark) if token.stream == 2 else None
+            self._check(request, message, token.status, start)
             yield token
 
     def _check(
         self,
         request: _Request,
-        word: bytes | None,
+        message: bytes | None,
         status: int | None,
         start: float,
         partial: remctl.RemctlSimpleResult | None = None,
     ) -> None:
-        """Raise the exception for the host's own word, or for a command that was ended."""
-        if word is not None:
-            raise self._no_folder(request.cwd, word)
+        """Raise an exception if the working directory failed or the command timed out."""
+        if message is not None:
+            raise self._no_folder(request.cwd, message)
         timeout = request.timeout
-        # A command may have the same status, but hardly by itself after that time.
+        # A command may exit with 124 itself, but hardly after that time.
         if timeout and status == _TIMED_OUT and time.monotonic() - start >= timeout:
             text = f"command took longer than {timeout:g} s on {self.host}, and was ended"
             error = CommandTimeoutError(text)
@@ -375,16 +374,16 @@ class Connection:
     # The end.
 
     def begin_closing(self, seconds: float) -> None:
-        """Limit the time for all that is open, and for what is asked from now on, in seconds."""
+        """Limit the seconds for all current and later operations."""
         self._until = time.monotonic() + seconds
 
     def time_to_end(self, seconds: float) -> float:
-        """Return when those seconds are over, on the monotonic clock; see `begin_closing()`."""
+        """Return the deadline in that many seconds, at most that of `begin_closing()`."""
         until = time.monotonic() + seconds
         return min(until, self._until) if self._until else until
 
     def close(self) -> None:
-        """Close all sessions; a command that runs in another thread ends with an exception."""
+        """Close all sessions; commands that run in other threads raise an exception."""
         self._pool.close()
 
     def __enter__(self) -> Connection:
@@ -395,5 +394,4 @@ class Connection:
 
 
 def _left(until: float) -> float | None:
-    """Return the seconds that are left until a time of the monotonic clock; 0 is never."""
     return max(until - time.monotonic(), 0.0) if until else None

@@ -1,4 +1,4 @@
-"""Exceptions of machines, besides those of remctl itself."""
+"""Exceptions of machines, in addition to those of remctl."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from _remctl_text import printable
 
 
 class MachineError(remctl.RemctlError):
-    r"""The base of the exceptions of machines.
+    r"""The base class of the exceptions of machines.
 
-    The text is one line.  Characters from the remote host that are not printable are escapes in
-    it, such as ``\x1b``.
+    The text is one line.  Unprintable characters in it are escaped, such as ``\x1b``.
     """
 
     def __init__(self, *args: object) -> None:
@@ -26,15 +25,15 @@ class WorkingFolderError(MachineError):
 
 
 def describe_folder(folder: bytes, reason: bytes, host: str | None = None) -> str:
-    """Return the text for a working directory that cannot be entered, with the host's reason."""
+    """Return the error message for a working directory that cannot be entered."""
     where = printable(folder) + (f" on {host}" if host else "")
     return f"cannot change to working directory {where}: {printable(reason.strip())}"
 
 
 class CommandTimeoutError(MachineError, TimeoutError):
-    """A command took longer than it was given; it was ended on the remote host.
+    """A command exceeded its timeout and was ended on the remote host.
 
-    `partial` is what it had produced until then.
+    `partial` is its result up to then.
     """
 
 

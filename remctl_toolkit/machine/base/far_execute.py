@@ -1,9 +1,9 @@
-"""Becomes the command that `spec` describes; its standard input is what follows this text."""
+"""Replace this process by a command."""
 
-import _signal  # The C part alone: signal itself takes as long to import as Python to start.
+import _signal  # Importing signal itself takes as long as Python's start.
 import os
 
-# Python ignores them, and a program inherits that.
+# Python ignores these signals, and programs would inherit that.
 IGNORED = (_signal.SIGPIPE, _signal.SIGXFSZ)
 
 

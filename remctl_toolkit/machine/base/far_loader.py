@@ -1,8 +1,8 @@
-"""Loads programs; what takes as long to compile as Python to start is compiled once for each host.
+"""Load programs; long ones are compiled only once for each host, as that takes long.
 
-Standard input has a dictionary, after its length; what follows is left for the program.  Its
-"programs" are lists of a file's name, the text, and what this Python has made of the text before:
-b"" if nothing, None if that is not worth keeping.  If there is something, the text is compressed.
+Standard input has the length of a dictionary, the dictionary, and the program's own input.  Its
+"programs" are lists of a file name, the text, and its byte code if this host has compiled it
+before: b"" if not, None if it is not worth keeping.  With byte code, the text is compressed.
 """
 
 import marshal
@@ -12,13 +12,13 @@ VERSION = sys.version.encode() + b"\0"
 
 
 def load(programs):
-    """Return the code of each program, and what to keep of it, by its place."""
+    """Return the code of each program, and new byte code to keep, by the program's index."""
     codes, made = [], {}
     for place, (name, text, kept) in enumerate(programs):
         if kept and kept.startswith(VERSION):
             code = marshal.loads(kept[len(VERSION) :])
         else:
-            if kept:  # Python is another one by now.
+            if kept:  # The host has another Python by now.
                 import zlib
 
                 text = zlib.decompress(text)

@@ -1,4 +1,4 @@
-"""Tells what a machine wants to know of the account it is to work in; see account.FarSide."""
+"""Print the properties of this account; see account.FarSide."""
 
 import os
 import pwd
@@ -9,7 +9,7 @@ PREFIX = "import sys; print(sys.base_prefix)"
 
 
 def path_of_python():
-    """Return the path that this was started by: argv[0], and so sys.executable, has no folder."""
+    """Return the path of this Python: argv[0], and so sys.executable, is a bare name."""
     python = sys.executable
     try:
         python = os.readlink("/proc/self/exe")
@@ -20,14 +20,14 @@ def path_of_python():
             started = os.fsdecode(file.read(4096).partition(b"\0")[0])
     except (KeyError, OSError, TypeError):
         return python
-    # Of its names, that one counts which has an environment of its own, as venv makes them.
+    # Prefer the name of a virtual environment.
     folder = os.path.dirname(os.path.dirname(started))
     is_own = started.startswith("/") and os.path.exists(folder + "/pyvenv.cfg")
     return started if is_own else python
 
 
 def check_prefix(python):
-    """Exit if this has taken another Python's modules, that of its name in PATH."""
+    """Exit if this process uses the modules of another Python, found by its bare name in PATH."""
     real = os.path.realpath(python)
     home = os.path.dirname(os.path.dirname(real))
     if home == os.path.realpath(sys.base_prefix) or not os.path.exists("/proc/self/exe"):
@@ -40,8 +40,9 @@ def check_prefix(python):
         prefix = file.read().strip()
     os.waitpid(pid, 0)
     if prefix not in ("", sys.base_prefix):
-        why = f"it uses the modules of {sys.base_prefix}, as remctld starts it without its folder"
-        sys.exit(f'{why}: name a script that runs it by its path: exec {python} "$@"')
+        why = f"it uses the modules of {sys.base_prefix}"
+        why += ", because remctld starts it without its directory"
+        sys.exit(f'{why}: name a script in its place: exec {python} "$@"')
 
 
 def account():
@@ -50,7 +51,6 @@ def account():
         name, home, shell = account.pw_name, account.pw_dir, account.pw_shell
     except KeyError:
         name, home, shell = str(os.getuid()), "/", "/bin/sh"
-    # The same path is not the same folder where it cannot be entered.
     if not os.access(home, os.X_OK):
         home = "/"
     return {

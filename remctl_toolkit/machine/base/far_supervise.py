@@ -1,15 +1,15 @@
-"""Starts a command in a session of its own, and ends it with all that it has started.
+"""Start a command in a session of its own, and end it with its family.
 
-What it has started is its descendants, and all processes of its session.  A process that has left
-both, as daemons do, is not among them.  This comes after far_execute.py.
+The family is the command, its descendants, and all processes of its session.  A process that has
+left both, as daemons do, is not included.  This text is sent after far_execute.py.
 """
 
 import _signal
 import os
 import time
 
-GRACE = 2.0  # seconds between asking a command to end and ending it
-STEP = 0.02  # seconds between two looks at processes that are ending
+GRACE = 2.0  # seconds between SIGTERM and SIGKILL
+STEP = 0.02  # poll interval for processes that are ending
 
 
 def leave_session():
@@ -17,7 +17,7 @@ def leave_session():
     try:
         os.setsid()
     except PermissionError:
-        pass  # We lead one, as after sudo.
+        pass  # This process already leads one, as after sudo.
 
 
 def spawn(spec, streams=(0, 1, 2)):
@@ -26,7 +26,7 @@ def spawn(spec, streams=(0, 1, 2)):
     Without an "argv", return 0 in the child.
     """
     ignored = IGNORED if spec["argv"] else ()  # noqa: F821
-    for number in ignored:  # Before the fork: a signal that comes at once must not be lost.
+    for number in ignored:  # This precedes the fork so that an early signal is not lost.
         _signal.signal(number, _signal.SIG_DFL)
     pid = os.fork()
     if pid == 0:
@@ -43,7 +43,7 @@ def spawn(spec, streams=(0, 1, 2)):
 
 
 def processes():
-    """Return the parent, the session and the start of each process that is not a zombie."""
+    """Return the parent, session and start time of each process that is not a zombie."""
     found = {}
     try:
         names = [name for name in os.listdir("/proc") if name.isdigit()]
@@ -51,12 +51,12 @@ def processes():
         names = []
     for name in names:
         try:
-            fd = os.open("/proc/" + name + "/stat", os.O_RDONLY)  # This is quicker than open().
+            fd = os.open("/proc/" + name + "/stat", os.O_RDONLY)  # faster than open()
             text = os.read(fd, 4096)
             os.close(fd)
         except OSError:
             continue  # It has ended.
-        fields = text.rpartition(b")")[2].split(None, 20)  # The name may hold anything.
+        fields = text.rpartition(b")")[2].split(None, 20)  # The name may contain anything.
         if fields[0] not in b"ZX":
             found[int(name)] = (int(fields[1]), int(fields[3]), fields[19])
     if not found:  # This is not Linux.
@@ -69,9 +69,9 @@ def processes():
 
 
 def family(first, known=()):
-    """Return the processes of a command, each with its start; parents come before children.
+    """Return a command's family with start times, parents before children.
 
-    `known` has those that were found before: some may have lost their parent since.
+    `known` is an earlier result: some of its processes may have lost their parent since.
     """
     present = processes()
     children = {}  # type: dict[int | None, list[int]]
@@ -93,13 +93,13 @@ def send(pids, number):
         try:
             os.kill(pid, number)
         except (ProcessLookupError, PermissionError):
-            pass  # It has ended; or it runs as another user by now, through sudo for example.
+            pass  # It has ended, or runs as another user, for example through sudo.
 
 
 def kill(first, known=()):
-    """End a command at once."""
+    """Kill a command's family."""
     stopped = {}
-    while True:  # What is stopped starts nothing more.
+    while True:  # Stopped processes cannot start others.
         new = {pid: start for pid, start in family(first, known).items() if pid not in stopped}
         if not new:
             break
@@ -109,7 +109,6 @@ def kill(first, known=()):
 
 
 def signal_family(first, number):
-    """Send a signal to a command and to all that it has started."""
     if number == _signal.SIGKILL:
         kill(first)
     else:
@@ -117,9 +116,9 @@ def signal_family(first, number):
 
 
 def end(first, grace=GRACE, reap=None):
-    """Ask a command and all that it has started to end; end what is left after `grace` seconds.
+    """Terminate a command's family; kill the rest after `grace` seconds.
 
-    `reap` is called now and then, to wait for the command itself if it is a child.
+    `reap` is called regularly, to wait for the command if it is a child.
     """
     known = family(first)
     for number in (_signal.SIGTERM, _signal.SIGCONT):
@@ -140,17 +139,14 @@ def end(first, grace=GRACE, reap=None):
 
 
 class Child:
-    """A command that was started here.
-
-    `status` is its wait status when it has ended; its process id may be another's by then.
-    """
+    """A child process.  When `status`, its wait status, is set, its id may be reused."""
 
     def __init__(self, pid):
         self.pid = pid
         self.status = None
 
     def reap(self):
-        """Return whether it has ended just now."""
+        """Return True once, when it has ended."""
         if self.status is not None:
             return False
         pid, status = os.waitpid(self.pid, os.WNOHANG)
@@ -160,7 +156,7 @@ class Child:
 
 
 def limited(spec):
-    """Run a command that is ended after some seconds, and exit as it does, or with 124."""
+    """Run a command with a time limit, and exit with its status, or with 124."""
     leave_session()
     _signal.pthread_sigmask(_signal.SIG_BLOCK, [_signal.SIGCHLD])
     deadline = time.monotonic() + spec["timeout"]

@@ -15,10 +15,9 @@ from .errors import MachineError
 Word: TypeAlias = "str | bytes | int | os.PathLike[str] | os.PathLike[bytes]"
 Environment: TypeAlias = "Mapping[str, Word] | Mapping[str, Word | None]"
 
-# Reads its program from standard input, and leaves there what follows.  remctld logs it each time,
-# as it stands: no value may be in it.  It runs for each command: to import os (posix is built in),
-# and to call compile(), which makes the types of the ast module, takes half as long as Python's own
-# start.
+# This reads a program from standard input, and leaves the rest there.  remctld logs the text, so it
+# must not contain values.  It runs for each command: importing os (posix is built in) or calling
+# compile(), which makes the types of the ast module, would take half as long as Python's start.
 PYTHON_LOADER = """\
 import posix,sys
 def r(n,s=b''):
@@ -29,20 +28,20 @@ def r(n,s=b''):
  return s
 exec(r(int(r(8),16)))"""
 
-# The same for sh: a line, in which $remctl_n stands for the end of one.  A shell's `read` takes one
-# octet at a time from what cannot be rewound.  What is called so in the environment is lost.
+# The same for sh.  The program is one line, in which $remctl_n stands for a newline: the shell's
+# `read` reads a pipe one octet at a time.  It overwrites environment variables of these names.
 SHELL_LOADER = """remctl_n='
 ';IFS= read -r remctl_s;eval "$remctl_s\""""
 
-# A shell can start programs for channel/keeper.py if it leaves their status to the Python that it
-# becomes (bash and others ask for it themselves), and env and setsid are not too old.
+# A shell can start programs for channel/keeper.py if it does not reap them before it becomes Python
+# (bash and others do), and if env and setsid are recent enough.
 SHELL_PROBE = (
     b'echo `id -u` "${BASH_VERSION}${KSH_VERSION}${ZSH_VERSION}${YASH_VERSION}"'
     b'`env --default-signal=INT,QUIT setsid -- echo quick 2>/dev/null` "${TMPDIR:-/tmp}"\n'
 )
 SHELL_ANSWER = re.compile(rb"(\d{1,10}) ?(?:quick (/[\w./-]{1,150})|.*)\n", re.DOTALL)
 
-LONGEST_TIME = 1 << 22  # seconds, seven weeks: of milliseconds, 32 bits hold so many
+LONGEST_TIME = 1 << 22  # seconds (seven weeks): in milliseconds it fits into 32 bits
 
 _LABEL_LIMIT = 60
 _DEEPEST = 6  # brackets in each other
@@ -53,20 +52,20 @@ _PLAIN = re.compile(
     r"(?=\s*(?:[],:)}]|\Z)))*+"
 )
 _SHELL_NAME = re.compile(rb"[A-Za-z_][A-Za-z0-9_]*\Z")
-# Beyond this, reading the script one octet at a time takes longer than starting Python.
+# Longer scripts are read more slowly, one octet at a time, than Python starts.
 _SHELL_SCRIPT_LIMIT = 4096
 
 
 @functools.cache
 def source(*names: str) -> str:
-    """Return the text of files that are sent to the remote host: "base/far_probe", say.
+    """Return the text of files that are sent to the remote host, such as "base/far_probe".
 
     Raises:
-        MachineError: this installation does not have the text.
+        MachineError: the installation has no such file.
     """
     texts = []
     for name in names:
-        # importlib.resources would do, but takes longer to import than all the rest.
+        # Importing importlib.resources takes too long.
         path = os.path.join(os.path.dirname(os.path.dirname(__file__)), f"{name}.py")
         try:
             texts.append(__spec__.loader.get_data(path).decode())  # type: ignore[union-attr]
@@ -78,16 +77,13 @@ def source(*names: str) -> str:
 
 
 class Program(NamedTuple):
-    """Python text for the remote host, and the text of modules of ours that it imports there.
-
-    A module may import those before it.
-    """
+    """A Python program for the remote host, with modules of ours; each may import earlier ones."""
 
     main: str
     modules: Mapping[str, str] = {}
 
     def text(self) -> str:
-        """Return all of it as one text, as `python_payload()` takes it."""
+        """Return the program as one text, for `python_payload()`."""
         return (
             "import sys\n"
             f"for name, text in {dict(self.modules)!a}.items():\n"
@@ -97,27 +93,27 @@ class Program(NamedTuple):
         )
 
     def parts(self, label: str) -> list[tuple[str, str, str]]:
-        """Return (module, file, text) of each part, the main one last: its module is ""."""
+        """Return (module, file, text) of each part; the main part is last, with module ""."""
         modules = [(name, f"<remctl {name}>", text) for name, text in self.modules.items()]
         return [*modules, ("", f"<{label}>", self.main)]
 
 
 def python_arguments(label: str) -> tuple[str, ...]:
-    """Return the arguments of the Python that `python_payload()` is for; the label is logged."""
+    """Return Python's arguments for a `python_payload()`; the label is logged."""
     return "-IS", "-c", PYTHON_LOADER, label
 
 
 def python_payload(program: str, data: bytes = b"") -> bytes:
-    """Return what PYTHON_LOADER takes on standard input: a program, and then what it may read."""
+    """Return the standard input for PYTHON_LOADER: a program, and its own input."""
     octets = program.encode("utf-8", "surrogateescape")
     return b"%08x%b%b" % (len(octets), octets, data)
 
 
 def literal(octets: bytes, limit: int) -> Any:
-    """Return the value that a remote host wrote with ascii(); ValueError if it wrote none.
+    """Return the value that a remote host wrote with ascii(); raise ValueError if malformed.
 
-    The parser takes a hundred times the memory of the octets, so their number is limited.  For what
-    is nested, and for operators, it uses so much of a thread's stack that the process may end.
+    The limits are needed because the parser takes a hundred times the memory of the octets, and for
+    nested values and operators so much of a thread's stack that the process may crash.
     """
     if len(octets) > limit:
         raise ValueError(f"more than {limit} octets")
@@ -145,7 +141,7 @@ def check_seconds(name: str, value: float) -> None:
 
 
 def check_label(label: str) -> str:
-    """Return a label for remctld's log: a few printable characters, never empty."""
+    """Return a label for remctld's log: short, printable, not empty."""
     if not isinstance(label, str):
         raise TypeError(f"label must be a string, not {type(label).__name__}")
     printable = "".join(c if c.isascii() and c.isprintable() else "?" for c in label)
@@ -153,10 +149,10 @@ def check_label(label: str) -> str:
 
 
 def octets(word: Word, what: str) -> bytes:
-    """Return a word of a command line, or a value of its environment, as octets.
+    """Return a word of a command line, or of its environment, as octets.
 
     Raises:
-        TypeError, ValueError: it cannot be one; `what` names it.
+        TypeError, ValueError: it is invalid; `what` names it in the message.
     """
     if isinstance(word, bool) or not isinstance(word, (str, bytes, int, os.PathLike)):
         name = type(word).__name__
@@ -178,10 +174,10 @@ def _environment(given: Environment | None, what: str) -> dict[bytes, bytes | No
 
 
 class Command:
-    """A command for the remote host, checked, in octets; see `Connection.run()`.
+    """A checked command for the remote host, in octets; see `Connection.run()`.
 
     Raises:
-        TypeError, ValueError: something cannot be part of a command; the text names it.
+        TypeError, ValueError: an argument is invalid.
     """
 
     def __init__(
@@ -191,7 +187,6 @@ class Command:
         env: Mapping[str, Word] | None = None,
         extend_env: Environment | None = None,
     ) -> None:
-        """Check and convert."""
         if isinstance(argv, (str, bytes)):
             raise TypeError(f"a command is a list of words, not {type(argv).__name__}: use [...]")
         self.argv = [octets(word, f"argument {place}") for place, word in enumerate(argv)]
@@ -205,15 +200,15 @@ class Command:
 
     @property
     def label(self) -> str:
-        """What remctld's log shows of it: the program's name alone."""
+        """The default label for remctld's log: the program's name."""
         return check_label(os.path.basename(os.fsdecode(self.argv[0])))
 
     def spec(self, mark: bytes = b"", **more: object) -> str:
-        """Return it as the text of a Python dictionary, for what runs there."""
+        """Return the command as Python text of a dictionary, for far_execute.py."""
         return ascii({**vars(self), "mark": mark, **more})
 
     def python_program(self, mark: bytes, timeout: float | None = None) -> str:
-        """Return the Python program that becomes this command, or runs it for a limited time."""
+        """Return a Python program that executes this command, with a time limit if given."""
         if timeout is None:
             return f"{source('base/far_execute')}\nexecute({self.spec(mark)})\n"
         text = source("base/far_execute", "base/far_supervise")
@@ -226,24 +221,24 @@ class Command:
 
     @property
     def shell_test(self) -> bytes:
-        """What a shell finds true if there is such a program."""
+        """A shell command that succeeds if the program exists."""
         program = _quote(self.argv[0])
         return b"[ -x %b ]" % program if b"/" in program else b"command -v %b >/dev/null" % program
 
     def shell_script(self, before: bytes = b"") -> bytes | None:
-        """Return what makes sh become this command; None if it is not for a shell.
+        """Return a script that executes this command; None if that takes Python.
 
         Args:
-            before: words of programs that the command is given to.
+            before: shell words to put before the command.
         """
-        # A whole environment would have to go through the arguments of env(1), where ps shows it.
+        # A whole environment would have to be arguments of env(1), which ps shows.
         if self.env is not None or not all(map(_SHELL_NAME.match, self.extend_env)):
             return None
         steps = [
             b"unset %b" % name if value is None else b"export %b=%b" % (name, _quote(value))
             for name, value in self.extend_env.items()
         ]
-        # `--` is not known to every exec, and a program may begin with a minus.
+        # Not every shell's exec knows `--`, which a name that begins with a minus would need.
         steps.append(b"exec %b%b" % (before, b" ".join(map(_quote, self.argv))))
         script = b";".join(steps)
         if len(script) > _SHELL_SCRIPT_LIMIT or self.argv[0].startswith(b"-"):
@@ -251,11 +246,11 @@ class Command:
         return script
 
     def shell_payload(self, mark: bytes, data: bytes) -> bytes | None:
-        """Return what SHELL_LOADER takes to become this command; None if it is not for a shell."""
+        """Return the input for SHELL_LOADER that executes this command; None as above."""
         script = self.shell_script()
         if script is None:
             return None
-        # cd does not say why in all shells.
+        # Not all shells' cd prints the reason of a failure.
         cwd = self.shell_folder
         fail = b"remctl_r=$(LC_ALL=C ls -d -- %b 2>&1)" % cwd
         fail += b"&&{ [ -d %b ]&&remctl_r='Permission denied'||remctl_r='Not a directory';}" % cwd

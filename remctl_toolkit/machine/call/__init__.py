@@ -1,4 +1,4 @@
-"""Python functions that run on the far side."""
+"""Python functions that run on the remote host."""
 
 from .errors import (
     CallTimeoutError,

@@ -1,4 +1,4 @@
-"""What can go wrong with a call."""
+"""Exceptions of calls."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ _E = TypeVar("_E", bound=MachineError)
 
 
 def at(host: str, error: _E) -> _E:
-    """Return an error with the host that it is about."""
+    """Return an error with its `host` set."""
     error.host = host
     return error
 
 
 class RemoteCallError(MachineError):
-    """The function raised an exception over there, or could not be imported there.
+    """The function raised an exception on the remote host, or could not be imported there.
 
-    The far side's traceback is in a note: it is shown below the text when this one is not caught.
+    The remote traceback is in a note: it is shown below the text if this exception is not caught.
 
     Attributes:
         type_name: the exception's type, as "ValueError" or "package.module.Name".
-        type_names: that and the types it derives from, as names: ``"OSError" in e.type_names``.
+        type_names: the names of that type and its base classes: ``"OSError" in e.type_names``.
         message: its text.
         remote_args: its arguments, if they are plain data; None if not.
-        remote_traceback: the traceback from over there, as text.
+        remote_traceback: the remote traceback, as text.
     """
 
     type_name: str = ""
@@ -36,22 +36,22 @@ class RemoteCallError(MachineError):
 
 
 class SendError(MachineError, TypeError):
-    """Something of a call cannot be sent; nothing was."""
+    """A function or an argument cannot be sent; nothing was sent."""
 
 
 class ResultError(MachineError):
-    """The function ran, but what it returned is not plain data, or too much of it."""
+    """The function ran, but its result is not plain data, or too large."""
 
 
 class CallTimeoutError(MachineError, TimeoutError):
-    """A call took longer than it was given; it was told to end over there."""
+    """A call exceeded its timeout; it was cancelled on the remote host."""
 
 
 class InterpreterEndedError(MachineError):
-    """The interpreter over there has ended, or the way to it; what it kept is lost.
+    """The remote interpreter, or the connection to it, has ended; its state is lost.
 
     Attributes:
-        status: its exit status, -N if signal N ended it; None if that is not known.
+        status: its exit status, -N if signal N ended it; None if unknown.
     """
 
     status: int | None = None

@@ -1,7 +1,7 @@
-"""Runs functions for the other end of the line, in threads of one process that stays.
+"""Run functions for the client, in threads of one process.
 
-Standard input and output are the line: frames of a letter, a number (the call's, or the
-question's) and octets.  What functions print goes through pipes of its own, and so into frames.
+Standard input and output carry frames of a letter, a number (of a call or a question) and octets.
+Output of functions goes through pipes, and is sent in frames as well.
 """
 
 import _signal
@@ -20,23 +20,23 @@ try:
 except ImportError:
     from queue import Empty, SimpleQueue
 
-HIDDEN = ("<remctl ", "<frozen importlib._bootstrap")  # what begins so is not in tracebacks
-STOP = _signal.SIGRTMAX  # interrupts what the main thread waits for
-GRACE = 1.0  # seconds for calls to end in when the line does
-END = 4.0  # seconds for all that is to be done then
-AGAIN = 0.1  # seconds until a call that was not interrupted is interrupted again
+HIDDEN = ("<remctl ", "<frozen importlib._bootstrap")  # prefixes of files left out of tracebacks
+STOP = _signal.SIGRTMAX  # interrupts system calls of the main thread
+GRACE = 1.0  # seconds for calls to end when the connection ends
+END = 4.0  # seconds for the whole shutdown
+AGAIN = 0.1  # retry interval for interrupting a call
 PIECE = 65536
 LONGEST = 1 << 31  # octets of a frame
-QUESTION_LIMIT = 4000  # octets: what a pipe takes whole, so that no interrupt can come between
+QUESTION_LIMIT = 4000  # octets: a pipe takes this many at once, so no interrupt can split them
 ERROR_LIMIT = 262144  # characters of a traceback, or a message
 
 
 class Cancelled(BaseException):
-    """Nobody waits for this call any more."""
+    """The client does not wait for this call any more."""
 
 
 class Line:
-    """The way to the other end: calls and results, questions, and what is printed here."""
+    """The connection to the client: results, questions and printed output."""
 
     def __init__(self):
         self.target = os.dup(1)
@@ -45,7 +45,7 @@ class Line:
         self.pid = os.getpid()
         self.numbers = count(1)
         self.questions = {}
-        self.pipes = {}  # with the letter of what they bring
+        self.pipes = {}  # from a pipe to the letter of its frames
         for number, name in ((1, "stdout"), (2, "stderr")):
             reading, writing = os.pipe()
             os.dup2(writing, number)
@@ -60,7 +60,7 @@ class Line:
 
     def check_fork(self):
         if os.getpid() != self.pid:
-            os._exit(1)  # A fork of ours that went on where its parent was to.
+            os._exit(1)  # A forked child must not use its parent's connection.
 
     def send(self, letter, number, octets):
         self.check_fork()
@@ -87,8 +87,8 @@ class Line:
             self.drain()
 
     def drain(self):
-        """Send all that was printed so far."""
-        self.check_fork()  # There, nobody may be left who gives the lock back.
+        """Send all output so far."""
+        self.check_fork()  # In a child, the lock may never be released.
         with self.draining:
             for pipe, letter in self.pipes.items():
                 size = PIECE
@@ -104,22 +104,22 @@ class Line:
         for file in (sys.stdout, sys.stderr):
             try:
                 file.flush()
-            except (AttributeError, ValueError):  # It was replaced, or closed.
+            except (AttributeError, ValueError):  # It was replaced or closed.
                 pass
         self.drain()
 
 
 class Call:
-    """A call, from when it arrives until its result is sent."""
+    """A call, from its arrival until its result is sent."""
 
     def __init__(self, agent, number, octets):
         self.agent = agent
         self.number = number
         self.octets = octets
         self.lock = allocate_lock()
-        self.inside = False  # The function's code runs, and may be interrupted.
-        self.stopped = None  # what it is, or would be, interrupted with
-        self.interrupted = False  # That was raised in it.
+        self.inside = False  # whether the function's code runs and may be interrupted
+        self.stopped = None  # the class of the exception that cancels it
+        self.interrupted = False  # whether that was raised
         self.streams = False
         self.thread = 0
         self.grants: SimpleQueue[int] = SimpleQueue()
@@ -138,11 +138,11 @@ class Call:
                 letter, octets = b"!", self.failure("call", error)
         self.agent.line.flush()
         if self.thread == self.agent.main:
-            self.agent.current = None  # The next call may be here before this thread goes on.
+            self.agent.current = None  # The next call may arrive before this thread continues.
         self.agent.line.send(letter, self.number, octets)
 
     def enter(self):
-        """Say whether the function's code may run now."""
+        """Return whether the function's code may run."""
         with self.lock:
             self.inside = self.stopped is None
             return self.inside
@@ -151,7 +151,7 @@ class Call:
         with self.lock:
             self.inside = False
         for _ in range(2):
-            pass  # What another thread has raised in this one is here now, at the latest.
+            pass  # Exceptions that another thread set for this one are raised here at the latest.
 
     def outcome(self):
         if not self.enter():
@@ -175,7 +175,7 @@ class Call:
     def stream(self, results):
         self.streams = True
         self.agent.line.send(b"G", self.number, b"")
-        ahead = 0  # what it costs that is on its way
+        ahead = 0  # the cost of items that were sent but not granted
         try:
             for item in results:
                 self.leave()
@@ -199,10 +199,10 @@ class Call:
         return b"E", b""
 
     def failure(self, stage, error):
-        return encode(told(stage, error), 8 * ERROR_LIMIT)
+        return encode(describe(stage, error), 8 * ERROR_LIMIT)
 
     def stop(self):
-        """End it, from another thread: nobody waits for its result."""
+        """Cancel the call, from another thread."""
         with self.lock:
             if self.stopped is not None:
                 return
@@ -216,13 +216,13 @@ class Call:
             try:
                 import ctypes
             except ImportError:
-                return  # It ends by itself, or not at all.
+                return  # It cannot be interrupted.
             ctypes.pythonapi.PyThreadState_SetAsyncExc(
                 ctypes.c_ulong(self.thread), ctypes.py_object(self.stopped)
             )
 
     def insist(self):
-        """Have it interrupted: a signal that comes just before it begins to wait is too early."""
+        """Interrupt it repeatedly: a signal just before a system call has no effect."""
         never = allocate_lock()
         never.acquire()
         while self.inside and not self.interrupted:
@@ -230,8 +230,8 @@ class Call:
             never.acquire(timeout=AGAIN)
 
 
-def told(stage, error):
-    """Return what there is to tell of an exception, as plain data."""
+def describe(stage, error):
+    """Return an exception as plain data."""
     names = []
     for base in type(error).__mro__[:-1]:
         inner = base.__module__ in ("builtins", "__main__")
@@ -243,7 +243,7 @@ def told(stage, error):
     try:
         values = error.args
         encode(values, ERROR_LIMIT)
-    except Exception:  # Whatever they are made of, they are not plain data.
+    except Exception:  # They are not plain data, and their methods may raise anything.
         values = None
     return (stage, tuple(names), message, traceback_of(error)[-ERROR_LIMIT:], values)
 
@@ -258,10 +258,10 @@ def traceback_of(error):
     for name, text in texts.items():
         linecache.cache[name] = (sum(map(len, text)), None, text, name)
     try:
-        told = traceback.TracebackException(type(error), error, error.__traceback__)
-        told.stack[:] = [each for each in told.stack if not each.filename.startswith(HIDDEN)]
-        return "".join(told.format())
-    except Exception as another:  # A class may do anything when it is to be shown.
+        shown = traceback.TracebackException(type(error), error, error.__traceback__)
+        shown.stack[:] = [each for each in shown.stack if not each.filename.startswith(HIDDEN)]
+        return "".join(shown.format())
+    except Exception as another:  # Methods of the exception may raise anything.
         return f"(no traceback: showing it raised {type(another).__name__})\n"
 
 
@@ -327,7 +327,7 @@ class Agent:
             self.calls.pop(call.number, None)
 
     def end(self):
-        """The line has ended: so do the calls, and this process after them."""
+        """End all calls and this process, after the connection has ended."""
         for call in list(self.calls.values()):
             call.stop()
         self.waiting.put(None)
@@ -357,7 +357,7 @@ class Agent:
         atexit._run_exitfuncs()
         self.line.flush()
         self.ended.release()
-        self.waiting.get()  # The other thread ends this process.
+        self.waiting.get()  # end() exits in another thread.
 
 
 def start(settings):
@@ -366,5 +366,5 @@ def start(settings):
     sys.meta_path.append(Finder(settings["prefer_far"]))
     names = vars(sys.modules["__main__"])
     for name in [name for name in names if not name.startswith("__")]:
-        del names[name]  # It is the callers'.
+        del names[name]  # __main__ is for the names of callers.
     agent.work()

@@ -1,4 +1,4 @@
-"""Imports what this interpreter's standard library does not have from the other end of the line."""
+"""Import modules from the client, and those installed on this host."""
 
 import sys
 from abc import ABCMeta
@@ -10,11 +10,11 @@ from remctl_toolkit.machine.base.far_probe import path_of_python
 
 SENT: "dict[str, tuple[str, str]]" = {}  # from a module to its file and its text
 OPTIMIZED = 1  # CO_OPTIMIZED: code of a function
-SCHEME = "remctl:"  # begins the entries of a package's __path__
+SCHEME = "remctl:"  # prefix of entries of a package's __path__
 
 
 def connect(asking):
-    """Set what sends a question, and returns the answer."""
+    """Set the function that sends a question and returns the answer."""
     global ask
     ask = asking
 
@@ -33,7 +33,7 @@ class Imported(SourceFileLoader):
         return compile(self.source, self.path, "exec", dont_inherit=True)
 
     def get_data(self, path):
-        """Read a file of the package that this is, or is in, or of one around it."""
+        """Read a data file of this module's package, or of a package around it."""
         package = self.name if self.is_package(self.name) else self.name.rpartition(".")[0]
         folder = dirname(self.path)
         inside = normpath(path)
@@ -41,14 +41,14 @@ class Imported(SourceFileLoader):
             if inside.startswith(folder + "/"):
                 return File(package, tuple(inside[len(folder) + 1 :].split("/"))).read_bytes()
             package, folder = package.rpartition(".")[0], dirname(folder)
-        raise FileNotFoundError(2, f"not a file of the package of {self.name}", path)
+        raise FileNotFoundError(2, f"not in the package of {self.name}", path)
 
     def get_resource_reader(self, name):  # type: ignore[override]
         return File(name, ()) if self.is_package(name) else None
 
 
 class File:
-    """A file or a folder of a package, as importlib.resources wants it (a Traversable)."""
+    """A file or directory of a package, a Traversable of importlib.resources."""
 
     def __init__(self, package, parts):
         self.package = package
@@ -99,7 +99,7 @@ class File:
         octets = io.BytesIO(self.read_bytes())
         return octets if "b" in mode else io.TextIOWrapper(octets, encoding, errors, newline)
 
-    # That of a package is its reader, too: in the new form, and in that of Python 3.8.
+    # A package's own is also its resource reader, with the methods of new Pythons and of 3.8.
 
     def files(self):
         return self
@@ -108,7 +108,7 @@ class File:
         return self.joinpath(name).open("rb")
 
     def resource_path(self, name):
-        raise FileNotFoundError(2, "it is no file over here", name)
+        raise FileNotFoundError(2, "it is not a file on this host", name)
 
     def is_resource(self, name):
         return self.joinpath(name).is_file()
@@ -118,7 +118,7 @@ class File:
 
 
 class Standin(ABCMeta):
-    """The class of what has the names of this package there: it fails when it is used."""
+    """The class of stand-ins for names of remctl: functions that use one fail."""
 
     def __getattr__(cls, name):
         if name.startswith("__"):
@@ -130,26 +130,26 @@ class Standin(ABCMeta):
         while frame.f_code.co_name.endswith(("comp>", "expr>")):
             frame = frame.f_back  # type: ignore[assignment]
         if not frame.f_code.co_flags & OPTIMIZED:
-            # A module, or a class, is being made: as by a decorator, or for what functions use.
+            # The body of a module or class makes an object, or uses a decorator.
             made = args[0] if args and isinstance(args[0], FunctionType) else None
             return made or stand_in(cls.__module__, cls.__name__)
-        text = "{}.{} cannot be used here: it works where the call was made"
+        text = "{}.{} cannot be used on the remote host, only in the program that made the call"
         raise ImportError(text.format(cls.__module__, cls.__name__))
 
 
 def stand_in(module, name):
-    # An exception, since one can be named wherever another class can be.
+    # It is an exception class because these can be used wherever other classes can.
     names = {"__module__": module, "__class_getitem__": classmethod(lambda cls, item: cls)}
     return Standin(name, (Exception,), names)
 
 
 class StandinLoader:
-    """A loader for modules that have a stand-in for each name that there is where they are asked.
+    """A loader for modules whose names are stand-ins.
 
-    Functions of modules that begin with "far_" are themselves: they are made to be used here.
+    Functions of modules that begin with "far_" are not: they are made for the remote host.
 
     Args:
-        loader: for a module that is installed here, which lacks some of the names; or None.
+        loader: the loader of an installed module, which may lack some of the names; or None.
     """
 
     def __init__(self, loader):
@@ -179,25 +179,24 @@ class StandinLoader:
 
 
 def site_folders():
-    """Return the folders of what is installed for this Python."""
-    import site  # Does nothing by itself, as this interpreter was told not to.
+    """Return this Python's directories of installed packages."""
+    import site  # This has no side effects, because Python was started with -S.
 
     home = dirname(dirname(path_of_python()))
     try:
         with open(home + "/pyvenv.cfg") as file:
             wide = "include-system-site-packages = true" in file.read()
         own = [home + "/lib/python{}.{}/site-packages".format(*sys.version_info)]
-    except OSError:  # It has no environment of its own.
+    except OSError:  # This is not a virtual environment.
         wide, own = True, []
-    # A user's own folder comes first for Python, too; that user is whom this runs as.
     return [*own, site.getusersitepackages(), *(site.getsitepackages() if wide else ())]
 
 
 class Finder:
-    """Finds modules at the other end, and then those installed here besides the standard library.
+    """Find modules on the client, and then those installed on this host.
 
-    The standard library itself comes first: this is behind the finders that know it.  Of a package
-    that has extension modules, which cannot be sent, what is installed comes first, and whole.
+    Other finders look in the standard library before.  Extension modules cannot be sent, so an
+    installed package is preferred to one with extension modules.
     """
 
     def __init__(self, prefer_far):
@@ -234,7 +233,7 @@ class Finder:
         return installed
 
     def find_ours(self, name):
-        # remctl.py belongs to its extension module: both are those installed here, or neither.
+        # remctl.py needs its own extension module: use both installed ones, or neither.
         installed = self.find_installed(name) if not name.startswith("remctl_toolkit") else None
         if installed is None or not self.find_installed("_remctl"):
             return self.spec(name, StandinLoader(None), None, True)
@@ -249,7 +248,7 @@ class Finder:
         return spec
 
     def find_installed(self, name):
-        """Find a module that is installed here, unless it belongs to what was sent."""
+        """Find an installed module, unless it is in a package that was sent."""
         if name.rpartition(".")[0] in SENT:
             return None
         if self.folders is None:
@@ -263,6 +262,6 @@ class Finder:
             path = spec.submodule_search_locations or []
         for sent in SENT if isinstance(spec.loader, ExtensionFileLoader) else ():
             if (name + "_").startswith("_" + sent.replace(".", "_") + "_"):
-                text = "extension module {!r} of this host may not fit {!r}, which was sent"
+                text = "extension module {!r} of the remote host may not match {!r}, which was sent"
                 raise ImportError(text.format(name, sent), name=name)
         return spec

@@ -1,7 +1,7 @@
-"""Makes functions and classes from what call/shipping.py has sent of them.
+"""Make functions and classes from the pickles of call/shipping.py.
 
-The pickles that it sends name the functions of this file.  The names of one module that are used
-by what was sent are kept in one dictionary, from call to call.
+The pickles name functions of this file.  Names that were sent for one module are kept in one
+dictionary, from call to call.
 """
 
 import sys
@@ -14,20 +14,20 @@ try:
 except ImportError:
     from pickle import loads as loads
 
-LOCK = RLock()  # One at a time: what one makes the next may need.
+LOCK = RLock()
 SPACES: "dict[str, dict[str, object]]" = {}  # from the name of a module to its names
 LOADED: "dict[tuple[str, str], int]" = {}  # from a module and a name to the hash of its pickle
-CODES: "dict[object, CodeType]" = {}  # from what code is made of
+CODES: "dict[object, CodeType]" = {}  # from a piece of source, or marshalled code
 TEXTS: "dict[str, dict[int, str]]" = {}  # from a file's name to its lines, for tracebacks
 
-# What one call has brought:
+# The state of one call:
 PENDING: "dict[tuple[str, str], bytes]" = {}  # from a module and a name to a pickle to be loaded
 MAKING: "list[str]" = []  # names that are being loaded
 MADE: "list[tuple[CodeType, str]]" = []  # code of functions, and whose names it uses
 
 
 def load(names, function, arguments):
-    """Take in what came with a call; return its function and its arguments."""
+    """Load the names of a call; return its function and its arguments."""
     with LOCK:
         try:
             for module, name, octets in names:
@@ -42,7 +42,7 @@ def load(names, function, arguments):
 
 
 def need(module, name):
-    """Load a name if that is still to be done, and then those that its functions use."""
+    """Load a name if it is pending, and then the names that its functions use."""
     octets = PENDING.pop((module, name), None)
     if octets is None:
         return
@@ -54,7 +54,7 @@ def need(module, name):
     except NameError:
         if len(MAKING) == 1:
             raise
-        PENDING[module, name] = octets  # It may use what is just being loaded: try again later.
+        PENDING[module, name] = octets  # It may use a name that is being loaded: try again later.
     else:
         LOADED[module, name] = hash(octets)
     MAKING.pop()
@@ -78,7 +78,6 @@ def space(module):
 
 
 def named(module, qualname):
-    """Return what was sent under that name."""
     first, *rest = qualname.split(".")
     need(module, first)
     if first not in space(module):
@@ -102,7 +101,7 @@ def cached(function, maxsize, typed):
 
 
 def defined(piece, module):
-    """Run a statement among the names of a module; return what it has bound there."""
+    """Execute a statement in the namespace of a module; return the object that it binds."""
     text, filename, name, _ = piece
     code = compiled(text, filename)
     use(code, module)
@@ -111,7 +110,7 @@ def defined(piece, module):
 
 
 def function(made_of, module, imported):
-    """Return a function without what it may refer to itself by; `complete` adds that."""
+    """Return a function whose closure and attributes `complete` sets: they may refer to it."""
     code = CODES.get(made_of)
     if code is None:
         code = CODES[made_of] = code_of(made_of)
@@ -145,20 +144,20 @@ def complete(made, state):
 def compiled(text, filename):
     lines = TEXTS.setdefault(filename, {})
     lines.update((number, line) for number, line in enumerate(text.split("\n")) if line)
-    # Annotations stay text: nothing that they name needs to be here.
+    # Annotations stay text, so their names need not exist here.
     flags = import_module("__future__").annotations.compiler_flag
     return compile(text, filename, "exec", flags, True)
 
 
 def find_code(code: CodeType, name: str, arguments: "tuple[str, ...]") -> CodeType:
-    """Return a function's code from that of its source: the last one of the outermost."""
+    """Return a function's code from that of its source: the last of the outermost ones."""
     level = [code]
     while level:
         level = [each for one in level for each in one.co_consts if isinstance(each, CodeType)]
         for one in reversed(level):
             if one.co_name == name and arguments_of(one) == arguments:
                 return one
-    raise SyntaxError(f"no function {name} in what was sent of it")
+    raise SyntaxError(f"no function {name} in the source that was sent")
 
 
 def arguments_of(code: CodeType) -> "tuple[str, ...]":

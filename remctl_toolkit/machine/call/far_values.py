@@ -1,6 +1,6 @@
-"""Writes results as octets that wire/values.py reads: plain data, and nothing that could run.
+"""Encode results as plain data for wire/values.py.
 
-A value is a letter and what belongs to it.  Sizes and counts are four octets, the high one first.
+A value is a letter and its content.  Sizes and counts are four octets, big-endian.
 """
 
 import struct
@@ -12,7 +12,7 @@ pack_size = struct.Struct(">I").pack
 
 
 class Unsendable(TypeError):
-    """There is something in a value that is not plain data."""
+    """A value contains something that is not plain data."""
 
 
 def sized(letter, octets):
@@ -36,7 +36,7 @@ def clock(value):
     return (*moment, value.utcoffset(), value.fold)
 
 
-# A subclass may say what it likes of itself: its base is asked.
+# These use methods of the base class, because a subclass may override them.
 SIMPLE = {
     type(None): lambda value: b"N",
     bool: lambda value: b"T" if value else b"F",
@@ -47,8 +47,7 @@ SIMPLE = {
     memoryview: lambda value: sized(b"b", value.tobytes()),
 }
 
-# A name, and what it is made of.  They are known by their names: to import them takes longer than
-# a call.
+# Constructor names and arguments.  Types are known by name: importing them takes too long.
 MADE = {
     ("builtins", "complex"): lambda value: ("complex", value.real, value.imag),
     ("builtins", "bytearray"): lambda value: ("bytearray", bytes(memoryview(value))),
@@ -63,12 +62,11 @@ MADE = {
     ("uuid", "UUID"): lambda value: ("UUID", value.bytes),
 }
 
-# What these have in them is written by the loop in Encoder.container().
 LETTERS = {list: b"L", tuple: b"U", set: b"S", frozenset: b"Z", dict: b"M"}
 
 CURES = (
     ("__dataclass_fields__", "return dataclasses.asdict(...) of it"),
-    ("__await__", "call it with asyncio.run() over there"),
+    ("__await__", "call it with asyncio.run() in the function"),
     ("_value2member_map_", "return its .value"),
     ("__class__", "return plain data made from it"),
 )
@@ -101,19 +99,19 @@ class Encoder:
             except Unsendable:
                 raise
             except Exception as error:
-                raise Unsendable(f"{self.place()} cannot be written: {error!r}") from None
+                raise Unsendable(f"{self.place()} cannot be encoded: {error!r}") from None
         kind = type(value)
         name = f"{kind.__module__}.{kind.__qualname__}"
         cure = next(cure for mark, cure in CURES if hasattr(kind, mark))
-        raise Unsendable(f"{self.place()} is a {name}, and only plain data comes back: {cure}")
+        raise Unsendable(f"{self.place()} is a {name}, but only plain data can be returned: {cure}")
 
     def container(self, letter, value):
         if id(value) in self.open:
-            raise Unsendable(f"{self.place()} holds itself")
+            raise Unsendable(f"{self.place()} contains itself")
         if len(self.path) >= MAX_DEPTH:
             raise Unsendable(f"result is nested more than {MAX_DEPTH} deep")
         self.open.add(id(value))
-        # A copy: other threads may be at work on it.
+        # Other threads may change the original.
         parts = list(value.items()) if letter == b"M" else list(value)
         self.add(letter + pack_size(len(parts)))
         self.path.append(None)

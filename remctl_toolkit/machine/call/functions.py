@@ -1,4 +1,4 @@
-"""Functions of the far side, and modules of them, that are called as those here are."""
+"""Functions and modules that run on the remote host, and are called like local ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _KINDS = (FunctionType, BuiltinFunctionType)
 
 
 class RemoteFunction(Generic[P, T]):
-    """A function that runs over there."""
+    """A function that runs on the remote host."""
 
     def __init__(self, call: Callable[..., Any], host: str, function: Callable[P, T]) -> None:
         self._call = call
@@ -24,7 +24,7 @@ class RemoteFunction(Generic[P, T]):
         self.__wrapped__ = function
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call it over there; see `Interpreter.call()`."""
+        """Call the function; see `Interpreter.call()`."""
         result: T = self._call(self._function, *args, **kwargs)
         return result
 
@@ -33,7 +33,7 @@ class RemoteFunction(Generic[P, T]):
 
 
 class RemoteModule:
-    """A module whose functions run over there; nothing but its functions can be had of it."""
+    """A module whose functions run on the remote host; it has no other attributes."""
 
     def __init__(self, call: Callable[..., Any], host: str, module: ModuleType) -> None:
         self._call = call

@@ -1,4 +1,4 @@
-"""Python functions that run on the far side, in an interpreter that stays there."""
+"""Run Python functions on the remote host, in a persistent interpreter."""
 
 from __future__ import annotations
 
@@ -28,34 +28,34 @@ from .shipping import Packer
 
 RESULT_LIMIT = 256 << 20  # octets
 
-_CLOSE_WAIT = 10.0  # seconds that a generator over there has for its end
+_CLOSE_WAIT = 10.0  # seconds for a remote generator to end
 
 
 class Interpreter:
-    """A Python interpreter of the far side that runs functions from here, for several threads.
+    """A remote Python interpreter that runs functions of this program, for several threads.
 
-    Functions are called by name where a module can be imported, and travel as source where not.
-    Modules are imported over there from its own standard library, then from here, then from what
-    is installed there.  What functions keep in their modules stays until the interpreter ends.
+    Functions of modules that can be imported are called by name; others are sent as source.
+    Modules are imported from the remote standard library, then from this program, then from
+    packages installed on the host.  Their state stays until the interpreter ends.
 
-    Results come back as plain data, see `remctl_toolkit.machine.values.decode()`: nothing that the
-    far side sends can run code here.
+    Results are plain data, see `remctl_toolkit.machine.wire.values.decode()`: a host cannot run
+    code in this program.
 
     Args:
-        connection: the way there.
-        name: what the host is called before lines of output and in errors; None: `connection.host`.
-        modules: the modules that the far side may have from here: names, each with all that is
-            below it, or a function that says it of a name; None: those that the calls need, which
-            are the modules of what is called and what those import; see `servable`.
-        prefer_far: names of packages to take from what is installed there, if they are; True: all.
-        output: is called with the host, the stream and a line for each line that is printed there,
-            in the order of printing; None writes it to sys.stderr, with the host before it.
-        timeout: seconds that a call may take; None: any time.
-        result_limit: octets that a result may have on its way; in memory, what a hostile far side
-            makes of them may take fifty times as much.
+        connection: the connection to the host.
+        name: the host's name for lines of output and errors; None: `connection.host`.
+        modules: the modules that may be sent: names, which include everything below them, or a
+            function that is called with a name; None: those that the calls need, which are the
+            modules of the functions and the modules that these import; see `servable`.
+        prefer_far: names of packages to prefer from those installed on the host; True: all.
+        output: called with the host, the stream and the line for each line that is printed on the
+            host, in order; None writes it to sys.stderr, with the host before it.
+        timeout: seconds that a call may take; None: no limit.
+        result_limit: octets of an encoded result; a hostile host can make it take fifty times as
+            much memory.
 
     Raises:
-        TypeError, ValueError: an argument cannot be right.
+        TypeError, ValueError: an argument is invalid.
         InterpreterEndedError: it did not start.
         ClosedError, RemctlError: see `Channel`.
     """
@@ -80,7 +80,7 @@ class Interpreter:
             check_seconds("timeout", timeout)
         self._timeout = timeout
         if not 1 <= result_limit <= 1 << 31:
-            raise ValueError(f"result_limit must be 1 to {1 << 31} octets, not {result_limit}")
+            raise ValueError(f"result_limit must be from 1 to {1 << 31} octets, not {result_limit}")
         if isinstance(prefer_far, str):
             raise TypeError("prefer_far must be a list of names, not one string: use [...]")
         self._limit = result_limit
@@ -98,8 +98,8 @@ class Interpreter:
         stream = self._start(agent_program(settings))
         lines = Lines(self.name, self._output)
         self._link = Link(stream, self.name, self._limit, self._modules, lines)
-        # When this is forgotten, a thread that is there already ends the interpreter.  When the
-        # program ends, the far side notices.
+        # If the object is dropped, an existing thread ends the interpreter.  When the program
+        # ends, the host notices.
         weakref.finalize(self, self._link.hang_up).atexit = False
         self._packer = Packer(self._modules, self._link.version)
 
@@ -108,49 +108,49 @@ class Interpreter:
 
     @property
     def python_version(self) -> tuple[int, ...]:
-        """The Python over there: (major, minor, micro)."""
+        """The version of the remote Python: (major, minor, micro)."""
         return self._open_link().version
 
     @property
     def served(self) -> tuple[str, ...]:
-        """The modules, and the files of packages, that the far side had from here so far."""
+        """The modules, and the files of packages, that were sent so far."""
         return self._modules.served
 
     @property
     def servable(self) -> tuple[str, ...]:
-        """The modules that the far side may have from here.
+        """The modules that may be sent.
 
-        They are those of `modules`, each with all that is below it.  Without that, they are what
-        the calls so far need, module by module.
+        They are those of `modules`, with everything below them; without that argument, those that
+        the calls so far need.
         """
         return self._modules.servable
 
     # Calls.
 
     def call(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        """Call a function over there, and return what it returns.
+        """Call a function on the remote host, and return its result.
 
-        An iterator that it returns, such as a generator, comes as a `RemoteIterator`.  A call
-        that is interrupted here, as with Ctrl-C, is told to end over there.
+        If it returns an iterator, such as a generator, return a `RemoteIterator`.  If this call is
+        interrupted, as with Ctrl-C, the remote call is cancelled.
 
         Args:
-            function: one that can be imported, is built in, or has its source here.
+            function: a function that can be imported, is built in, or has source.
             args, kwargs: anything that can be pickled.
 
         Raises:
-            TypeError, ValueError: something of it cannot be sent; nothing was.
-            RemoteCallError: it raised an exception, or could not be imported there.
-            ResultError: what it returned is not plain data.
+            TypeError, ValueError: the function or an argument cannot be sent; nothing was sent.
+            RemoteCallError: it raised an exception, or could not be imported on the host.
+            ResultError: its result is not plain data.
             CallTimeoutError: it took longer than `timeout`.
             InterpreterEndedError: the interpreter has ended; see `reopen()`.
-            ClosedError: this was closed, or belongs to another process.
+            ClosedError: the interpreter was closed, or belongs to another process.
         """
         return self.call_within(self._timeout, function, *args, **kwargs)
 
     def call_within(
         self, timeout: float | None, function: Callable[..., Any], /, *args: Any, **kwargs: Any
     ) -> Any:
-        """Call a function that has so many seconds; see `call()`."""
+        """Call a function with a timeout in seconds; see `call()`."""
         if timeout is not None:
             check_seconds("timeout", timeout)
         reply = self._begin(timeout, function, args, kwargs)
@@ -165,12 +165,12 @@ class Interpreter:
         link, packer = self._open_link(), self._packer
         module = getattr(function, "__module__", None)
         if isinstance(module, str) and module != "__main__" and self._modules.refuses(module):
-            text = f"{module} is not among the modules that may be sent: add it to modules="
+            text = f"module {module} may not be sent: add it to modules="
             raise ValueError(text)
         octets, hashes = packer.pack(function, args, kwargs)
         reply = Reply(link, timeout)
         reply.on_success = lambda: packer.learn(hashes)
-        try:  # Ctrl-C may come at any moment.
+        try:  # KeyboardInterrupt may be raised at any moment.
             link.call(reply, octets)
         except BaseException:
             reply.abandon()
@@ -186,12 +186,12 @@ class Interpreter:
         return self._link
 
     def import_module(self, module: ModuleType) -> RemoteModule:
-        """Return a module whose functions run over there.
+        """Return a module whose functions run on the remote host.
 
         Raises:
-            TypeError: it is no module.
-            ValueError: it is ``__main__``, or may not be sent.
-            See `call()` for what else its functions, and importing it, raise.
+            TypeError: `module` is not a module.
+
+        Its functions raise what `call()` raises.
         """
         if not isinstance(module, ModuleType):
             raise TypeError(f"module must be a module, not {type(module).__name__}")
@@ -200,7 +200,7 @@ class Interpreter:
     # The end.
 
     def reopen(self) -> None:
-        """Start a new interpreter in the place of this one, whose state is lost.
+        """Replace the remote interpreter by a new one; its state is lost.
 
         Raises:
             See `Interpreter`.
@@ -211,14 +211,14 @@ class Interpreter:
             self._closed = False
 
     def close(self) -> None:
-        """End the interpreter; calls that are under way are interrupted.  Again does nothing.
+        """End the interpreter, and interrupt its calls; calling this again does nothing.
 
-        It takes ten seconds at most, whatever the far side does.
+        It takes at most ten seconds, whatever the host does.
         """
         self._end(Link.close)
 
     def drop(self) -> None:
-        """Have a thread that is there end the interpreter.  Nothing is waited for."""
+        """Have an existing thread end the interpreter, without waiting."""
         self._end(Link.hang_up)
 
     def _end(self, how: Callable[[Link], None]) -> None:
@@ -229,7 +229,7 @@ class Interpreter:
 
     @property
     def closed(self) -> bool:
-        """Whether `close()` was called."""
+        """True after `close()`."""
         return self._closed
 
     def __enter__(self) -> Self:
@@ -257,26 +257,26 @@ class Interpreter:
 
 
 def _value(host: str, letter: bytes, octets: bytes) -> Any:
-    """Return the result that came for a call, or raise."""
+    """Return the result in a reply, or raise its exception."""
     if letter in (b"V", b"I"):
         return decode(octets)
     if letter in (b"!", b"P"):
-        raise _told(host, octets)
+        raise _remote_error(host, octets)
     if letter == b"X":
-        raise at(host, InterpreterEndedError(f"call was ended with its interpreter on {host}"))
-    raise DecodeError(f"a call was answered by {letter!r}")
+        raise at(host, InterpreterEndedError(f"the interpreter on {host} ended during the call"))
+    raise DecodeError(f"unexpected reply to a call: {letter!r}")
 
 
-def _told(host: str, octets: bytes) -> RemoteCallError | ResultError:
-    told = decode(octets)
+def _remote_error(host: str, octets: bytes) -> RemoteCallError | ResultError:
+    description = decode(octets)
     try:
-        stage, names, message, traceback, values = told
+        stage, names, message, traceback, values = description
         texts = [stage, message, traceback, *names]
-        ours = all(isinstance(text, str) for text in texts) and isinstance(names, tuple)
-        if not ours or not names or not isinstance(values, tuple | None):
+        valid = all(isinstance(text, str) for text in texts) and isinstance(names, tuple)
+        if not valid or not names or not isinstance(values, tuple | None):
             raise ValueError
     except (TypeError, ValueError):
-        raise DecodeError("an error that is none") from None
+        raise DecodeError("malformed error") from None
     if stage == "result":
         return at(host, ResultError(f"{message} (on {host})"))
     text = f"{names[0]} on {host}"
@@ -288,22 +288,22 @@ def _told(host: str, octets: bytes) -> RemoteCallError | ResultError:
 
 
 class RemoteIterator(Iterator[Any]):
-    """What an iterator of the far side yields, a little ahead of whoever asks for it here.
+    """An iterator over the items of a remote iterator, which are sent a little ahead.
 
-    At most 256 items, or 1 MiB, are on their way.  Leave it with `close()` or ``with`` if it is not
-    read to its end: the generator over there then ends as one does here, its ``finally`` included.
+    At most 256 items, or 1 MiB, are on their way.  If you stop early, use `close()` or ``with``:
+    this closes the remote generator, whose ``finally`` blocks run.
     """
 
     def __init__(self, reply: Reply) -> None:
         self._reply: Reply | None = reply
-        # Whatever thread finds garbage, this only leaves a note for another one.
+        # This only queues a message, so it is safe in any thread that collects garbage.
         weakref.finalize(self, reply.abandon).atexit = False
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> Any:
-        """Return the next item; see `Interpreter.call()` for what else it raises."""
+        """Return the next item; see `Interpreter.call()` for other exceptions."""
         reply = self._reply
         if reply is None:
             raise StopIteration
@@ -322,10 +322,10 @@ class RemoteIterator(Iterator[Any]):
             raise
 
     def close(self) -> None:
-        """End it, and wait for its end there; again does nothing.
+        """Close the remote generator and wait for its end; calling this again does nothing.
 
         Raises:
-            RemoteCallError: it raised something else when it was ended.
+            RemoteCallError: it raised an exception while it was closed.
             CallTimeoutError: it did not end within 10 seconds.
             InterpreterEndedError: the interpreter has ended.
         """
@@ -340,7 +340,7 @@ class RemoteIterator(Iterator[Any]):
                 letter, octets = reply.next()
             except CallTimeoutError:
                 break
-            if letter == b"I":  # It was on its way.
+            if letter == b"I":
                 continue
             if letter not in (b"E", b"X"):
                 _value(reply.host, letter, octets)

@@ -1,7 +1,7 @@
-"""The link to an interpreter of the far side: frames both ways, a thread for each way.
+"""The link to a remote interpreter: frames in both directions, with a thread for each.
 
-No thread but the writing one ever waits for the far side to read.  The reading one never waits
-for the writing one: it puts the far side's questions into its queue, up to a limit.
+Only the writing thread waits for the host to read.  The reading thread never waits for the
+writing thread: it queues the host's questions, up to a limit.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from .errors import CallTimeoutError, InterpreterEndedError, at
 from .output import Lines
 
 WINDOW = 1 << 20  # octets of a generator's items that may be on their way
-ITEM_COST = 4096  # octets that each of them counts for besides its own
-CLOSE_TIME = 10.0  # seconds that closing takes at most, whatever the far side does
+ITEM_COST = 4096  # octets that each item counts in addition to its own
+CLOSE_TIME = 10.0  # seconds that closing takes at most
 
 _AGENT = (
     "wire/both_frames",
@@ -41,19 +41,19 @@ _AGENT = (
 )
 _MESSAGE_LIMIT = 1 << 31
 _QUESTION_LIMIT = 4096
-_QUESTIONS = 256  # that wait for their answers at most: a thread there waits for one at a time
-_OVERHEAD = 4 << 20  # octets that what tells of an error may have, whatever the limit for results
+_QUESTIONS = 256  # unanswered questions at most: each remote thread asks one at a time
+_OVERHEAD = 4 << 20  # octets allowed for errors, whatever the limit for results
 _READ_SIZE = 1 << 18
-_END_WAIT = 5.0  # seconds that an interpreter is given to end by itself: it takes four at most
-_STATUS_WAIT = 10.0  # seconds until a process has ended that has closed its output
+_END_WAIT = 5.0  # seconds for an interpreter to end by itself, which takes at most four
+_STATUS_WAIT = 10.0  # seconds for a process to end after closing its output
 _START_WAIT = 30.0
 
 
 class Reply:
-    """A call that is under way, and what comes for it.
+    """A call in progress, and its incoming frames.
 
     Args:
-        timeout: seconds that each wait for something may take; None: any time.
+        timeout: seconds for each wait; None: no limit.
     """
 
     def __init__(self, link: Link, timeout: float | None) -> None:
@@ -62,37 +62,37 @@ class Reply:
         self.timeout = timeout
         self.number = next(link.numbers)
         self.frames: SimpleQueue[tuple[bytes, bytes]] = SimpleQueue()
-        self.on_success: Callable[[], object] = lambda: None  # when what came with it was read
-        self._streams = False  # Its result is a generator.
-        self._came = self._taken = self._granted = 0  # the cost of its items
+        self.on_success: Callable[[], object] = lambda: None  # called if the host loaded the call
+        self._streams = False  # whether its result is a generator
+        self._came = self._taken = self._granted = 0  # costs of its items
 
     def put(self, letter: bytes, octets: bytes) -> None:
-        """Take what came, in the reading thread.
+        """Queue a frame, in the reading thread.
 
         Raises:
-            DecodeError: it cannot come now.
+            DecodeError: it is not allowed now.
         """
         if letter == b"G":
             if self._streams or octets:
-                raise DecodeError("the beginning of a generator where there can be none")
+                raise DecodeError("unexpected start of a generator")
             self._streams = True
         elif letter == b"I":
             if not self._streams:
-                raise DecodeError("an item of no generator")
+                raise DecodeError("item without a generator")
             if self._came - self._granted >= WINDOW:
-                raise DecodeError("more of a generator's items than it was asked for")
+                raise DecodeError("more items of a generator than requested")
             self._came += len(octets) + ITEM_COST
         self.frames.put((letter, octets))
 
     def next(self) -> tuple[bytes, bytes]:
-        """Return the letter and the octets of what comes next.
+        """Wait for the next frame; return its letter and octets.
 
         Raises:
-            CallTimeoutError: nothing came in time, and the call was given up.
-            InterpreterEndedError: nothing comes any more.
+            CallTimeoutError: no frame arrived in time, and the call was cancelled.
+            InterpreterEndedError: the interpreter has ended.
         """
         if threading.current_thread() is self._link.thread:
-            raise RuntimeError("no call can be made where a line of output is handed on")
+            raise RuntimeError("output= functions cannot call functions on the host")
         try:
             letter, octets = self.frames.get(timeout=self.timeout)
         except Empty:
@@ -102,18 +102,18 @@ class Reply:
             self.abandon()
             raise
         if not letter:
-            self.frames.put((b"", b""))  # For whoever asks again.
+            self.frames.put((b"", b""))  # for the next call of this method
             self._link.check()
         if letter in b"V!G":
             self.on_success()
         return letter, octets
 
     def too_late(self, how: str) -> CallTimeoutError:
-        """Return the error for a call that was given up."""
-        return at(self.host, CallTimeoutError(f"call {how} on {self.host}, and was told to end"))
+        """Return the error for a cancelled call."""
+        return at(self.host, CallTimeoutError(f"call {how} on {self.host} and was cancelled"))
 
     def took(self, octets: int) -> None:
-        """Count an item that the caller has taken, and let the far side send more."""
+        """Count an item that the caller has taken, and grant the host more."""
         self._taken += octets + ITEM_COST
         more = self._taken - self._granted
         if 2 * more >= WINDOW:
@@ -121,27 +121,27 @@ class Reply:
             self._link.send(b"M", self.number, more.to_bytes(8, "big"))
 
     def abandon(self) -> None:
-        """Have the call ended there, unless it has; what comes for it is dropped.  Never waits."""
+        """Cancel the call unless it has ended, and drop its frames.  This never waits."""
         if self._link.drop(self.number):
             self.cancel()
 
     def cancel(self) -> None:
-        """Have the call ended there; that it has ended still comes."""
+        """Cancel the remote call; its last frame still arrives."""
         self._link.send(b"X", self.number)
 
 
 def agent_program(settings: dict[str, Any]) -> Program:
-    """Return the program of the interpreter, which keeps ``__main__`` empty for its callers."""
+    """Return the interpreter's program, which leaves ``__main__`` empty for callers."""
     modules = {f"remctl_toolkit.machine.{n.replace('/', '.')}": source(n) for n in _AGENT}
     *_, agent = modules
     return Program(f"import sys\nsys.modules[{agent!r}].start({settings!a})\n", modules)
 
 
 class Link:
-    """An interpreter that runs, and the threads that talk with it.
+    """A running interpreter, and the threads that exchange frames with it.
 
     Attributes:
-        version: the Python there.
+        version: the version of the remote Python.
 
     Raises:
         InterpreterEndedError: it did not start.
@@ -155,7 +155,7 @@ class Link:
         self._limit = limit
         self._answer = answer
         self._lines = lines
-        self._calls: dict[int, Reply] = {}  # No lock: each step with it is one of Python's.
+        self._calls: dict[int, Reply] = {}  # This needs no lock: each operation on it is atomic.
         self.numbers = itertools.count(1)
         self._outgoing: SimpleQueue[tuple[bytes, int, bytes]] = SimpleQueue()
         self._asked = self._answered = 0
@@ -164,64 +164,66 @@ class Link:
         self.version: tuple[int, ...] = ()
         self._hello: SimpleQueue[bool] = SimpleQueue()
         self.thread = threading.Thread(target=self._read, name=f"remctl-call-{host}", daemon=True)
-        self._writer = threading.Thread(target=self._write, name=f"remctl-tell-{host}", daemon=True)
+        self._writer = threading.Thread(
+            target=self._write, name=f"remctl-call-out-{host}", daemon=True
+        )
         try:
             self.thread.start()
             self._writer.start()
             with contextlib.suppress(Empty):
                 self._hello.get(timeout=_START_WAIT)
             if not self.version:
-                self._fail("its interpreter did not start", ended=False)
+                self._fail("did not start", ended=False)
             self.check()
         except BaseException:
             self.close()
             raise
 
     def check(self) -> None:
-        """Raise the error that has ended the link: for each who meets it, one of its own."""
+        """Raise a copy of the error that has ended the link."""
         if self.error is not None:
             raise copy.copy(self.error)
 
     # Sending.
 
     def call(self, reply: Reply, octets: bytes) -> None:
-        """Send a call; what comes back is in `reply`.
+        """Send a call; its frames arrive in `reply`.
 
         Raises:
             ValueError: it is too large; nothing was sent.
-            InterpreterEndedError: there is nobody to send it to.
+            InterpreterEndedError: the interpreter has ended.
         """
         if len(octets) > _MESSAGE_LIMIT:
-            raise ValueError(f"a call takes {len(octets)} octets: {_MESSAGE_LIMIT} are the most")
+            raise ValueError(f"call is too large: {len(octets)} octets, limit {_MESSAGE_LIMIT}")
         self._calls[reply.number] = reply
-        self.check()  # What fails later finds the call.
+        self.check()  # A later failure finds the call in the dictionary.
         self._outgoing.put((b"C", reply.number, octets))
 
     def send(self, letter: bytes, number: int, octets: bytes = b"") -> None:
-        """Have the writing thread send a frame; never waits, and may be called by a finalizer."""
+        """Queue a frame for the writing thread; finalizers may call this, as it never waits."""
         self._outgoing.put((letter, number, octets))
 
     def drop(self, number: int) -> bool:
-        """Forget a call; False if its end has come."""
+        """Forget a call; return False if it has ended."""
         return self._calls.pop(number, None) is not None
 
     def _write(self) -> None:
-        """Write what the others want to send, in the writing thread, until they send the end."""
+        """Write queued frames, in the writing thread, up to the frame "Q"."""
         letter = b""
         while letter != b"Q":
             letter, number, octets = self._outgoing.get()
             if self.error is not None or (letter == b"C" and number not in self._calls):
-                continue  # Nobody waits for it any more.
+                continue
             try:
                 if letter == b"?":
                     letter, octets = b"R", self._reply(octets)
                     self._answered += 1
                 self._stream.write(frame(letter, number, octets))
             except DecodeError as error:
-                self._fail(f"its interpreter sent what it must not: {error}", ended=False)
+                self._fail(f"sent invalid data: {error}", ended=False)
             except Exception as error:
-                self._fail(f"the way to its interpreter is lost: {error}")
-        with contextlib.suppress(OSError, RemctlError):  # It does not end, or has.
+                self._fail(f"was lost: {error}")
+        with contextlib.suppress(OSError, RemctlError):
             if self.error is None:
                 self._stream.wait(_END_WAIT)
         with contextlib.suppress(OSError, RemctlError):
@@ -230,7 +232,7 @@ class Link:
     def _reply(self, octets: bytes) -> bytes:
         question = decode(octets)
         if not isinstance(question, tuple) or not 2 <= len(question) <= 3:
-            raise DecodeError("a question that is none")
+            raise DecodeError("malformed question")
         return pickle.dumps(self._answer(*question), 4)
 
     # Receiving.
@@ -240,13 +242,13 @@ class Link:
         try:
             while frames.write(self._stream.read(_READ_SIZE)):
                 pass
-            self._fail("its interpreter has ended")
+            self._fail("ended")
         except (DecodeError, FrameError) as error:
-            self._fail(f"its interpreter sent what it must not: {error}", ended=False)
+            self._fail(f"sent invalid data: {error}", ended=False)
         except (OSError, RemctlError) as error:
-            self._fail(f"the way to its interpreter is lost: {error}")
+            self._fail(f"was lost: {error}")
         except BaseException as error:
-            self._fail(f"its output cannot be read: {error!r}", ended=False)
+            self._fail(f"could not be read: {error!r}", ended=False)
             raise
 
     def _take(self, letter: bytes, number: int, octets: bytes) -> None:
@@ -254,13 +256,13 @@ class Link:
             self._lines.take(RemctlStream(int(letter)), octets)
         elif letter in b"?H":
             if len(octets) > _QUESTION_LIMIT:
-                raise DecodeError("a question, or a greeting, that is too long")
+                raise DecodeError("question or greeting is too long")
             if letter == b"H":
                 self._greet(octets)
                 return
             self._asked += 1
             if self._asked - self._answered > _QUESTIONS:
-                raise DecodeError("more questions than it waits for the answers to")
+                raise DecodeError("too many unanswered questions")
             self.send(letter, number, octets)
         else:
             last = letter not in b"GI"
@@ -274,17 +276,16 @@ class Link:
         hello = decode(octets)
         version = hello[0] if isinstance(hello, tuple) and hello else ()
         if not isinstance(version, tuple) or not version or self.version:
-            raise DecodeError("a greeting that is none, or a second one")
+            raise DecodeError("malformed or repeated greeting")
         if not all(isinstance(part, int) and 0 <= part < 1000 for part in version):
-            raise DecodeError("a greeting with a version that is none")
+            raise DecodeError("malformed version in greeting")
         self.version = version
         self._hello.put(True)
 
     # The end.
 
     def _fail(self, reason: str, *, ended: bool = True) -> None:
-        text, status, said = f"{reason} on {self.host}", None, b""
-        # It may go on without us, or not be able to say how it has ended.
+        text, status, said = f"the interpreter on {self.host} {reason}", None, b""
         with contextlib.suppress(OSError, RemctlError):
             if ended:
                 status = self._stream.wait(_STATUS_WAIT)
@@ -296,7 +297,7 @@ class Link:
             error = at(self.host, InterpreterEndedError(text))
             error.status = status
             self.error = error
-        if threading.current_thread() is self.thread:  # Nobody else may: it makes the lines.
+        if threading.current_thread() is self.thread:  # Only the reading thread uses the lines.
             self._lines.flush()
         for number in list(self._calls):
             reply = self._calls.pop(number, None)
@@ -305,27 +306,27 @@ class Link:
         self._hello.put(False)
 
     def hang_up(self) -> None:
-        """Have the writing thread end the interpreter; never waits: a finalizer may call it."""
+        """Have the writing thread end the interpreter; finalizers may call this."""
         self.send(b"Q", 0)
 
     def close(self) -> None:
-        """End the interpreter: what runs there is interrupted, and has a second for its end.
+        """End the interpreter; interrupted calls get a second to end.
 
-        The far side cannot make this take longer than ten seconds.
+        This takes at most ten seconds, whatever the host does.
         """
         if self.pid != os.getpid():
             return
         until = time.monotonic() + CLOSE_TIME
         self.hang_up()
         _join(self._writer, _END_WAIT)
-        if self._writer.is_alive():  # It cannot write, or the far side does not end.
+        if self._writer.is_alive():  # It cannot write, or the interpreter does not end.
             closer = threading.Thread(target=self._stream.close, name="remctl-close", daemon=True)
             closer.start()
             for thread in (closer, self._writer):
                 _join(thread, until - time.monotonic())
         _join(self.thread, until - time.monotonic())
         if self.error is None:
-            self._fail("the interpreter was closed", ended=False)
+            self._fail("was closed", ended=False)
 
 
 def _join(thread: threading.Thread, seconds: float) -> None:

@@ -1,7 +1,7 @@
-"""Modules on their way: what the far side may import from here.
+"""Send modules of this program that the remote host imports.
 
-The far side asks by name; it is answered with text that was found the way `import` finds it.
-Nothing is imported or run here because it asks.
+The host asks by name; the answer is source text, which is found as `import` finds it.  A question
+never imports or runs anything in this program.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ log = logging.getLogger(__name__)
 
 
 class ModuleServer:
-    """Answers what the far side asks for.
+    """Answer the remote host's questions for modules and files.
 
     Args:
-        allowed: the modules that it may have: names, each with all that is below it in its package,
-            or a function that is called with a name; None: what the calls need.
+        allowed: the modules that may be sent: names, which include everything below them, or a
+            function that is called with a name; None: those that the calls need.
     """
 
     def __init__(self, allowed: Allowed = None) -> None:
@@ -43,36 +43,35 @@ class ModuleServer:
         listed = () if allowed is None or callable(allowed) else tuple(allowed)
         for name in listed:
             if not _is_name(name):
-                raise ValueError(f"modules has {name!r}, which is no name of a module")
+                raise ValueError(f"modules has {name!r}, which is not a module name")
         self._choose: Callable[[str], object] | None = None
         if callable(allowed):
             self._choose = allowed
         elif allowed is not None:
             self._choose = lambda name: any(f"{name}.".startswith(f"{each}.") for each in listed)
-        # Filled in one thread and read in another: dictionaries, for their order.
         self._needed: dict[str, None] = dict.fromkeys(listed)
         self._found: set[str] = set()
         self._served: dict[str, None] = {}
 
     def __call__(self, question: str, name: str, parts: Any = ()) -> tuple[Any, ...]:
-        """Answer one question; what the far side says is never trusted to be sensible."""
+        """Answer one question, which is not trusted."""
         if not _is_name(name):
-            return ("missing", "that is no name of a module")
+            return ("missing", "not a module name")
         try:
             if question == "module":
                 return self._module(name)
             if question == "file":
                 return self._file(name, parts)
-            if question == "names" and _is_ours(name):  # of what has stand-ins there
+            if question == "names" and _is_ours(name):
                 return _names(name)
-        except Exception as error:  # Finders and loaders of others: they raise anything.
+        except Exception as error:  # Other packages' finders and loaders may raise anything.
             kind = "unfit" if question == "module" else "missing"
-            return (kind, f"{name!r} cannot be looked for: {type(error).__name__}: {error}")
-        return ("missing", "that is no question")
+            return (kind, f"looking for {name!r} failed: {type(error).__name__}: {error}")
+        return ("missing", "unknown question")
 
     @property
     def served(self) -> tuple[str, ...]:
-        """The names of modules and files that were asked for and sent, in that order."""
+        """The names of modules and files that were sent, in that order."""
         return tuple(self._served)
 
     @property
@@ -81,7 +80,7 @@ class ModuleServer:
         return tuple(name for name in self._needed if _find(name) is not None)
 
     def need(self, name: str) -> None:
-        """Let the far side have a module, and the packages that it is in, as a call needs it."""
+        """Allow a module that a call needs, and its parent packages."""
         top = name.partition(".")[0]
         if self._choose is not None or name in self._needed:
             return
@@ -91,7 +90,7 @@ class ModuleServer:
             self._needed[name] = None
 
     def allows(self, name: str) -> bool:
-        """Whether the far side may have that module of ours, if there is one."""
+        """Return whether a module may be sent, if it exists."""
         if name.rpartition(".")[2] == "__main__":
             return False
         if _is_sent(name) or self._choose is None:
@@ -101,34 +100,34 @@ class ModuleServer:
         return name in self._needed
 
     def has(self, name: str) -> bool:
-        """Whether a module is found by its name: here, or in any standard library."""
+        """Return whether the remote host can import a module by name."""
         if name not in self._found:
             spec = getattr(sys.modules.get(name), "__spec__", None) or _find(name)
-            # The far side looks into its standard library first: not all of that name is of that.
+            # The host prefers its standard library, so a local module that shadows it is not found.
             standard = _has_standard_name(name)
             if (spec is None or _is_standard(spec)) if standard else spec is not None:
                 self._found.add(name)
         return name in self._found
 
     def refuses(self, name: str) -> bool:
-        """Whether a module is ours, and the caller has said that it must not be sent."""
+        """Return whether a module exists, but `allowed` excludes it."""
         if self._choose is None or _has_standard_name(name) or self.allows(name):
             return False
         return _find(name) is not None
 
     def _module(self, name: str) -> tuple[Any, ...]:
-        # What it may not have is not even looked for: nobody learns whether it is here.
+        # The host must not learn whether a forbidden module exists.
         allowed = self.allows(name)
         spec = _find(name) if allowed else None
         if _has_standard_name(name) if spec is None else _is_standard(spec):
             version = ".".join(map(str, sys.version_info[:2]))
-            why = f"it is in the standard library of Python {version} here, but not there"
+            why = f"it is in the standard library of Python {version}, but not in the host's"
             return ("refused", f"No module named {name!r}: {why}")
         if not allowed:
             why = "it may not be sent" if self._choose else "no function called imports it"
             return ("refused", f"No module named {name!r}: {why} (see modules=)")
         if spec is None or _is_main(spec.origin):
-            return ("missing", "there is none")
+            return ("missing", "no such module")
         return self._answer(spec)
 
     def _answer(self, spec: importlib.machinery.ModuleSpec) -> tuple[Any, ...]:
@@ -137,14 +136,14 @@ class ModuleServer:
         if package and spec.origin is None:
             return ("namespace", None, None, _has_extensions(name))
         if isinstance(spec.loader, _EXTENSION):
-            text = f"module {name!r} is an extension module, which cannot be sent: install it there"
+            text = f"extension module {name!r} cannot be sent: install it on the host"
             return ("unfit", text)
         try:
             source = spec.loader.get_source(name)  # type: ignore[union-attr]
         except (ImportError, OSError, SyntaxError, UnicodeError) as error:
             return ("unfit", f"module {name!r} cannot be sent: its source cannot be read: {error}")
         if source is None:
-            return ("unfit", f"module {name!r} cannot be sent: there is no source of it")
+            return ("unfit", f"module {name!r} cannot be sent: it has no source")
         for each in sorted(imports_of(source, name if package else name.rpartition(".")[0])):
             self.need(each)
         self._note(name)
@@ -156,23 +155,23 @@ class ModuleServer:
         self._served[name] = None
 
     def _file(self, name: str, parts: Any) -> tuple[Any, ...]:
-        """Return the octets of a file of a package, or the names in a folder of it."""
+        """Return the octets of a package's file, or the names in a directory of it."""
         sensible = isinstance(parts, tuple) and len(parts) <= _PARTS_LIMIT
         if not sensible or not all(map(_is_file_name, parts)):
-            return ("missing", "no file of a package is called that")
+            return ("missing", "not a file name")
         spec = _find(name) if self.allows(name) else None
         folders = None if spec is None else spec.submodule_search_locations
         if spec is None or folders is None or _is_standard(spec):
-            return ("missing", f"{name} is no package that files can be sent of")
+            return ("missing", f"{name} is not a package whose files can be sent")
         reader = getattr(spec.loader, "get_resource_reader", lambda _: None)(name)
         roots = [Path(folder) for folder in folders] if reader is None else [reader.files()]
         places = [root.joinpath(*parts) if parts else root for root in roots]
         place = next((each for each in places if each.is_dir() or each.is_file()), places[0])
-        # A link may lead out of the package.
+        # Links must not lead out of the package.
         inside = map(os.path.realpath, folders)
         if isinstance(place, Path) and not any(map(place.resolve().is_relative_to, inside)):
-            return ("missing", f"that is not in package {name}")
-        # Modules are asked for by their names.
+            return ("missing", f"the file is not in package {name}")
+        # Modules must be requested by name.
         code = self._choose is None and place.name.endswith(_CODE)
         if place.is_dir():
             return ("folder", tuple(sorted(entry.name for entry in place.iterdir())))
@@ -180,14 +179,14 @@ class ModuleServer:
             octets = place.read_bytes()
             self._note("/".join((name, *parts)))
             return ("file", octets)
-        return ("missing", f"there is no such file in package {name}")
+        return ("missing", f"no such file in package {name}")
 
 
 @functools.lru_cache(maxsize=256)
 def imports_of(text: str, package: str) -> frozenset[str]:
-    """Return the modules that a source imports, and what may be modules, by their full names.
+    """Return the full names of modules that a source imports, or may import.
 
-    So are names that it passes to a function as text, if they are of its own package.
+    Strings that are passed to a function count if they name modules of the same package.
     """
     try:
         nodes = list(ast.walk(ast.parse(text)))
@@ -222,7 +221,7 @@ def _is_file_name(part: object) -> bool:
 
 
 def _is_sent(name: str) -> bool:
-    """Whether a module is one of those files of this package that are meant to be sent."""
+    """Return whether a module is a file of this package that is made to be sent."""
     last = name.rpartition(".")[2]
     return name.startswith("remctl_toolkit.") and last.startswith(("far_", "both_"))
 
@@ -237,24 +236,24 @@ def _is_ours(name: str) -> bool:
 
 
 def _has_extensions(name: str) -> bool:
-    """Whether a module is of a package with extension modules, or has one for its other half."""
+    """Return whether a module's package has extension modules, in it or next to it."""
     top = name.partition(".")[0]
     spec = _find(top)
     folders = tuple(spec.submodule_search_locations or ()) if spec else ()
-    beside = folders[0] if folders else spec.origin if spec else None
-    return _is_extended(top, folders, os.path.dirname(beside or ""))
+    place = folders[0] if folders else spec.origin if spec else None
+    return _is_extended(top, folders, os.path.dirname(place or ""))
 
 
 @functools.lru_cache(maxsize=256)
-def _is_extended(top: str, folders: tuple[str, ...], beside: str) -> bool:
+def _is_extended(top: str, folders: tuple[str, ...], parent: str) -> bool:
     files = [file for folder in folders for _, _, files in os.walk(folder) for file in files]
-    with contextlib.suppress(OSError):  # It is in a zip file, say.
-        files += [f for f in os.listdir(beside) if f.startswith((f"_{top}.", f"_{top}_"))]
+    with contextlib.suppress(OSError):  # It may be in a zip file.
+        files += [f for f in os.listdir(parent) if f.startswith((f"_{top}.", f"_{top}_"))]
     return any(file.endswith(_EXTENSION_SUFFIXES) for file in files)
 
 
 def _names(name: str) -> tuple[Any, ...]:
-    """Return the names for a star, and where what may be used on the remote host really is."""
+    """Return a module's public names, and the real place of those that work on the remote host."""
     found = vars(sys.modules[name]) if name in sys.modules else {}
     names = tuple(found.get("__all__", [each for each in found if not each.startswith("_")]))
     usable: dict[str, tuple[str, str]] = {}
@@ -274,11 +273,11 @@ def _standard_folders() -> tuple[str, ...]:
 
 
 def _is_standard(spec: importlib.machinery.ModuleSpec) -> bool:
-    """Whether what was found is of the standard library: by its place, whatever it is called."""
+    """Return whether a module is in the standard library, by its location."""
     origin = spec.origin or next(iter(spec.submodule_search_locations or ()), "")
     if origin in ("built-in", "frozen"):
         return True
-    if getattr(sys, "frozen", False):  # All modules of such a program are in one place.
+    if getattr(sys, "frozen", False):  # All modules of a frozen program are in one place.
         return _has_standard_name(spec.name)
     path = os.path.realpath(origin)
     for folder in filter(path.startswith, _standard_folders()):
@@ -287,7 +286,7 @@ def _is_standard(spec: importlib.machinery.ModuleSpec) -> bool:
 
 
 def _is_main(path: str | None) -> bool:
-    """Whether a file is that of the program itself, whatever its module is called."""
+    """Return whether a file is that of ``__main__``, whatever its module is called."""
     main = sys.modules.get("__main__")
     spec = getattr(main, "__spec__", None)
     for each in (getattr(main, "__file__", None), getattr(spec, "origin", None)):
@@ -297,7 +296,7 @@ def _is_main(path: str | None) -> bool:
 
 
 def _find(name: str) -> importlib.machinery.ModuleSpec | None:
-    """Find a module as `import` does, but without importing the packages that it is in."""
+    """Find a module as `import` does, but without importing its parent packages."""
     path: Any = None
     spec = None
     so_far = ""
@@ -311,11 +310,11 @@ def _find(name: str) -> importlib.machinery.ModuleSpec | None:
 
 
 def _path_of(name: str, spec: importlib.machinery.ModuleSpec) -> Any:
-    """Return where the modules of a package are looked for; an empty tuple if it is none."""
+    """Return a package's search path; an empty tuple for a module."""
     path = spec.submodule_search_locations
     module = sys.modules.get(name)
     if module is not None:
-        # Past any __getattr__: a module that loads itself when it is looked at stays as it is.
+        # This avoids __getattr__, which would load a lazy module.
         path = object.__getattribute__(module, "__dict__").get("__path__", path)
     return () if path is None else path
 
@@ -328,7 +327,7 @@ def _find_next(name: str, path: Any) -> importlib.machinery.ModuleSpec | None:
         spec: importlib.machinery.ModuleSpec | None = find_spec and find_spec(name, path)
         if spec is None:
             continue
-        # Hooks that change what they load, such as pytest's, do not tell the source.
+        # Import hooks that change modules, such as pytest's, do not provide the source.
         whole = isinstance(spec.loader, _EXTENSION) or hasattr(spec.loader, "get_source")
         if whole or (spec.origin is None and spec.submodule_search_locations is not None):
             return spec

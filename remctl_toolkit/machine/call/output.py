@@ -1,4 +1,4 @@
-"""What functions print over there, shown here line by line."""
+"""Show lines that remote functions print."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from remctl import RemctlStream
 
 Output: TypeAlias = Callable[[str, RemctlStream, str], object]
 
-_LINE_LIMIT = 65536  # octets that are kept while there is no end of a line
+_LINE_LIMIT = 65536  # octets of an incomplete line
 
 
 def show(host: str, stream: RemctlStream, line: str) -> None:
-    """Write a line to standard error, with the host before it.
+    """Write a line to standard error, with the host before it and unprintable characters escaped.
 
-    What is not printable is escaped.  On a terminal, what was standard error there is red, and a
-    long line goes on in rows that are indented.
+    On a terminal, lines of the remote standard error are red, and long lines are wrapped.
     """
     text = printable(f"[{host}] {line}")
     if sys.stderr.isatty():
@@ -30,9 +29,9 @@ def show(host: str, stream: RemctlStream, line: str) -> None:
 
 
 class Lines:
-    """Makes lines of octets, and hands them on.
+    """Split octets into lines, and pass them to `output`.
 
-    What `output` raises does not end the thread that calls it: `threading.excepthook` is told.
+    Exceptions of `output` go to `threading.excepthook`, and do not end the thread.
     """
 
     def __init__(self, host: str, output: Output) -> None:
@@ -41,7 +40,7 @@ class Lines:
         self._rest = {RemctlStream.STDOUT: b"", RemctlStream.STDERR: b""}
 
     def take(self, stream: RemctlStream, octets: bytes) -> None:
-        """Take some octets of a stream, and hand on the lines that end in them."""
+        """Append octets of a stream, and pass on complete lines."""
         *lines, rest = (self._rest[stream] + octets).split(b"\n")
         self._rest[stream] = rest
         for line in lines:
@@ -50,7 +49,7 @@ class Lines:
             self.flush()
 
     def flush(self) -> None:
-        """Hand on what has no end of a line yet."""
+        """Pass on incomplete lines."""
         for stream, rest in self._rest.items():
             if rest:
                 self._rest[stream] = b""

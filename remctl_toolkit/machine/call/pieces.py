@@ -1,4 +1,4 @@
-"""Finds the source of a function or a class, and the names of its module that it uses."""
+"""Find the source of a function or class, and the names of its module that it uses."""
 
 from __future__ import annotations
 import __future__
@@ -19,7 +19,7 @@ _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 
 
 class Piece(NamedTuple):
-    """A statement of a file, after as many empty lines as make its lines have their numbers."""
+    """A statement of a file, with empty lines before it that keep its line numbers."""
 
     text: str
     filename: str
@@ -32,7 +32,7 @@ class Piece(NamedTuple):
 
 @functools.lru_cache(maxsize=1024)
 def used_names(code: CodeType) -> frozenset[str]:
-    """Return the names that code, and functions inside it, use of its module."""
+    """Return the module's names that code, and functions inside it, use."""
     steps = dis.get_instructions(code)
     found = {s.argval for s in steps if "GLOBAL" in s.opname or s.opname == "LOAD_NAME"}
     return frozenset(found).union(*map(used_names, _inner(code)))
@@ -40,7 +40,7 @@ def used_names(code: CodeType) -> frozenset[str]:
 
 @functools.lru_cache(maxsize=1024)
 def attribute_names(code: CodeType) -> frozenset[str]:
-    """Return the names in code, among them those of all attributes that it uses."""
+    """Return all names in code, including attributes."""
     return frozenset(code.co_names).union(*map(attribute_names, _inner(code)))
 
 
@@ -64,14 +64,14 @@ def compiled(piece: Piece) -> CodeType:
 
 
 def function_piece(function: FunctionType) -> Piece | None:
-    """Return the source of a function; None if it cannot be had."""
+    """Return the source of a function; None if it is not available."""
     code = function.__code__
     return _function_piece(code, code.co_filename, _text(code.co_filename, function.__globals__))
 
 
 @functools.lru_cache(maxsize=1024)
 def _function_piece(code: CodeType, filename: str, text: str) -> Piece | None:
-    # The variables around a function are arguments of a function around it.
+    # The variables of its closure become arguments of an enclosing function.
     head = f"def around({', '.join(code.co_freevars)}):"
     pieces = []
     for node in ast.walk(_parse(text)):
@@ -86,41 +86,41 @@ def _function_piece(code: CodeType, filename: str, text: str) -> Piece | None:
         piece = Piece(source, filename, name, arguments_of(code))
         try:
             found = find_code(compiled(piece), code.co_name, piece.arguments)
-        except (SyntaxError, ValueError):  # Another one, or changed since it was run.
+        except (SyntaxError, ValueError):  # It is another function, or the file has changed.
             continue
         if set(found.co_freevars) == set(code.co_freevars):
             pieces.append((piece, _meaning(found) == _meaning(code)))
-    # Several lambdas of one line are told apart by what they do.
+    # Several lambdas on one line are distinguished by their byte code.
     chosen = [piece for piece, same in pieces if same or len(pieces) == 1]
     return chosen[0] if chosen else None
 
 
 def class_piece(cls: type, space: dict[str, Any]) -> Piece | None:
-    """Return the statement that made a class of that module; None if it cannot be had."""
+    """Return the statement that made a class; None if it is not available."""
     functions = [f for f in space.values() if isinstance(f, FunctionType)]
     functions = [*methods_of(cls), *(f for f in functions if f.__globals__ is space)]
     files = [function.__code__.co_filename for function in functions]
-    first_line = vars(cls).get("__firstlineno__")  # Python 3.13 knows it.
+    first_line = vars(cls).get("__firstlineno__")  # since Python 3.13
     for filename in dict.fromkeys([*files, str(space.get("__file__"))]):
         text = _text(filename, space)
         nodes: list[Any] = [n for n in ast.walk(_parse(text)) if _makes(n, cls.__name__)]
         nodes = [node for node in nodes if first_line in (None, node.lineno, _first_line(node))]
         if nodes:
-            # One inside a function is another class.  The last one stands.
+            # The least indented one is meant, and of these the last.
             node = min(nodes, key=lambda node: (node.col_offset, -node.lineno))
             return Piece(_block(node, text, "if 1:"), filename, cls.__name__)
     return None
 
 
 def _makes(node: Any, name: str) -> bool:
-    """Whether a statement makes a class of that name; calls such as `namedtuple` do as well."""
+    """Return whether a statement makes that class, also by a call such as `namedtuple`."""
     if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
         return name in [getattr(target, "id", None) for target in node.targets]
     return isinstance(node, ast.ClassDef) and node.name == name
 
 
 def methods_of(cls: type) -> Iterator[FunctionType]:
-    """Return the functions that were written in a class."""
+    """Yield the functions that were defined in a class."""
     for value in vars(cls).values():
         function = inspect.unwrap(getattr(value, "__func__", value)) if callable(value) else value
         if isinstance(function, FunctionType) and function.__module__ == cls.__module__:
@@ -138,7 +138,7 @@ def _parse(text: str) -> ast.Module:
     try:
         return ast.parse(text)
     except (SyntaxError, ValueError):
-        return ast.Module([], [])  # It has changed since it was run.
+        return ast.Module([], [])  # The file has changed.
 
 
 def _first_line(node: Any) -> int:

@@ -1,8 +1,8 @@
-"""Packs a call for the far side: its function, its arguments, and what both need there.
+"""Pickle a call for the remote host: its function, its arguments, and the names that both need.
 
-What can be imported travels as its name.  What cannot (functions of ``__main__``, those made
-inside others) travels as the source of one statement, and so does each name of its module that it
-uses.  All of that is pickles, which name the functions of `far_shipping.py`.
+Objects that can be imported are sent by name.  Others (functions of ``__main__`` or inside other
+functions) are sent as the source of one statement, together with each name of their module that
+they use.  The pickles name functions of `far_shipping.py`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .pieces import (
     used_names,
 )
 
-PROTOCOL = 5  # Python 3.8 reads it.
+PROTOCOL = 5  # since Python 3.8
 
 _CACHED = type(functools.lru_cache(int))
 
@@ -40,25 +40,25 @@ _PARTS = ("__name__", "__qualname__", "__module__", "__doc__", "__defaults__", "
 
 
 class Packer:
-    """Packs calls for one interpreter.
+    """Pickle calls for one interpreter.
 
     Args:
-        modules: knows which modules are found there by their names, and lets it have them.
-        version: the Python there, as (major, minor).
+        modules: the server of modules for this interpreter.
+        version: the version of the remote Python.
     """
 
     def __init__(self, modules: ModuleServer, version: tuple[int, ...]) -> None:
         self._modules = modules
         self._version = version
-        self._known: dict[Key, int] = {}  # the hashes of the pickles that are there
+        self._known: dict[Key, int] = {}  # hashes of the pickles that the host has
 
     def pack(
         self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[bytes, dict[Key, int]]:
-        """Return the octets of a call, and what the far side knows once it was called.
+        """Return the pickle of a call, and the hashes for `learn()` after its success.
 
         Raises:
-            SendError: something of it cannot be sent.
+            SendError: the function or an argument cannot be sent.
         """
         needs = _Needs(self._modules, self._version)
         parts = needs.dump(function, "the function"), needs.dump((args, kwargs), "an argument")
@@ -68,43 +68,43 @@ class Packer:
         return pickle.dumps((new, *parts), PROTOCOL), hashes
 
     def learn(self, hashes: Mapping[Key, int]) -> None:
-        """Send these no more: the far side has them."""
+        """Do not send these again: the host has them."""
         self._known.update(hashes)
 
 
 class _Needs:
-    """What a call needs of the modules that cannot be imported there."""
+    """Collect the names that a call needs from modules that the host cannot import."""
 
     def __init__(self, modules: ModuleServer, version: tuple[int, ...]) -> None:
         self.modules = modules
         self.version = version
         self.spaces: dict[int, Space] = {}
-        self._attributes: set[str] = set()  # those that any code uses
-        self._wanted: list[tuple[Key, Space, str]] = []  # with what each is called in an error
+        self._attributes: set[str] = set()  # all attributes that code uses
+        self._wanted: list[tuple[Key, Space, str]] = []  # with a description for errors
 
     def dump(self, value: Any, what: str, own: Any = None) -> bytes:
         file = io.BytesIO()
         try:
             _Pickler(self, file, own).dump(value)
-        except Exception as error:  # The user's __reduce__ and __getstate__ raise anything.
+        except Exception as error:  # Users' __reduce__ and __getstate__ may raise anything.
             cause = None if isinstance(error, SendError) else error
             raise SendError(f"{what} cannot be sent: {error}") from cause
         return file.getvalue()
 
     def names(self) -> dict[Key, bytes]:
-        """Pickle all names that are needed, whose values may need others."""
+        """Pickle all needed names; their values may need others."""
         found: dict[Key, bytes] = {}
         modules: dict[Key, ModuleType] = {}
-        for key, space, what in self._wanted:  # It grows meanwhile.
+        for key, space, what in self._wanted:  # The loop appends to it.
             value = space[key[1]]
             if isinstance(value, ModuleType):
                 modules[key] = value
             elif key not in found:
                 found[key] = b""
-                # What another name leads to is sent under its own.
+                # An object that has another name is sent under that one.
                 own = value if getattr(value, "__qualname__", None) == key[1] else None
                 found[key] = self.dump(value, what, own)
-        # Which submodules are used is known when all code is.
+        # Modules come last: used submodules are known when all code is.
         return {**{key: self.dump(each, key[1]) for key, each in modules.items()}, **found}
 
     def want(self, name: str, space: Space, what: str) -> None:
@@ -112,7 +112,7 @@ class _Needs:
         self._wanted.append(((space.get("__name__", "?"), name), space, what))
 
     def use(self, code: CodeType, source: str, space: Space, user: Any) -> None:
-        """Want what code uses of its module, and let the far side have what it imports."""
+        """Want the names that code uses of its module, and allow its imports."""
         for name in sorted(used_names(code) & set(space)):
             special = name.startswith("__") and name.endswith("__")
             if not special and space[name] is not getattr(builtins, name, self):
@@ -125,7 +125,7 @@ class _Needs:
             self.modules.need(name)
 
     def submodules(self, module: ModuleType) -> tuple[str, ...]:
-        """Return the modules that code reaches through one, as in ``import os.path``."""
+        """Return the submodules that code uses through a module, as in ``import os.path``."""
         self.modules.need(module.__name__)
         found: list[str] = []
         for name in self._attributes:
@@ -135,14 +135,14 @@ class _Needs:
         return tuple(sorted(found))
 
     def importable(self, module: str | None) -> Space | None:
-        """Return the names of a module that is found by its name there."""
+        """Return the namespace of a module that the host can import; otherwise None."""
         if module is None or module == "__main__" or module not in sys.modules:
             return None
         return vars(sys.modules[module]) if self.modules.has(module) else None
 
 
 class _Pickler(pickle.Pickler):
-    """Pickles one value; `own` is what must not be sent as its own name."""
+    """Pickle one value; the object `own` is not sent by its name."""
 
     def __init__(self, needs: _Needs, file: io.BytesIO, own: Any) -> None:
         super().__init__(file, PROTOCOL)
@@ -174,18 +174,17 @@ class _Pickler(pickle.Pickler):
 
     def _by_name(self, thing: Any, module: str | None) -> bool:
         if isinstance(thing, type) and module == "builtins":
-            return True  # A few types of the interpreter are called so, but not shown there.
+            return True  # The builtins module does not contain all types that name it.
         space = self._needs.importable(module)
         return space is not None and walk(space, getattr(thing, "__qualname__", "")) is thing
 
     def _space_of(self, thing: Any) -> Space:
-        """Return the names of the module that something is of."""
+        """Return the namespace of an object's module."""
         if not isinstance(thing, type):
             written = thing.__wrapped__ if isinstance(thing, _CACHED) else thing
             space: Space = written.__globals__
             return space
-        # The module of that name need not be the one: the names of a notebook, or of a doctest,
-        # are elsewhere.
+        # Classes of a notebook or doctest are not in the namespace of the module that they name.
         module = sys.modules.get(thing.__module__)
         known = {} if module is None else vars(module)
         spaces = [*(m.__globals__ for m in methods_of(thing)), *self._needs.spaces.values()]
@@ -193,10 +192,10 @@ class _Pickler(pickle.Pickler):
 
     def _class(self, cls: type, space: Space, home: str) -> Any:
         if "<locals>" in cls.__qualname__:
-            raise SendError(f"{shown(cls)} is a class made inside a function: make it outside")
+            raise SendError(f"class {shown(cls)} is inside a function: define it at module level")
         piece = class_piece(cls, space)
         if piece is None:
-            raise SendError(f"no source of {shown(cls)} is to be had: put it in a file")
+            raise SendError(f"the source of {shown(cls)} is not available: put it in a file")
         self._needs.use(compiled(piece), piece.text, space, cls)
         return far.defined, (tuple(piece), home)
 
@@ -206,7 +205,7 @@ class _Pickler(pickle.Pickler):
         if piece is None and self._needs.version[:2] != sys.version_info[:2]:
             raise SendError(_no_source(function, self._needs.version))
         source = piece.text if piece else ""
-        # What uses nothing of its module does not need it.
+        # A function that uses no names of its module does not need the module.
         imported = used_names(code) & set(space) and self._needs.importable(home) is space
         if imported:
             self._needs.modules.need(home)
@@ -219,7 +218,7 @@ class _Pickler(pickle.Pickler):
 
 
 def walk(space: Mapping[str, Any], qualname: str) -> Any:
-    """Return what a qualified name leads to among the names of a module; None if nothing."""
+    """Return the object with a qualified name in a namespace; None if it does not exist."""
     first, *rest = qualname.split(".")
     found = space.get(first)
     for part in rest:
@@ -228,13 +227,13 @@ def walk(space: Mapping[str, Any], qualname: str) -> Any:
 
 
 def shown(thing: Any) -> str:
-    """Return how to call a function or a class in an error message."""
+    """Return the name of a function or class for an error message."""
     name = getattr(thing, "__qualname__", None) or type(thing).__qualname__
     return f"{getattr(thing, '__module__', None) or '?'}.{name}"
 
 
 def _public_home(kind: type) -> ModuleType | None:
-    """Return the module where a class of the standard library is public, if it is made elsewhere.
+    """Return the public module of a standard library class, if it is defined in a private one.
 
     Python 3.13 makes paths in ``pathlib._local``, which no other version has.
     """
@@ -249,7 +248,7 @@ def _closed_over(function: FunctionType) -> dict[str, Any]:
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         try:
             found[name] = cell.cell_contents
-        except ValueError:  # It is bound later, or never.
+        except ValueError:  # It is not bound yet.
             continue
     return found
 
@@ -257,6 +256,6 @@ def _closed_over(function: FunctionType) -> dict[str, Any]:
 def _no_source(function: FunctionType, version: tuple[int, ...]) -> str:
     there, here = (".".join(map(str, v[:2])) for v in (version, sys.version_info))
     return (
-        f"no source of {shown(function)} is to be had, and Python {there} there cannot run what "
-        f"Python {here} here has made of it: put it in a file"
+        f"the source of {shown(function)} is not available, and Python {there} of the host cannot "
+        f"run its byte code for Python {here}: put it in a file"
     )

@@ -1,4 +1,4 @@
-"""A command that stays, whose standard streams are open all the time."""
+"""Commands on the remote host whose standard streams stay open."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Import ChannelProcess, which is made of channels, when it is asked for."""
+    """Import ChannelProcess on first use, because its module imports this one."""
     if name != "ChannelProcess":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from ..process.popen import ChannelProcess

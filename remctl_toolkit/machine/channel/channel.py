@@ -1,13 +1,13 @@
-r"""A command on the far side whose standard input, output and error stay open all the time.
+r"""A command on the remote host whose standard input, output and error stay open.
 
     with Channel(connection, ["bc", "-q"]) as bc:
         bc.write(b"6 * 7\n")
         bc.read()  # b"42\n"
 
-remctl has no such thing: a command gets its input at once, and that is all.  So a channel is one
-command that stays, the *keeper* (`far_keeper.py`), and one more for each piece of input, which
-writes that into a FIFO over there.  Output comes as it is produced.  Both sides send a sign of
-life: whichever side, or whatever is between, goes away, the other notices and cleans up.
+A remctl command gets all its input at the start.  So a channel is one long-running remctl command,
+the *keeper* (`far_keeper.py`), and another one for each piece of input, which it writes into a FIFO
+on the host.  Output is sent as it is produced.  Both sides send heartbeats: if one side or the
+network fails, the other side notices and cleans up.
 """
 
 from __future__ import annotations
@@ -30,21 +30,20 @@ from .keeper import ChannelError, Keeper
 
 __all__ = ["Channel", "ChannelError"]
 
-LIMIT = 1 << 22  # octets of a stream that wait at most; then the command has to
+LIMIT = 1 << 22  # octets of a stream that are buffered; then the command must wait
 
-_LOOK = 0.2  # seconds between two looks whether a stream is still wanted that nobody reads
+_LOOK = 0.2  # poll interval for whether an unread stream is still wanted
 
 
 class _Inbox(Target):
-    """A stream in memory: written to by the keeper's thread, read by any; see `Target`.
+    """A buffer that the keeper's thread writes and any thread reads; see `Target`.
 
     Attributes:
-        octets: those that wait.
-        failure: why it ended, unless that was all.
+        octets: the unread data.
+        failure: the error that ended the stream, if any.
     """
 
     def __init__(self, changed: threading.Condition) -> None:
-        """Share a condition."""
         super().__init__()
         self._changed = changed
         self.failure: BaseException | None = None
@@ -69,7 +68,7 @@ class _Inbox(Target):
         self._discarding = True
 
     def read(self, size: int, timeout: float | None) -> bytes:
-        """Return up to so many octets (-1: all) as soon as there are any, b"" at the end."""
+        """Wait for data and return up to `size` octets (-1: all); b"" at the end."""
         with self._changed:
             if not self._changed.wait_for(lambda: self.octets or self._finished, timeout):
                 raise TimeoutError(f"nothing came within {timeout:g} seconds")
@@ -80,41 +79,41 @@ class _Inbox(Target):
 
 
 class Channel:
-    """A command of the far side, and a stream each way.
+    """A command on the remote host whose streams stay open.
 
     One thread may write while another reads; several that write (or read the same stream) take
-    turns, in no order.  `close()` from another thread ends what waits.  A forked child cannot use
-    it, and is told so.
+    turns, in no order.  `close()` from another thread wakes all that wait.  A forked child gets a
+    ClosedError.
 
     The command is the leader of a session of its own, and its standard streams are pipes.  When it
-    is asked to end (`close()`, or the client is gone), so is all that it has started, except what
-    has left both it and its session, as daemons do.  What it has left running when it ended by
-    itself goes on, as after a login.
+    is ended (by `close()`, or because the client is gone), its descendants and its session are
+    ended as well, but not processes that have left both, as daemons do.  If it ends by itself,
+    processes that it leaves go on, as after a login.
 
     Args:
-        connection: the way there.
+        connection: the connection to the host.
         argv: the program and its arguments, see `Connection.run()`.
-        source: instead of a program, Python text (3.8 and up, nothing but the standard library) to
-            run as ``__main__``, with ``python -I -S``.  It has file descriptors 0, 1 and 2 (also as
-            sys.stdin and so on), the variable `payload`, and nothing else.
+        source: instead of a program, Python text (for 3.8 and later, with the standard library
+            only) to run as ``__main__``, with ``python -I -S``.  It has file descriptors 0, 1 and 2
+            (also as sys.stdin and so on), the variable `payload`, and nothing else.
         payload: octets for that variable.
         cwd, env, extend_env: see `Connection.run()`.
-        stderr: "stdout" to have standard error among standard output, in the order of writing.
-        label: what remctld's log shows of it; None is the program's name, or "channel".
-        beat: seconds between two signs of life, either way.
-        patience: seconds without one after which the other side is given up.
+        stderr: "stdout" to merge standard error into standard output, in the order of writing.
+        label: the name in remctld's log; None is the program's name, or "channel".
+        beat: seconds between heartbeats, in each direction.
+        patience: seconds without a heartbeat after which a side gives up.
 
     Attributes:
         connection: the connection.
-        pid: the command's process over there.
+        pid: the command's process id on the host.
         returncode: the exit status, 0 to 255; -N if signal N ended it; None before.
 
     Raises:
-        TypeError, ValueError: an argument cannot be right; nothing was sent.
+        TypeError, ValueError: an argument is invalid; nothing was sent.
         WorkingFolderError: `cwd` cannot be entered; nothing was started.
         ClosedError: the connection was closed.
         RemctlError: see `remctl.Remctl.open()`.
-        ChannelError: the channel was lost as soon as it was there.
+        ChannelError: the channel was lost while it was opened.
     """
 
     def __init__(
@@ -136,9 +135,9 @@ class Channel:
         if stderr not in (None, "stdout"):
             raise ValueError(f"stderr must be None or 'stdout', not {stderr!r}")
         if (argv is None) == (source is None):
-            raise ValueError("a channel needs either argv, a program, or source, Python text")
+            raise ValueError("a channel needs either argv= (a program) or source= (Python text)")
         if argv is not None and payload:
-            raise ValueError("payload is for source: write() gives a program its input")
+            raise ValueError("payload= is only for source=: send input to a program with write()")
         program = Program(source) if isinstance(source, str) else source
         if not isinstance(program, Program | None):
             raise TypeError(f"source must be text, not {type(program).__name__}")
@@ -174,21 +173,21 @@ class Channel:
     def write(self, data: bytes | bytearray | memoryview, timeout: float | None = None) -> None:
         """Write to the command's standard input.
 
-        What is written is sent by another thread, as much as has gathered meanwhile at once; this
-        waits only while a mebibyte is waiting.
+        Another thread sends the data, in pieces as large as have gathered.  This method waits only
+        while 1 MiB is unsent.
 
         Args:
-            data: what to write.
+            data: the data to write.
             timeout: seconds to wait at most; None is for ever.
 
         Raises:
-            TypeError: it is something else than octets.
+            TypeError: `data` is not octets.
             ValueError: `close_write()` was called.
-            TimeoutError: the command did not read in that time; of data above a mebibyte, some may
+            TimeoutError: the command did not read in that time; a part of data above 1 MiB may
                 have been sent.
             BrokenPipeError: the command has ended, or closed its standard input.
             ChannelError: the channel was lost.
-            ClosedError: it was closed.
+            ClosedError: the channel was closed.
         """
         self._check()
         try:
@@ -196,34 +195,34 @@ class Channel:
         except (BrokenPipeError, ChannelError):
             self._check()
             raise
-        self._check()  # What waited for close() has gone nowhere: the far side drains the FIFO.
+        self._check()  # Data that was written during close() is discarded.
 
     def close_write(self) -> None:
-        """Let the command's standard input end after what was written; again does nothing."""
+        """End the command's standard input after the data so far; again does nothing."""
         self._check()
         self._outbox.end()
 
     # Reading.
 
     def read(self, n: int = -1, timeout: float | None = None) -> bytes:
-        """Read standard output: up to `n` octets, as soon as there are any; b"" at its end.
+        """Wait for data of standard output and return up to `n` octets; b"" at its end.
 
         Args:
-            n: how many octets at most; -1 for all that are there.
+            n: the number of octets at most; -1 for all that have arrived.
             timeout: seconds to wait at most; None is for ever.
 
         Raises:
-            TimeoutError: nothing came in that time.
-            ChannelError: the channel was lost; what had arrived was read before.
-            ClosedError: it was closed.
+            TimeoutError: no data arrived in that time.
+            ChannelError: the channel was lost, and all data that had arrived was read.
+            ClosedError: the channel was closed.
         """
         return self._read(self._stdout, n, timeout)
 
     def read_exactly(self, n: int) -> bytes:
-        """Read so many octets of standard output, and wait for all of them.
+        """Wait for exactly `n` octets of standard output, and return them.
 
         Raises:
-            EOFError: it ended before; what there was is lost.
+            EOFError: standard output ended before; the octets so far are lost.
             ChannelError, ClosedError: see `read()`.
         """
         pieces: list[bytes] = []
@@ -231,7 +230,7 @@ class Channel:
         while left > 0:
             piece = self.read(left)
             if not piece:
-                raise EOFError(f"standard output ended {left} octets before {n}")
+                raise EOFError(f"standard output ended {left} octets short of {n}")
             pieces.append(piece)
             left -= len(piece)
         return b"".join(pieces)
@@ -258,13 +257,11 @@ class Channel:
 
     @property
     def pid(self) -> int:
-        """The command's process over there."""
+        """The command's process id on the remote host."""
         return 0 if self._keeper is None else self._keeper.pid
 
     def poll(self) -> int | None:
-        """Return the exit status if the command has ended.
-
-        All that the command itself wrote has arrived before.
+        """Return the exit status if the command has ended; its output has arrived before.
 
         Raises:
             ChannelError: the channel was lost.
@@ -277,7 +274,7 @@ class Channel:
     def wait(self, timeout: float | None = None) -> int:
         """Wait for the command's end, and return its exit status.
 
-        As with a pipe, a command that has much to say does not end while nobody reads it.
+        As with a pipe, a command with much output does not end until the output is read.
 
         Args:
             timeout: seconds to wait at most; None is for ever.
@@ -296,38 +293,38 @@ class Channel:
             raise
 
     def send_signal(self, number: int) -> None:
-        """Send a signal to the command, and to all that it has started; nothing if it has ended.
+        """Send a signal to the command and everything that it started, unless it has ended.
 
         Raises:
             ValueError: there is no such signal.
             ChannelError: the channel was lost.
-            ClosedError: it was closed.
+            ClosedError: the channel was closed.
         """
         keeper = self._check()
         if self.poll() is None:
             keeper.send_signal(number)
 
     def terminate(self) -> None:
-        """Ask the command to end: SIGTERM."""
+        """Send SIGTERM to the command and everything that it started."""
         self.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End the command: SIGKILL."""
+        """Send SIGKILL to the command and everything that it started."""
         self.send_signal(signal.SIGKILL)
 
     # The channel's.
 
     @property
     def closed(self) -> bool:
-        """Whether `close()` was called."""
+        """True after `close()`."""
         return self._closed
 
     def close(self) -> None:
-        """End the command if it still runs, and wait until nothing of it is left over there.
+        """End the command if it still runs, and wait until nothing of it is left on the host.
 
-        It gets SIGTERM, and SIGKILL two seconds later.  Whatever waits in other threads ends with
-        ClosedError.  Closing again does nothing.  Never raises because of the far side, and takes
-        less than ten seconds even if that does not answer: what was lost cleans up after itself.
+        It gets SIGTERM, and SIGKILL two seconds later.  Methods that wait in other threads raise
+        ClosedError.  Closing again does nothing.  Failures of the host raise nothing, and it takes
+        less than ten seconds even if the host does not answer: the keeper then cleans up by itself.
         """
         keeper = self._keeper
         if keeper is None or self._process != os.getpid():
@@ -341,9 +338,9 @@ class Channel:
                     self._outbox.stop()
 
     def drop(self) -> None:
-        """Give the channel up: the far side notices within a few beats, and ends the command.
+        """Abandon the channel: the host notices within a few beats, and ends the command.
 
-        Nothing is waited for, and no lock is taken: for where garbage is collected.
+        This does not wait and takes no lock, so finalizers may call it.
         """
         if self._keeper is not None and self._process == os.getpid():
             self._closed = True

@@ -1,4 +1,4 @@
-"""What all ways to run a command share: its thread, its streams and its end."""
+"""The common part of all ways to run a command: its thread, its streams and its end."""
 
 from __future__ import annotations
 
@@ -15,45 +15,45 @@ from ..base.connection import Connection
 
 
 class Target:
-    """Where a stream of the command's output goes: into memory, here.
+    """A destination for a stream of output: a buffer in memory.
 
     Attributes:
-        octets: what has arrived.
+        octets: the data so far.
     """
 
     def __init__(self) -> None:
         self.octets = bytearray()
 
     def write(self, octets: bytes, /) -> int:
-        """Take the next octets; may wait until there is room for them."""
+        """Append octets; subclasses may wait for room."""
         self.octets += octets
         return len(octets)
 
     def finish(self, failure: BaseException | None) -> None:
-        """Nothing more will come, because of a failure or because that was all."""
+        """Note the end of the stream, and its failure if it did not end normally."""
 
     def discard(self) -> None:
-        """Keep nothing from now on; this takes no lock."""
+        """Drop data from now on; this takes no lock."""
 
 
 class Feeder(Protocol):
-    """What writes to the command's standard input."""
+    """A writer of the command's standard input."""
 
     def stop(self, over: bool = True) -> None:
-        """Feed nothing more; not `over`: the command has ended, but what it started may read."""
+        """Stop writing; if not `over`, the command has ended but its children may read on."""
 
 
 class Errand:
-    """Remctl commands, one at a time, that another thread may stop.
+    """Run remctl commands, one at a time, which another thread may stop.
 
     Attributes:
         stopped: whether `stop()` was called.
-        since: when the last command was begun, on the monotonic clock.
+        since: the start of the last command, on the monotonic clock.
     """
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._held: list[remctl.Remctl] = []  # Whoever takes the session from here may close it.
+        self._held: list[remctl.Remctl] = []  # The thread that removes the session owns it.
         self.stopped = False
         self.since = 0.0
 
@@ -71,7 +71,7 @@ class Errand:
         Args:
             command, stdout, stderr: see `remctl.Remctl.run()`.
             timeout: seconds that the network may be silent; 0 is for ever.
-            until: when all of it has to end, on the monotonic clock; 0 is never.
+            until: the deadline, on the monotonic clock; 0 means no limit.
         """
         with self._connection.session(until) as session:
             self._held.append(session)
@@ -83,11 +83,11 @@ class Errand:
                 left = max(until - time.monotonic(), 0.0) if until else None
                 return session.run(command, stdout=stdout, stderr=stderr, deadline=left).status
             finally:
-                if not self._close():  # As soon as it is given back, it may be another's.
+                if not self._close():  # stop() may use it still: do not return it to the pool.
                     session.close()
 
     def stop(self) -> None:
-        """End a command that runs, and let no other begin; this takes no lock."""
+        """End a running command, and start no other; this takes no lock."""
         self.stopped = True
         self._close(really=True)
 
@@ -102,20 +102,19 @@ class Errand:
 
 
 class Engine:
-    """A command of the remote host.
+    """A command on the remote host.
 
     Args:
         connection: the connection.
-        stdout, stderr: where its output goes; None is nowhere.
+        stdout, stderr: destinations of its output; None discards it.
 
     Attributes:
-        connection: see above.
-        changed: a condition for all that may change.
-        started: whether it was, or will be whatever happens here.
-        pid: its process on the remote host; 0 as long as it is not known.
+        changed: a condition for changes of the other attributes.
+        started: whether the host starts it, whatever happens to this program.
+        pid: its process id on the remote host; 0 until known.
         returncode: its exit status, or -N for a signal; None until it has ended.
-        failure: the reason why there is no exit status.
-        ended: whether all is over, its output included.
+        failure: the reason for a missing exit status.
+        ended: whether the command and its output have ended.
     """
 
     def __init__(
@@ -132,7 +131,7 @@ class Engine:
         self._errand = Errand(connection)
 
     def start(self) -> None:
-        """Run it in another thread; return when it was started, or raise what `lost()` returns."""
+        """Run it in another thread; return when it has started, or raise what `lost()` returns."""
         threading.Thread(target=self.run, name="remctl-channel", daemon=True).start()
         try:
             with self.changed:
@@ -144,7 +143,7 @@ class Engine:
             raise self.lost(self.failure)
 
     def run(self) -> None:
-        """Run it to its end; `wait()` then returns or raises what came of it."""
+        """Run it to its end; `wait()` then returns its status or raises its failure."""
         try:
             failure = self._run()
         except BaseException as error:
@@ -162,7 +161,7 @@ class Engine:
             self._feeder.stop()
 
     def _run(self) -> BaseException | None:
-        """Run it, and return what is wrong with its end."""
+        """Run it, and return the reason if its exit status is unknown."""
         raise NotImplementedError
 
     def _change(self, **attributes: Any) -> None:
@@ -175,7 +174,7 @@ class Engine:
         if target is not None:
             try:
                 target.write(octets)
-            except BrokenPipeError:  # As when the command itself writes to a pipe without reader.
+            except BrokenPipeError:
                 self._targets[letter] = None
                 self._on_broken_pipe(letter)
 
@@ -191,7 +190,7 @@ class Engine:
     # For other threads.
 
     def attach(self, feeder: Feeder) -> None:
-        """Have a feeder stopped when this ends."""
+        """Stop a feeder when the command ends."""
         with self.changed:
             self._feeder = feeder
             over, ended = self.returncode is not None, self.ended
@@ -199,7 +198,7 @@ class Engine:
             feeder.stop(over=ended)
 
     def await_start(self, timeout: float | None = None) -> bool:
-        """Wait until the process is known; False if it never will be, or is not in time."""
+        """Wait for the process id; return False if it is not known in time."""
         with self.changed:
             self.changed.wait_for(lambda: self.pid or self.ended, timeout)
         return self.pid != 0
@@ -220,16 +219,16 @@ class Engine:
         raise self.lost(self.failure)
 
     def lost(self, reason: BaseException | None) -> BaseException:
-        """Return the exception for a command whose end is not known."""
+        """Return the exception for a command without an exit status."""
         assert reason is not None
         return reason
 
     def send_signal(self, number: int) -> None:
-        """Send a signal to the command, and all that it has started."""
+        """Send a signal to the command and everything that it started."""
         raise NotImplementedError
 
     def drop(self) -> None:
-        """Give it up if it must not go on by itself; this takes no lock and does not wait."""
+        """Abandon a command that must end with this program; this takes no lock."""
 
     def close(self) -> None:
         """End the command if it still runs."""

@@ -1,29 +1,29 @@
-"""Keeps a command for a channel: starts it, and stands between it and the client until its end.
+"""Start a command for a channel, and connect it with the client until its end.
 
-Downwards, on our standard output, go frames:
-  H  hello: folder, pid of the command, our own pid    O, E  standard output, error
-  F  the command cannot be started: why                o, e  its end
-  D  its folder cannot be entered: why                 X     the exit status; -N for signal N
-  C  program N compiled, for the next time             B     a beat: nothing else was to be said
-  T  time was over, and the command was ended          S     the shell has entered its folder
-Upwards come commands of other sessions, which write to two FIFOs in a folder of our own: `data`
-is the command's standard input, `control` takes lines:
-  b  a beat    e  the end of standard input    k N  signal N for the command    q  end it all
-  c O, c E  nobody reads that stream any more
-Without "control" there is no folder: standard input is what follows ours, and nobody says anything.
-It comes after both_frames.py, far_execute.py and far_supervise.py, and far_loader.py loads it.
+The keeper sends frames on its standard output:
+  H  hello: directory, pid of the command, own pid     O, E  standard output, error
+  F  the command cannot be started: the reason         o, e  its end
+  D  its directory cannot be entered: the reason       X     the exit status; -N for signal N
+  C  the byte code of program N, to be kept            B     a heartbeat
+  T  the time limit was reached                        S     the shell has entered the directory
+Commands of other sessions write to two FIFOs in a private directory: `data` is the command's
+standard input, `control` takes lines:
+  b  a heartbeat    e  the end of standard input    k N  signal N to the command    q  end
+  c O, c E  the stream is not read any more
+Without "control" there is no directory: the command reads the rest of the keeper's standard input.
+This text is sent after both_frames.py, far_execute.py and far_supervise.py, for far_loader.py.
 """
 
-import _signal  # The C part alone: signal itself takes as long to import as Python to start.
+import _signal  # Importing signal itself takes as long as Python's start.
 import fcntl
 import os
 import select
 import sys
 import time
 
-PIECE = 65536  # what a pipe holds, and what a frame of output holds at most
-SETTLING = 0.5  # seconds in which a feed that nobody reads has to end
-LONGEST_WAIT = 3600.0  # seconds; poll() takes no infinite ones
+PIECE = 65536  # octets of a pipe, and of a frame of output at most
+SETTLING = 0.5  # seconds for unread input commands to end
+LONGEST_WAIT = 3600.0  # seconds, for poll(), which takes no infinity
 ENDINGS = (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP)
 
 
@@ -56,7 +56,7 @@ def make_folder():
 
 
 def remove_folder(folder):
-    gone = folder + b".gone"  # Whoever opens the old path from now on cannot make a file there.
+    gone = folder + b".gone"  # Renaming it prevents new files in the directory.
     try:
         settle(os.open(folder + b"/data", os.O_RDONLY | os.O_NONBLOCK))
         os.rename(folder, gone)
@@ -64,11 +64,12 @@ def remove_folder(folder):
             os.unlink(gone + name)
         os.rmdir(gone)
     except FileNotFoundError:
-        pass  # Somebody else did it.
+        pass  # Another process has removed it.
 
 
 def settle(fifo):
-    # A process that left the session may hold the FIFO open, and not read it: its feed would wait.
+    # A process that left the session may hold the FIFO open without reading: drain it, so that
+    # input commands end.
     last = time.monotonic() + SETTLING
     while time.monotonic() < last:
         try:
@@ -83,25 +84,25 @@ def settle(fifo):
 
 def enlarge(fd, size):
     try:
-        fcntl.fcntl(fd, 1031, size)  # F_SETPIPE_SZ, which fcntl knows by name since Python 3.10.
+        fcntl.fcntl(fd, 1031, size)  # F_SETPIPE_SZ, which fcntl defines since Python 3.10.
     except OSError:
-        pass  # The user has many large pipes already.
+        pass  # The user's limit for pipes is reached.
 
 
 def open_input(spec, folder):
-    """Return the command's standard input, and our end of it or None."""
+    """Return the command's standard input, and the keeper's end of it or None."""
     if folder is None:
         return 0, None
     if not spec["stdin"]:
         return os.open("/dev/null", os.O_RDONLY), None
     theirs = os.open(folder + b"/data", os.O_RDONLY | os.O_NONBLOCK)
-    data = os.open(folder + b"/data", os.O_WRONLY)  # It is held until the input ends.
+    data = os.open(folder + b"/data", os.O_WRONLY)  # Closing it ends the input.
     os.set_blocking(theirs, True)
     return theirs, data
 
 
 def start(spec):
-    """Start the command; return what a Keeper takes, or None in the process that runs Python."""
+    """Start the command; return a Keeper's arguments, or None in a child that runs Python."""
     try:
         os.chdir(spec["cwd"])
     except OSError as error:
@@ -129,8 +130,8 @@ def start(spec):
 
 
 def adopt(spec, pid, greeter):
-    """Return the same for what the shell has started; keeper.py tells which descriptor is what."""
-    os.waitpid(greeter, 0)  # What it says comes first.
+    """Return a Keeper's arguments for a command that the shell started (see keeper.py)."""
+    os.waitpid(greeter, 0)  # Its hello precedes all other frames.
     folder, streams = spec["folder"], {6: b"O", 8: b"E"}
     for name in (b"/out", b"/err"):
         os.unlink(folder + name)
@@ -142,7 +143,7 @@ def adopt(spec, pid, greeter):
 
 
 class Keeper:
-    """What we know and wait for while the command runs."""
+    """The state and event loop of the keeper while the command runs."""
 
     def __init__(self, spec, pid, folder, control, data, streams):
         self.child = Child(pid)  # noqa: F821
@@ -150,26 +151,26 @@ class Keeper:
         self.beat, self.patience, self.grace = spec["beat"], spec["patience"], spec["grace"]
         self.silence, self.pipe = spec["silence"], max(spec["pipe"], PIECE)
         self.outgoing = b""
-        self.told = False  # the exit status
-        self.over = self.ending = False  # whether we, and the command, were asked to end
-        self.lost = False  # the client
+        self.status_sent = False  # whether the exit status was sent
+        self.over = self.ending = False  # whether the keeper, and the command, must end
+        self.lost = False  # whether the client is gone
         self.woken, self.waker = os.pipe()
         if folder is not None:
-            # Keeps others' cleaning from an old folder: tmpfiles.d(5), on flock().
+            # tmpfiles.d(5) does not clean a locked directory.
             self.lock = os.open(folder, os.O_RDONLY)
             fcntl.flock(self.lock, fcntl.LOCK_SH)
-            os.set_blocking(1, False)  # Otherwise, it may be the command's standard input, too.
+            os.set_blocking(1, False)  # Without control, the command may share this descriptor.
         for fd in (self.woken, self.waker, *streams):
             os.set_blocking(fd, False)
         for fd in streams if data is None else (*streams, data):
             enlarge(fd, spec["pipe"])
         self.heard = self.spoke = self.wrote = time.monotonic()
         self.end_by = self.heard + spec["limit"]
-        # The command's end wakes us; a signal to us is the end of all.
+        # SIGCHLD wakes the loop.
         _signal.set_wakeup_fd(self.waker, warn_on_full_buffer=False)
         _signal.signal(_signal.SIGCHLD, lambda *_: None)
         _signal.pthread_sigmask(_signal.SIG_UNBLOCK, [_signal.SIGCHLD])
-        os.write(self.waker, b".")  # It may have ended before.
+        os.write(self.waker, b".")  # The command may have ended before.
         for number in ENDINGS:
             _signal.signal(number, self.give_up)
 
@@ -177,7 +178,7 @@ class Keeper:
         self.lost = True
 
     def watch(self):
-        """Have a process that does what is to be done at our end, should somebody kill us."""
+        """Fork a process that cleans up if the keeper is killed."""
         reader, writer = os.pipe()
         pid = os.fork()
         if pid:
@@ -194,7 +195,7 @@ class Keeper:
             remove_folder(self.folder)
         os._exit(0)
 
-    # Downwards.
+    # To the client.
 
     def send(self, letter, octets=b"", number=0):
         self.outgoing += frame(letter, number, octets)  # noqa: F821
@@ -206,13 +207,13 @@ class Keeper:
                 self.outgoing = self.outgoing[os.write(1, self.outgoing) :]
             except BlockingIOError:
                 return
-            except OSError:  # remctld has closed it: the client is gone.
+            except OSError:  # remctld has closed it, because the client is gone.
                 self.lost = True
                 return
             self.spoke = time.monotonic()
 
     def relay(self, fd):
-        """Send what a stream has, and return how much that was; 0 at its end."""
+        """Send data of a stream; return the number of octets, 0 at its end."""
         octets = os.read(fd, PIECE)
         if octets:
             self.send(self.streams[fd], octets)
@@ -225,21 +226,21 @@ class Keeper:
         os.close(fd)
         self.send(self.streams.pop(fd).lower())
 
-    def tell_status(self):
-        """All that the command itself wrote goes before its status."""
+    def send_status(self):
+        """Send the rest of the command's output, and its status."""
         for fd in list(self.streams):
-            left = self.pipe  # What it has started may go on writing.
+            left = self.pipe  # Its children may go on writing.
             try:
                 while left > 0 and fd in self.streams:
                     left -= self.relay(fd)
             except BlockingIOError:
                 pass
-        self.told = True
+        self.status_sent = True
         status = self.child.status
         killed = os.WIFSIGNALED(status)
         self.send(b"X", b"%d" % (-os.WTERMSIG(status) if killed else os.WEXITSTATUS(status)))
 
-    # Upwards.
+    # From the client.
 
     def obey(self):
         self.heard = time.monotonic()
@@ -264,11 +265,11 @@ class Keeper:
     # Time.
 
     def time_over(self):
-        """Return when the command has had its time."""
+        """Return the command's deadline."""
         return min(self.end_by, self.wrote + self.silence)
 
     def wait(self):
-        """Return what is ready; the streams have to wait while something is to be sent."""
+        """Return ready descriptors; streams are not read while unsent data waits."""
         poller = select.poll()
         poller.register(1, select.POLLOUT if self.outgoing else 0)
         for fd in (self.control, self.woken, *(() if self.outgoing else self.streams)):
@@ -289,18 +290,19 @@ class Keeper:
     def is_over(self):
         if self.lost or self.over:
             return True
-        # What the command has left behind is waited for where somebody may still talk to it.
-        return self.told and not self.outgoing and not (self.streams and self.control is not None)
+        # In a channel, wait for children that still hold the streams.
+        waits = self.streams and self.control is not None
+        return self.status_sent and not self.outgoing and not waits
 
     def keep(self):
-        """Go on until the command is over, or the client is."""
+        """Relay until the command or the client ends."""
         while not self.is_over():
             for fd, events in self.wait():
                 if fd == 1:
                     if events & ~select.POLLOUT:
                         self.lost = True
                     self.flush()
-                    self.wrote = time.monotonic()  # It was our client that kept it waiting.
+                    self.wrote = time.monotonic()  # The client caused this delay.
                 elif fd == self.control:
                     self.obey()
                 elif fd == self.woken:
@@ -308,14 +310,14 @@ class Keeper:
                 elif fd in self.streams:
                     self.relay(fd)
             if self.child.reap():
-                self.tell_status()
-            elif not self.told and time.monotonic() >= self.time_over():
-                self.over = self.ending = self.told = True
+                self.send_status()
+            elif not self.status_sent and time.monotonic() >= self.time_over():
+                self.over = self.ending = self.status_sent = True
                 self.send(b"T")
             self.tick()
 
     def drain(self):
-        """Forget what comes while the command ends: nobody waits for it."""
+        """Discard output while the command is ended."""
         self.child.reap()
         for fd in self.streams:
             try:
@@ -325,7 +327,7 @@ class Keeper:
         self.tick()
 
     def close(self):
-        """End what must not go on without the client, and tell how it ended."""
+        """End the command if needed, and send its status."""
         self.end_input()
         if self.lost:
             for fd in self.streams:
@@ -334,8 +336,8 @@ class Keeper:
         if self.ending or self.child.status is None:
             end(self.child.pid, self.grace, self.drain)  # noqa: F821
         self.streams = {}
-        if not (self.lost or self.told or self.child.status is None):
-            self.tell_status()
+        if not (self.lost or self.status_sent or self.child.status is None):
+            self.send_status()
         writable = select.poll()
         writable.register(1, select.POLLOUT)
         while self.outgoing and not self.lost:
@@ -345,7 +347,7 @@ class Keeper:
 
 
 def keep(spec):
-    """Return in the process that is to run Python; in the other one, do not return."""
+    """Run the keeper, and exit; return only in a child that runs Python text."""
     leave_session()  # noqa: F821
     adopted = sys.argv[2:]
     started = adopt(spec, *map(int, adopted[:2])) if adopted else start(spec)
@@ -367,13 +369,13 @@ def keep(spec):
         try:
             os.write(life, b".")
         except BrokenPipeError:
-            pass  # Somebody has killed it.
+            pass  # The watcher was killed.
         os.waitpid(watcher, 0)
     os._exit(0)
 
 
 def become(spec, codes):
-    """Run Python text as if it were the interpreter's own."""
+    """Run Python text as ``__main__``."""
     _signal.signal(_signal.SIGINT, _signal.default_int_handler)
     variables = environment(spec)  # noqa: F821
     os.environb.clear()

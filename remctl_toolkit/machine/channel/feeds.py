@@ -1,4 +1,4 @@
-"""Standard input of a channel's command: each piece is written by a remctl command of its own."""
+"""Write a channel's standard input: each piece takes a remctl command of its own."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from ..base.program import SHELL_LOADER
 from .engine import Errand
 from .keeper import Keeper, quote, shell_command
 
-PIECE = 1 << 20  # octets in a feed at most: each costs the far side a process
+PIECE = 1 << 20  # octets of a piece at most: each costs the host a process
 
-# Opening a FIFO waits for a reader, unless it is opened for both; as soon as it is open for writing
-# alone, and the command reads no more, writing ends with SIGPIPE.
+# Opening a FIFO for writing waits for a reader, so it is first opened for both.  Writing then ends
+# with SIGPIPE if the command does not read any more.
 _OPEN = b'exec 3<>"$d/data" 4>"$d/data" 3>&-;'
 _END = b'echo e 1<>"$d/control"'
 
-# Up to here, printf in the shell itself takes less time than starting cat.
+# Up to this size, the shell's own printf is faster than starting cat.
 _SMALL = 1024
 _PLAIN = b" +,./:=@_" + bytes(range(48, 58)) + bytes(range(65, 91)) + bytes(range(97, 123))
 _PRINTF = tuple(bytes([n]) if n in _PLAIN else b"\\%03o" % n for n in range(256))
 
-_GONE = (1, 2)  # from shells that cannot open a FIFO
-_UNREAD = (141, 255)  # from sh about cat, from remctld about either
+_GONE = (1, 2)  # exit statuses of shells that cannot open a FIFO
+_UNREAD = (141, 255)  # statuses for SIGPIPE: of sh for cat, and of remctld
 
 
 def _feed_command(
@@ -45,7 +45,7 @@ def _feed_command(
 
 
 class Outbox:
-    """What was written to a command and is still to be sent; all that waits is sent at once.
+    """A buffer of unsent input, which a thread sends in large pieces.
 
     It shares its keeper's condition.  The thread starts with the first write.
     """
@@ -56,14 +56,14 @@ class Outbox:
         self._changed = keeper.changed
         self._pieces: list[bytes | memoryview] = []
         self._size = 0
-        self._ended = False  # Nothing more is to be written.
-        self._unread = False  # The command reads no more, or there is no way to it.
+        self._ended = False  # whether the input is complete
+        self._unread = False  # whether the command does not read any more, or is lost
         self._started = False
         keeper.attach(self)
 
     def write(self, data: bytes | bytearray | memoryview, timeout: float | None = None) -> None:
-        """Send octets; wait while much is waiting.  See `Channel.write()`."""
-        # What it holds may be changed before it is sent.
+        """Send octets; wait while the buffer is full.  See `Channel.write()`."""
+        # The caller may change a bytearray before it is sent.
         octets = memoryview(data if isinstance(data, bytes) else bytes(memoryview(data)))
         until = None if timeout is None else time.monotonic() + timeout
         for place in range(0, len(octets) or 1, PIECE):
@@ -83,7 +83,7 @@ class Outbox:
                     self._notify()
 
     def end(self) -> None:
-        """Send the end, after all that was written."""
+        """Send the end of the input, after all data."""
         with self._changed:
             if not self._ended:
                 self._ended = True
@@ -112,7 +112,7 @@ class Outbox:
             self.stop()
 
     def _take(self) -> tuple[bytes, bool] | None:
-        """Wait for the next piece; return it, and whether it is the last.  None stops."""
+        """Wait for the next piece; return it and whether it is the last, or None to stop."""
         with self._changed:
             self._changed.wait_for(lambda: self._pieces or self._ended or self._unread)
             if self._unread:
@@ -128,7 +128,7 @@ class Outbox:
             return data, self._ended and not self._pieces
 
     def _feed(self, data: bytes, end: bool) -> bool:
-        """Write to the command; wait as long as it does not read, False if it never will."""
+        """Write to the command, waiting for it to read; return False if it never will."""
         command = _feed_command(self._keeper.connection, self._keeper.folder, data, end)
         said = Tail()
         status = self._errand.run(command, stderr=said)
@@ -139,7 +139,7 @@ class Outbox:
         raise remctl.RemctlError(f"cannot write to the command: {str(said) or status}")
 
     def stop(self, over: bool = True) -> None:
-        """Send nothing more, if the keeper has ended, too."""
+        """Send nothing more, if the keeper has ended as well."""
         if not over:
             return
         self._errand.stop()

@@ -1,4 +1,4 @@
-"""The client's end of a keeper: its session, the thread that reads it, and what it has told."""
+"""The client's side of a keeper: its session, its frames and its state."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ from .engine import Engine, Errand, Target
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
 
-GRACE = 2.0  # seconds between asking a command to end and ending it
+GRACE = 2.0  # seconds between SIGTERM and SIGKILL
 CLOSE_LIMIT = 8.0  # seconds that closing may take
 
 _PIPE = 1 << 18  # octets in each pipe of a command; a user has 64 MiB for all (pipe(7))
-_PROMPT = 0.2  # seconds in which a keeper ends after its command, and whatever holds its output
-_FRAME_LIMIT = 1 << 20  # octets; none is larger by far
+_PROMPT = 0.2  # seconds for a keeper to end after its command
+_FRAME_LIMIT = 1 << 20  # octets
 _WORTH_KEEPING = 2000  # characters of a program; a shorter one is compiled each time
 _KEPT = 16  # programs for each connection
 
@@ -56,10 +56,10 @@ _signal.signal(_signal.SIGPIPE,_signal.SIG_DFL)
 posix.execv('/bin/sh',%a)
 """
 
-# Starts the command at once; Python, which takes ten times as long, then becomes its keeper.  If
-# anything is not as usual, Python starts the command itself, or tells why it cannot.  The shell
-# must not ask for the command's status: dash does after each builtin, so another process says
-# hello.  Descriptors: 3 is control; 4 and 5, 6 and 7, 8 and 9 are the ends of input, output, error.
+# The shell starts the command at once; Python, which takes ten times as long, then becomes its
+# keeper.  If this fails, Python starts the command itself, or sends the reason.  The shell must not
+# reap the command, which dash does after each builtin, so another process sends the hello.
+# Descriptors: 3 is control; 4 and 5, 6 and 7, 8 and 9 are the ends of input, output, error.
 _START_IN_SHELL = (
     b"set -- \"$1\" %b '\\0\\0\\0\\0\\0\\0\\0';cd -- %b 2>/dev/null&&%b&&"
     b'printf "S$3\\0"&&mkdir -m 700 $2 2>/dev/null&&{ '
@@ -71,7 +71,7 @@ _START_IN_SHELL = (
     b'exec %b -IS -c "$1" "$0" $p $! $2 4<&- 7>&- 9>&-;done;};exec %b -IS -c "$1" "$0"\n%b'
 )
 
-# If the client leaves before its program has arrived, what the shell has started ends.
+# If the client leaves before its program has arrived, the command is killed.
 _KEEPER_LOADER = PYTHON_LOADER.replace(
     "  d=posix.read(0,n-len(s))\n",
     "  try:d=posix.read(0,n-len(s))\n"
@@ -87,9 +87,9 @@ _KEEPER_LOADER = PYTHON_LOADER.replace(
 
 
 class ChannelError(MachineError):
-    """A channel was lost: the network, the server, or what keeps the command there has ended.
+    """A channel was lost: the network, the server or the keeper has failed.
 
-    What the command has done until then is not known; over there it is ended, if it still ran.
+    The host ends the command if it still runs.  It is not known what the command did before.
     """
 
 
@@ -114,12 +114,14 @@ def shell_command(
     return (connection.python, *loader, python_payload(program, payload))
 
 
-def tell(connection: Connection, folders: Iterable[bytes], words: bytes, until: float) -> None:
-    """Say something to keepers (see far_keeper.py) by some time of the monotonic clock.
+def send_control(
+    connection: Connection, folders: Iterable[bytes], words: bytes, until: float
+) -> None:
+    """Send a control line to keepers (see far_keeper.py) before a deadline.
 
-    A keeper that has ended does not hear it.
+    Keepers that have ended are ignored.
     """
-    # remctld logs commands as they stand: the folder is in the input, which it does not log.
+    # remctld logs commands, but not their input, so the directories are in the input.
     listed = b" ".join(map(quote, folders))
     text = b'for d in %b;do echo %b 1<>"$d/control";done 2>/dev/null' % (listed, words)
     command = shell_command(connection, ["-s", "control"], text)
@@ -141,20 +143,19 @@ class _Timed:
 
 
 class Relay(Engine):
-    """A command below a Python of ours on the remote host, which sends what it writes in frames.
+    """A command under far_keeper.py, which sends its output in frames.
 
     Args:
         connection, stdout, stderr: see `Engine`.
         command: the command.
-        spec: "label", "beat" and "patience", see `Channel`, and what far_keeper.py has to know
-            besides.
+        spec: "label", "beat" and "patience", see `Channel`, and other settings of far_keeper.py.
         program: Python text to run in place of the command.
 
     Raises:
         ValueError: the patience is too short for the beat.
     """
 
-    _feeds = b""  # what follows the spec on standard input
+    _feeds = b""  # the command's standard input, which follows the spec
 
     def __init__(
         self,
@@ -168,14 +169,14 @@ class Relay(Engine):
         super().__init__(connection, stdout, stderr)
         self.beat: float = spec["beat"]
         self.patience: float = spec["patience"]
-        if not 0 < 2 * self.beat <= self.patience:  # A late beat is not yet one that was missed.
-            text = f"patience must be twice the beat at least: {self.patience!r}, {self.beat!r}"
+        if not 0 < 2 * self.beat <= self.patience:  # This tolerates a late beat.
+            text = f"patience must be at least twice beat, not {self.patience!r} and {self.beat!r}"
             raise ValueError(text)
         parts = [] if program is None else program.parts(spec["label"])
         self._programs = [("<remctl keeper>", source(*_KEEPER)), *(part[1:] for part in parts)]
         self._command = command
-        self._silence = self.patience  # seconds without a frame after which this gives up
-        self._said: SupportsWrite[bytes] = Tail()  # what is not in frames
+        self._silence = self.patience  # seconds without a frame until this gives up
+        self._stderr: SupportsWrite[bytes] = Tail()  # the keeper's own standard error
         self._spec: dict[str, Any] = {
             **vars(command),
             "argv": None if parts else command.argv,
@@ -209,12 +210,12 @@ class Relay(Engine):
     def _run(self) -> BaseException | None:
         frames = Frames(self._take, b"SHDFCBOEoeXT", _FRAME_LIMIT)
         words = self._remctl_command()
-        stdout, stderr = _Timed(frames, self._check_time), _Timed(self._said, self._check_time)
+        stdout, stderr = _Timed(frames, self._check_time), _Timed(self._stderr, self._check_time)
         status = self._errand.run(words, stdout, stderr, timeout=self._silence)
         return self._unexplained(status or 0) if self.returncode is None else None
 
     def _unexplained(self, status: int) -> BaseException | None:
-        """Return what is wrong with a Python of ours that ended before it told of the command."""
+        """Return the error for a keeper that ended without the command's status."""
         raise NotImplementedError
 
     def _check_time(self) -> None:
@@ -246,21 +247,21 @@ class Relay(Engine):
 
 
 class Keeper(Relay):
-    """A keeper on the remote host, as this side sees it; it hears of us by FIFOs.
+    """The client's view of a keeper on the remote host.
 
     Attributes:
-        folder: where its FIFOs are.
-        own_pid: its own process there.
+        folder: the directory of its FIFOs.
+        own_pid: its own process id.
     """
 
     folder = b""
     own_pid = 0
 
-    # In the thread that reads.
+    # In the reading thread.
 
     def _remctl_command(self) -> tuple[str | bytes, ...]:
         spec, connection = self._spec, self.connection
-        whole_path = spec["cwd"].startswith(b"/")  # Python may have to enter it again.
+        whole_path = spec["cwd"].startswith(b"/")  # Python may have to enter it once more.
         if connection.quick_start and spec["stdin"] and spec["argv"] and whole_path:
             script = self._command.shell_script(b"env --default-signal=INT,QUIT setsid -- ")
             if script is not None and b"PATH" not in self._command.extend_env:
@@ -282,8 +283,8 @@ class Keeper(Relay):
 
     def _unexplained(self, status: int) -> BaseException | None:
         if self.failure is None:
-            text = str(self._said) or f"status {status}"
-            return remctl.RemctlError(f"what kept the command there has ended: {text}")
+            text = str(self._stderr) or f"status {status}"
+            return remctl.RemctlError(f"the keeper process ended: {text}")
         return None
 
     def _check_time(self) -> None:
@@ -313,9 +314,11 @@ class Keeper(Relay):
 
     def _on_broken_pipe(self, letter: bytes) -> None:
         words = b"c " + letter, time.monotonic() + self.patience
-        threading.Thread(target=self._say, args=words, name="remctl-say", daemon=True).start()
+        threading.Thread(
+            target=self._try_control, args=words, name="remctl-control", daemon=True
+        ).start()
 
-    # In any other.
+    # In other threads.
 
     def lost(self, reason: BaseException | None) -> BaseException:
         """Return the exception for a lost channel, or a command that was not started."""
@@ -334,43 +337,47 @@ class Keeper(Relay):
             raise self.lost(self.failure)
 
     def send_signal(self, number: int) -> None:
-        """Send a signal to the command, and all that it has started; see `Channel`."""
+        """Send a signal to the command and everything that it started; see `Channel`."""
         if not 0 <= number < signal.NSIG:
-            raise ValueError(f"{number!r} is not the number of a signal")
+            raise ValueError(f"{number!r} is not a signal number")
         if self.await_start(self.patience):
             until = time.monotonic() + self.patience
-            tell(self.connection, [self.folder], b"k %d" % number, until)
+            send_control(self.connection, [self.folder], b"k %d" % number, until)
 
-    def _say(self, words: bytes, until: float) -> bool:
-        with contextlib.suppress(remctl.RemctlError):  # What is lost ends by itself.
-            tell(self.connection, [self.folder], words, until)
+    def _try_control(self, words: bytes, until: float) -> bool:
+        with contextlib.suppress(remctl.RemctlError):  # A lost keeper ends by itself.
+            send_control(self.connection, [self.folder], words, until)
             return True
         return False
 
     def fail(self, error: BaseException) -> None:
-        """Give the channel up: another part of it has found out that it is lost."""
+        """Abandon the channel because of an error in another part of it."""
         with self.changed:
             if self.failure is None and self.returncode is None and not self.ended:
                 self.failure = error
         self.drop()
 
     def drop(self) -> None:
-        """Give the channel up; the far side notices, and ends the command.
+        """Abandon the channel: the host notices, and ends the command.
 
-        This takes no lock and does not wait: it may be called where garbage is collected.
+        This takes no lock and does not wait, so finalizers may call it.
         """
         self._errand.stop()
         self._discard()
 
     def close(self) -> None:
-        """End the command if it still runs, and what it started, and wait for the keeper's end."""
+        """End the command and everything that it started, and wait for the keeper's end."""
         self._discard()
         until = self.connection.time_to_end(CLOSE_LIMIT)
         with self.changed:
             self.changed.notify_all()
         started = self.await_start((until - time.monotonic()) / 2)
         prompt = self.returncode is not None and self._wait_ended(_PROMPT)
-        if started and not prompt and self._say(b"q", until - (until - time.monotonic()) / 2):
+        if (
+            started
+            and not prompt
+            and self._try_control(b"q", until - (until - time.monotonic()) / 2)
+        ):
             self._wait_ended(until - time.monotonic())
         self.drop()
 
@@ -380,10 +387,9 @@ class Keeper(Relay):
 
 
 class Pulse:
-    """Signs of life for the keepers of a connection, from a thread that lives as long as they do.
+    """A thread that sends heartbeats to the keepers of a connection, as long as there are any.
 
-    A beat is a command over there.  The first comes after one period: a channel that is not used
-    for longer costs none.
+    A beat is a remctl command.  The first is sent after one period: short channels need none.
     """
 
     def __init__(self) -> None:
@@ -394,7 +400,6 @@ class Pulse:
     @classmethod
     def join(cls, keeper: Keeper) -> None:
         """Beat for a keeper until it has ended."""
-        # A forked child has its own.
         self: Pulse = keeper.connection.parts.setdefault(("pulse", os.getpid()), cls())
         with self._changed:
             self._keepers.add(keeper)
@@ -404,13 +409,13 @@ class Pulse:
                 threading.Thread(target=self._run, name="remctl-pulse", daemon=True).start()
 
     def _run(self) -> None:
-        arrived = time.monotonic()  # when the last beat did
+        arrived = time.monotonic()  # when the last successful beat was sent
         while keepers := self._next():
             sent = time.monotonic()
             patience = min(keeper.patience for keeper in keepers)
             try:
                 folders = [keeper.folder for keeper in keepers]
-                tell(keepers[0].connection, folders, b"b", sent + patience)
+                send_control(keepers[0].connection, folders, b"b", sent + patience)
                 arrived = sent
             except remctl.RemctlError as error:
                 silence = time.monotonic() - arrived
@@ -420,7 +425,7 @@ class Pulse:
             del keepers
 
     def _next(self) -> list[Keeper]:
-        """Wait until a beat is due, and return for whom; nobody is the end."""
+        """Wait until a beat is due, and return its keepers; an empty list ends the thread."""
         start = time.monotonic()
         with self._changed:
             while True:

@@ -1,4 +1,4 @@
-"""Between a channel and file descriptors of this process: a command's streams as real pipes."""
+"""Connect a channel with file descriptors of this process."""
 
 from __future__ import annotations
 
@@ -13,33 +13,32 @@ from .engine import Target
 from .feeds import PIECE, Outbox
 from .keeper import Keeper
 
-# POSIX: what poll() calls writable takes as much without making the writer wait.  Linux: PIPE_BUF.
+# A pipe that poll() reports as writable takes this many octets without blocking.
 _WRITE_SIZE = select.PIPE_BUF
 
 
 class Stop:
-    """An event that poll() can wait for, besides a descriptor."""
+    """An event that poll() can wait for, together with a descriptor."""
 
     def __init__(self) -> None:
-        """Not set."""
         self._reader, self._writer = os.pipe()
-        self._writers = [self._writer]  # Whoever takes it from here closes it.
+        self._writers = [self._writer]  # The thread that removes it closes it.
 
     def set(self) -> None:
-        """Wake whoever waits, now and later; this takes no lock."""
-        with contextlib.suppress(IndexError):  # It is set.
+        """Wake current and later waiters; this takes no lock."""
+        with contextlib.suppress(IndexError):  # It is already set.
             os.close(self._writers.pop())
 
     def wait(self, fd: int, events: int) -> bool:
-        """Wait until a descriptor is ready; False if set."""
+        """Wait until a descriptor is ready; return False if the event is set."""
         poller = select.poll()
         poller.register(fd, events)
-        poller.register(self._reader, 0)  # That its writer is closed, poll() always tells.
+        poller.register(self._reader, 0)  # poll() always reports that the writer is closed.
         ready = dict(poller.poll())
         return fd in ready and self._reader not in ready
 
     def close(self) -> None:
-        """Give up the descriptors, when nobody waits any more."""
+        """Close the descriptors, when no thread waits any more."""
         self.set()
         reader, self._reader = self._reader, -1
         if reader >= 0:
@@ -47,10 +46,9 @@ class Stop:
 
 
 class Drain(Target):
-    """A target that writes to a descriptor: what comes, as it comes."""
+    """A target that writes to a descriptor, which it owns."""
 
     def __init__(self, fd: int) -> None:
-        """Own a descriptor."""
         super().__init__()
         self._fd = fd
         self._stop = Stop()
@@ -58,10 +56,10 @@ class Drain(Target):
         self._waits = not stat.S_ISREG(os.fstat(fd).st_mode)
 
     def write(self, octets: bytes, /) -> int:
-        """Write them; wait while nobody reads.
+        """Write octets; wait for the reader.
 
         Raises:
-            BrokenPipeError: nobody will.
+            BrokenPipeError: the reader has closed the pipe.
         """
         view = memoryview(octets)
         try:
@@ -70,7 +68,7 @@ class Drain(Target):
                     break
                 try:
                     view = view[os.write(self._fd, view[:_WRITE_SIZE]) :]
-                except BlockingIOError:  # Whoever shares it has set that, and was quicker.
+                except BlockingIOError:  # Another process that shares the pipe has filled it.
                     continue
         except BrokenPipeError:
             self.finish(None)
@@ -90,22 +88,21 @@ class Drain(Target):
 
 
 class Pump(Outbox):
-    """Feeds a command with what is read from a descriptor, in a thread of its own."""
+    """An outbox with a thread that reads its data from a descriptor, which it owns."""
 
     def __init__(self, keeper: Keeper, fd: int) -> None:
-        """Own a descriptor, until the command has ended or the end of its input was read."""
         self._fd = fd
         self._over = Stop()
         super().__init__(keeper)
         threading.Thread(target=self._pump, name="remctl-pump", daemon=True).start()
 
     def stop(self, over: bool = True) -> None:
-        """Feed nothing more, as soon as the command itself has ended."""
+        """Stop reading as soon as the command itself has ended."""
         super().stop()
         self._over.set()
 
     def _pump(self) -> None:
-        # Whoever shares the descriptor may have set that it does not block, and be quicker.
+        # Another process may share the descriptor, make it non-blocking and read first.
         with contextlib.suppress(BrokenPipeError, MachineError):
             while self._over.wait(self._fd, select.POLLIN):
                 with contextlib.suppress(BlockingIOError):

@@ -1,7 +1,7 @@
 """Facts about a machine: addresses, routes, system, disks, memory, users, packages.
 
-Each function here runs on the machine, by ``machine.call(facts.memory)``, and returns plain data,
-or None if that cannot be had.  `gather()` has several at once, and says why which of them are None.
+Each function is made for ``machine.call(facts.memory)``, and returns plain data, or None if the
+fact is not available.  `gather()` returns several facts, with the reasons for those that are None.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 NAMES = ("addresses", "routes", "system", "disks", "memory", "users", "packages")
-"""The facts that there are."""
+"""The names of all facts."""
 
 _LONGEST_ANSWER = 1 << 26  # octets
 
@@ -46,8 +46,8 @@ system: _Record = far_facts.system
 """The system: hostname, kernel, release, version, machine, distribution (os-release(5)), cpus,
 load, uptime (seconds), boot_time (seconds since 1970), python_version, python_executable."""
 disks: _Records = far_facts.disks
-"""What is mounted: device, mountpoint, type, options; size, used and available are octets, and None
-for what is on the network."""
+"""Mounts: device, mountpoint, type, options; size, used and available in octets, which are None for
+network file systems."""
 memory: _Record = far_facts.memory
 """Memory in octets: total, available, free, buffers, cached, swap_total, swap_free."""
 users: _Records = far_facts.users
@@ -55,7 +55,7 @@ users: _Records = far_facts.users
 packages: _Records = far_facts.packages
 """Packages of dpkg, rpm or apk: name, version, architecture."""
 ip: Callable[[], str | None] = far_facts.ip
-"""The address that the machine is seen by; None if it has no route to anywhere."""
+"""The machine's address on its default route; None without one."""
 python_version: Callable[..., list[int]] = far_facts.python_version
 """The version of the machine's Python, as a list: three numbers, or two with ``short=True``."""
 python_executable: Callable[[], str] = far_facts.python_executable
@@ -69,15 +69,15 @@ def gather(
 
     Args:
         machine: a machine, a `Connection`, or remoto's connection to an account.
-        names: which, see `NAMES`.
-        timeout: seconds that it may take, besides ten for start and end; None is for ever.
+        names: names of facts, see `NAMES`.
+        timeout: seconds for the command, and ten for start-up and shutdown; None is for ever.
 
     Returns:
-        A dictionary with the facts, each as the function of its name returns it, and with
-        "reasons": why which of them are None.
+        A dictionary from names to facts, as the functions return them; "reasons" has the reason
+        for each that is None.
 
     Raises:
-        TypeError: it is no machine.
+        TypeError: `machine` is not a machine.
         ValueError: there is no such fact, or this is remoto's connection with sudo or to a
             container: use its `import_module()`; nothing was sent.
         MachineError: the answer is malformed.
@@ -94,14 +94,14 @@ def gather(
         found = None
     if not isinstance(found, dict):
         said = result.last_line or f"status {result.status}"
-        error = MachineError(f"no facts of {connection.host}: {said}")
+        error = MachineError(f"cannot read facts of {connection.host}: {said}")
         error.host = connection.host
         raise error
     return found
 
 
 def check_names(names: Iterable[str]) -> None:
-    """Raise ValueError if there is a name that is no fact's."""
+    """Raise ValueError for an unknown fact."""
     for name in names:
         if name not in NAMES:
-            raise ValueError(f"there is no fact {name!r}; there are {', '.join(NAMES)}")
+            raise ValueError(f"unknown fact {name!r}: choose from {', '.join(NAMES)}")

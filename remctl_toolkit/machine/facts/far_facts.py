@@ -1,6 +1,6 @@
-"""Finds out what kind of machine this is: addresses, routes, system, disks, memory and so on.
+"""Facts about this machine: addresses, routes, system, disks, memory and so on.
 
-Everything is plain data; what cannot be had is None.
+All are plain data; a fact that is not available is None.
 """
 
 import os
@@ -10,10 +10,10 @@ import time
 TOOL_TIMEOUT = 30  # seconds
 SYSTEM_FOLDERS = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
 
-# A server that does not answer would keep us for ever.
+# statvfs() of these would wait for ever for a server that does not answer.
 OF_THE_NETWORK = ("9p", "afs", "ceph", "cifs", "fuse.", "gfs", "gluster", "lustre", "nfs", "smb")
 
-# What is found, by our names for it.
+# From names of facts to those of their sources.
 ADDRESS = {"family": "family", "address": "local", "prefix": "prefixlen", "scope": "scope"}
 ROUTE = {
     "destination": "dst",
@@ -36,11 +36,11 @@ FINDERS = {}  # type: dict[str, object]
 
 
 class Unavailable(Exception):
-    """A fact cannot be had; the text says why."""
+    """A fact is not available; the text has the reason."""
 
 
 def gather(names=None):
-    """Return facts by their names, or all; "reasons" says why which of them are None."""
+    """Return facts by their names, or all; "reasons" has the reason for each that is None."""
     found = {}
     reasons = {}
     for name in FINDERS if names is None else names:
@@ -48,14 +48,14 @@ def gather(names=None):
             found[name] = FINDERS[name]()
         except Unavailable as error:
             found[name], reasons[name] = None, str(error)
-        except Exception as error:  # Some systems have what no one thought of: the others count.
+        except Exception as error:  # A failure must not affect the other facts.
             found[name], reasons[name] = None, f"{type(error).__name__}: {error}"
     found["reasons"] = reasons
     return found
 
 
 def fact(finder):
-    """Make a function that returns None where `finder` raises, and note it among the facts."""
+    """Register a fact; return a function that returns None if `finder` raises."""
     name = finder.__name__
     FINDERS[name] = finder
 
@@ -70,9 +70,9 @@ def fact(finder):
 
 
 def check_output(argv, input=b"", **keywords):
-    """Run a program, and return what it wrote; keywords are those of subprocess.run().
+    """Run a program and return its output; keywords are those of subprocess.run().
 
-    Octets that are no UTF-8 are as os.fsdecode() has them.
+    Invalid UTF-8 is decoded as by os.fsdecode().
     """
     import subprocess
 
@@ -82,7 +82,7 @@ def check_output(argv, input=b"", **keywords):
 
 
 def output_lines(argv, input=b"", **keywords):
-    """The same, as lines."""
+    """Return the lines of `check_output()`."""
     lines = check_output(argv, input, **keywords).split("\n")
     return lines[:-1] if lines[-1] == "" else lines
 
@@ -96,7 +96,7 @@ def lines_of(argv):
     try:
         return output_lines(argv, stderr=subprocess.PIPE, env=environment, timeout=TOOL_TIMEOUT)
     except FileNotFoundError:
-        raise Unavailable(f"no {argv[0]} here") from None
+        raise Unavailable(f"{argv[0]} is not installed") from None
     except subprocess.CalledProcessError as error:
         said = error.stderr.decode("utf-8", "replace").strip().splitlines()
         why = said[-1] if said else f"status {error.returncode}"
@@ -106,17 +106,17 @@ def lines_of(argv):
 
 
 def json_of(argv):
-    """Return what the program ip(8) prints as JSON; nothing is an empty list."""
+    """Return the JSON output of a program; an empty list if it prints nothing."""
     import json
 
     try:
         return json.loads("".join(lines_of(argv)) or "[]")
     except ValueError:
-        raise Unavailable(f"{argv[0]} does not speak JSON") from None
+        raise Unavailable(f"{argv[0]} did not print JSON") from None
 
 
 def renamed(found, keys):
-    """Return a dictionary with the values that are found by other keys, None for what is not."""
+    """Return a dictionary with other keys; values that are missing are None."""
     return {name: found.get(key) for name, key in keys.items()}
 
 
@@ -148,7 +148,7 @@ def routes():
 
 
 def ip():
-    """Return the address that this machine is seen by; None if it has no route to anywhere."""
+    """Return this machine's address on its default route; None without one."""
     import socket
 
     places = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))  # RFC 5737, 3849
@@ -166,14 +166,14 @@ def ip():
 
 
 def python_version(short=False):
-    """Return the version of the Python here, as a list of three numbers, or of two."""
+    """Return the version of this Python, as a list of three numbers, or of two."""
     return list(sys.version_info[: 2 if short else 3])
 
 
 def python_executable():
-    """Return the path of the Python here."""
+    """Return the path of this Python."""
     try:
-        return os.readlink("/proc/self/exe")  # sys.executable need not have a folder.
+        return os.readlink("/proc/self/exe")  # sys.executable may be a bare name.
     except OSError:
         return sys.executable
 
@@ -206,7 +206,7 @@ def system():
 
 
 def distribution():
-    """Return what os-release(5) says; None if there is no such file."""
+    """Return the fields of os-release(5); None if there is no such file."""
     import shlex
 
     for path in ("/etc/os-release", "/usr/lib/os-release"):
@@ -235,7 +235,7 @@ def disks():
         is_remote = kind.startswith(OF_THE_NETWORK)
         if kind in of_the_kernel and not is_remote:
             continue
-        found[place] = {  # What is mounted on top hides what was there.
+        found[place] = {  # A later mount hides an earlier one.
             "device": device,
             "mountpoint": place,
             "type": kind,
@@ -313,7 +313,7 @@ def packages():
 def packages_of_dpkg():
     form = "${db:Status-Abbrev}\\t${Package}\\t${Version}\\t${Architecture}\\n"
     lines = lines_of(["dpkg-query", "--show", "--showformat", form])
-    # "ii" or "hi": it is to be there, or to stay as it is, and is there.
+    # The second letter is "i" if the package is installed.
     return [package(*line.split("\t")[1:]) for line in lines if line[1:2] == "i"]
 
 
@@ -327,7 +327,7 @@ def packages_of_apk(path="/lib/apk/db/installed"):
     try:
         text = text_of(path)
     except FileNotFoundError:
-        raise Unavailable("no apk here") from None
+        raise Unavailable("apk is not installed") from None
     found = []
     for block in text.split("\n\n"):
         fields = dict(line.split(":", 1) for line in block.splitlines() if ":" in line)

@@ -1,4 +1,4 @@
-"""Files of the far side: read, written, opened and copied."""
+"""Read, write, open and copy files of the remote host."""
 
 from .paths import append, open, read, write
 from .transfer import Progress, TransferError, Transferred, download, fetch, put, upload

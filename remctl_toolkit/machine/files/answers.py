@@ -25,26 +25,24 @@ _IMPORTS = re.compile(r"^from (__future__|\.).*\n", re.MULTILINE)
 
 
 class TransferError(MachineError):
-    """Something was not transferred, for a reason that is not a single file's.
+    """The remote host sent malformed data, or some entries of a tree could not be read.
 
-    Either the far side did not do as it has to, or some entries of a tree could not be read: all
-    the others were transferred.
+    In the second case, all other entries were transferred.
 
     Attributes:
-        left_out: what could not be read, an `OSError` each (the first hundred).
+        left_out: an `OSError` for each entry that could not be read (the first hundred).
     """
 
     left_out: tuple[OSError, ...] = ()
 
 
 def far_path(connection: Connection, path: Word) -> bytes:
-    """Return a path of the far side as octets, from its root.
+    """Return an absolute remote path as octets.
 
-    What does not begin with a slash is in the account's home; so is ``~`` and what begins with
-    ``~/``.
+    Relative paths, ``~`` and paths that begin with ``~/`` start at the account's home.
 
     Raises:
-        TypeError, ValueError: it can be no path.
+        TypeError, ValueError: the path is invalid.
     """
     if isinstance(path, int):
         raise TypeError(f"a path must be text, octets or a path, not {type(path).__name__}")
@@ -59,13 +57,13 @@ def far_path(connection: Connection, path: Word) -> bytes:
 def check_mode(mode: int | None) -> None:
     """Raise ValueError unless a mode is None or has permission bits only."""
     if mode is not None and not 0 <= mode <= 0o777:
-        raise ValueError(f"mode must be 0 to 0o777, not {mode!r}")
+        raise ValueError(f"mode must be from 0 to 0o777, not {mode!r}")
 
 
 def malformed(connection: Connection, reason: str) -> TransferError:
-    """Return the error for a far side that does not do as it has to."""
+    """Return the error for malformed data from the host."""
     said = reason[: 2 * _LONGEST_TEXT]
-    error = TransferError(f"{connection.host} does not transfer files as it must: {said}")
+    error = TransferError(f"malformed reply from {connection.host} to a file transfer: {said}")
     error.host = connection.host
     return error
 
@@ -85,7 +83,7 @@ def entries_below(connection: Connection, folder: str, found: str, *, deep: bool
     *paths, rest = found.split("\0")
     try:
         if rest:
-            raise ValueError(f"{rest!r} has no end")
+            raise ValueError(f"incomplete path {rest!r}")
         for path in paths:
             if not path.startswith(prefix):
                 raise ValueError(f"{path!r} is not in {folder}")
@@ -116,7 +114,7 @@ def failure_of(connection: Connection, body: bytes) -> OSError:
 
 
 class LeftOut:
-    """Remembers what could not be read, or at least how much."""
+    """Collect the errors of entries that could not be read."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -124,17 +122,17 @@ class LeftOut:
         self._count = 0
 
     def add(self, error: OSError) -> None:
-        """Remember one more."""
+        """Add an error."""
         self._count += 1
         if self._count <= 100:
             self._errors.append(error)
 
     def check(self) -> None:
-        """Raise a `TransferError` if there is something."""
+        """Raise a `TransferError` if there are any."""
         if not self._count:
             return
         more = f", and {self._count - 1} more" if self._count > 1 else ""
-        error = TransferError(f"not all could be transferred: {self._errors[0]}{more}")
+        error = TransferError(f"some files were not transferred: {self._errors[0]}{more}")
         error.host = self._connection.host
         error.left_out = tuple(self._errors)
         raise error
@@ -187,7 +185,7 @@ class Reply:
     def _take_any(self, letter: bytes, number: int, octets: bytes) -> None:
         self.since = time.monotonic()
         if self._last is not None:
-            raise FrameError("something comes after the end")
+            raise FrameError("data after the end")
         if letter == b"z":
             self._last = number, octets
         elif letter == b"e":
@@ -205,8 +203,8 @@ class Reply:
             TransferError: the reply is incomplete.
         """
         if self._last is None:
-            said = f"'{self.errors}'" if str(self.errors) else "no word"
-            raise malformed(self._connection, f"it stopped (status {status}, and {said})")
+            said = f"'{self.errors}'" if str(self.errors) else "no output"
+            raise malformed(self._connection, f"it ended early (status {status}, {said})")
         if isinstance(self._last, Exception):
             raise self._last
         return self._last

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 NOT_REPLACED = "A device, pipe or socket is in its place, and is not replaced"
 NO_PARENT = "No such folder: make it first"
-NO_LINK = "A symbolic link is in its place, and is not followed"
-OTHERS_LINK = "This symbolic link is another user's, and is not followed: name its target instead"
-CHANGED = "The temporary file is not as it was left"
+NO_LINK = "It is a symbolic link, which is not followed"
+OTHERS_LINK = "Symbolic links of other users are not followed: name its target instead"
+CHANGED = "The temporary file was changed by another process"
 MOST_LINKS = 40
 
-# To work in a folder needs no permission to list it.
+# Using a folder takes no permission to list it.
 ANY_FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW
 NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 OLD_FILE = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # A pipe may have no reader.
@@ -32,7 +32,7 @@ OLD_FILE = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # A pipe may have no rea
 def check_name(name: str) -> str:
     # This is the only check of names from the other side.
     if name in ("", ".", "..") or "/" in name or "\0" in name:
-        raise ValueError(f"{name!r} is no name of an entry")
+        raise ValueError(f"{name!r} is not a valid file name")
     return name
 
 
@@ -106,8 +106,8 @@ class Place:
 
 
 class Part:
-    # A temporary file that is renamed to `name` when it is complete.  Nobody can guess its name
-    # before, and only its owner may read it.
+    # A temporary file that is renamed to `name` when it is complete.  Its name cannot be guessed,
+    # and only its owner may read it.
 
     def __init__(self, folder: int, name: str, token: str) -> None:
         self.folder, self.name = folder, name
@@ -149,7 +149,7 @@ class Part:
 
     def skip(self, length):
         if length < 0:
-            raise ValueError("a hole of less than nothing")
+            raise ValueError("negative length of a hole")
         self.position = os.lseek(self.descriptor, length, os.SEEK_CUR)
 
     def check(self):
@@ -218,6 +218,6 @@ def umask() -> int:
                     return int(line.split()[1], 8)
     except OSError:
         pass
-    found = os.umask(0o077)  # Other threads' files are private meanwhile.
+    found = os.umask(0o077)  # New files of other threads are private for a moment.
     os.umask(found)
     return found

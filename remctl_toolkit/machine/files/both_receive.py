@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 LONGEST = 1 << 18  # octets of a frame
 DEEPEST = 256
 
-NO_FOLDER = "No such folder, and what is to be put there is a file"
+NO_FOLDER = "No such folder to put the file in"
 
 
 class Receiver:
@@ -53,9 +53,9 @@ class Receiver:
 
     def take(self, letter: bytes, number: int, octets: bytes) -> None:
         if self.ended:
-            raise FrameError("something comes after the end")
+            raise FrameError("data after the end")
         if (self.part is not None) != (letter in b"bhca") and letter != b"z":
-            raise FrameError(f"{letter!r} is out of turn")
+            raise FrameError(f"unexpected frame {letter!r}")
         self.attempt(self.handlers[letter], number, octets)
         if letter in b"bh":
             self.on_data(*((octets, len(octets)) if letter == b"b" else (None, int(octets))))
@@ -70,7 +70,7 @@ class Receiver:
 
     def take_name(self, octets, kind):
         if not self.stack and self.begun:
-            raise ValueError("a second top")
+            raise ValueError("a second top-level entry")
         name = check_name(os.fsdecode(octets)) if self.stack else self.name
         self.where = self.path(name)
         if not self.begun and kind not in self.place.kinds:
@@ -85,7 +85,7 @@ class Receiver:
     def begin_folder(self, mode, octets):
         name = self.take_name(octets, b"d")
         if len(self.stack) >= DEEPEST:
-            raise ValueError("too many folders in each other")
+            raise ValueError("folders are nested too deep")
         try:
             os.mkdir(name, mode & 0o777 & ~self.mask | 0o700, dir_fd=self.folders[-1])
             made = True
@@ -102,7 +102,7 @@ class Receiver:
 
     def end_folder(self, mode, octets):
         self.where = self.path("")
-        if self.stack.pop()[1]:  # Those that were there stay as they are.
+        if self.stack.pop()[1]:  # Existing folders keep their modes and times.
             atime, mtime = octets.split(b" ")
             kept = os.fstat(self.folders[-1]).st_mode & 0o7000
             os.utime(self.folders[-1], ns=(int(atime), int(mtime)))
@@ -127,7 +127,7 @@ class Receiver:
 
     def more(self, crc, octets):
         if crc32(octets) != crc:
-            raise ValueError("what arrived is not what was sent")
+            raise ValueError("data is corrupt")
         self.part.write(octets)
 
     def end(self, number, octets):
@@ -139,7 +139,7 @@ class Receiver:
     def end_file(self, mode, octets):
         length, *times = map(int, octets.split(b" "))
         if length != self.part.position or len(times) not in (0, 2):
-            raise ValueError("what arrived is not what was sent")
+            raise ValueError("data is corrupt")
         for chosen in (self.part.mode, self.mode):
             mode = mode if chosen is None else chosen
         new = self.replaces is not None and self.replaces[0]

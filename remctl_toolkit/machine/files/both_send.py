@@ -3,15 +3,15 @@ locally for uploads.
 
 A frame has a letter, a number (0 where the table has none) and octets:
   d  mode    name                           a folder begins
-  u  mode    atime mtime                    it ends
+  u  mode    atime mtime                    the folder ends
   l          atime mtime name NUL target    a symbolic link
   f          name                           a file begins
-  b  CRC-32  octets                         more of it
-  h          length                         so many zeros more, which took no space
-  c  mode    length atime mtime             it is complete
-  a                                         it is not, and will not be
-  t          octets                         how much there is in all
-  x          errno text NUL path            something is left out
+  b  CRC-32  octets                         data of the file
+  h          length                         a hole of that length
+  c  mode    length atime mtime             the file is complete
+  a                                         the file is aborted
+  t          octets                         the total size
+  x          errno text NUL path            an entry is left out
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PIECE = 1 << 18
 DEEPEST = 256  # Each level takes a descriptor on both sides.
 
 SPECIAL = "Neither a file nor a folder nor a symbolic link"
-SHORTER = "It became shorter while it was read"
+SHORTER = "The file shrank while it was read"
 TOO_DEEP = f"More than {DEEPEST} folders deep"
 
 
@@ -39,7 +39,7 @@ def times(status):
 
 
 def mode_of(status):
-    # Who may do what; set-user-ID and the like are not for another machine's users.
+    # Set-user-ID and similar bits are not copied: users of the other host differ.
     return status.st_mode & 0o777
 
 
@@ -50,15 +50,15 @@ def total(top: str) -> int:
             try:
                 status = os.lstat(os.path.join(folder, name))
             except OSError:
-                continue  # It will be missed when its turn comes.
+                continue  # Sending it will report the error.
             if stat.S_ISREG(status.st_mode):
                 octets += status.st_size
     return octets
 
 
 class Sender:
-    # `left_out` is called with an OSError for each entry of a tree that cannot be read; what is
-    # wrong with the top is raised.  A single file is one with octets instead of holes.
+    # `left_out` is called with an OSError for each entry of a tree that cannot be read; an error of
+    # the top is raised.  With `single`, only a file is accepted, and its holes are sent as octets.
 
     def __init__(self, left_out: Callable[[OSError], object], single: bool) -> None:
         self.left_out = left_out
@@ -102,10 +102,10 @@ class Sender:
 
     def file(self, name, above, path):
         self.where = path
-        # Not to wait for the other end of a pipe.
+        # O_NONBLOCK avoids waiting for the other end of a pipe.
         flags = os.O_RDONLY | os.O_NONBLOCK | (0 if above is None else os.O_NOFOLLOW)
         kind = os.stat(name, dir_fd=above, follow_symlinks=above is None).st_mode
-        if not stat.S_ISREG(kind):  # To open some devices does something.
+        if not stat.S_ISREG(kind):  # Opening some devices has side effects.
             raise OSError(errno.EINVAL, SPECIAL, path)
         descriptor = os.open(name, flags, dir_fd=above)
         try:
@@ -122,8 +122,8 @@ class Sender:
             os.close(descriptor)
 
     def content(self, descriptor, status):
-        # What a file had when it was opened, and no more: some grow as fast as they are read.
-        # Those of /proc say that they have nothing.
+        # Read up to the size at opening: some files grow as fast as they are read.  Files in /proc
+        # have size 0, and are read to their end.
         size, done, end = status.st_size, 0, 0
         holes = not self.single and hasattr(os, "SEEK_DATA") and status.st_blocks * 512 < size
         while done < size or not size:
@@ -139,7 +139,7 @@ class Sender:
                 break
             done += len(octets)
             yield b"b", crc32(octets), octets
-        # Those of /sys say that they have more than they have, and keep to it.
+        # Files in /sys report a size that is larger than their contents, and does not change.
         if done < size and os.fstat(descriptor).st_size < size:
             raise OSError(errno.ESTALE, SHORTER)
         yield b"c", mode_of(status), b"%d %b" % (done, times(status))
@@ -151,7 +151,7 @@ def extent(descriptor, start, size):
         end = os.lseek(descriptor, begin, os.SEEK_HOLE)
         os.lseek(descriptor, begin, os.SEEK_SET)
     except OSError as error:
-        if error.errno != errno.ENXIO:  # There is nothing but a hole up to the end.
+        if error.errno != errno.ENXIO:  # ENXIO: the rest of the file is a hole.
             raise
         return size, size
     return min(begin, size), min(end, size)

@@ -21,13 +21,13 @@ def send(octets):
     try:
         write_all(1, octets)
     except OSError:
-        os._exit(1)  # Nobody reads it any more.
+        os._exit(1)  # The client is gone.
 
 
 def failure(error, path):
     name = errno.errorcode.get(error.errno or 0, "EIO").encode()
     text = (error.strerror or "").encode("utf-8", "replace")
-    where = os.fsencode(error.filename or b"")  # Relative names mean nothing to the client.
+    where = os.fsencode(error.filename or b"")  # The client needs an absolute path.
     return b"%b %b\0%b" % (name, text, where if where.startswith(b"/") else path)
 
 

@@ -12,7 +12,7 @@ from .both_place import Place, write_all
 from .far_answer import answer, send
 
 PIECE = 1 << 18
-REPLACED = "It was replaced by another file meanwhile"
+REPLACED = "The file was replaced by another one"
 
 
 def octets_of(descriptor, length):
@@ -47,7 +47,7 @@ def use(path, mode, file, position, read, written, crc, size):
     if written is not None:
         octets = b"".join(octets_of(0, written))
         if crc32(octets) != crc:
-            raise FrameError("what arrived is not what was sent")
+            raise FrameError("data is corrupt")
         write_all(descriptor, octets)  # In one write(), which keeps appended data together.
     if size is not None:
         os.ftruncate(descriptor, size)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import _signal  # The C part alone: signal itself takes long to import.
+import _signal  # Importing signal itself takes long.
 import errno
 import os
 
@@ -28,11 +28,11 @@ def receive(destination, name, token, replaces):
             while not receiver.ended:
                 octets = os.read(0, 1 << 20)
                 if not octets:
-                    raise FrameError("it ends before its end")
+                    raise FrameError("it is incomplete")
                 frames.write(octets)
         finally:
             receiver.discard()
         return int(receiver.into), b"complete"
 
-    _signal.signal(_signal.SIGTERM, stop)  # A channel that ends early removes what was begun.
+    _signal.signal(_signal.SIGTERM, stop)  # stop() makes do() remove the temporary file.
     answer(do, destination)

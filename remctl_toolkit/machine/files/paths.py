@@ -1,4 +1,4 @@
-"""Files of the far side as if they were here: read, write, append, open."""
+"""Read, write, append to and open files of the remote host."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["append", "open", "read", "write"]
 
-_CHUNK = 8 << 20  # The server has three times this in memory while it takes a command.
+_CHUNK = 8 << 20  # octets sent by one command; the server needs three times the memory
 _BUFFER = 1 << 20
 _PIECE = 1 << 18  # octets of a frame
 
@@ -59,10 +59,10 @@ class _RemoteFile:
         def take(letter: bytes, crc: int, octets: bytes) -> None:
             nonlocal taken
             if crc32(octets) != crc:
-                raise malformed(self.connection, "what arrived is not what was sent")
+                raise malformed(self.connection, "data is corrupt")
             taken += octets
             if read is not None and len(taken) > read:
-                raise malformed(self.connection, "it sends more than was asked for")
+                raise malformed(self.connection, "more data than requested")
 
         payload = b"" if data is None else bytes(data)
         written = None if data is None else len(payload)
@@ -70,7 +70,7 @@ class _RemoteFile:
         call = f"use, {self.path!a}, {str(words)[1:-1]}"
         answer = self.ask(call, payload, take=take, letters=b"b")
         if not re.fullmatch(rb"\d{1,20} \d{1,20} \d{1,20}", answer):
-            raise malformed(self.connection, "its answer is none")
+            raise malformed(self.connection, "unexpected result")
         length, device, number = map(int, answer.split())
         return bytes(taken), length, (device, number)
 
@@ -90,15 +90,15 @@ def _frames(read: Callable[[int], bytes], mode: int | None) -> Iterator[Frame]:
 
 
 def read(connection: Connection, path: Word, *, timeout: float | None = None) -> bytes:
-    """Return what a file has.
+    """Return the contents of a file.
 
     Args:
         path: see `transfer.upload()`; any file that can be read to its end.
         timeout: seconds that the network may be silent for; None is for ever.
 
     Raises:
-        OSError: it cannot be read; `filename` is its path.
-        TransferError: the far side did not do as it must.
+        OSError: the file cannot be read; `filename` is its path.
+        TransferError: the host sent malformed data.
         RemctlError: see `Connection.run()`.
     """
     return _RemoteFile(connection, path, timeout).use("r", read=None)[0]
@@ -112,14 +112,14 @@ def write(
     mode: int | None = None,
     timeout: float | None = None,
 ) -> None:
-    """Make data what a file has.
+    """Write data to a file, replacing its contents.
 
-    A file that is there is replaced by one with the same owner and mode, at once: nobody sees a
-    part.  Where that cannot be done, it is written to in place: a device, a file with another name
-    or of another user, one in /proc or in a folder where no file can be made.  A link is followed.
+    An existing file is replaced atomically by one with the same owner and mode.  If that is not
+    possible, it is written in place: devices, files with several names or of another user, files in
+    /proc or in folders where no file can be created.  Links are followed.
 
     Args:
-        mode: who may do what with it; None is as it was, or as the far side's umask has it.
+        mode: the permissions; None keeps those of an existing file, or uses the remote umask.
 
     Raises:
         OSError, TransferError, RemctlError: see `read()`.
@@ -132,9 +132,9 @@ def write(
 def append(
     connection: Connection, path: Word, data: bytes, *, timeout: float | None = None
 ) -> None:
-    """Add data to the end of a file, which is made if it is not there.
+    """Append data to a file, which is created if it does not exist.
 
-    Up to 8 MiB are added without those of others in between.
+    Up to 8 MiB are appended at once, without data of other writers in between.
 
     Raises:
         OSError, TransferError, RemctlError: see `read()`.
@@ -175,13 +175,13 @@ class _InPlaceFile(io.RawIOBase):
         return self._read(None)
 
     def _read(self, length: int | None) -> bytes:
-        self._check(self.readable(), "read")
+        self._check(self.readable(), "reading")
         data = self._far.use("r", self._position, read=length)[0]
         self._position += len(data)
         return data
 
     def write(self, data: ReadableBuffer, /) -> int:
-        self._check(self.writable(), "written")
+        self._check(self.writable(), "writing")
         view = memoryview(data).cast("B")[:_CHUNK]
         size = self._far.use("a" if self._appends else "w", self._position, data=view)[1]
         self._position = size if self._appends else self._position + len(view)
@@ -203,7 +203,7 @@ class _InPlaceFile(io.RawIOBase):
         return self._position
 
     def truncate(self, size: int | None = None, /) -> int:
-        self._check(self.writable(), "written")
+        self._check(self.writable(), "writing")
         size = self._position if size is None else size
         self._far.use("w", size=size)
         return size
@@ -212,7 +212,7 @@ class _InPlaceFile(io.RawIOBase):
         if self.closed:
             raise ValueError(f"{self.name!r} was closed")
         if not allowed:
-            raise io.UnsupportedOperation(f"{self.name!r} is not open to be {verb}")
+            raise io.UnsupportedOperation(f"{self.name!r} is not open for {verb}")
 
 
 class _SpooledFile(io.FileIO):
@@ -238,7 +238,7 @@ class _SpooledFile(io.FileIO):
             super().close()
 
     def _dealloc_warn(self, source: object) -> None:
-        # Python calls this when it closes a forgotten file, which must not wait for a network.
+        # Python calls this for a file that was not closed.  It must not wait for the network.
         self.discarded = True
         text = f"unclosed file {self.name!r}: nothing was written; use it in a with statement"
         warnings.warn(text, ResourceWarning, stacklevel=2, source=source)
@@ -281,23 +281,23 @@ def open(
     mode_bits: int | None = None,
     timeout: float | None = None,
 ) -> IO[Any]:
-    """Open a file of the far side: as the builtin, but for when what is written can be seen.
+    """Open a file of the remote host, like the builtin.
 
-    With ``w`` and ``x``, what is written gathers in a temporary file here, and is sent when the
-    file is closed, see `write()`; a ``with`` block that ends by an exception leaves the old file,
-    and so does a file that nobody closes.  ``a`` and ``r+`` write in place; each time the buffer is
-    filled or emptied is a command: about 10 ms.
+    With ``w`` and ``x``, data gathers in a local temporary file and is sent when the file is
+    closed, see `write()`.  If a ``with`` block ends with an exception, or the file is never closed,
+    the old file stays.  ``a`` and ``r+`` write in place; each time the buffer is filled or flushed
+    is a command, which takes about 10 ms.
 
     Args:
         mode: as for the builtin.
-        buffering: octets of the buffer; 0 is none (octets only), -1 is 1 MiB.
+        buffering: octets of the buffer; 0 disables it (binary files only), -1 is 1 MiB.
         encoding: None is UTF-8.
         errors, newline: as for the builtin.
         mode_bits: see `write()`.
         timeout: see `read()`.
 
     Raises:
-        ValueError: the mode is none, or does not go with the rest.
+        ValueError: the mode is invalid, or contradicts other arguments.
         OSError, TransferError, RemctlError: see `read()`.
     """
     letters = set(mode)
@@ -306,9 +306,9 @@ def open(
         raise ValueError(f"mode must be r, w, x or a, with + and b or t, not {mode!r}")
     text = "b" not in letters
     if not text and ("t" in letters or encoding or errors or newline is not None):
-        raise ValueError("a file of octets has no text, encoding, errors or newline")
+        raise ValueError("a binary file takes neither t nor encoding, errors or newline")
     if text and buffering == 0:
-        raise ValueError("text cannot go without a buffer")
+        raise ValueError("text files must be buffered")
     check_mode(mode_bits)
     far = _RemoteFile(connection, path, timeout)
     new = bool(letters & set("wx"))

@@ -1,4 +1,4 @@
-"""Send the frames of an upload: as one command, or if they are many, through a channel."""
+"""Send the frames of an upload: as one command, or through a channel if they are many."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ __all__ = ["Frame", "send"]
 
 Frame: TypeAlias = tuple[bytes, int, bytes]
 
-_BATCH = 8 << 20  # The server has three times this in memory while it takes a command.
+_BATCH = 8 << 20  # octets sent by one command; the server needs three times the memory
 _PIECE = 1 << 20
-_PATIENCE = 60.0  # seconds without a sign of life, if there is no timeout
+_PATIENCE = 60.0  # seconds without a heartbeat, if there is no timeout
 
 _PROGRAM = ("both_place", "both_receive", "far_answer", "far_receive")
 
@@ -42,8 +42,8 @@ def _pieces(frames: Iterable[Frame], size: int) -> Iterator[tuple[bytes, int]]:
 
 
 @contextlib.contextmanager
-def _told(host: str, part: str) -> Generator[None]:
-    """Say what may be left on a host that does not answer any more."""
+def _noting_rest(host: str, part: str) -> Generator[None]:
+    """Add a note about the temporary file to errors of a host that does not answer."""
     try:
         yield
     except (ChannelError, TimeoutError) as error:
@@ -67,7 +67,7 @@ def _stream(
     limit = None if timeout is None else timeout + STARTS_AND_ENDS
     patience = limit or _PATIENCE
     program = f"{program_of(_PROGRAM)}import marshal\nreceive(*marshal.loads(payload))\n"
-    with _told(connection.host, part):
+    with _noting_rest(connection.host, part):
         channel = Channel(
             connection,
             source=program,
@@ -79,16 +79,16 @@ def _stream(
     with channel:
         for octets, contents in pieces:
             try:
-                with _told(connection.host, part):
+                with _noting_rest(connection.host, part):
                     channel.write(octets, limit)
-            except BrokenPipeError:  # The reply says why.
+            except BrokenPipeError:  # The reply has the reason.
                 break
             except (ChannelError, TimeoutError):
-                channel.drop()  # A silent host would not answer this either.
+                channel.drop()  # Closing would wait for the silent host.
                 raise
             done(contents)
         reply = Reply(connection)
-        with _told(connection.host, part):
+        with _noting_rest(connection.host, part):
             status = channel.wait(limit)
             while octets := channel.read(timeout=limit):
                 reply.write(octets)
@@ -113,8 +113,8 @@ def send(
         name: the name of the copy in a folder.
         timeout: see `ask()`.
         done: called with octets of files that were sent, holes included; in the end, with 0.
-        replaces: set for a file that keeps the owner of an existing one: whether none may exist,
-            and the mode; None keeps the mode, too.
+        replaces: for a file that keeps the owner of an existing one: whether it must not exist, and
+            its mode, or None to keep the mode.
 
     Raises:
         OSError, TransferError, RemctlError: see `ask()`; and what `frames` and `done` raise.
@@ -135,6 +135,6 @@ def send(
         into, said = _stream(connection, spec, rest, timeout, done, f".remctl-{token}.part")
         done(0)
     if said != b"complete":
-        raise malformed(connection, "its answer is none")
+        raise malformed(connection, "unexpected result")
     path = os.fsdecode(destination)
     return os.path.normpath(os.path.join(path, name) if into else path)

@@ -1,4 +1,4 @@
-"""Files and trees between here and there: upload, download, put, fetch."""
+"""Copy files and trees to and from the remote host: upload, download, put, fetch."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _PRIVATE = 0o600
 
 
 class Transferred(TypedDict):
-    """What `put()` and `fetch()` have done."""
+    """The result of `put()` and `fetch()`."""
 
     local_path: str
     remote_path: str
@@ -51,7 +51,7 @@ def _local_path(path: str | os.PathLike[str]) -> str:
 
 
 def _last_name(path: str) -> str:
-    """Return what a copy of it is called: "." if only its contents are meant."""
+    """Return the name of a copy in a folder; "." if only the contents are copied."""
     name = os.path.basename(path.rstrip("/"))
     if name == "..":
         name = os.path.basename(os.path.abspath(path))
@@ -72,7 +72,7 @@ def _upload(
 ) -> str:
     source_path, place = _local_path(source), far_path(connection, destination)
     left_out = LeftOut(connection)
-    # Only a single file is changed: one whose digest is wanted, and zeros count for that.
+    # A changed file is a single one whose digest is computed, which includes its holes.
     sender = Sender(left_out.add, single=change is not None)
     octets = total(source_path) if progress is not None else 0
     so_far = 0
@@ -100,19 +100,18 @@ def upload(
     progress: Progress | None = None,
     timeout: float | None = None,
 ) -> str:
-    """Copy a file or a tree to the far side, with modes and times.
+    """Copy a local file or tree to the remote host, with modes and times.
 
     Each file appears at once and complete; until then it has a temporary name and is private.  In a
-    tree, links are copied as links; what cannot be read, or is no file, folder or link, is left
-    out, and told at the end.  What cannot be written ends it.
+    tree, links are copied as links.  Special files and entries that cannot be read are left out,
+    and reported at the end.  An entry that cannot be written ends the upload.
 
     Args:
-        source: a file or a folder; a link stands for what it leads to.
+        source: a file or a folder; links are followed.
         destination: if it is a folder, the copy is put in it; otherwise it is the copy's path,
-            from the account's home if it does not begin with a slash.  Links of other users on
-            the way are not followed.
-        progress: called with the octets done, the octets there are, and the path of the file that
-            is being copied, after each command (8 MiB).  An exception in it ends the upload.
+            relative to the account's home.  Links of other users in the path are not followed.
+        progress: called with the octets done, the octets in all, and the path of the current file,
+            after each command (8 MiB).  An exception in it ends the upload.
         timeout: seconds that the host may be silent or make no progress, in addition to ten for
             each command; None waits for ever.
 
@@ -120,8 +119,9 @@ def upload(
         The copy's path.
 
     Raises:
-        OSError: a file could not be read here, or be written there; `filename` is its path.
-        TransferError: something in the tree was left out, or the far side did not do as it must.
+        OSError: a local file could not be read, or a remote one not be written; `filename` is its
+            path.
+        TransferError: an entry of the tree was left out, or the host sent malformed data.
         RemctlError: see `Connection.run()`.
     """
     return _upload(connection, source, destination, progress=progress, timeout=timeout)
@@ -135,11 +135,11 @@ def put(
     *,
     timeout: float | None = None,
 ) -> Transferred:
-    """Copy one file to the far side, and tell its digest.
+    """Copy one file to the remote host, and return its digest.
 
     Args:
         local: the file.
-        remote: its path there; None is a new name in /tmp.
+        remote: the copy's path; None is a new name in /tmp.
         mode: the permissions of the copy; None is 0o644 without the bits that the local file does
             not have, so that a private file stays private.
         timeout: see `upload()`.
@@ -218,7 +218,7 @@ def _download(
             letters=b"fbca" if single else b"fbcadulhtx",
         )
         if not receiver.complete():
-            raise malformed(connection, "it ends before its end")
+            raise malformed(connection, "it is incomplete")
     finally:
         receiver.discard()
     left_out.check()
@@ -233,24 +233,25 @@ def download(
     progress: Progress | None = None,
     timeout: float | None = None,
 ) -> str:
-    """Copy a file or a tree from the far side, with modes and times.
+    """Copy a file or tree of the remote host, with modes and times; see `upload()`.
 
-    As `upload()`, the other way.  Whatever the far side sends, nothing is written but in the
-    destination, links that it sent are not followed, and the umask holds.
+    Whatever the host sends, data is only written in the destination, links that it sent are not
+    followed, and the umask is applied.
 
     Args:
-        source: a file or a folder over there; a link stands for what it leads to.
+        source: a remote file or folder; links are followed.
         destination: if it is a folder, the copy is put in it; otherwise it is the copy's path.
-        progress: called with the octets done, the octets there are, and the path of the file that
-            is being made.  An exception in it ends the download.
+        progress: called with the octets done, the octets in all, and the path of the current file.
+            An exception in it ends the download.
         timeout: see `upload()`.
 
     Returns:
         The copy's path.
 
     Raises:
-        OSError: a file could not be read there, or be written here; `filename` is its path.
-        TransferError: something in the tree was left out, or the far side did not do as it must.
+        OSError: a remote file could not be read, or a local one not be written; `filename` is its
+            path.
+        TransferError: an entry of the tree was left out, or the host sent malformed data.
         RemctlError: see `Connection.run()`.
     """
     return _download(connection, source, destination, progress=progress, timeout=timeout)[0]
@@ -263,11 +264,11 @@ def fetch(
     *,
     timeout: float | None = None,
 ) -> Transferred:
-    """Copy one file from the far side, and tell its digest.
+    """Copy one file of the remote host, and return its digest.
 
     Args:
-        remote: its path there.
-        local: its path here; None is a new temporary file that no other user can read.
+        remote: the remote file.
+        local: the copy's path; None is a new temporary file that no other user can read.
         timeout: see `upload()`.
 
     Raises:

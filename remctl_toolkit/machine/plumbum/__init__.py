@@ -1,1 +1,1 @@
-"""A machine as one of plumbum's remote machines."""
+"""Machines for plumbum."""

@@ -1,4 +1,4 @@
-"""Commands of a machine as plumbum has them, and their words."""
+"""Commands of a machine for plumbum, and their words."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from plumbum.machines.remote import RemoteCommand
 Intent: TypeAlias = Literal["input", "no input", "whole"]
 
 intent: ContextVar[Intent] = ContextVar("intent", default="input")
-"""Why plumbum calls popen(): "input" to have a pipe for it, "no input" for a modifier (``& BG``),
-"whole" to run the command to its end, without input, by communicate(), which comes next.
+"""The reason why plumbum calls popen(): "input" if the command needs a pipe, "no input" for a
+modifier (``& BG``), "whole" if communicate() follows, without input.
 """
 
 _MAKING = (
@@ -35,7 +35,7 @@ _MAKING = (
 
 
 class _Whole(BaseCommand):  # type: ignore[misc]
-    """The part of our commands that tells popen() its intent: so do those made of them."""
+    """Set the intent of popen() for our commands, and for commands made from them."""
 
     __slots__ = ()
 
@@ -49,7 +49,7 @@ class _Whole(BaseCommand):  # type: ignore[misc]
         return result
 
     def __and__(self, modifier: Any) -> Any:
-        """Run the command as a modifier of plumbum's says; as in a shell, there is no input."""
+        """Run the command with a modifier of plumbum, without input, as in a shell."""
         if not hasattr(modifier, "__rand__"):
             return NotImplemented
         has_input = "stdin" in getattr(modifier, "kargs", ())
@@ -76,7 +76,7 @@ _OURS: dict[type, type] = {
 
 
 def _making_ours(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a method of plumbum's that makes a command, and makes it one of ours."""
+    """Wrap a method of plumbum that makes a command, so that it makes one of ours."""
 
     @functools.wraps(method)
     def make(*args: Any, **kwargs: Any) -> Any:
@@ -92,7 +92,7 @@ for _name in _MAKING:
 
 
 class MachineCommand(_Whole, RemoteCommand):  # type: ignore[misc]
-    """A program of a machine.  Arguments may be octets, too: names that are no text."""
+    """A program of a machine.  Arguments may also be octets, for names that are not UTF-8."""
 
     __slots__ = ()
 
@@ -111,7 +111,7 @@ def _as_text(word: Any) -> Any:
 class Words:
     """The words of a command, with the environment, working directory and encoding bound to it.
 
-    The command may also be a list of words; a text is for the shell.
+    The command may also be a list of words, or a string for the shell.
     """
 
     def __init__(self, command: BaseCommand | Sequence[Any] | str) -> None:
@@ -122,7 +122,7 @@ class Words:
             self.encoding = command._get_encoding()
             self.argv = self._unwrap(command)
         elif isinstance(command, str):
-            self.argv = ["/bin/sh", "-c", command]  # As ssh does with a line of text.
+            self.argv = ["/bin/sh", "-c", command]  # as ssh does
         else:
             self.argv = [_as_text(word) for word in command]
 
@@ -137,7 +137,7 @@ class Words:
                 self.cwd = outer.cwd if self.cwd is None else self.cwd
             outer = outer.cmd
         if isinstance(outer, RemoteCommand):
-            # The level at which nothing is quoted; commands in commands are, once for each level.
+            # Level 0 quotes nothing; nested commands are quoted once for each level.
             words: list[Any] = outer.formulate(0, args)
             return words
         return ["/bin/sh", "-c", " ".join(command.formulate(1))]

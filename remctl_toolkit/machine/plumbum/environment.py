@@ -1,4 +1,4 @@
-"""The environment and the working directory of a machine's commands: kept here, sent with each."""
+"""The environment and working directory of a machine's commands, sent with each command."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from plumbum.path.remote import RemotePath, RemoteWorkdir
 class MachineEnv(RemoteEnv):  # type: ignore[misc]
     """The environment of a machine's commands.
 
-    Names are those that any shell knows: letters, digits and underscores, no digit first.
+    Names have letters, digits and underscores, and do not begin with a digit, as in any shell.
     """
 
     __slots__ = ("_orig",)
 
     def __init__(self, remote: Any) -> None:
         super().__init__(remote)
-        # Without a PATH, plumbum would take the working directory for it.
+        # Without a PATH, plumbum would use the working directory.
         if "PATH" not in self._curr:
             self._curr["PATH"] = remote.connection.far.path
             self._update_path()
@@ -33,17 +33,17 @@ class MachineEnv(RemoteEnv):  # type: ignore[misc]
         BaseEnv.__delitem__(self, _checked(name))
 
     def pop(self, name: str, *default: str) -> str | None:
-        """Take a name out, and return its value."""
+        """Remove a variable, and return its value."""
         value: str | None = BaseEnv.pop(self, _checked(name), *default)
         return value
 
     def update(self, *args: Any, **kwargs: Any) -> None:
-        """Set names, as dict.update() does."""
+        """Set variables, as dict.update() does."""
         changes = dict(*args, **kwargs)
         BaseEnv.update(self, {_checked(name): str(value) for name, value in changes.items()})
 
     def changes(self) -> dict[str, str | None]:
-        """Return what is different from how it was found; None for what was taken out."""
+        """Return the changes from the initial environment; None for removed variables."""
         now = self._curr
         now["PATH"] = self.path.join()
         changed: dict[str, str | None] = {
@@ -67,17 +67,17 @@ class MachineWorkdir(RemoteWorkdir):  # type: ignore[misc]
     __slots__ = ()
 
     def __new__(cls, remote: Any, folder: str | None = None) -> Self:
-        """Make it of the machine's, or of another path."""
+        """Make it from the machine's directory, or from another path."""
         found: Self = RemotePath.__new__(cls, remote, remote._folder if folder is None else folder)
         return found
 
     def chdir(self, newdir: str | RemotePath) -> Self:
-        """Change it.
+        """Change the working directory.
 
         Raises:
-            ProcessExecutionError: there is no such directory, or it cannot be entered.
+            ProcessExecutionError: the directory does not exist, or cannot be entered.
         """
-        # What comes after the path keeps a newline at its end.
+        # The line with "." preserves newlines at the end of the path.
         found = self.remote._session.run(f"cd -- {shquote(newdir)} && pwd && echo .")[1]
         changed = type(self)(self.remote, found.removesuffix("\n.\n"))
         self.remote._cwd = changed

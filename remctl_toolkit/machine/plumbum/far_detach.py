@@ -1,11 +1,11 @@
-"""Starts a command so that it goes on without us; execute.py is sent before this, for `execute`."""
+"""Start a command that runs on by itself.  This text is sent after far_execute.py."""
 
 import _signal
 import os
 
 
 def detach(spec, execute):
-    """Start the command that `spec` describes, and tell its process number."""
+    """Start the command and print its process id."""
     flags = os.O_WRONLY | os.O_CREAT | (os.O_APPEND if spec["append"] else os.O_TRUNC)
     place = spec["cwd"]
     try:
@@ -21,7 +21,7 @@ def detach(spec, execute):
         os._exit(1)
     pid = os.fork()
     if pid == 0:
-        os.setsid()  # Out of remctld's session.
+        os.setsid()  # Leave remctld's session.
         for number, fd in enumerate((stdin, stdout, stderr)):
             os.dup2(fd, number)
         os.closerange(3, 256)

@@ -1,9 +1,9 @@
-"""A machine over remctl, as one of plumbum's remote machines.
+"""A remote machine of plumbum, over remctl.
 
     with Machine("server.example.org") as machine:
         print((machine["ls"]["-a"] | machine["grep"]["b"])())
 
-plumbum has the commands, pipes, redirections, paths and so on; here is how they are run.
+plumbum provides commands, pipes, redirections, paths and so on; this module runs them.
 """
 
 from __future__ import annotations
@@ -57,30 +57,31 @@ _CLOSE_LIMIT = 9.0  # seconds
 class Machine(MachineFiles, BaseRemoteMachine):  # type: ignore[misc]
     """An account of a host, as a remote machine of plumbum.
 
-    The server needs the lines that `Connection` tells of.  A command whose input is known
-    beforehand is one remctl command, with its own exit status and streams; what is fed bit by bit,
-    and sessions, are channels.
+    The server needs the lines that `Connection` describes.  A command whose input is known
+    beforehand is one remctl command, with its own exit status and streams.  Sessions, and commands
+    that get their input bit by bit, are channels.
 
     Args:
         host: the host, or ``user@host``.
         port, principal, python, shell, connect_timeout, ccache, source_ip, credentials: see
             `Connection`.
-        user: the account's user: the commands are ``python-USER`` and ``sh-USER`` then, or those
-            without it, if that is whom they run as.
-        encoding: of commands' output; None has it as octets.
-        cwd: the folder to begin in; None is the account's home.
-        connect: whether to connect now; otherwise whatever needs the host first does.
+        user: the account's user; this uses the commands ``python-USER`` and ``sh-USER``, or those
+            without USER if they run as that user.
+        encoding: of commands' output; None returns octets.
+        cwd: the initial working directory; None is the account's home.
+        connect: whether to connect now; otherwise the machine connects on first use.
 
     Attributes:
-        connection: the way there.
+        connection: the connection to the host.
         host: its name.
-        far: what was found there, a `FarSide`.
-        cwd, env: the folder and the environment of commands, see plumbum.
+        far: properties of the remote account, a `FarSide`.
+        cwd, env: the working directory and environment of commands, see plumbum.
         uname: the name of its operating system.
 
     Raises:
-        ValueError: `host` is no host, or names another user than `user`.
-        UnknownUserError: the server has no commands that run as that user for us.
+        ValueError: `host` is malformed, or names another user than `user`.
+        UnknownUserError: the server has no commands that run as that user, or does not authorize
+            this principal.
         NoPythonError, MachineError, RemctlError: see `Connection`.
         ProcessExecutionError: `cwd` cannot be entered.
     """
@@ -137,7 +138,7 @@ class Machine(MachineFiles, BaseRemoteMachine):  # type: ignore[misc]
         encoding: str | None = "utf8",
         cwd: Word | None = None,
     ) -> Self:
-        """Make a machine of a connection that is there; `close()` leaves it open."""
+        """Make a machine from an existing connection, which `close()` leaves open."""
         self = cls.__new__(cls)
         self.host = connection.host
         self._prepare(connect_timeout, encoding)
@@ -145,7 +146,7 @@ class Machine(MachineFiles, BaseRemoteMachine):  # type: ignore[misc]
         return self
 
     def _prepare(self, timeout: float, encoding: str | None) -> None:
-        # plumbum's own constructor would open a session, and keep it for all that is asked of it.
+        # plumbum's own constructor would open a session and keep it open.
         self.connect_timeout = timeout
         self.custom_encoding = encoding
         self._session: Shell | ClosedSession = Shell(self)
@@ -161,14 +162,14 @@ class Machine(MachineFiles, BaseRemoteMachine):  # type: ignore[misc]
 
     @property
     def connection(self) -> Connection:  # type: ignore[override]
-        """The way there; it is opened now if that was not done."""
+        """The connection to the host, which is opened if necessary."""
         ours = self._connection if self._owns_connection else None
-        return ours or self._opened()  # Ours may be closed.
+        return ours or self._opened()  # A machine's own connection may be closed.
 
     def _opened(self) -> Connection:
-        """Return the connection of a machine that was not closed."""
+        """Return the connection; raise ClosedMachineError after close()."""
         with self._connecting:
-            self._session.run  # noqa: B018  # raises ClosedMachineError after close()
+            self._session.run  # noqa: B018  # raises ClosedMachineError
             if self._connection is None:
                 connection = self._connect()
                 try:
@@ -182,7 +183,7 @@ class Machine(MachineFiles, BaseRemoteMachine):  # type: ignore[misc]
 
     @property
     def far(self) -> Any:
-        """What was found there when it was connected to, a `FarSide`."""
+        """Properties of the remote account, a `FarSide`."""
         return self.connection.far
 
     @property
@@ -200,14 +201,14 @@ class Machine(MachineFiles, BaseRemoteMachine):  # type: ignore[misc]
 
     @property
     def closed(self) -> bool:
-        """Whether `close()` was called."""
+        """True after `close()`."""
         return isinstance(self._session, ClosedSession)
 
-    # The folder and the environment.
+    # The working directory and the environment.
 
     @property
     def cwd(self) -> RemoteWorkdir:
-        """The folder that commands run in; ``with machine.cwd(folder)`` is for a while."""
+        """The working directory of commands; ``with machine.cwd(path)`` sets it for a block."""
         self._opened()
         return self._cwd
 
@@ -224,16 +225,16 @@ class Machine(MachineFiles, BaseRemoteMachine):  # type: ignore[misc]
 
     def _changes(self) -> dict[str, str | None]:
         self._opened()
-        # While the environment is being asked for, there is none to change.
+        # Commands that read the environment run before it exists.
         return {} if self._env is None else self._env.changes()
 
     # Commands.
 
     def which(self, progname: str) -> RemotePath:
-        """Look for a program in the PATH of `env`; an underscore may stand for "-" or ".".
+        """Find a program in the PATH of `env`; an underscore may stand for "-" or ".".
 
         Raises:
-            CommandNotFound: it is not there.
+            CommandNotFound: no directory has it.
         """
         folders = [str(folder) for folder in self.env.path]
         key = (progname, self.env.get("PATH", ""))
@@ -266,16 +267,16 @@ class Machine(MachineFiles, BaseRemoteMachine):  # type: ignore[misc]
         """Start a command.
 
         Args:
-            args: one of plumbum's commands, or a list of words; a text is for the shell.
+            args: a command of plumbum, a list of words, or a string for the shell.
             stdin, stdout, stderr: as for `subprocess.Popen`.
-            cwd: the folder to run it in, relative to the machine's.
-            env: what to set in its environment.
-            encoding: of its output; "auto" is the command's own, None has it as octets.
-            new_session: for plumbum's sake: over there it has a session of its own, or no terminal.
+            cwd: the working directory, relative to the machine's.
+            env: variables to set in its environment.
+            encoding: of its output; "auto" is the command's own, None returns octets.
+            new_session: ignored; remote commands never share a terminal.
 
         Raises:
             ClosedMachineError: the machine was closed.
-            TypeError, ValueError: an argument cannot be right.
+            TypeError, ValueError: an argument is invalid.
         """
         connection, words, purpose = self._opened(), Words(args), intent.get()
         if encoding == "auto":
@@ -307,20 +308,20 @@ class Machine(MachineFiles, BaseRemoteMachine):  # type: ignore[misc]
         stderr: str | None = None,
         append: bool = True,
     ) -> Popen:
-        """Start a command that goes on without us.
+        """Start a command that runs on without this program.
 
         Args:
             command: the command.
-            cwd: the folder to run it in, relative to the machine's.
-            stdout, stderr: files over there for its output; None is /dev/null, and for standard
-                error where standard output goes.
-            append: whether to add to these files, or begin them anew.
+            cwd: the working directory, relative to the machine's.
+            stdout, stderr: remote files for its output; None is /dev/null for standard output, and
+                standard output's file for standard error.
+            append: whether to append to these files, or replace them.
 
         Returns:
-            A process that has ended with status 0; its `pid` is that of the command over there.
+            A process that has ended with status 0; its `pid` is that of the remote command.
 
         Raises:
-            ProcessExecutionError: a file or the folder cannot be opened.
+            ProcessExecutionError: a file or the working directory cannot be opened.
         """
         connection, words = self._opened(), Words(command)
         changes = {**self._changes(), **words.env}
@@ -344,7 +345,7 @@ class Machine(MachineFiles, BaseRemoteMachine):  # type: ignore[misc]
 
         Args:
             isatty: whether the shell has a terminal.
-            new_session: for plumbum's sake; it always has one.
+            new_session: ignored; a shell always has its own session.
         """
         words = [self.connection.far.python, "-c", TERMINAL] if isatty else ["/bin/sh"]
         encoding = self.encoding or "utf8"
@@ -352,10 +353,10 @@ class Machine(MachineFiles, BaseRemoteMachine):  # type: ignore[misc]
 
     @property
     def python(self) -> Any:
-        """The far side's Python, as a command."""
+        """The remote Python, as a command."""
         return self[self.connection.far.python]
 
-    # What is not plumbum's.
+    # Additions to plumbum.
 
     def tunnel(
         self,
@@ -366,7 +367,7 @@ class Machine(MachineFiles, BaseRemoteMachine):  # type: ignore[misc]
         connect_timeout: float | None = None,
         reverse: bool = False,
     ) -> Tunnel:
-        """Open a tunnel from a port here to one over there, or the reverse; see `Tunnel`."""
+        """Forward a local port to the host, or the reverse; see `Tunnel`."""
         from ..tunnel.tunnel import Tunnel
 
         timeout = self.connect_timeout if connect_timeout is None else connect_timeout
@@ -379,14 +380,14 @@ class Machine(MachineFiles, BaseRemoteMachine):  # type: ignore[misc]
     def connect_sock(
         self, dport: int, dhost: str = "localhost", ipv6: bool = False
     ) -> socket.socket:
-        """Return a socket that leads to a port over there; see `tunnel.connect_sock()`."""
+        """Return a socket that is connected to a port of the host; see `tunnel.connect_sock()`."""
         from ..tunnel.tunnel import connect_sock
 
         return connect_sock(self._opened(), dport, dhost, ipv6)
 
     @property
     def interpreter(self) -> Interpreter:
-        """The Python over there that `call()` and `import_module()` use; it is started once."""
+        """The remote interpreter of `call()` and `import_module()`, which is started once."""
         from ..call import Interpreter
 
         with self._lock:
@@ -396,22 +397,22 @@ class Machine(MachineFiles, BaseRemoteMachine):  # type: ignore[misc]
             return self._interpreter
 
     def call(self, function: Callable[..., _T], /, *args: Any, **kwargs: Any) -> _T:
-        """Run a function over there, and return what it returns; see `Interpreter.call()`."""
+        """Run a function on the host, and return its result; see `Interpreter.call()`."""
         result: _T = self.interpreter.call(function, *args, **kwargs)
         return result
 
     def import_module(self, module: ModuleType) -> RemoteModule:
-        """Return a module whose functions run over there; see `Interpreter.import_module()`."""
+        """Return a module whose functions run on the host; see `Interpreter.import_module()`."""
         return self.interpreter.import_module(module)
 
     def facts(self, *names: str, timeout: float | None = 120.0) -> dict[str, Any]:
-        """Return facts about the far side by their names, all if none is named; see `facts`."""
+        """Return facts about the host by name, or all without names; see `facts`."""
         from .. import facts
 
         return facts.gather(self._opened(), names or facts.NAMES, timeout=timeout)
 
     def gateway(self, **how: Any) -> Any:
-        """Open a gateway of execnet; see `gateway.open_gateway()`."""
+        """Open an execnet gateway; see `gateway.open_gateway()`."""
         from ..gateway import open_gateway
 
         return open_gateway(self._opened(), **how)
@@ -419,11 +420,11 @@ class Machine(MachineFiles, BaseRemoteMachine):  # type: ignore[misc]
     # The end.
 
     def close(self) -> None:
-        """End what still runs or is open on the host, and close the connection.
+        """End everything that runs or is open on the host, and close the connection.
 
-        Whatever is asked of the machine, its paths and commands after that raises a `ClosedError`,
-        which is plumbum's ClosedRemoteMachine, too.  Closing again does nothing.  It takes less
-        than ten seconds, even if the host does not answer: what is left there then ends by itself.
+        Using the machine, its paths or its commands afterwards raises a `ClosedError`, which is
+        also plumbum's ClosedRemoteMachine.  Closing again does nothing.  It takes less than ten
+        seconds even if the host does not answer: commands then end by themselves.
         """
         if self.closed:
             return
@@ -440,8 +441,8 @@ class Machine(MachineFiles, BaseRemoteMachine):  # type: ignore[misc]
                 stack.callback(self._interpreter.close)
 
     def __del__(self) -> None:
-        # The far side notices that the sessions are closed, and ends what runs there.  Garbage is
-        # collected where any lock may be held: nothing is waited for.
+        # The host notices that the sessions are closed, and ends the commands.  This must not wait,
+        # because any lock may be held when garbage is collected.
         if sys.is_finalizing():
             return
         if self._interpreter is not None:

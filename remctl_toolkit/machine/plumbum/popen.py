@@ -1,4 +1,4 @@
-"""What plumbum asks of a command that runs, beyond what subprocess.Popen has."""
+"""Running commands with plumbum's additions to subprocess.Popen."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from ..base.connection import Connection
 from ..process.popen import Process
 
 _READ_SIZE = 1 << 16
-POLL_INTERVAL = 0.1  # seconds between two looks at whether the command has ended
+POLL_INTERVAL = 0.1  # seconds
 
 
 class ProcessExecutionError(processes.ProcessExecutionError):  # type: ignore[misc]
-    """A command ended with another exit status than was expected.
+    """A command ended with an unexpected exit status.
 
-    The text has the command and its output, as plumbum's does, and escapes in place of what is not
-    printable; the attributes have both as they are.
+    The text has the command and its output, as in plumbum, with escapes for unprintable characters;
+    the attributes have both unchanged.
     """
 
     def __str__(self) -> str:
@@ -39,8 +39,8 @@ class Popen(Process, PopenAddons):  # type: ignore[misc]
     """A command of a machine.
 
     Args:
-        encoding: what plumbum decodes the output with; None has it as octets.
-        keep: what must not be deleted as long as this is there: the machine.
+        encoding: the encoding of its output; None returns octets.
+        keep: an object to keep alive, the machine.
         connection, argv, how: see `Process`.
 
     Attributes:
@@ -68,7 +68,7 @@ class Popen(Process, PopenAddons):  # type: ignore[misc]
 
     @classmethod
     def detached(cls, connection: Connection, argv: list[Any], pid: int) -> Self:
-        """Make one that has ended with status 0, for a command that goes on by itself."""
+        """Return a process that has ended with status 0, for a command that runs on by itself."""
         self = cls(connection, argv, whole=True)
         self.close()
         self._detached, self.returncode = pid, 0
@@ -76,7 +76,7 @@ class Popen(Process, PopenAddons):  # type: ignore[misc]
 
     @property
     def pid(self) -> int | None:
-        """The command's process on the remote host."""
+        """The command's process id on the remote host."""
         return super().pid if self._detached is None else self._detached
 
     @property
@@ -92,26 +92,26 @@ class Popen(Process, PopenAddons):  # type: ignore[misc]
         """Return the exit status if the command has ended.
 
         Raises:
-            ChannelError, RemctlError: it is not known how it ended.
+            ChannelError, RemctlError: the exit status is unknown.
         """
         try:
             return super().poll()
         except remctl.RemctlError as error:
             if _in_plumbums_timer():
-                raise OSError(errno.EIO, "command was lost") from error
+                raise OSError(errno.EIO, "the connection to the command was lost") from error
             raise
 
     def send_signal(self, sig: int) -> None:
-        """Send a signal to the command and what it has started; nothing if it has ended.
+        """Send a signal to the command and everything that it started, unless it has ended.
 
         Raises:
-            OSError: it could not be sent.
+            OSError: the signal could not be sent.
         """
         if sys.is_finalizing():
-            return  # The threads that would hear of it stand still.
+            return
         if _in_plumbums_timer():
-            # plumbum sets this itself, but after the signal: the command's end could be noticed
-            # before.  And of a pipeline it ends the last command alone.
+            # plumbum sets this only after the signal, when another thread may have seen the end.
+            # Also, plumbum signals only the last command of a pipeline.
             self._timed_out = True
             source = getattr(self, "srcproc", None)
             if source is not None and source.poll() is None:
@@ -128,7 +128,7 @@ class Popen(Process, PopenAddons):  # type: ignore[misc]
         self._signalled = True
 
     def _was_asked_to_end(self) -> bool:
-        # As a shell session ends: by a signal, and without waiting for what comes of it.
+        # plumbum ends shell sessions by a signal, without waiting for their end.
         return self._signalled
 
     def verify(
@@ -138,11 +138,11 @@ class Popen(Process, PopenAddons):  # type: ignore[misc]
         stdout: str | bytes,
         stderr: str | bytes,
     ) -> None:
-        """Raise plumbum's exceptions for what took too long, or has another exit status.
+        """Raise plumbum's exception for a timeout or an unexpected exit status.
 
         Raises:
-            ProcessTimedOut: it was ended after `timeout` seconds.
-            ProcessExecutionError: its status is none of `retcode`.
+            ProcessTimedOut: the command was ended after `timeout` seconds.
+            ProcessExecutionError: its status is not in `retcode`.
         """
         try:
             super().verify(retcode, timeout, stdout, stderr)
@@ -150,7 +150,7 @@ class Popen(Process, PopenAddons):  # type: ignore[misc]
             raise ProcessExecutionError(*error.args, host=self.machine) from None
 
     def iter_lines(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
-        """Iterate over lines of output as they come; see plumbum's function for the arguments."""
+        """Iterate over lines of output as they arrive; see plumbum's function."""
         lines: Iterator[Any] = processes.iter_lines(self, *args, _iter_lines=_read_lines, **kwargs)
         return lines
 
@@ -159,17 +159,17 @@ class Popen(Process, PopenAddons):  # type: ignore[misc]
 
 
 def _in_plumbums_timer() -> bool:
-    """Whether this is the thread that ends what takes too long; it survives OSError alone."""
+    """Return whether this is plumbum's thread for timeouts, which survives only OSError."""
     return threading.current_thread() is processes.bgthd
 
 
 def _read_lines(
     process: Any, decode: Callable[[bytes], str], linesize: int, line_timeout: float | None = None
 ) -> Generator[tuple[int, str], None, None]:
-    """Yield (0, line) for standard output, (1, line) for standard error, as soon as each is there.
+    """Yield (0, line) for standard output and (1, line) for standard error, at once.
 
-    plumbum's own waits for a descriptor while lines that came with an earlier one are in a buffer.
-    The standard errors of the other commands of a pipeline are read, too.
+    plumbum's own function may wait for a descriptor although a buffer has complete lines.  Standard
+    error of the other commands of a pipeline is read as well.
     """
     with selectors.DefaultSelector() as selector:
         buffers: dict[Any, bytearray] = {}
@@ -182,9 +182,9 @@ def _read_lines(
                 text = "popen line timeout expired"
                 raise ProcessLineTimedOut(text, process.argv, process.machine)
             if not ready and process.poll() is not None:
-                ready = selector.select(0)  # By now, all that it wrote itself is in the pipes.
+                ready = selector.select(0)  # By now, the pipes have all output of the command.
                 if not ready:
-                    break  # What it has started may hold its output open.
+                    break  # Its children may hold the pipes open.
             for key, _ in ready:
                 file: Any = key.fileobj
                 piece: bytes = file.read1(_READ_SIZE)
@@ -196,7 +196,7 @@ def _read_lines(
 
 
 def _split(buffer: bytearray, linesize: int, *, last: bool) -> Iterator[bytes]:
-    """Take the lines that are complete out of a buffer, and if it is the last, all of it."""
+    """Remove complete lines from a buffer and yield them; `last` includes an incomplete one."""
     while buffer:
         end = buffer.find(b"\n") + 1
         if linesize > 0 and (end == 0 or end > linesize) and len(buffer) >= linesize:

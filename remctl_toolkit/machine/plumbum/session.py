@@ -1,4 +1,4 @@
-"""Shells of a machine: one that keeps its state, and one that looks as if it did."""
+"""Shells of a machine: real sessions, and single commands for plumbum's internal use."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from _remctl_text import printable
 from ..base.errors import ClosedError
 from .popen import ProcessExecutionError
 
-# What runs a shell that is to believe in a terminal.  Its prompts would be among the output.
+# This runs a shell with a terminal, without prompts, which would be in the output.
 TERMINAL = """\
 import os, pty, sys
 os.environ.update(PS1='', PS2='')
@@ -23,11 +23,11 @@ sys.exit(pty.spawn(['/bin/sh']) >> 8)"""
 
 
 class Shell:
-    """What plumbum has a shell session for inside a machine: files, folders, globbing.
+    """A replacement for the shell session that plumbum uses for files, folders and globbing.
 
-    Each command is a shell of its own, in the machine's working directory and with its environment:
-    quicker than a session, and any number may run at once.  Names are decoded as this process
-    decodes those of files, so that no octet of them is lost.
+    Each command is run by a new shell, in the machine's working directory and environment: this is
+    faster than a session, and commands may run concurrently.  Output is decoded like file names, so
+    that no octet is lost.
     """
 
     def __init__(self, machine: Any) -> None:
@@ -36,7 +36,7 @@ class Shell:
     def run(
         self, command: str | BaseCommand, retcode: int | Container[int] | None = 0
     ) -> tuple[int, str, str]:
-        """Run a command, and return its status, output and standard error."""
+        """Run a command; return its status, standard output and standard error."""
         text = " ".join(command.formulate(1)) if isinstance(command, BaseCommand) else command
         machine = self._machine
         result = machine.connection.run(
@@ -50,7 +50,7 @@ class Shell:
         return result.status, stdout, stderr
 
     def close(self) -> None:
-        """Do nothing: nothing is open."""
+        """Do nothing, because no session is open."""
 
 
 class ClosedMachineError(ClosedError, ClosedRemoteMachine):  # type: ignore[misc]
@@ -58,7 +58,7 @@ class ClosedMachineError(ClosedError, ClosedRemoteMachine):  # type: ignore[misc
 
 
 class ClosedSession:
-    """What a machine has for its session in the end: using it raises `ClosedMachineError`."""
+    """The session of a closed machine: using it raises `ClosedMachineError`."""
 
     def __init__(self, machine: Any) -> None:
         self._machine = machine
@@ -70,7 +70,7 @@ class ClosedSession:
 
 
 class Session(ShellSession):  # type: ignore[misc]
-    """plumbum's shell session, with exceptions whose text is safe to print."""
+    """A shell session of plumbum, with exceptions whose text is safe to print."""
 
     def run(
         self, cmd: str | BaseCommand, retcode: int | Container[int] | None = 0

@@ -1,4 +1,4 @@
-"""A command run to its end, as remoto's `process.run()` and `process.check()` do."""
+"""Run commands to their end, as remoto's `process.run()` and `process.check()` do."""
 
 from .process import CommandFailedError, check, run
 from .target import Target

@@ -1,6 +1,6 @@
-"""Sends a signal to a command and to all that it has started; standard input says "PID NUMBER".
+"""Send a signal to a command and its family; standard input has "PID NUMBER".
 
-It comes after far_supervise.py.
+This text is sent after far_supervise.py.
 """
 
 import os

@@ -1,7 +1,7 @@
-"""One remctl command that can be sent signals while it runs.
+"""Run a command as one remctl command, and send signals to it.
 
-A session is busy while its command runs, so a signal goes by another one; for that the command
-tells its process number as the first line of its standard error, which is kept from everybody else.
+A session is busy while its command runs, so signals use another session.  For this, the command
+prints its process id as the first line of its standard error, which is removed from its output.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ _IN_PYTHON = 'import os\nos.setsid()\nos.write(2, b"%d\\n" % os.getpid())\n'
 
 
 class OneShot(Engine):
-    """A command whose input is known.
+    """A command whose input is known beforehand.
 
-    If a signal ends it that does not come from here, its status is 255.
+    If it is ended by a signal that this program did not send, its status is 255.
 
     Args:
         connection, stdout, stderr: see `Engine`.
         command: the command.
         data: its standard input.
-        label: what remctld's log shows of it.
+        label: the name in remctld's log.
         merged: whether its standard error goes to standard output.
     """
 
@@ -51,8 +51,8 @@ class OneShot(Engine):
         self._folder = command.cwd
         self._mark = new_mark()
         self._refusal: bytes | None = None
-        self._early: list[int] = []  # signals from before the process was known
-        self._signal: int | None = None  # the last one that was sent
+        self._early: list[int] = []  # signals to send when the process id is known
+        self._signal: int | None = None  # the last signal
         payload = command.shell_payload(self._mark, data) if connection.shell else None
         if payload is None:
             program = _IN_PYTHON + ("os.dup2(1, 2)\n" if merged else "")
@@ -70,16 +70,16 @@ class OneShot(Engine):
         try:
             status = self._errand.run(self._words, stdout, stderr)
         except remctl.RemctlError:
-            if self.connection.closed:  # That says more than what came of it.
+            if self.connection.closed:
                 return ClosedError(f"the connection to {self.connection.host} was closed")
             raise
-        except BaseException:  # Ctrl-C, or a file that cannot be written to.
+        except BaseException:  # KeyboardInterrupt, or an error of an output file
             with contextlib.suppress(remctl.RemctlError):
                 self.send_signal(signal.SIGKILL)
             raise
         if self._refusal is not None:
             return self.connection._no_folder(self._folder, self._refusal)
-        # The server tells of no signals: 255 is the status for all of them.
+        # The server reports status 255 for all signals.
         self.returncode = -self._signal if status == 255 and self._signal else status
         return None
 
@@ -88,7 +88,7 @@ class OneShot(Engine):
         if letter == b"E" and not self.pid:
             line, _, rest = octets.partition(b"\n")
             if line.isdigit():
-                self._announce(int(line))
+                self._on_pid(int(line))
                 octets = rest
         if octets.startswith(self._mark):
             self._refusal = octets[len(self._mark) :]
@@ -96,7 +96,7 @@ class OneShot(Engine):
             self._put(letter, octets)
         return size
 
-    def _announce(self, pid: int) -> None:
+    def _on_pid(self, pid: int) -> None:
         with self.changed:
             self._change(pid=pid, started=True)
             early, self._early = self._early, []
@@ -104,12 +104,12 @@ class OneShot(Engine):
             self.send_signal(number)
 
     def send_signal(self, number: int) -> None:
-        """Send a signal to the command and all that it has started; nothing once it is over.
+        """Send a signal to the command and everything that it started, unless it has ended.
 
-        Before the process is known, it is sent as soon as that is.
+        If the process id is not known yet, the signal is sent as soon as it is.
 
         Raises:
-            RemctlError: it could not be sent.
+            RemctlError: the signal could not be sent.
         """
         with self.changed:
             if self.ended:
@@ -123,7 +123,7 @@ class OneShot(Engine):
         self.connection.python_run(program, payload, label="signal", timeout=SIGNAL_TIMEOUT).check()
 
     def close(self) -> None:
-        """End it, and forget its output."""
+        """Kill it, and discard its output."""
         self._discard()
         with contextlib.suppress(remctl.RemctlError):
             self.send_signal(signal.SIGKILL)

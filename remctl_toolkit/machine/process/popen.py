@@ -1,4 +1,4 @@
-"""Commands of the remote host in the shape of subprocess.Popen."""
+"""Remote commands with the interface of subprocess.Popen."""
 
 from __future__ import annotations
 
@@ -35,35 +35,34 @@ _BEAT, _PATIENCE = 2.0, 10.0  # seconds
 class Process:
     """A command with the interface of `subprocess.Popen`, in octets; it is started at once.
 
-    What runs it is one remctl command if its standard input is known (DEVNULL, or a file), and a
-    channel otherwise.
+    It runs as one remctl command if its standard input is known beforehand (DEVNULL, or a file),
+    and in a channel otherwise.
 
     Args:
         connection: the connection.
         argv: the program and its arguments, see `Connection.run()`.
         stdin, stdout, stderr: PIPE, DEVNULL, a file or descriptor, or None for this process's own;
-            STDOUT, for stderr, to have it among standard output.
+            STDOUT, for stderr, merges it into standard output.
         cwd, env, extend_env: see `Connection.run()`.
-        label: what remctld's log shows of it; None is the program's name.
-        whole: whether `communicate()` comes next: what is no channel is then started by that, or by
-            whatever is asked of this before.
+        label: the name in remctld's log; None is the program's name.
+        whole: whether `communicate()` comes next; then a command without a channel is started by
+            that, or by the first use of another method.
         beat, patience: see `Channel`.
 
     Attributes:
         connection: the connection.
         args: the command as it was given, a list.
-        pid: its process on the remote host.
+        pid: its process id on the remote host.
         stdin, stdout, stderr: binary files over pipes, or None.
         returncode: None until `poll()` or `wait()` has seen its end; then 0 to 255, or -N for
-            signal N.  What is no channel, and was ended by a signal that does not come from here,
-            has 255.
+            signal N.  Without a channel, it is 255 for a signal that this program did not send.
 
     Raises:
         TypeError, ValueError: an argument is invalid; nothing was sent.
         See `Channel`.
     """
 
-    _is_channel = False  # whether it is one even if the input is known
+    _is_channel = False  # whether to use a channel even if the input is known
 
     def __init__(
         self,
@@ -94,7 +93,7 @@ class Process:
         self._readers: dict[int, IO[bytes]] = {}
         self._targets: dict[int, Target] = {}
         if stdout == STDOUT:
-            raise ValueError("stdout cannot be STDOUT: only stderr can")
+            raise ValueError("stdout cannot be STDOUT, only stderr can")
         self._command = connection.command_of(self.args, cwd, env, extend_env)
         self._label = self._command.label if label is None else check_label(label)
         outputs = {1: stdout, 2: stderr}
@@ -126,7 +125,7 @@ class Process:
     # Starting it.
 
     def _begin(self) -> None:
-        """Start it, unless it was; it goes on without this thread."""
+        """Start it in the background, unless it was started."""
         with self._lock:
             if not self._waiting:
                 return
@@ -171,7 +170,7 @@ class Process:
 
     @property
     def pid(self) -> int | None:
-        """The command's process on the remote host."""
+        """The command's process id on the remote host."""
         engine = self._own()
         return engine.pid if engine.await_start() else None
 
@@ -189,7 +188,7 @@ class Process:
         """Return the exit status if the command has ended.
 
         Raises:
-            ChannelError, RemctlError: it is not known how it ended.
+            ChannelError, RemctlError: the exit status is unknown.
         """
         with contextlib.suppress(subprocess.TimeoutExpired):
             return self.wait(0)
@@ -199,13 +198,12 @@ class Process:
         """Wait for the command's end, and return its exit status.
 
         Raises:
-            subprocess.TimeoutExpired: it did not end within `timeout` seconds; of the command, it
-                has the label alone.
-            ChannelError, RemctlError: it is not known how it ended.
+            subprocess.TimeoutExpired: it did not end within `timeout` seconds; `cmd` is the label.
+            ChannelError, RemctlError: the exit status is unknown.
         """
         if self.returncode is None:
             if sys.is_finalizing() and (self._engine is None or self._engine.returncode is None):
-                # The threads that would tell us stand still.
+                # At exit, the command's thread does not run any more.
                 raise subprocess.TimeoutExpired(self._label, timeout or 0.0)
             try:
                 self.returncode = self._own().wait(timeout)
@@ -216,21 +214,21 @@ class Process:
     def communicate(
         self, input: bytes | None = None, timeout: float | None = None
     ) -> tuple[bytes | None, bytes | None]:
-        """Write `input`, read all output there are pipes for, and wait for the end.
+        """Write `input`, read all output of pipes, and wait for the end.
 
         Returns:
-            Standard output and standard error; None for what there is no pipe of.
+            Standard output and standard error; None for a stream without a pipe.
 
         Raises:
             ValueError: there is input, but no pipe for it.
             subprocess.TimeoutExpired: it took more than `timeout` seconds, see `wait()`; nothing is
-                lost if this is called again.
-            ChannelError, RemctlError: it is not known how it ended.
+                lost if you call this again.
+            ChannelError, RemctlError: the exit status is unknown.
         """
         if input and self.stdin is None:
             raise ValueError("input needs stdin=PIPE")
         if timeout is None and (whole := self._run_whole()) is not None:
-            self.wait()  # plumbum puts a function here that waits for the rest of a pipeline.
+            self.wait()  # plumbum replaces wait() to wait for the rest of a pipeline.
             return whole
         deadline = None if timeout is None else time.monotonic() + timeout
         if self._exchange is None:
@@ -245,7 +243,7 @@ class Process:
         return self._exchange.output()
 
     def _run_whole(self) -> tuple[bytes | None, bytes | None] | None:
-        """Run it in this thread if it was not started; neither pipes nor threads are needed."""
+        """Run it in this thread, without pipes, if it was not started."""
         with self._lock:
             if not self._waiting or self._input is None:
                 return None
@@ -260,28 +258,28 @@ class Process:
         return found[0], found[1]
 
     def send_signal(self, sig: int) -> None:
-        """Send a signal to the command and what it has started; nothing if it has ended.
+        """Send a signal to the command and everything that it started, unless it has ended.
 
         Raises:
             ValueError: there is no such signal.
-            ChannelError, RemctlError: it could not be sent.
+            ChannelError, RemctlError: the signal could not be sent.
         """
         if self.poll() is None:
             self._own().send_signal(sig)
 
     def terminate(self) -> None:
-        """Ask the command to end: SIGTERM."""
+        """Send SIGTERM to the command and everything that it started."""
         self.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End the command: SIGKILL."""
+        """Send SIGKILL to the command and everything that it started."""
         self.send_signal(signal.SIGKILL)
 
     def close(self) -> None:
         """End the command if it still runs, and close the pipes; again does nothing.
 
-        What a channel's command has started goes on if the command itself has ended, but nobody
-        hears of it.
+        If the command itself has ended, processes that it left in a channel go on, and their output
+        is discarded.
         """
         if self._owner != os.getpid() or sys.is_finalizing():
             return
@@ -336,7 +334,7 @@ class Process:
         engine = getattr(self, "_engine", None)
         if engine is None or self._closed or self._owner != os.getpid():
             return
-        # What is no channel goes on, as the commands of subprocess.Popen do.
+        # A command without a channel goes on, as with subprocess.Popen.
         if isinstance(engine, Keeper) and not sys.is_finalizing():
             if engine.returncode is None and not engine.ended and not self._was_asked_to_end():
                 text = f"command {engine.pid} on {self.connection.host} is still running"
@@ -349,6 +347,6 @@ class Process:
 
 
 class ChannelProcess(Process):
-    """A `Process` that is always a channel; standard input is read here as soon as there is any."""
+    """A `Process` that always uses a channel; it reads its standard input as soon as possible."""
 
     _is_channel = True

@@ -1,4 +1,4 @@
-"""Commands of a machine as remoto runs them: into a logger line by line, or as lists of lines."""
+"""Run commands as remoto does: log their lines, or return them."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from .target import COMMAND_OPTIONS, Machine, Target, check_arguments, log_text,
 
 __all__ = ["CommandFailedError", "check", "run"]
 
-# What a root shell finds its programs in, and a server's PATH may lack.
+# Directories that a root shell has in PATH, but a server may lack.
 _SYSTEM_FOLDERS = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"]
-_BEAT = 5.0  # seconds after which the remote side sends something, to find out who still reads
-_PATIENCE = 30.0  # seconds without anything from there
-_SLACK = 10.0  # seconds that starting and ending a command may take besides
+_BEAT = 5.0  # seconds between heartbeats of the host, which fail if the client is gone
+_PATIENCE = 30.0  # seconds without a frame after which the client gives up
+_SLACK = 10.0  # seconds for start-up and shutdown, added to a timeout
 
 
 class CommandFailedError(MachineError, RuntimeError):
@@ -61,20 +61,20 @@ def run(
     stop_on_timeout: bool | None = None,
     **options: Any,
 ) -> None:
-    """Run a command, and log each line that it writes as soon as it is there.
+    """Run a command, and log each line of its output at once.
 
-    Octets that are no UTF-8, and characters that are not printable, are logged as escapes.
-    Neither arguments nor the environment are logged.
+    Invalid UTF-8 and unprintable characters are logged as escapes.  Neither arguments nor the
+    environment are logged.
 
     Args:
         machine: a machine, a `Connection`, remoto's connection, or a wrapper with all attributes
             of these.
         command: the program and its arguments.
         exit: close the machine afterwards.
-        timeout: seconds without output after which the command is ended, with all that
-            it has started; None is never.
-        logger: what has `debug` and `error`, at least; None is the machine's, or the one that is
-            named after the host.
+        timeout: seconds without output after which the command is ended, with everything that
+            it started; None is never.
+        logger: an object with at least `debug` and `error`; None is the machine's, or the one that
+            is named after the host.
         stdout_level, stderr_level: the levels for lines of either stream.
         stop_on_nonzero: whether a status other than 0 is a failure, or a warning in the log.
         stop_on_error: whether a failure raises, or is an error in the log.
@@ -85,8 +85,8 @@ def run(
     Raises:
         CommandFailedError: the command failed, or could not be run; it is a RuntimeError.
         CommandTimeoutError: the command was silent for too long, and was ended.
-        TypeError, ValueError: an argument cannot be right; nothing was sent.
-        MachineError: something else than ours answers there.
+        TypeError, ValueError: an argument is invalid; nothing was sent.
+        MachineError: the host's reply is malformed.
         ClosedError, RemctlError: see `Connection.run()`.
     """
     check_arguments(options, COMMAND_OPTIONS)
@@ -108,30 +108,30 @@ def check(
     stop_on_timeout: bool | None = None,
     **options: Any,
 ) -> tuple[list[str], list[str], int]:
-    r"""Run a command, and return its lines and status; it does not matter which status.
+    r"""Run a command, and return its lines and status, whatever the status is.
 
-    Octets that are no UTF-8 become what `os.fsencode()` makes octets of again.
+    Invalid UTF-8 is decoded as by `os.fsdecode()`.
 
     Args:
         machine, command, exit, logger: see `run()`.
-        timeout: seconds after which the command is ended, with all that it has started; None is
-            never.
-        stop_on_error: whether it raises that the command cannot be run; if not, the reason is the
-            last line of standard error.
-        stop_on_timeout: whether a timeout raises; if not, there is a warning in the log.  None is
-            the machine's way, see `run()`.
+        timeout: seconds after which the command is ended, with everything that it started; None
+            is never.
+        stop_on_error: whether to raise an exception if the command cannot be run; if not, the
+            reason is the last line of standard error.
+        stop_on_timeout: whether a timeout raises an exception; if not, it is a warning in the log.
+            None is the machine's setting, see `run()`.
         options: see below.
 
     Keyword Args:
         env: the command's whole environment; None is the server's, with HOME, USER, LOGNAME and
-            SHELL of the account, and the folders of administrators' programs in PATH.
-        extend_env: what to set in it, on top; None as a value takes a name away.
-        cwd: the folder to run it in; None is the user's home.
-        stdin: what it gets on standard input: octets, or text, which is sent as UTF-8.
-        shell: run `command`, a string, by /bin/sh; if it is a list, its first word is what the
-            shell runs, and the others are $0, $1, ... there.
-        sudo: run it as root, by ``sudo -n``; None is the machine's way.
-        label: what remctld's log shows of it; None is the program's name.
+            SHELL of the account, and with the sbin directories in PATH.
+        extend_env: variables to set in addition; the value None removes a variable.
+        cwd: the working directory; None is the user's home.
+        stdin: its standard input: octets, or text, which is sent as UTF-8.
+        shell: run `command`, a string, by /bin/sh; if it is a list, its first word is the shell's
+            script, and the others are its $0, $1, ...
+        sudo: run it as root, by ``sudo -n``; None is the machine's setting.
+        label: the name in remctld's log; None is the program's name.
 
     Returns:
         Lines of standard output and standard error, without their ``\n`` or ``\r\n``; and the exit
@@ -139,9 +139,9 @@ def check(
 
     Raises:
         CommandFailedError: the command could not be run; it is a RuntimeError.
-        CommandTimeoutError: it took too long, and was ended.
-        TypeError, ValueError: an argument cannot be right; nothing was sent.
-        MachineError: something else than ours answers there.
+        CommandTimeoutError: it took too long and was ended.
+        TypeError, ValueError: an argument is invalid; nothing was sent.
+        MachineError: the host's reply is malformed.
         ClosedError, RemctlError: see `Connection.run()`.
     """
     check_arguments(options, COMMAND_OPTIONS)
@@ -157,7 +157,7 @@ def check(
 
 
 def _seconds(timeout: float | None, target: Target) -> float | None:
-    # As in remoto: 0 is like None here, and -1 is never.
+    # As in remoto, 0 means None, and -1 means never.
     seconds = timeout or target.global_timeout
     if seconds is None or seconds in (0, -1):
         return None
@@ -166,7 +166,7 @@ def _seconds(timeout: float | None, target: Target) -> float | None:
 
 
 class _LogLines(Output):
-    """A target that logs each line as soon as it is there."""
+    """A target that logs each complete line."""
 
     def __init__(self, logger: Any, level: int) -> None:
         super().__init__()
@@ -187,7 +187,6 @@ class _LogLines(Output):
 
 
 def _text_lines(octets: bytearray) -> list[str]:
-    """Return lines as text; octets that are no UTF-8 as os.fsdecode() has them."""
     lines = octets.removesuffix(b"\n").split(b"\n") if octets else []
     return [line.removesuffix(b"\r").decode("utf-8", "surrogateescape") for line in lines]
 
@@ -196,7 +195,7 @@ class _Job(Relay):
     """A command of `run()` or `check()`; see there for the options.
 
     Attributes:
-        reason: why it was not run.
+        reason: the reason if it was not run.
     """
 
     def __init__(
@@ -246,19 +245,19 @@ class _Job(Relay):
         super().__init__(target.connection, stdout, stderr, checked, spec)
         self._silence = _PATIENCE
         self._feeds = _input(stdin)
-        self._said = stderr
+        self._stderr = stderr
 
     def perform(
         self, log: Any, exit: bool, nonzero: bool | None, error: bool, timeout: bool | None
     ) -> None:
-        """Run it, and log or raise what is to be logged or raised."""
+        """Run it, and log or raise its failures."""
         log_text(log, logging.INFO, f"Running command: {self._name}")
         with contextlib.ExitStack() as stack:
             if exit:
                 stack.callback(self._target.exit)
             self.run()
             if isinstance(self.failure, FrameError):
-                text = f"{self.connection.host} does not run commands as it must: {self.failure}"
+                text = f"malformed reply from {self.connection.host} to a command: {self.failure}"
                 raise self.connection._named(MachineError(text))
             if self._timed_out:
                 self._report_timeout(
@@ -294,8 +293,6 @@ class _Job(Relay):
             error.status = None if self.reason else self.returncode
             raise self.connection._named(error)
 
-    # What comes from there.
-
     def _remctl_command(self) -> tuple[str | bytes, ...]:
         if not self._sudo:
             return super()._remctl_command()
@@ -310,7 +307,7 @@ class _Job(Relay):
         limits = self._limits.items()
         if any(limit is not None and passed[name] > limit + _SLACK for name, limit in limits):
             self._timed_out = True
-            raise TimeoutError  # The remote side does not end it.
+            raise TimeoutError  # The host did not end it in time.
 
     def _take(self, letter: bytes, number: int, octets: bytes) -> None:
         if letter in b"OE":
@@ -327,7 +324,7 @@ class _Job(Relay):
     def _unexplained(self, status: int) -> None:
         if self.reason is None and not self._timed_out:
             way = "sudo" if self._sudo else "Python"
-            self.reason = f"{way} ended with status {status} and did not run it"
+            self.reason = f"{way} ended with status {status} and did not run the command"
 
 
 def _input(stdin: bytes | str | None) -> bytes:

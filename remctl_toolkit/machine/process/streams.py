@@ -1,4 +1,4 @@
-"""The streams of a process: its descriptors, and writing and reading them all at once."""
+"""The streams of a process: descriptors, pipes, and `communicate()`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import stat
 import time
 from typing import IO, Any, Protocol, TypeAlias
 
-LARGEST_INPUT = 16 << 20  # octets that are sent with a command; remctld has them three times
+LARGEST_INPUT = 16 << 20  # octets to send with a command; remctld needs three times the memory
 
 _READ_SIZE = 1 << 16
 
@@ -24,12 +24,11 @@ Stream: TypeAlias = "int | _HasFileno | None"
 
 
 class Exchange:
-    """The progress of a `communicate()`, which can be interrupted and go on.
+    """The state of a `communicate()`, which can be interrupted and continued.
 
     Args:
-        data: what to write.
-        stdin, stdout, stderr: the files; each is closed when it has ended.  One that is closed
-            already counts as None.
+        data: the data to write.
+        stdin, stdout, stderr: the files; each is closed at its end.  A closed file counts as None.
     """
 
     def __init__(
@@ -49,7 +48,7 @@ class Exchange:
             os.set_blocking(self._stdin.fileno(), False)
 
     def run(self, deadline: float | None) -> bool:
-        """Go on until all has ended; False if the time (time.monotonic()) comes before."""
+        """Continue until all streams have ended; return False if the deadline comes before."""
         with selectors.PollSelector() as selector:
             for file in (self._stdin, *self._read):
                 if file is not None and not file.closed:
@@ -69,7 +68,7 @@ class Exchange:
         return True
 
     def _is_done(self, file: IO[bytes]) -> bool:
-        """Write to a file, or read from it, as much as it takes or has now."""
+        """Write to a file or read from it once; return whether that was the last time."""
         if file is not self._stdin:
             octets = os.read(file.fileno(), _READ_SIZE)
             self._read[file] += octets
@@ -83,19 +82,19 @@ class Exchange:
         return not self._left
 
     def output(self) -> tuple[bytes | None, bytes | None]:
-        """Return what was read; None for what there is no pipe of."""
+        """Return the output so far; None for a stream without a pipe."""
         stdout, stderr = (None if file is None else bytes(self._read[file]) for file in self._files)
         return stdout, stderr
 
 
 def close_quietly(file: IO[bytes]) -> None:
-    """Close a file whose other side may have gone."""
-    with contextlib.suppress(BrokenPipeError):  # Something was left to be flushed.
+    """Close a file even if data cannot be flushed because the reader is gone."""
+    with contextlib.suppress(BrokenPipeError):
         file.close()
 
 
 def known_input(fd: int) -> bytes | None:
-    """Return all that can be read, if that is known without waiting; None if it is not."""
+    """Return all input of /dev/null or a file of limited size; None for others."""
     status = os.fstat(fd)
     if stat.S_ISCHR(status.st_mode) and status.st_rdev == os.stat(os.devnull).st_rdev:
         return b""
@@ -107,7 +106,7 @@ def known_input(fd: int) -> bytes | None:
 
 
 def open_pipe(size: int) -> tuple[int, int]:
-    """Return a pipe, large if the system lets us: its reader and its writer."""
+    """Return the reader and writer of a pipe, of that size if the system permits it."""
     reader, writer = os.pipe()
     with contextlib.suppress(AttributeError, OSError):
         fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, size)
@@ -115,12 +114,12 @@ def open_pipe(size: int) -> tuple[int, int]:
 
 
 def duplicate(stream: Stream, own: int) -> int:
-    """Return a descriptor of our own for a descriptor, a file, DEVNULL or this process's stream."""
+    """Return a new descriptor for a descriptor or file; None is this process's own stream."""
     if stream is None:
         try:
             return os.dup(own)
         except OSError as error:
             if error.errno != errno.EBADF:
                 raise
-            return os.open(os.devnull, os.O_RDWR)  # This process has none.
+            return os.open(os.devnull, os.O_RDWR)  # This process has closed its own.
     return os.dup(stream if isinstance(stream, int) else stream.fileno())

@@ -1,4 +1,4 @@
-"""What commands are run on, and where to log."""
+"""Targets of commands: machines, with their defaults and loggers."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _METHODS = {
 }
 
 
-# The arguments of `check()` that say how a command is run.
+# Keyword arguments of `check()`.
 COMMAND_OPTIONS = ("env", "extend_env", "cwd", "stdin", "shell", "sudo", "label")
-# What a machine with settings of its own has besides `connection`, as `Target`.
+# Attributes of `Target`, which machines with settings of their own have as well.
 _SETTINGS = (
     *("hostname", "logger", "cwd", "changes", "sudo", "global_timeout", "stop_on_timeout"),
     *("cmd", "exit"),
@@ -32,13 +32,13 @@ _SETTINGS = (
 
 
 class Target:
-    """What commands are run on, and how where a call does not say so.
+    """A machine to run commands on, and the defaults for them.
 
     Attributes:
         hostname: its name.
-        logger: where `run()` logs to.
-        cwd: the folder to run them in; None is the user's home.
-        changes: what is set in their environment.
+        logger: the logger of `run()`.
+        cwd: the working directory; None is the user's home.
+        changes: variables to set in the environment.
         sudo: whether commands are run as root.
         global_timeout: the timeout of calls without one, in seconds; None is never.
         stop_on_timeout: whether a timeout raises; remoto's own connections only log it.
@@ -59,7 +59,7 @@ class Target:
 
     @property
     def connection(self) -> Connection:
-        """The way there."""
+        """The connection to the host."""
         return self._connection
 
     def cmd(self, cmd: Any) -> Any:
@@ -84,10 +84,10 @@ Machine = Connection | Target | _HasConnection
 def target_of(machine: Machine) -> Target:
     """Return the target for a machine, a connection, one of remoto's, or a wrapper of these.
 
-    A wrapper has to have all attributes of what it wraps: sudo, for instance, is never left out.
+    A wrapper must have all attributes of the wrapped object, so that sudo, for example, is kept.
 
     Raises:
-        TypeError: it is none of these.
+        TypeError: `machine` is something else.
     """
     if _is_connection(machine):
         return Target(machine)
@@ -95,8 +95,7 @@ def target_of(machine: Machine) -> Target:
     connection = getattr(machine, "connection", None)
     if not _is_connection(connection):
         raise TypeError(text)
-    # A machine of plumbum has a folder and an environment alone, and what has none of these no more
-    # than a connection.
+    # plumbum's machines have no settings but cwd and env; other objects may have none.
     some = any(hasattr(machine, name) for name in _SETTINGS) and not hasattr(machine, "_changes")
     needed = _SETTINGS if some else ("close",)
     missing = [name for name in needed if not hasattr(machine, name)]
@@ -110,7 +109,7 @@ def target_of(machine: Machine) -> Target:
 
 
 def _is_connection(value: object) -> TypeGuard[Connection]:
-    # A mock says that it is of the class that it stands for.
+    # isinstance() is also true for mocks.
     return isinstance(value, Connection) and isinstance(getattr(value, "far", None), FarSide)
 
 
@@ -118,7 +117,7 @@ def connection_of(machine: Machine) -> Connection:
     """Return the connection of a machine, for use without its sudo and its container.
 
     Raises:
-        TypeError: it is no machine.
+        TypeError: `machine` is not a machine.
         ValueError: it has sudo or a container.
     """
     target = target_of(machine)
@@ -129,24 +128,21 @@ def connection_of(machine: Machine) -> Connection:
 
 
 def check_arguments(given: Iterable[str], allowed: Iterable[str]) -> None:
-    """Raise TypeError if there are others than those that are allowed."""
+    """Raise TypeError for arguments that are not allowed."""
     unknown = sorted(set(given) - set(allowed))
     if unknown:
         raise TypeError(f"unexpected keyword argument {', '.join(map(repr, unknown))}")
 
 
 def defaults_of(machine: Any) -> tuple[Word | None, Mapping[str, Any]]:
-    """Return the folder of a machine, and what is set in its environment; a Connection has none."""
+    """Return a machine's working directory and environment changes; a Connection has none."""
     folder = getattr(machine, "cwd", None)
     changes: Callable[[], Mapping[str, Any]] | None = getattr(machine, "_changes", None)
     return None if folder is None else str(folder), {} if changes is None else changes()
 
 
 def log_text(logger: Any, level: int, text: str) -> None:
-    """Log by the method of the level's name: a logger need not have more than `debug` and `error`.
-
-    The text of that method would be formatted only if there were arguments.
-    """
+    """Log by the method of the level's name; a logger needs only `debug` and `error`."""
     text = printable(text)
     method = getattr(logger, _METHODS.get(level, ""), None)
     if method is not None:

@@ -1,4 +1,4 @@
-"""Ports here that lead there, and the reverse."""
+"""Forward ports to the remote host, and ports of the remote host to this program."""
 
 from .tunnel import Tunnel, TunnelError, connect_sock
 

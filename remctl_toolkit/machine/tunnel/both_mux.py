@@ -1,15 +1,15 @@
-"""Many connections over one stream of octets: the part that is the same on both sides.
+"""Many connections over one stream of octets: the common part of both sides.
 
-It is imported on this side, and its text is also sent to the remote host.
+The client imports it, and also sends its text to the remote host.
 
 A frame has a letter, the number of a connection or of a listener on the remote side, and octets:
 
   C  connect to this address          L  listen on this address
-  O  that was done; on this port      I  a new connection, of the listener with this number
+  O  success; the port                I  a new connection, of the listener with this number
   D  data                             W  this much more data may be sent
-  E  the end of the data              X  it is over, and not by two ends: an error's name
+  E  the end of the data              X  an abnormal end: an error's name
 
-A number is forgotten when E went both ways, or X one way.  What arrives for it later is ignored.
+A number is forgotten after E in both directions, or X in one.  Later frames for it are ignored.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ ANY, UNIX, IPV6 = 0, 1, 6
 FAMILIES = {ANY: socket.AF_UNSPEC, UNIX: socket.AF_UNIX, IPV6: socket.AF_INET6}
 
 LIMIT = 1 << 16  # octets in a frame
-WINDOW = 1 << 21  # octets of a connection that may be on their way, as with ssh
+WINDOW = 1 << 21  # octets of a connection in flight, as with ssh
 FIRST_FAR_ID = 1 << 31  # The remote side numbers its connections from here on.
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing resets the connection.
 NO_SUCH_ADDRESS = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)  # as of ::1 without IPv6
@@ -43,7 +43,7 @@ RETRY_DELAY = 0.05  # seconds between attempts to connect to a Unix socket whose
 
 
 def error_name(error: "BaseException") -> bytes:
-    """Return the name of an error: the numbers differ between systems."""
+    """Return the name of an error, because numbers differ between systems."""
     # asyncio puts the errors of several addresses into the text of one.
     numbers = [int(number) for number in re.findall(r"\[Errno (\d+)\]", str(error))]
     if numbers:
@@ -53,24 +53,24 @@ def error_name(error: "BaseException") -> bytes:
         return b"EAI_NONAME"
     if isinstance(error, asyncio.TimeoutError):
         return b"ETIMEDOUT"
-    # Only a path that is too long for a Unix socket has no number.
+    # The error for a path that is too long for a Unix socket has no number.
     return b"ENAMETOOLONG" if isinstance(error, OSError) else b"EIO"
 
 
 def error_named(name: bytes, doing: str = "") -> OSError:
     """Return the exception for an error that was sent by its name."""
     if name == b"EAI_NONAME":
-        return socket.gaierror(socket.EAI_NONAME, f"{doing}: no such host is known")
+        return socket.gaierror(socket.EAI_NONAME, f"{doing}: unknown host")
     text = name.decode("ascii", "replace")
     number = getattr(errno, text, errno.EIO) if re.fullmatch("E[A-Z0-9]{1,20}", text) else errno.EIO
     return OSError(number, f"{doing}: {os.strerror(number)}")
 
 
 class Loop(asyncio.SelectorEventLoop):
-    """An event loop that looks up each name in a thread of its own: a look-up may take long."""
+    """An event loop that looks up each name in its own thread, because that may take long."""
 
     async def getaddrinfo(self, host: "Any", port: "Any", **options: "Any") -> "list[Any]":
-        """Look up a host; localhost is both loopback addresses, whatever /etc/hosts says."""
+        """Look up a host; localhost is always both loopback addresses."""
         if host.lower() == "localhost":
             return [
                 (family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (address, port))
@@ -96,7 +96,7 @@ async def listen(
     """Return sockets that listen on all addresses of a host that this system has.
 
     Raises:
-        OSError: it has none of them, or cannot listen on one that it has.
+        OSError: this system has none of the addresses, or cannot listen on one of them.
     """
     if family == socket.AF_UNIX:
         return [listen_unix(port)]
@@ -105,10 +105,10 @@ async def listen(
 
 
 def bind(names: "list[tuple[int, Any]]", attempts: int = 100) -> "list[socket.socket]":
-    """Return sockets that listen on all of these names that this system has, on the same port.
+    """Return sockets that listen on all of these addresses that this system has, on one port.
 
-    Another user could take an address that is left out, and get connections that are meant for us.
-    Port 0 is a port that is free on all addresses: one of so many attempts finds it.
+    No address may be left out: another user could take it, and get connections for this tunnel.
+    Port 0 is a port that is free on all addresses, which is found by several attempts.
     """
     socks = []  # type: list[socket.socket]
     try:
@@ -131,7 +131,7 @@ def bind(names: "list[tuple[int, Any]]", attempts: int = 100) -> "list[socket.so
 def listen_tcp(family: int, name: "Any") -> socket.socket:
     both = name[0] == "::" and socket.has_dualstack_ipv6()
     sock = socket.create_server(name, family=family, backlog=BACKLOG, dualstack_ipv6=both)
-    # Accepted sockets inherit it; asyncio sets it for those that it made itself.
+    # Accepted sockets inherit this; asyncio sets it for outgoing ones.
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return sock
 
@@ -152,13 +152,13 @@ async def connect(stream: "Stream", family: int, host: str, port: "Any") -> None
         where = {"sock": await connect_unix(port)}  # type: dict[str, Any]
     else:
         where = {"host": host, "port": port, "family": family}
-        if not re.fullmatch("localhost|[0-9.]+|.*:.*", host):  # These need no race.
+        if not re.fullmatch("localhost|[0-9.]+|.*:.*", host):
             where["happy_eyeballs_delay"] = stream.mux.next_address_delay
     await stream.mux.loop.create_connection(lambda: stream, **where)
 
 
 async def connect_unix(path: bytes) -> socket.socket:
-    """Connect to a Unix socket, also when its backlog is full, of which asyncio knows nothing."""
+    """Connect to a Unix socket; retry while its backlog is full, which asyncio does not."""
     with contextlib.ExitStack() as failed:
         sock = failed.enter_context(socket.socket(socket.AF_UNIX))
         sock.setblocking(False)
@@ -175,7 +175,7 @@ async def connect_unix(path: bytes) -> socket.socket:
 
 
 class ProtocolError(Exception):
-    """The other side sent a frame that it may not send."""
+    """The other side sent a frame that is not allowed."""
 
 
 def place(address: bytes) -> "tuple[int, str, int | bytes]":
@@ -186,29 +186,28 @@ def place(address: bytes) -> "tuple[int, str, int | bytes]":
 
 
 class Stream(asyncio.BufferedProtocol):
-    """One connection: its socket on this side, and the state of the other side.
+    """A connection: its local socket, and the state of the other side.
 
-    Each side may send a window of data more than the socket of the other side has taken, so one
-    that nobody reads holds one window in memory, and stops nobody.
+    Each side may send one window of data that the other side's socket has not taken yet.  So an
+    unread connection takes one window of memory, and blocks no other.
     """
 
     def __init__(
         self, mux: "Mux", number: int, hello: "tuple[bytes, bytes] | None", owner: object = None
     ) -> None:
         self.mux, self.number = mux, number
-        self.hello = hello  # the letter and octets of a frame to send as soon as there is a socket
-        self.owner = owner  # the listener that it belongs to
+        self.hello = hello  # letter and octets of a frame to send when the socket exists
+        self.owner = owner  # its listener
         self.answer = mux.loop.create_future()  # the first O or X: its letter and octets
         self.connecting: asyncio.Task[Any] | None = None
         self.transport: Any = None
-        self.early = bytearray()  # data that arrived before there was a transport
+        self.early = bytearray()  # data that arrived before the transport
         self.may_send = self.granted = WINDOW
-        self.ended = False  # We sent E.
-        self.finishing = False  # We received E.
+        self.ended = False  # whether E was sent
+        self.finishing = False  # whether E was received
         mux.takers[number] = self
 
     async def connect(self, address: bytes) -> None:
-        """Connect to an address."""
         self.connecting = asyncio.current_task()
         timeout = ADDRESS.unpack_from(address)[2] / 1000
         timer = self.mux.loop.call_later(timeout, self.break_off, b"ETIMEDOUT")
@@ -247,7 +246,7 @@ class Stream(asyncio.BufferedProtocol):
             self.transport.pause_reading()
 
     def read_on(self) -> None:
-        """Read the socket, unless the other side does not want more."""
+        """Read the socket again, if the other side can take data."""
         if self.transport is not None and self.may_send and not self.mux.full:
             self.transport.resume_reading()
 
@@ -257,7 +256,7 @@ class Stream(asyncio.BufferedProtocol):
         return not self.finishing  # When both directions have ended, asyncio closes the transport.
 
     def resume_writing(self) -> None:
-        """Grant as much as the socket has taken, if that is worth a frame."""
+        """Grant the octets that the socket has taken, if they are many."""
         more = WINDOW - self.granted - self.transport.get_write_buffer_size()
         if more >= WINDOW // 2 and not self.finishing and not self.over:
             self.granted += more
@@ -275,7 +274,7 @@ class Stream(asyncio.BufferedProtocol):
         if letter == b"D":
             self.granted -= len(data)
             if self.granted < 0 or self.finishing or not data:
-                raise ProtocolError("data beyond what was granted")
+                raise ProtocolError("unexpected data, or more than the window allows")
             if self.transport is None:
                 self.early += data
             elif not self.transport.is_closing():
@@ -288,12 +287,12 @@ class Stream(asyncio.BufferedProtocol):
             self.read_on()
         elif letter == b"E":
             if self.finishing or data:
-                raise ProtocolError("an end after the end")
+                raise ProtocolError("an unexpected end of data")
             self.finishing = True
             if self.ended:
                 self.transport.close()  # when the socket has taken all data
             elif self.transport is not None:
-                with contextlib.suppress(OSError):  # connection_lost() will tell us.
+                with contextlib.suppress(OSError):  # connection_lost() follows.
                     self.transport.write_eof()
         elif letter == b"X":
             self.forget()
@@ -302,7 +301,7 @@ class Stream(asyncio.BufferedProtocol):
             raise ProtocolError("an answer of the wrong length")
 
     def break_off(self, name: bytes) -> None:
-        """Reset the connection on both sides, because of this error."""
+        """Reset the connection on both sides, with an error's name."""
         if not self.over:
             self.mux.send(b"X", self.number, name)
             self.forget()
@@ -319,13 +318,13 @@ class Stream(asyncio.BufferedProtocol):
     def reset(self) -> None:
         if self.transport is not None:
             sock = self.transport.get_extra_info("socket")
-            with contextlib.suppress(OSError):  # It has been reset already, or closed.
+            with contextlib.suppress(OSError):  # It was already reset or closed.
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
             self.transport.abort()
 
 
 class Listener:
-    """Sockets of this side that listen; `hello` asks the other side to join, see `Stream`."""
+    """Listening sockets of this side; `hello` announces a connection, see `Stream`."""
 
     def __init__(self, mux: "Mux", hello: "tuple[bytes, bytes]") -> None:
         self.mux, self.hello = mux, hello
@@ -352,7 +351,7 @@ class Listener:
         return stream
 
     def close(self) -> None:
-        """Free the port, or remove the path, unless it is another file by now; reset all."""
+        """Free the port or remove the socket's file; reset its connections."""
         self.mux.listeners.discard(self)
         socks, self.socks = self.socks, []
         for sock in socks:
@@ -365,10 +364,10 @@ class Listener:
 
 
 class Mux:
-    """All connections of a channel, on one side; everything here runs in its loop's thread."""
+    """All connections of a channel, on one side; its methods run in the loop's thread."""
 
-    # Seconds after which the next address of a host is tried, too.  With None asyncio waits for the
-    # end of an attempt, and loses no socket, with a ResourceWarning, when it is cancelled.
+    # Seconds after which the next address of a host is tried in parallel.  With None, asyncio tries
+    # them one by one, and does not leave sockets open, with a ResourceWarning, when cancelled.
     next_address_delay: "float | None" = None
 
     def __init__(self, first: int) -> None:
@@ -379,7 +378,7 @@ class Mux:
         self.openers: dict[bytes, Callable[[int, bytes], None]] = {}  # for frames with a new number
         self.buffer = memoryview(bytearray(LIMIT))
         self.outgoing: list[bytes] = []
-        self.full = False  # The other side does not keep up; sockets are not read.
+        self.full = False  # whether sockets are not read because the other side is slow
         self.ended: asyncio.Future[None] = self.loop.create_future()
         self.loop.set_exception_handler(self.on_exception)
 
@@ -391,7 +390,7 @@ class Mux:
         """Note that a connection is over."""
 
     def new_number(self) -> int:
-        """Return a number that was not in use for long."""
+        """Return the number that was unused for longest."""
         self.last = self.first + (self.last + 1 - self.first) % FIRST_FAR_ID
         return self.new_number() if self.last in self.takers else self.last
 
@@ -399,7 +398,7 @@ class Mux:
         """End everything because of an exception in a callback or task."""
         error = context.get("exception")
         # asyncio reports some errors of sockets here, in addition to connection_lost(), and a plain
-        # ValueError when it wants to accept again after a shortage, and the listener was closed.
+        # ValueError if a listener was closed while accept() was delayed.
         harmless = isinstance(error, OSError) or type(error) is ValueError
         if error is not None and not harmless and not self.ended.done():
             self.ended.set_exception(error)
@@ -410,7 +409,7 @@ class Mux:
             self.ended.set_result(None)
 
     def send(self, letter: bytes, number: int, octets: bytes = b"") -> None:
-        """Send a frame, after what the sockets have by now."""
+        """Queue a frame; those of one iteration of the loop are sent together."""
         if not self.outgoing:
             self.loop.call_later(0, self.flush)
         self.outgoing.append(frame(letter, number, octets))
@@ -420,7 +419,7 @@ class Mux:
         self.write(b"".join(outgoing))
 
     def on_frame(self, letter: bytes, number: int, octets: bytes) -> None:
-        """Do what a frame asks for.
+        """Handle a frame.
 
         Raises:
             ProtocolError: it is not allowed.

@@ -1,6 +1,4 @@
-"""The remote side of tunnels: connects and listens for the client, which is at the other end of
-standard input and output.
-"""
+"""The remote side of tunnels: connect and listen for the client."""
 
 import asyncio
 import signal
@@ -16,11 +14,11 @@ from remctl_toolkit.machine.tunnel.both_mux import (
 )
 from remctl_toolkit.machine.wire.both_frames import Frames
 
-FULL = 1 << 19  # octets that may wait for the client until sockets are not read any more
+FULL = 1 << 19  # unsent octets above which sockets are not read
 
 
 class FarMux(Mux, asyncio.Protocol):
-    """The protocol of standard input, which has frames, and of standard output."""
+    """Relay frames over standard input and output."""
 
     next_address_delay = 0.25
 
@@ -56,7 +54,7 @@ class FarMux(Mux, asyncio.Protocol):
 
 
 class FarListener(Listener):
-    """What the client asked us to listen on."""
+    """A listener for the client."""
 
     def __init__(self, mux, number, address):
         super().__init__(mux, (b"I", number.to_bytes(4, "big")))
@@ -83,7 +81,7 @@ class FarListener(Listener):
 
 
 async def serve(mux):
-    """Serve until the client ends, or the channel asks us to end."""
+    """Serve until the client or the channel ends."""
     mux.loop.add_signal_handler(signal.SIGTERM, mux.quit)
     mux.output, _ = await mux.loop.connect_write_pipe(lambda: mux, sys.stdout)
     mux.output.set_write_buffer_limits(FULL, FULL // 2)

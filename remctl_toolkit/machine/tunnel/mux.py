@@ -1,4 +1,4 @@
-"""All tunnels of a connection over one channel: this side, an event loop in a thread of its own."""
+"""The client's side of all tunnels of a connection: an event loop in a thread of its own."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-LINGER = 5.0  # seconds for which the channel stays open after its last use by a socket
+LINGER = 5.0  # seconds until an unused channel is closed
 REPLY_TIMEOUT = 8.0  # seconds for replies that should be immediate
-CLOSE_TIMEOUT = 2.0  # seconds for closing the channel, which goes on after them
-MAX_STREAMS = 1024  # connections that may be open when the server asks for another one
+CLOSE_TIMEOUT = 2.0  # seconds to wait for closing the channel, which continues afterwards
+MAX_STREAMS = 1024  # connections above which new ones from the server are refused
 _READ_SIZE = 1 << 20  # octets
 _READS = 4  # reads that may wait for the event loop
 
@@ -44,9 +44,9 @@ _MODULES = ("wire.both_frames", "tunnel.both_mux")
 
 
 def far_program(before: str = "") -> Program:
-    """Return the program that runs on the server; some text may run before it serves."""
+    """Return the server's program; the text `before` runs before it serves."""
     main = f"{source('tunnel/far_tunnel')}\n{before}\nmux = FarMux()\n"
-    # asyncio can do without ssl, and is imported a fifth faster.
+    # Without ssl, asyncio is imported a fifth faster.
     modules = {"no_ssl": "import sys\nsys.modules['ssl'] = None\n"}
     for name in _MODULES:
         modules[f"remctl_toolkit.machine.{name}"] = source(name.replace(".", "/"))
@@ -54,11 +54,11 @@ def far_program(before: str = "") -> Program:
 
 
 class TunnelError(MachineError):
-    """The way from a machine's tunnels to the server was lost, and their connections with it."""
+    """The channel of a machine's tunnels was lost, and their connections with it."""
 
 
 class FarListener:
-    """What listens on the server; its connections lead to a target on this side."""
+    """A listener on the server, whose connections lead to a target on this side."""
 
     def __init__(self, mux: NearMux, target: bytes) -> None:
         self.mux, self.target = mux, target
@@ -67,7 +67,7 @@ class FarListener:
         self.ended = asyncio.Event()
 
     async def begin(self, address: bytes) -> int:
-        """Have the server listen; see `Listener.begin()`."""
+        """Make the server listen; see `Listener.begin()`."""
         self.mux.listeners.add(self)
         self.number = self.mux.new_number()
         self.mux.takers[self.number] = self
@@ -75,7 +75,7 @@ class FarListener:
         return int.from_bytes(await self.mux.answered(self), "big")
 
     def on_frame(self, letter: bytes, data: bytes) -> None:
-        """Take a frame of the server."""
+        """Handle a frame of the server."""
         if letter == b"X":
             del self.mux.takers[self.number]
             self.ended.set()
@@ -83,7 +83,7 @@ class FarListener:
             raise ProtocolError("data for a listener")
 
     def close(self) -> None:
-        """Reset its connections, and have the server stop listening."""
+        """Reset its connections, and make the server stop listening."""
         self.mux.listeners.discard(self)
         self.mux.break_off(self)
         if self.mux.takers.get(self.number) is self:
@@ -102,10 +102,10 @@ class NearMux(Mux):
         self.host = connection.host
         self.pid = os.getpid()
         self.over = False
-        self.reason: str | None = None  # None if it is over because nobody used it
+        self.reason: str | None = None  # None if it ended because it was unused
         self._frames = Frames(self.on_frame, b"OIDWEX", LIMIT)
         self._linger: asyncio.TimerHandle | None = None
-        self._lock = threading.RLock()  # A finalizer may come in between.
+        self._lock = threading.RLock()  # A finalizer may run while it is held.
         self._reads = threading.Semaphore(_READS)
         _muxes.add(self)
         self.loop.call_soon(self.rest)
@@ -119,7 +119,7 @@ class NearMux(Mux):
         """Run a coroutine in the event loop.
 
         Raises:
-            TunnelError: it has ended.
+            TunnelError: the loop has ended.
         """
         with self._lock:
             if self.over:
@@ -131,8 +131,8 @@ class NearMux(Mux):
         """Run a coroutine in the event loop, and return the result.
 
         Raises:
-            TunnelError: it has ended, or ends meanwhile.
-            OSError: it has failed, or took longer than so many seconds.
+            TunnelError: the loop has ended, or ends meanwhile.
+            OSError: the coroutine failed, or took longer than `timeout` seconds.
         """
         future = self.begin(work)
         try:
@@ -145,22 +145,22 @@ class NearMux(Mux):
             future.cancel()
 
     def _lost(self) -> TunnelError:
-        error = TunnelError(f"the tunnels to {self.host} are lost: {self.reason or 'closed'}")
+        error = TunnelError(f"tunnels to {self.host} were lost: {self.reason or 'closed'}")
         error.host = self.host
         return error
 
     def close(self, reason: str | None = None) -> None:
-        """End everything, and wait a little until nothing is left."""
+        """End everything, and wait a little for that."""
         self._lose(reason)
-        # The loop's thread closes the channel, too, but it may be waiting in write().
+        # The loop's thread also closes the channel, but may be blocked in write().
         threading.Thread(target=self._channel.close, name="remctl-close", daemon=True).start()
         self._thread.join(CLOSE_TIMEOUT)
 
     def forget(self) -> None:
-        """Let go of everything in a forked child: it is the parent's."""
+        """Release everything in a forked child, because it is the parent's."""
         self._lock = threading.RLock()
         self.over = True
-        self.reason = "they belong to the process that this one was forked from"
+        self.reason = "they belong to the parent process"
         streams = [each for each in self.takers.values() if isinstance(each, Stream)]
         socks = [each.transport.get_extra_info("socket") for each in streams if each.transport]
         for listener in self.listeners:
@@ -168,13 +168,13 @@ class NearMux(Mux):
         null = os.open(os.devnull, os.O_RDWR)
         for descriptor in [sock.fileno() for sock in socks]:
             if descriptor >= 0:
-                os.dup2(null, descriptor, inheritable=False)  # asyncio still knows the number.
+                os.dup2(null, descriptor, inheritable=False)  # asyncio still uses the number.
         os.close(null)
 
     # Work for them, in the event loop.
 
     async def connect(self, address: bytes) -> socket.socket:
-        """Return a socket that is joined to a new connection of the server."""
+        """Return a socket that is connected with a new connection of the server."""
         stream = Stream(self, self.new_number(), (b"C", address))
         ours, theirs = socket.socketpair()
         try:
@@ -189,14 +189,14 @@ class NearMux(Mux):
         return ours
 
     async def stop(self, listener: Listener | FarListener) -> None:
-        """End a listener with its connections; if nothing else is there, end everything."""
+        """End a listener and its connections; end everything if nothing else is left."""
         listener.close()
         self._lose_unused()
         if isinstance(listener, FarListener) and not self.over:
             await listener.ended.wait()
 
     async def answered(self, asker: Stream | FarListener) -> bytes:
-        """Wait for the server's answer, and return its octets; an error's name is raised."""
+        """Return the octets of the server's answer, or raise the error that it names."""
         answer: tuple[bytes, bytes] = await asker.answer
         if answer[0] == b"X":
             raise error_named(answer[1])
@@ -231,13 +231,13 @@ class NearMux(Mux):
         try:
             self.loop.run_until_complete(self.ended)
         finally:
-            self._lose("an error in the program")
+            self._lose("an internal error")
             self.loop.run_until_complete(self._clear())
             self.loop.close()
             self._channel.close()
 
     def _lose(self, reason: str | None) -> None:
-        """End, unless it has ended."""
+        """End the loop, unless it has ended."""
         with self._lock:
             if not self.over:
                 self.over, self.reason = True, reason
@@ -249,29 +249,29 @@ class NearMux(Mux):
             self._lose(None)
 
     def rest(self) -> None:
-        """End soon, unless it is used until then."""
+        """End the loop after a while if it is unused."""
         if self._linger is not None:
             self._linger.cancel()
         if not self.listeners:
             self._linger = self.loop.call_later(LINGER, self._lose_unused)
 
     async def _clear(self) -> None:
-        """Close all sockets, and let nobody wait."""
+        """Close all sockets, and wake all waiting threads."""
         self._reads.release()
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self.break_off()
-        await asyncio.sleep(0)  # Here asyncio closes the sockets.
+        await asyncio.sleep(0)  # asyncio closes the sockets in the next iteration.
 
     # Frames.
 
     def write(self, octets: bytes) -> None:
-        """Write to the channel, while there is one."""
+        """Write to the channel, unless it has ended."""
         if not self.over:
             try:
-                self._channel.write(octets)  # It waits while much waits: so do all sockets.
+                self._channel.write(octets)  # If this waits, no socket is read meanwhile.
             except (remctl.RemctlError, OSError) as error:
                 self._lose(str(error))
 
@@ -292,7 +292,7 @@ _muxes: weakref.WeakSet[NearMux] = weakref.WeakSet()
 
 
 def with_mux(connection: Connection, use: Callable[[NearMux], _T]) -> _T:
-    """Call a function with the mux of a connection, which is opened if there is none.
+    """Call a function with the mux of a connection, which is opened if necessary.
 
     Raises:
         ClosedError, RemctlError: see `Channel`.
@@ -303,13 +303,13 @@ def with_mux(connection: Connection, use: Callable[[NearMux], _T]) -> _T:
             mux: NearMux | None = connection.parts.get(key, lambda: None)()
             if mux is None or mux.over:
                 mux = NearMux(connection)
-                # The mux holds the connection as long as its threads run.
+                # A strong reference would be a cycle: the mux refers to the connection.
                 connection.parts[key] = weakref.ref(mux)
         try:
             return use(mux)
         except TunnelError:
             if not mux.over or mux.reason is not None:
-                raise  # Otherwise it ended because nobody used it until now.
+                raise  # Otherwise it ended because it was unused.
 
 
 def _forget_all() -> None:

@@ -1,4 +1,4 @@
-"""Tunnels: ports and Unix sockets of one side that lead to those of the other."""
+"""Tunnels: forward ports and Unix sockets of one side to the other."""
 
 from __future__ import annotations
 
@@ -24,40 +24,41 @@ _CONNECT_TIMEOUT = 30.0  # seconds
 
 
 class Tunnel:
-    """A port that leads to the other side, as ``ssh -L`` and ``ssh -R`` make them.
+    """A forwarded port, like ``ssh -L`` and ``ssh -R``.
 
     It listens as soon as it exists.  Each connection to it is joined to a new connection on the
-    other side: data goes both ways, each direction ends by itself, and a reset of one connection
-    resets the other.  If the second connection cannot be made, the first one is reset.  All
+    other side: data goes in both directions, each direction ends by itself, and a reset of one
+    connection resets the other.  If the second connection fails, the first one is reset.  All
     tunnels of a connection share one channel.
 
-    Whoever can connect to the port can use the tunnel: any user of the host where it listens, and
-    with another address than localhost anybody on the network.  A Unix socket is for its owner.
+    Everybody who can connect to the port can use the tunnel: any user of the host where it listens,
+    and with another address than localhost anybody on the network.  Only its owner can use a Unix
+    socket.
 
     Args:
-        connection: the way to the server.
-        lport: the port on this side; 0 for a free one, if it listens there.
-        dport: the port on the server's side; the same.
-        lhost: the host that goes with `lport`: the one to listen on, or with `reverse` to connect
-            to.  If a name has several addresses, it listens on all of them that the host has.
-            None: `lport` is the path of a Unix socket.
-        dhost: the host that goes with `dport`, as the server knows it: the one to connect to, or
-            with `reverse` to listen on, as above.  None: `dport` is the path of a Unix socket,
-            relative to the home directory.
+        connection: the connection to the server.
+        lport: the port on this side; 0 for a free one, if it listens on this side.
+        dport: the port on the server's side; 0 likewise.
+        lhost: the host of `lport`: the one to listen on, or with `reverse` to connect to.  If a
+            name has several addresses, the tunnel listens on all that the host has.  None: `lport`
+            is the path of a Unix socket.
+        dhost: the host of `dport`, resolved by the server: the one to connect to, or with `reverse`
+            to listen on, as above.  None: `dport` is the path of a Unix socket, relative to the
+            home directory.
         reverse: listen on the server, and connect on this side.
-        connect_timeout: seconds that each connection may take to be made, and a listener to begin.
+        connect_timeout: seconds for making each connection, and for starting to listen.
 
     Attributes:
-        lport, dport: as given; instead of 0 the port that it listens on; a path as absolute text.
+        lport, dport: as given; the actual port instead of 0, and the absolute path as text.
         lhost, dhost, reverse: as given.
 
     Raises:
         TypeError, ValueError: an argument is wrong; nothing was done.
-        OSError: it cannot listen: the port is in use (EADDRINUSE), not allowed (EACCES) or not of
-            that host (EADDRNOTAVAIL); on the server too.
-        socket.gaierror: the host to listen on, or to connect to on this side, is not known.
-        TimeoutError: the server did not begin to listen in time.
-        TunnelError: the way to the server was lost meanwhile.
+        OSError: it cannot listen, on this side or on the server: the port is in use (EADDRINUSE) or
+            not allowed (EACCES), or the host does not have the address (EADDRNOTAVAIL).
+        socket.gaierror: the host to listen on, or to connect to on this side, is unknown.
+        TimeoutError: the server did not start to listen in time.
+        TunnelError: the channel was lost meanwhile.
         ClosedError, RemctlError: see `Channel`.
     """
 
@@ -85,14 +86,14 @@ class Tunnel:
             self.lport = str(port) if isinstance(lport, str) else port
         text = f"unclosed {self!r}: use it in a with statement, or call close()"
         self._finalizer = weakref.finalize(self, _forgotten, self._mux, self._listener, text)
-        self._finalizer.atexit = False  # The end of the program needs no help.
+        self._finalizer.atexit = False  # The host notices when the program ends.
 
     def _listen(self, mux: NearMux, near: bytes, far: bytes, timeout: float) -> int:
         self._mux = mux
         where, address = _text(self.lhost, self.lport), near
         listener: Listener | FarListener = Listener(mux, (b"C", far))
         if self.reverse:
-            if self.lhost is not None:  # Later nobody could be told that it is unknown.
+            if self.lhost is not None:  # Later, an unknown host could not be reported.
                 known = mux.loop.getaddrinfo(self.lhost, None)
                 mux.call(timeout, f"cannot connect to {where}", known)
             where, address = f"{_text(self.dhost, self.dport)} of {mux.host}", far
@@ -106,13 +107,13 @@ class Tunnel:
 
     @property
     def closed(self) -> bool:
-        """Whether it was closed, or its way to the server was lost."""
+        """True if it was closed or its channel was lost."""
         return self._mux.over or not self._finalizer.alive
 
     def close(self) -> None:
         """Stop listening, and reset the connections; calling it again does nothing.
 
-        When it returns, the port is free again.
+        When this returns, the port is free.
         """
         if self._finalizer.detach() is not None:
             _stop(self._mux, self._listener)
@@ -138,25 +139,25 @@ def connect_sock(
     *,
     connect_timeout: float = _CONNECT_TIMEOUT,
 ) -> socket.socket:
-    """Connect to a port from the server, and return a socket that stands for that connection.
+    """Connect to a port from the server, and return a socket for that connection.
 
-    The socket is one of a pair, a Unix socket: nobody else can use it.  The system cannot show a
-    reset on it: that looks like the end of the data.
+    The socket is one of a pair of Unix sockets, so nobody else can use it.  A reset of the
+    connection looks like the end of the data.
 
     Args:
-        connection: the way to the server.
+        connection: the connection to the server.
         dport: the port.
-        dhost: the host, as the server knows it.  None: `dport` is the path of a Unix socket there,
-            relative to the home directory.
+        dhost: the host, resolved by the server.  None: `dport` is the path of a Unix socket on the
+            server, relative to the home directory.
         ipv6: do not use IPv4.
         connect_timeout: seconds that connecting may take.
 
     Raises:
         TypeError, ValueError: an argument is wrong; nothing was done.
-        OSError: it cannot connect, ConnectionRefusedError for instance: the server's own error.
+        OSError: the server could not connect: its own error, such as ConnectionRefusedError.
         socket.gaierror: the server does not know the host.
         TimeoutError: it did not connect in that time.
-        TunnelError: the way to the server was lost meanwhile.
+        TunnelError: the channel was lost meanwhile.
         ClosedError, RemctlError: see `Channel`.
     """
     check_seconds("connect_timeout", connect_timeout)
@@ -176,20 +177,22 @@ def _address(
     listens: bool,
     family: int = ANY,
 ) -> tuple[bytes, int | str]:
-    """Return an address as both sides know it, and its port as given or its path as text.
+    """Return an encoded address, and its port as given or its path as text.
 
     Raises:
-        TypeError, ValueError: an argument, whose name begins with the letter `side`, is wrong.
+        TypeError, ValueError: an argument is wrong; its name begins with the letter `side`.
     """
     milliseconds = min(int(timeout * 1000), 2**32 - 1)
     name = f"{side}port"
     if host is None:
         if isinstance(port, int) or not isinstance(port, (str, bytes, os.PathLike)):
             kind = type(port).__name__
-            raise TypeError(f"{name} is a Unix socket's path without a host, not {kind}")
+            raise TypeError(
+                f"{name} must be the path of a Unix socket if its host is None, not {kind}"
+            )
         path = os.fsencode(port)
         if not path or b"\0" in path:
-            raise ValueError(f"{name} is {port!r}: that cannot be the path of a Unix socket")
+            raise ValueError(f"{name} is {port!r}: not a valid path of a Unix socket")
         path = os.path.join(folder, path)
         return ADDRESS.pack(UNIX, 0, milliseconds) + path, os.fsdecode(path)
     if isinstance(port, bool) or not isinstance(port, (int, str)):
@@ -210,7 +213,7 @@ def _host(name: str, host: str) -> bytes:
     except UnicodeError:
         known = b""
     if not known or not known.decode("ascii").isprintable() or b" " in known:
-        raise ValueError(f"{name} is {host!r}: that cannot be a host's name or number")
+        raise ValueError(f"{name} is {host!r}: not a valid host name or address")
     return known
 
 
@@ -221,7 +224,7 @@ def _text(host: str | None, port: int | str) -> str:
 
 
 def _stop(mux: NearMux, listener: Listener | FarListener) -> None:
-    """End a listener, and wait for that; if it was the last user of the mux, end that too."""
+    """End a listener, and wait for that; end the mux as well if it is unused."""
     if mux.pid != os.getpid():
         return
     try:
@@ -229,13 +232,13 @@ def _stop(mux: NearMux, listener: Listener | FarListener) -> None:
     except TimeoutError:
         mux.close("the server does not answer")
     except TunnelError:
-        pass  # It had been lost.
+        pass  # It was already lost.
     if mux.over:
         mux.close()
 
 
 def _forgotten(mux: NearMux, listener: Listener | FarListener, text: str) -> None:
-    """End the listener of a tunnel that nobody refers to; wait for nothing, in any thread."""
+    """End the listener of a dropped tunnel, without waiting, in any thread."""
     if mux.pid == os.getpid() and not mux.over:
         with contextlib.suppress(TunnelError):
             mux.begin(mux.stop(listener))

@@ -1,1 +1,1 @@
-"""What goes over a stream: frames, and values."""
+"""Formats of data on streams: frames and values."""

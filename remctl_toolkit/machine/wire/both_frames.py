@@ -1,6 +1,6 @@
 """Frames: a letter, a number, a length, and the octets.  This runs on both sides."""
 
-HEAD = 9  # octets before those of the frame itself
+HEAD = 9  # octets of a frame's header
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -8,16 +8,16 @@ if TYPE_CHECKING:
 
 
 class FrameError(ValueError):
-    """What arrived is no frame: something else has written it."""
+    """A malformed frame: it was probably written by another program."""
 
 
 def frame(letter: bytes, number: int = 0, octets: bytes = b"") -> bytes:
-    """Return a frame; `number` and the length are of four octets."""
+    """Return a frame; `number` and the length take four octets."""
     return letter + number.to_bytes(4, "big") + len(octets).to_bytes(4, "big") + octets
 
 
 class Frames:
-    """Takes frames apart as they arrive: a binary file, as far as `remctl.Remctl.run()` needs one.
+    """Parse frames as they arrive; this is a binary file for `remctl.Remctl.run()`.
 
     `take` is called with the letter, the number and the octets of each frame.
     """
@@ -30,10 +30,10 @@ class Frames:
         self._limit = limit
         self._pieces: list[bytes] = []
         self._have = 0  # octets in the pieces
-        self._need = HEAD  # octets that make something whole
+        self._need = HEAD  # octets needed to continue parsing
 
     def write(self, octets: bytes) -> int:
-        """Take the next octets; FrameError if they are no frames."""
+        """Parse the next octets; raise FrameError if they are malformed."""
         self._pieces.append(octets)
         self._have += len(octets)
         if self._have >= self._need:

@@ -1,7 +1,7 @@
-"""Decode results from the remote host: plain data, whatever the octets are.
+"""Decode results from the remote host, which `call/far_values.py` encodes.
 
-Nothing of it is run, imported or evaluated: what the octets ask for is one of the types below, or
-an error.  `call/far_values.py` writes them.
+The octets are not trusted.  Decoding runs, imports and evaluates nothing: it returns values of the
+types below, or raises an error.
 """
 
 from __future__ import annotations
@@ -20,17 +20,16 @@ from ..base.errors import MachineError
 
 MAX_DEPTH = 100
 
-# To make a range is to divide its numbers, and large ones take minutes: bits of each at most.
+# The bits of a range's numbers are limited: making a range divides them, which can take minutes.
 _RANGE_BITS = 1016
-# Python's hashes of text are secret, those of numbers are not: numbers can be chosen so that each
-# collides with all that are there, and no other thread runs meanwhile.  So members and keys are
-# added a few at a time, and all that of an answer has so much processor time: seconds, and seconds
-# for each octet of it.  Usually it takes a tenth.
+# Hashes of numbers are predictable, so a host can choose keys that all collide; adding them would
+# block all threads.  So keys and set members are added a few at a time, within a limit of processor
+# time: _FREE_TIME, and _TIME_EACH per octet.  Normal data takes a tenth of it.
 _PIECE = 16
-_PROBES = 1 << 20  # of a piece at most
-_FREE_TIME = 0.05
-_TIME_EACH = 2e-7
-# To compare a Decimal with an int of the same hash takes time with the square of its length.
+_PROBES = 1 << 20  # hash probes for a piece at most
+_FREE_TIME = 0.05  # seconds
+_TIME_EACH = 2e-7  # seconds
+# Comparing a Decimal with an int of the same hash takes time with the square of its length.
 _COMPARED_BITS = 8192
 
 _FLOAT = struct.Struct(">d")
@@ -39,14 +38,14 @@ _DECIMAL = re.compile(r"-?(?:\d+(?:\.\d+)?(?:E[+-]\d{1,19})?|Infinity|s?NaN\d*)\
 
 
 class DecodeError(MachineError, ValueError):
-    """Octets from the remote host are not a value: another program answers there."""
+    """The remote host sent a malformed value."""
 
 
 class _Reader:
     def __init__(self, octets: bytes) -> None:
         self._octets = octets
-        self.at = 0  # how many of them were taken
-        self.decimals = False  # There are some in it.
+        self.at = 0  # the position in the octets
+        self.decimals = False  # whether the value contains Decimals
         self._time_left = _FREE_TIME + _TIME_EACH * len(octets)
 
     def take(self, count: int) -> bytes:
@@ -62,8 +61,8 @@ class _Reader:
         return self.take(self.size())
 
     def value(self) -> Any:
-        """Read a value; without recursion, as the caller's stack may be small."""
-        # What is open: its letter, the number of its parts, and those that are there.
+        """Read a value, without recursion, because the caller's stack may be small."""
+        # Incomplete containers: the letter, the number of parts, and the parts so far.
         open_: list[tuple[bytes, int, list[Any]]] = [(b"L", 1, [])]
         while True:
             letter = self.take(1)
@@ -75,7 +74,7 @@ class _Reader:
             elif letter in _READERS:
                 open_[-1][2].append(_READERS[letter](self))
             else:
-                raise DecodeError("a value of no kind that there is")
+                raise DecodeError("a value of an unknown kind")
             while len(open_[-1][2]) == open_[-1][1]:
                 letter, _, parts = open_.pop()
                 if not open_:
@@ -83,7 +82,7 @@ class _Reader:
                 open_[-1][2].append(_BUILDERS[letter](self, parts))
 
     def fill(self, found: Any, keys: Sequence[Any], parts: Sequence[Any]) -> Any:
-        """Add parts, which have these keys, to a set or a dictionary."""
+        """Add parts with these keys to a set or dictionary."""
         if self.decimals:
             _check_numbers(keys)
         place = 0
@@ -94,10 +93,10 @@ class _Reader:
             found.update(piece)
             self._time_left -= time.thread_time() - start
             if self._time_left < 0:
-                raise DecodeError("members of a set, or keys, whose hashes collide")
+                raise DecodeError("keys or set members whose hashes collide")
             place += size
         if len(found) != len(parts):
-            raise DecodeError("a set holds something twice, or a dictionary has a key twice")
+            raise DecodeError("a repeated key or set member")
         return found
 
 
@@ -106,7 +105,7 @@ def _check_numbers(keys: Sequence[Any]) -> None:
         if isinstance(key, tuple | frozenset):
             _check_numbers(tuple(key))
         elif isinstance(key, int) and key.bit_length() > _COMPARED_BITS:
-            raise DecodeError("a long number is a key, or a member, where there are decimals")
+            raise DecodeError("a key or set member is a long number in a value with decimals")
 
 
 def _dict(reader: _Reader, parts: list[Any]) -> dict[Any, Any]:
@@ -115,14 +114,14 @@ def _dict(reader: _Reader, parts: list[Any]) -> dict[Any, Any]:
     return found
 
 
-# -- What is made of other values -----------------------------------------------------------------
+# -- Values with a constructor --------------------------------------------------------------------
 
 
 def _make(reader: _Reader, parts: list[Any]) -> Any:
     name, *arguments = parts
     make, types = _MAKERS[name]
     if not types.issuperset(map(type, arguments)):
-        raise DecodeError("a value is made of something else than it must be")
+        raise DecodeError("a value has a part of the wrong type")
     reader.decimals |= make is _decimal
     return make(*arguments)
 
@@ -135,7 +134,7 @@ def _range(*numbers: int) -> range:
 
 def _decimal(text: str) -> decimal.Decimal:
     if not _DECIMAL.match(text):
-        raise DecodeError("a decimal number is none")
+        raise DecodeError("a malformed decimal number")
     return decimal.Decimal(text)
 
 
@@ -183,14 +182,14 @@ _BUILDERS: dict[bytes, Callable[[_Reader, list[Any]], Any]] = {
 
 
 def decode(octets: bytes) -> Any:
-    """Return the value that `octets` stand for.
+    """Decode a value.
 
     None, bool, int, float, complex, str, bytes, bytearray, range, list, tuple, set, frozenset,
     dict, datetime, date, time, timedelta, Decimal, PurePosixPath and UUID: exactly these types.
-    In memory it may take fifty times as much as `octets`: an empty set stands in five of them.
+    It may take fifty times the memory of `octets`: an empty set is encoded in five octets.
 
     Raises:
-        DecodeError: they stand for none.
+        DecodeError: `octets` are malformed.
     """
     reader = _Reader(octets)
     try:
@@ -198,7 +197,7 @@ def decode(octets: bytes) -> Any:
     except DecodeError:
         raise
     except (ValueError, TypeError, KeyError, ArithmeticError, struct.error) as error:
-        raise DecodeError(f"a value cannot be as it was sent: {error}") from None
+        raise DecodeError(f"an invalid value: {error}") from None
     if reader.at < len(octets):
         raise DecodeError("there is more than one value")
     return value

@@ -1,4 +1,4 @@
-"""What a channel has on the far side, which is this machine: processes and a folder."""
+"""Find the remote processes and directories of channels, which are on this machine."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def descendants(pid: int) -> set[int]:
 
 @dataclass(frozen=True)
 class Traces:
-    """What there is of one channel."""
+    """The processes and the directory of one channel."""
 
     folder: str
     command: int
@@ -61,7 +61,7 @@ class Traces:
         return there + [path for path in paths if os.path.exists(path)]
 
     def gone(self) -> bool:
-        """Whether nothing is there any more."""
+        """Return whether all of it is gone."""
         return not self.left()
 
 
@@ -72,15 +72,15 @@ def traces(channel: Channel) -> Traces:
     return Traces.of(keeper.folder, keeper.pid, keeper.own_pid)
 
 
-BEAT = 0.2  # seconds between the signs of life of what is opened here
+BEAT = 0.2  # seconds between heartbeats of these channels
 
 
 def opened(
     connection: Connection, script: str, *, patience: float = 60.0, beat: float = BEAT
 ) -> Channel:
-    """Open a channel to a script that says when it is ready.
+    """Open a channel to a script that prints when it is ready.
 
-    A little patience may be over before: on a machine that has much else to do, it is tried again.
+    Retry if a short patience is exceeded before, as on a busy machine.
     """
     for attempts_left in reversed(range(5)):
         channel = None
