@@ -235,7 +235,7 @@ def test_reading_and_writing_do_not_wait_for_longer_than_they_may(connection: Co
         with pytest.raises(TimeoutError, match=r"did not read within 0\.1 seconds"):
             channel.write(bytes(5 << 20), timeout=0.1)
         for read in (channel.read, channel.read_stderr):
-            with pytest.raises(TimeoutError, match=r"nothing came within 0\.1 seconds"):
+            with pytest.raises(TimeoutError, match=r"no data within 0\.1 seconds"):
                 read(timeout=0.1)
         assert channel.poll() is None
 

@@ -249,7 +249,7 @@ def test_data_before_a_connection_costs_no_more_than_its_length(script: Script) 
     stream = Stream(situation.mux, 5, None)
     for _ in range(WINDOW):
         stream.on_frame(b"D", b"x")
-    with pytest.raises(ProtocolError, match="beyond"):
+    with pytest.raises(ProtocolError, match="unexpected data"):
         stream.on_frame(b"D", b"x")
     assert stream.early == b"x" * WINDOW
     situation.end()

@@ -44,9 +44,9 @@ SHELL_ANSWER = re.compile(rb"(\d{1,10}) ?(?:quick (/[\w./-]{1,150})|.*)\n", re.D
 LONGEST_TIME = 1 << 22  # seconds (seven weeks): in milliseconds it fits into 32 bits
 
 _LABEL_LIMIT = 60
-_DEEPEST = 6  # brackets in each other
+_DEEPEST = 6  # nested brackets
 _STRING = re.compile(r"""'(?:[^'\\]|\\.)*+'|"(?:[^"\\]|\\.)*+\"""")
-# What a value, or the end of one, is followed by is no operator and no value.
+# A value, or its end, must not be followed by an operator or another value.
 _PLAIN = re.compile(
     rf"(?:[\s,:([{{]|(?:b?(?:{_STRING.pattern})|-?[\d.]+(?:e[+-]?\d+)?|None|True|False|[])}}])"
     r"(?=\s*(?:[],:)}]|\Z)))*+"
@@ -124,7 +124,7 @@ def literal(octets: bytes, limit: int) -> Any:
         if depth > _DEEPEST:
             raise ValueError("nested too deep")
     if not _PLAIN.fullmatch(text):
-        raise ValueError("it is no plain value")
+        raise ValueError("not plain data")
     try:
         return ast.literal_eval(text)
     except (MemoryError, RecursionError, SyntaxError, TypeError) as error:

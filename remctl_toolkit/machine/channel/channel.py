@@ -71,7 +71,7 @@ class _Inbox(Target):
         """Wait for data and return up to `size` octets (-1: all); b"" at the end."""
         with self._changed:
             if not self._changed.wait_for(lambda: self.octets or self._finished, timeout):
-                raise TimeoutError(f"nothing came within {timeout:g} seconds")
+                raise TimeoutError(f"no data within {timeout:g} seconds")
             taken = bytes(memoryview(self.octets)[: size if size >= 0 else None])
             del self.octets[: len(taken)]
             self._changed.notify_all()

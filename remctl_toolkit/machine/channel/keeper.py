@@ -136,7 +136,7 @@ class _Timed:
         self._check = check
 
     def write(self, octets: bytes) -> int:
-        """Write, and check."""
+        """Write octets, and check the time."""
         self._file.write(octets)
         self._check()
         return len(octets)
@@ -219,7 +219,7 @@ class Relay(Engine):
         raise NotImplementedError
 
     def _check_time(self) -> None:
-        """Raise TimeoutError if it takes too long, though the remote side is not silent."""
+        """Raise TimeoutError if a time limit is exceeded although the host sends data."""
 
     def _take(self, letter: bytes, number: int, octets: bytes) -> None:
         if letter in b"OE":

@@ -16,7 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-NOT_REPLACED = "A device, pipe or socket is in its place, and is not replaced"
+NOT_REPLACED = "It is a device, pipe or socket, which is not replaced"
 NO_PARENT = "No such folder: make it first"
 NO_LINK = "It is a symbolic link, which is not followed"
 OTHERS_LINK = "Symbolic links of other users are not followed: name its target instead"
@@ -177,7 +177,7 @@ class Part:
         os.close(self.descriptor)
 
     def move(self):
-        # A name such as /dev/null may be a mistake, but must stay a device.
+        # A device such as /dev/null must never be replaced by a file.
         try:
             kind = os.lstat(self.name, dir_fd=self.folder).st_mode
         except FileNotFoundError:

@@ -124,7 +124,7 @@ class Popen(Process, PopenAddons):  # type: ignore[misc]
             raise OSError(errno.EIO, reason) from error
 
     def forget(self) -> None:
-        """Have the command ended when this is deleted, without a warning; wait for nothing."""
+        """End the command when this object is deleted, without a warning and without waiting."""
         self._signalled = True
 
     def _was_asked_to_end(self) -> bool:

@@ -87,7 +87,7 @@ class Session(ShellSession):  # type: ignore[misc]
         return result
 
     def __del__(self) -> None:
-        # plumbum's closes the session, and waits for the host, in the thread that collects garbage.
+        # plumbum's __del__ waits for the host in the thread that collects garbage.
         process = getattr(self, "proc", None)
         if process is not None:
             process.forget()
