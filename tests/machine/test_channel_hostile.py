@@ -212,13 +212,13 @@ def test_dropping_a_session_asks_nothing_of_it(
     hanging: RemctldServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asking: list[int] = []
-    tell = keepers.tell
+    send_control = keepers.send_control
 
     def note(*args: Any) -> None:
         asking.append(threading.get_ident())
-        tell(*args)
+        send_control(*args)
 
-    monkeypatch.setattr(keepers, "tell", note)
+    monkeypatch.setattr(keepers, "send_control", note)
     with Machine(hanging.host, hanging.port, hanging.principal) as machine:
         session = machine.session()
         pid = session.proc.pid

@@ -204,8 +204,6 @@ class Machine(MachineFiles, BaseRemoteMachine):  # type: ignore[misc]
         """True after `close()`."""
         return isinstance(self._session, ClosedSession)
 
-    # The working directory and the environment.
-
     @property
     def cwd(self) -> RemoteWorkdir:
         """The working directory of commands; ``with machine.cwd(path)`` sets it for a block."""
@@ -441,8 +439,7 @@ class Machine(MachineFiles, BaseRemoteMachine):  # type: ignore[misc]
                 stack.callback(self._interpreter.close)
 
     def __del__(self) -> None:
-        # The host notices that the sessions are closed, and ends the commands.  This must not wait,
-        # because any lock may be held when garbage is collected.
+        # The host ends the commands when the sessions are closed.  This must not wait for locks.
         if sys.is_finalizing():
             return
         if self._interpreter is not None:
