@@ -8,17 +8,7 @@ from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import Any, Literal, TypeAlias
 
-from plumbum.commands import BaseCommand
-from plumbum.commands.base import (
-    AppendingStdoutRedirection,
-    BoundCommand,
-    BoundEnvCommand,
-    Pipeline,
-    StderrRedirection,
-    StdinDataRedirection,
-    StdinRedirection,
-    StdoutRedirection,
-)
+from plumbum.commands import BaseCommand, base
 from plumbum.machines.remote import RemoteCommand
 
 Intent: TypeAlias = Literal["input", "no input", "whole"]
@@ -63,14 +53,14 @@ class _Whole(BaseCommand):  # type: ignore[misc]
 _OURS: dict[type, type] = {
     kind: type(kind.__name__, (_Whole, kind), {"__slots__": (), "__doc__": kind.__doc__})
     for kind in (
-        AppendingStdoutRedirection,
-        BoundCommand,
-        BoundEnvCommand,
-        Pipeline,
-        StderrRedirection,
-        StdinDataRedirection,
-        StdinRedirection,
-        StdoutRedirection,
+        base.AppendingStdoutRedirection,
+        base.BoundCommand,
+        base.BoundEnvCommand,
+        base.Pipeline,
+        base.StderrRedirection,
+        base.StdinDataRedirection,
+        base.StdinRedirection,
+        base.StdoutRedirection,
     )
 }
 
@@ -129,8 +119,8 @@ class Words:
     def _unwrap(self, command: BaseCommand) -> list[Any]:
         args: list[Any] = []
         outer: BaseCommand = command
-        while isinstance(outer, BoundCommand | BoundEnvCommand):
-            if isinstance(outer, BoundCommand):
+        while isinstance(outer, base.BoundCommand | base.BoundEnvCommand):
+            if isinstance(outer, base.BoundCommand):
                 args = [*outer.args, *args]
             else:
                 self.env = {**outer.env, **self.env}
